@@ -1,0 +1,61 @@
+"""When to try again: the delivery schedule, `Retry-After`, and backoff for provider calls."""
+
+from __future__ import annotations
+
+from email.utils import parsedate_to_datetime
+
+MINUTE = 60.0
+HOUR = 3600.0
+
+SCHEDULE_SECONDS = (
+    0.0,
+    5.0,
+    30.0,
+    2 * MINUTE,
+    10 * MINUTE,
+    30 * MINUTE,
+    2 * HOUR,
+    5 * HOUR,
+    10 * HOUR,
+    14 * HOUR,
+    20 * HOUR,
+    24 * HOUR,
+)
+"""The wait before each attempt: 12 attempts over 75.7 hours."""
+
+JITTER_MAX_SECONDS = 15 * MINUTE
+RETRY_AFTER_MAX_SECONDS = 24 * HOUR
+
+
+def jittered(seconds: float, rand: float) -> float:
+    """Later by up to a tenth (15 minutes at most), never earlier. `rand` is in [0, 1)."""
+    return seconds + min(seconds * 0.1, JITTER_MAX_SECONDS) * rand
+
+
+def delay_after(attempt: int, *, rand: float) -> float | None:
+    """Seconds to wait after the `attempt`th failure; None when the schedule has run out."""
+    if attempt >= len(SCHEDULE_SECONDS):
+        return None
+    return jittered(SCHEDULE_SECONDS[attempt], rand)
+
+
+def retry_after(value: str | None, *, now: float) -> float | None:
+    """Read a `Retry-After` header, seconds or an HTTP date, as seconds from now.
+
+    None when it is missing or makes no sense; never negative.
+    """
+    if value is None:
+        return None
+    text = value.strip()
+    if text.isascii() and text.replace(".", "", 1).isdigit():
+        return float(text)
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - now)
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def exponential(failures: int, *, base_seconds: float, max_seconds: float, rand: float) -> float:
+    """Doubling from `base_seconds` at the first failure up to `max_seconds`, jittered."""
+    doublings = min(max(failures - 1, 0), 32)
+    return jittered(min(base_seconds * 2**doublings, max_seconds), rand)

@@ -1,0 +1,144 @@
+"""Every error that Batchbell raises on purpose.
+
+BatchbellError
+├── SettingsError            a setting is missing or wrong; the message says what to set
+├── InvalidRequest           a caller's input cannot be taken; names the field
+│   └── NotFound             nothing of that id in this project
+├── AccessDenied             no key, a wrong key, or a Host header that is not ours
+├── StoreError
+│   ├── StoreInUse           another process owns the SQLite file
+│   ├── StoreOutdated        the schema is not the one that this version needs
+│   └── StoreUnavailable     the database did not answer; worth trying again
+├── LeaseLost                another worker holds the lease now; the write was discarded
+├── AddressRefused           the address rules forbid a call to this URL
+└── ProviderError            a provider's API did not answer as it should
+    ├── ProviderAuthError    401, 403: the credentials are not accepted
+    ├── ProviderBillingError 402 or a quota that only money lifts
+    ├── ProviderRateLimited  429: the whole account waits
+    ├── ProviderNotFound     404, 410: no batch of that id for these credentials
+    ├── ProviderRejected     another 4xx: this request will never work
+    ├── ProviderUnavailable  no answer, a 5xx, or an answer that is not the API's
+    └── MalformedBatch       one row of an otherwise good answer makes no sense
+"""
+
+from __future__ import annotations
+
+
+class BatchbellError(Exception):
+    """The root: whatever is raised on purpose can be caught by this."""
+
+
+class SettingsError(BatchbellError):
+    """A setting is missing or wrong."""
+
+
+class InvalidRequest(BatchbellError):
+    """A caller's input cannot be taken.
+
+    `param` names the field, `code` is a stable word for programs, and `status` is the HTTP
+    status that says the same.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str = "invalid_value",
+        status: int = 400,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code
+        self.status = status
+
+
+class NotFound(InvalidRequest):
+    """Nothing of that id in this project: also what another project's ids look like."""
+
+    def __init__(self, what: str, identity: str) -> None:
+        super().__init__(f"No {what} found with id {identity!r}.", code="not_found", status=404)
+
+
+class AccessDenied(BatchbellError):
+    """The caller may not do this. `status` is 401 (who are you?) or 403 (not from there)."""
+
+    def __init__(self, message: str, *, code: str, status: int = 401) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.status = status
+
+
+class StoreError(BatchbellError):
+    """The database cannot be used as it is."""
+
+
+class StoreInUse(StoreError):
+    """Another process owns the SQLite file; speak to it over HTTP, or use PostgreSQL."""
+
+
+class StoreOutdated(StoreError):
+    """The schema is older or newer than this version of Batchbell needs."""
+
+
+class StoreUnavailable(StoreError):
+    """The database did not answer, or was locked for too long. Trying again may work."""
+
+
+class LeaseLost(BatchbellError):
+    """The lease ran out and somebody else has taken the work; nothing was written."""
+
+
+class AddressRefused(BatchbellError):
+    """The address rules forbid this call. The message says which rule, and how to allow it."""
+
+
+class ProviderError(BatchbellError):
+    """A provider's API did not answer as it should.
+
+    `retry_after_seconds` is the provider's own wish, where it gave one.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        code: str | None = None,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+        self.code = code
+        self.retry_after_seconds = retry_after_seconds
+
+
+class ProviderAuthError(ProviderError):
+    """401 or 403: the account pauses and says so."""
+
+
+class ProviderBillingError(ProviderError):
+    """402, or a quota that only money lifts: slow polls until somebody pays."""
+
+
+class ProviderRateLimited(ProviderError):
+    """429: every call of the account waits, not only the one batch."""
+
+
+class ProviderNotFound(ProviderError):
+    """404 or 410: these credentials see no batch of that id."""
+
+
+class ProviderRejected(ProviderError):
+    """Any other 4xx: the same request will never work."""
+
+
+class ProviderUnavailable(ProviderError):
+    """No connection, a timeout, a 5xx, cut-off JSON or an HTML page: try again with backoff."""
+
+
+class MalformedBatch(ProviderError):
+    """The answer was whole, but one batch in it makes no sense; the others are fine."""

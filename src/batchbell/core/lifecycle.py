@@ -1,0 +1,241 @@
+"""The two state machines: what may become of a batch, and of a delivery.
+
+`BATCH_MOVES` and `DELIVERY_MOVES` are the law; the diagrams in the docs are drawn from them.
+`observe` and `settle` decide what happens next and write nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import assert_never
+
+from batchbell.core import backoff
+from batchbell.core.model import (
+    Batch,
+    DeliveryState,
+    Endpoint,
+    EndpointState,
+    EventType,
+    Fault,
+    Missing,
+    Outcome,
+    Sighting,
+    Snapshot,
+    Status,
+)
+
+ENDS = frozenset({Status.COMPLETED, Status.FAILED, Status.EXPIRED, Status.CANCELLED, Status.LOST})
+
+BATCH_MOVES: Mapping[Status, frozenset[Status]] = {
+    Status.VALIDATING: frozenset(Status) - {Status.VALIDATING},
+    Status.IN_PROGRESS: ENDS | {Status.FINALIZING, Status.CANCELLING},
+    Status.FINALIZING: ENDS | {Status.CANCELLING},
+    Status.CANCELLING: ENDS,
+    Status.COMPLETED: frozenset(),
+    Status.FAILED: frozenset(),
+    Status.EXPIRED: frozenset(),
+    Status.CANCELLED: frozenset(),
+    Status.LOST: frozenset({Status.VALIDATING}),
+}
+"""An end is final. Only a `lost` batch may begin again, when somebody registers it anew."""
+
+DELIVERY_MOVES: Mapping[DeliveryState, frozenset[DeliveryState]] = {
+    DeliveryState.PENDING: frozenset(
+        {DeliveryState.DELIVERED, DeliveryState.EXHAUSTED, DeliveryState.HELD}
+    ),
+    DeliveryState.DELIVERED: frozenset({DeliveryState.PENDING}),
+    DeliveryState.EXHAUSTED: frozenset({DeliveryState.PENDING}),
+    DeliveryState.HELD: frozenset({DeliveryState.PENDING}),
+}
+"""Every way back to `pending` is a resend that somebody asked for."""
+
+LOST_AFTER_SECONDS = 60.0
+"""Two 404s at least this far apart make a batch `lost`: one alone may be a slow replica."""
+
+POISON_SECONDS = 3600.0
+"""How far a row that cannot be understood is pushed ahead."""
+
+EVENT_OF: Mapping[Status, EventType] = {
+    Status.IN_PROGRESS: EventType.IN_PROGRESS,
+    Status.FINALIZING: EventType.FINALIZING,
+    Status.COMPLETED: EventType.COMPLETED,
+    Status.FAILED: EventType.FAILED,
+    Status.EXPIRED: EventType.EXPIRED,
+    Status.CANCELLED: EventType.CANCELLED,
+    Status.LOST: EventType.LOST,
+}
+
+STANDS_IN: Mapping[EventType, EventType] = {EventType.LOST: EventType.FAILED}
+"""What tells those of an end who did not ask for its own type."""
+
+END_TIMESTAMP: Mapping[Status, str] = {
+    Status.COMPLETED: "completed_at",
+    Status.FAILED: "failed_at",
+    Status.EXPIRED: "expired_at",
+    Status.CANCELLED: "cancelled_at",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a sighting makes of a batch: the batch to store, and the event it caused, if any."""
+
+    batch: Batch
+    event: EventType | None = None
+
+
+def observe(batch: Batch, sighting: Sighting, now: float) -> Observation:
+    """Decide what a provider's answer means for a batch.
+
+    A batch that has ended is never moved by a late answer, and a running one never moves back:
+    such an answer is stale, and changes nothing.
+    """
+    if batch.status.ended:
+        return Observation(batch)
+    match sighting:
+        case Missing():
+            return _miss(batch, now)
+        case Snapshot():
+            return _see(batch, sighting, now)
+        case _:
+            assert_never(sighting)
+
+
+def _miss(batch: Batch, now: float) -> Observation:
+    if batch.missing_since is None:
+        waiting = replace(batch, missing_since=now, check_at=now + LOST_AFTER_SECONDS)
+        return Observation(waiting)
+    if now < batch.missing_since + LOST_AFTER_SECONDS:
+        return Observation(batch)
+    lost = replace(batch, status=Status.LOST, ended_at=now, updated_at=now)
+    return Observation(lost, EventType.LOST)
+
+
+def _see(batch: Batch, seen: Snapshot, now: float) -> Observation:
+    here = replace(batch, missing_since=None, trouble=None, check_at=0.0)
+    status = seen.status or batch.status
+    if status is not batch.status and status not in BATCH_MOVES[batch.status]:
+        return Observation(here)
+    changed = replace(here, status=status, snapshot=seen, updated_at=now)
+    if status is batch.status:
+        return Observation(changed)
+    if status.ended:
+        changed = replace(changed, ended_at=float(_end_time(seen, status, now)))
+    return Observation(changed, EVENT_OF.get(status))
+
+
+def _end_time(seen: Snapshot, status: Status, now: float) -> float:
+    """By the provider's clock; Azure stamps a failed batch with `completed_at` alone."""
+    stamp = seen.timestamps.get(END_TIMESTAMP[status]) or seen.timestamps.get("completed_at")
+    return stamp or now
+
+
+def reopen(batch: Batch, now: float) -> Batch:
+    """Begin a new life of a lost batch, because somebody says again that it is there."""
+    if batch.status is not Status.LOST:
+        return batch
+    return replace(
+        batch,
+        status=Status.VALIDATING,
+        ended_at=None,
+        missing_since=None,
+        check_at=0.0,
+        updated_at=now,
+        generation=batch.generation + 1,
+    )
+
+
+def poison(batch: Batch, reason: str, now: float) -> Batch:
+    """Push a row that cannot be understood an hour ahead, with its reason."""
+    return replace(batch, check_at=now + POISON_SECONDS, trouble=reason, updated_at=now)
+
+
+def type_for(event: EventType, wanted: Collection[EventType]) -> EventType | None:
+    """The type under which somebody who wants `wanted` hears of `event`; None if they do not."""
+    if event in wanted:
+        return event
+    stand_in = STANDS_IN.get(event)
+    return stand_in if stand_in in wanted else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """What one attempt makes of its delivery."""
+
+    state: DeliveryState
+    due_at: float | None
+    """When to try next; None unless `pending`."""
+    needs_you: str | None = None
+
+
+def settle(outcome: Outcome, *, attempt: int, now: float, rand: float) -> Settlement:
+    """Decide what an outcome makes of the delivery that was tried for the `attempt`th time.
+
+    `attempt` counts from the last resend. `rand` in [0, 1) spreads the retries.
+    """
+    if outcome.status is not None and 200 <= outcome.status < 300:
+        return Settlement(state=DeliveryState.DELIVERED, due_at=None)
+    if outcome.status == 410:
+        return Settlement(state=DeliveryState.HELD, due_at=None, needs_you=advice(outcome))
+    delay = backoff.delay_after(attempt, rand=rand)
+    if delay is None:
+        return Settlement(state=DeliveryState.EXHAUSTED, due_at=None, needs_you=advice(outcome))
+    wait = max(delay, pause_seconds(outcome) or 0.0)
+    return Settlement(state=DeliveryState.PENDING, due_at=now + wait, needs_you=advice(outcome))
+
+
+def pause_seconds(outcome: Outcome) -> float | None:
+    """How long a 429 or 503 keeps the whole endpoint from being called; None without one."""
+    if outcome.status not in (429, 503) or outcome.retry_after_seconds is None:
+        return None
+    return min(outcome.retry_after_seconds, backoff.RETRY_AFTER_MAX_SECONDS)
+
+
+def advice(outcome: Outcome) -> str | None:
+    """What the endpoint's owner should do, where waiting alone will hardly help."""
+    status = outcome.status
+    if status == 410:
+        return "The endpoint answered 410 Gone and was disabled; its deliveries are held."
+    if status is not None and 300 <= status < 400:
+        where = outcome.location or "the address it redirects to"
+        return f"Redirects are not followed: set the URL to {where}."
+    if status is not None and 400 <= status < 500 and status not in (408, 425, 429):
+        return f"The endpoint refuses the call with {status}: look at its log."
+    if outcome.fault in (Fault.TLS, Fault.DNS, Fault.REFUSED):
+        return outcome.detail
+    return None
+
+
+def endpoint_after(endpoint: Endpoint, outcomes: Iterable[Outcome], now: float) -> Endpoint:
+    """Fold what was just heard of an endpoint into its state, in the order it was heard."""
+    for outcome in outcomes:
+        endpoint = _endpoint_step(endpoint, outcome, now)
+    return endpoint
+
+
+def _endpoint_step(endpoint: Endpoint, outcome: Outcome, now: float) -> Endpoint:
+    if outcome.status is not None and 200 <= outcome.status < 300:
+        return _recovered(endpoint)
+    if outcome.status == 410:
+        return replace(
+            endpoint, state=EndpointState.DISABLED, reason="answered 410 Gone", paused_until=None
+        )
+    pause = pause_seconds(outcome)
+    return replace(
+        endpoint,
+        state=endpoint.state if endpoint.state is EndpointState.DISABLED else EndpointState.FAILING,
+        failures=endpoint.failures + 1,
+        failing_since=endpoint.failing_since or now,
+        paused_until=endpoint.paused_until
+        if pause is None
+        else max(now + pause, endpoint.paused_until or 0.0),
+    )
+
+
+def _recovered(endpoint: Endpoint) -> Endpoint:
+    if endpoint.state is EndpointState.DISABLED or endpoint.failures == 0:
+        return endpoint
+    return replace(
+        endpoint, state=EndpointState.ACTIVE, failures=0, failing_since=None, paused_until=None
+    )

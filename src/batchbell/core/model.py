@@ -1,0 +1,380 @@
+"""The words of the house, as types. Frozen: a change is a new value."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+DEFAULT_PROJECT = "default"
+"""The project that is always there."""
+
+MAX_ID_LENGTH = 256
+ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:@=+-]*$"
+"""A provider's batch id: one plain token. No slash, so an id can never walk a URL's path."""
+
+
+class Status(StrEnum):
+    """Where a batch stands, in OpenAI's words, and our own `lost`."""
+
+    VALIDATING = "validating"
+    IN_PROGRESS = "in_progress"
+    FINALIZING = "finalizing"
+    CANCELLING = "cancelling"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+
+    @property
+    def ended(self) -> bool:
+        return self in ENDED
+
+
+ENDED = frozenset({Status.COMPLETED, Status.FAILED, Status.EXPIRED, Status.CANCELLED, Status.LOST})
+
+
+class BatchOutcome(StrEnum):
+    """What an ended batch yielded, judged by its counts and never by its status."""
+
+    SUCCEEDED = "succeeded"
+    PARTIAL = "partial"
+    NONE = "none"
+
+
+class EventType(StrEnum):
+    """What can happen. The four of OpenAI are the default; the others are opt-in."""
+
+    COMPLETED = "batch.completed"
+    FAILED = "batch.failed"
+    EXPIRED = "batch.expired"
+    CANCELLED = "batch.cancelled"
+    IN_PROGRESS = "batch.in_progress"
+    FINALIZING = "batch.finalizing"
+    LOST = "batch.lost"
+
+
+DEFAULT_EVENTS = (
+    EventType.COMPLETED,
+    EventType.FAILED,
+    EventType.EXPIRED,
+    EventType.CANCELLED,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """Requests of a batch: how many there are, and how many ended which way."""
+
+    total: int
+    completed: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchProblem:
+    """One of the provider's own errors about a batch; `line` counts the input file from 1."""
+
+    code: str | None
+    message: str | None
+    param: str | None = None
+    line: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """A batch as its provider describes it at one moment, in one shape for all providers.
+
+    `status` is None when the provider's word is unknown: the batch is watched on and the raw
+    word is shown. `timestamps` maps OpenAI's field names (`created_at`, …) to epoch seconds.
+    """
+
+    id: str
+    provider_status: str
+    status: Status | None
+    counts: Counts | None = None
+    endpoint: str | None = None
+    model: str | None = None
+    completion_window: str | None = None
+    input_file_id: str | None = None
+    output_file_id: str | None = None
+    error_file_id: str | None = None
+    timestamps: Mapping[str, int] = field(default_factory=dict)
+    problems: tuple[BatchProblem, ...] = ()
+    usage: Mapping[str, Any] | None = None
+    metadata: Mapping[str, str] | None = None
+
+    @property
+    def created_at(self) -> int | None:
+        return self.timestamps.get("created_at")
+
+    def fingerprint(self) -> str:
+        """Equal for two snapshots exactly when nothing that we keep has changed."""
+        parts = (
+            self.provider_status,
+            self.counts and (self.counts.total, self.counts.completed, self.counts.failed),
+            (self.endpoint, self.model, self.completion_window),
+            (self.input_file_id, self.output_file_id, self.error_file_id),
+            sorted(self.timestamps.items()),
+            [(p.code, p.message, p.param, p.line) for p in self.problems],
+            self.usage,
+            self.metadata,
+        )
+        text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """The provider answered 404 for this id."""
+
+    id: str
+
+
+Sighting = Snapshot | Missing
+
+
+class AccountState(StrEnum):
+    """`active` sweeps go out; `failing` ones go out slowly, and `trouble` says why."""
+
+    ACTIVE = "active"
+    FAILING = "failing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """A provider, a base URL and credentials: one rate budget, swept as one.
+
+    Credentials are not here: an account from the environment keeps its key there.
+    """
+
+    id: str
+    project_id: str
+    name: str
+    provider: str
+    base_url: str
+    state: AccountState = AccountState.ACTIVE
+    trouble: str | None = None
+    failures: int = 0
+    pages: int | None = None
+    """List pages that the last listing sweep needed."""
+    due_at: float = 0.0
+    swept_at: float | None = None
+    lease_token: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """A provider's batch job that we know of. `key` is ours, `id` is the provider's."""
+
+    key: int
+    project_id: str
+    account_id: str
+    account: str
+    """The account's name."""
+    provider: str
+    id: str
+    status: Status
+    registered_at: float
+    updated_at: float
+    snapshot: Snapshot | None = None
+    ended_at: float | None = None
+    generation: int = 1
+    """Counts the lives of a batch: one that was lost and is found again begins a new one."""
+    missing_since: float | None = None
+    check_at: float = 0.0
+    """Not looked at before this time: a lone 404 waits here, and so does a poison row."""
+    trouble: str | None = None
+
+    @property
+    def outcome(self) -> BatchOutcome | None:
+        """None while the batch runs."""
+        if not self.status.ended:
+            return None
+        return outcome_of(self.snapshot.counts if self.snapshot else None, self.status)
+
+
+def outcome_of(counts: Counts | None, status: Status) -> BatchOutcome:
+    """What the counts say. Without counts only a `completed` is taken for a success."""
+    if counts is None or counts.total == 0:
+        done = status is Status.COMPLETED and counts is None
+        return BatchOutcome.SUCCEEDED if done else BatchOutcome.NONE
+    if counts.completed == 0:
+        return BatchOutcome.NONE
+    return BatchOutcome.SUCCEEDED if counts.completed >= counts.total else BatchOutcome.PARTIAL
+
+
+class Dialect(StrEnum):
+    """How a watch was made, and so what its receiver expects in the body."""
+
+    WATCH = "watch"
+    AWAITER = "awaiter"
+    """Made through `/batch-awaiter`: `batchId` and `status` stand at the top of the body."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """Who wants to hear of a batch, of what, and with which words of their own."""
+
+    id: str
+    project_id: str
+    batch_key: int
+    batch_id: str
+    endpoint_id: str
+    url: str
+    dialect: Dialect
+    events: tuple[EventType, ...]
+    metadata: Mapping[str, str]
+    created_at: float
+
+
+class EndpointState(StrEnum):
+    ACTIVE = "active"
+    FAILING = "failing"
+    DISABLED = "disabled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """A webhook destination, and how it has been doing."""
+
+    id: str
+    project_id: str
+    url: str
+    secrets: tuple[str, ...]
+    """What to sign with, the current secret first."""
+    state: EndpointState = EndpointState.ACTIVE
+    reason: str | None = None
+    failures: int = 0
+    """Failures since the last success."""
+    failing_since: float | None = None
+    paused_until: float | None = None
+    """Nothing is sent before this time: the endpoint asked for it (429, 503)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened to a batch. Immutable. `body` is its canonical JSON."""
+
+    id: str
+    project_id: str
+    batch_id: str
+    type: EventType
+    created_at: float
+    """When the batch reached the state, by the provider's clock where it tells."""
+    recorded_at: float
+    body: str
+
+
+class DeliveryState(StrEnum):
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    EXHAUSTED = "exhausted"
+    HELD = "held"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One event for one endpoint. While a worker holds it, `lease_token` is set."""
+
+    id: str
+    project_id: str
+    event_id: str
+    event_type: EventType
+    batch_id: str
+    endpoint_id: str
+    watch_id: str | None
+    url: str
+    state: DeliveryState
+    attempts: int
+    due_at: float | None
+    created_at: float
+    finished_at: float | None
+    last_status: int | None
+    last_error: str | None
+    needs_you: str | None
+    """What only the owner of the endpoint can mend, after a failure that waiting rarely cures."""
+    lease_token: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """A delivery in a worker's hands: all that is needed to sign and send it once."""
+
+    id: str
+    endpoint_id: str
+    event_id: str
+    attempt: int
+    """Counts from 1; this try included."""
+    first_attempt_base: int
+    """Attempts spent before the last resend: the schedule starts over there."""
+    ended_at: float | None
+    event_body: str
+    dialect: Dialect
+    watch_id: str | None
+    watch_metadata: str | None
+    lease_token: str
+    lease_until: float
+
+
+class Fault(StrEnum):
+    """Why an attempt brought no HTTP status."""
+
+    TIMEOUT = "timeout"
+    CONNECT = "connection_failed"
+    RESET = "connection_reset"
+    DNS = "dns_failed"
+    TLS = "tls_failed"
+    REFUSED = "address_refused"
+    PROTOCOL = "protocol_error"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What one HTTP try brought: a status, or the fault that prevented one."""
+
+    status: int | None = None
+    fault: Fault | None = None
+    detail: str | None = None
+    retry_after_seconds: float | None = None
+    location: str | None = None
+    remote_address: str | None = None
+    response_headers: Mapping[str, str] = field(default_factory=dict)
+    response_body: str | None = None
+    started_at: float = 0.0
+    duration_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One recorded try of a delivery. `outcome` is None where a crash hid it."""
+
+    delivery_id: str
+    number: int
+    outcome: Outcome | None
+
+
+ENCODED_TIME_CHARACTERS = 9
+ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+def new_id(prefix: str, *, now: float, rand: bytes) -> str:
+    """`evt_…`: sorts by time, is not to be guessed (80 random bits), and holds no dot.
+
+    `rand` is 10 random bytes.
+    """
+    return f"{prefix}_{_base32(int(now * 1000), ENCODED_TIME_CHARACTERS)}" + _base32(
+        int.from_bytes(rand[:10], "big"), 16
+    )
+
+
+def _base32(number: int, width: int) -> str:
+    digits = []
+    for _ in range(width):
+        number, digit = divmod(number, 32)
+        digits.append(ALPHABET[digit])
+    return "".join(reversed(digits))

@@ -1,0 +1,81 @@
+"""How often, and how, an account's batches are looked at.
+
+A sweep may list pages or retrieve batches one by one; it takes whichever costs fewer calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from batchbell.core import backoff
+from batchbell.core.errors import (
+    ProviderAuthError,
+    ProviderBillingError,
+    ProviderError,
+    ProviderRateLimited,
+)
+
+PAGE_SIZE = 100
+AUTH_RETRY_SECONDS = 300.0
+"""A refused key is tried again this often: it may have been mended without a word to us."""
+TROUBLE_MAX_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """What the operator allows: seconds between sweeps, and calls a minute for one account."""
+
+    poll_interval_seconds: float = 15.0
+    calls_per_minute: int = 1200
+
+
+def pages_expected(open_batches: int, last_pages: int | None) -> int:
+    """How many list pages will cover the open batches: what it took last time, or a guess."""
+    fewest = -(-open_batches // PAGE_SIZE)
+    return max(fewest, last_pages or 0, 1)
+
+
+def should_list(unseen: int, pages_read: int, pages_expected: int) -> bool:
+    """Whether reading the next page is cheaper than retrieving the unseen one by one."""
+    return unseen > max(1, pages_expected - pages_read)
+
+
+def reached_oldest(page_times: Sequence[int | None], oldest_open: float | None) -> bool:
+    """Whether this page, newest first, already lies before the oldest batch that is open.
+
+    False unless every row says when it was made and the order is seen to hold: no provider
+    promises it. `oldest_open` is None while some open batch was never seen.
+    """
+    if oldest_open is None or not page_times:
+        return False
+    times = [time for time in page_times if time is not None]
+    if len(times) < len(page_times):
+        return False
+    return times == sorted(times, reverse=True) and times[0] < oldest_open
+
+
+def next_sweep(*, now: float, calls: int, pace: Pace, rand: float) -> float:
+    """When to sweep again after a good sweep that took `calls` calls."""
+    budget_seconds = calls * 60.0 / pace.calls_per_minute
+    interval = max(pace.poll_interval_seconds, budget_seconds)
+    return now + interval * (0.97 + 0.03 * rand)
+
+
+def after_trouble(
+    error: ProviderError, *, failures: int, now: float, pace: Pace, rand: float
+) -> float:
+    """When to call the account again after `failures` failed sweeps in a row."""
+    if isinstance(error, ProviderAuthError | ProviderBillingError):
+        wait = backoff.jittered(AUTH_RETRY_SECONDS, rand)
+    else:
+        wait = backoff.exponential(
+            failures,
+            base_seconds=pace.poll_interval_seconds,
+            max_seconds=max(TROUBLE_MAX_SECONDS, pace.poll_interval_seconds),
+            rand=rand,
+        )
+    if error.retry_after_seconds is not None:
+        asked = min(error.retry_after_seconds, backoff.RETRY_AFTER_MAX_SECONDS)
+        wait = asked if isinstance(error, ProviderRateLimited) else max(wait, asked)
+    return now + wait

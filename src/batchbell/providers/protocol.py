@@ -1,0 +1,47 @@
+"""What every provider adapter can do."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from batchbell.core.model import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """One row of a page that makes no sense; its `id` is None where even that is missing."""
+
+    id: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """One page of an account's batches, in the provider's order."""
+
+    batches: tuple[Snapshot, ...]
+    malformed: tuple[Malformed, ...] = ()
+    next_cursor: str | None = None
+    """Pass to the next `list_page`; None after the last page."""
+
+
+class Provider(Protocol):
+    """An account's way to its provider. Every verb is one HTTP call and may raise ProviderError."""
+
+    async def list_page(self, cursor: str | None = None) -> Page:
+        """Up to 100 batches after `cursor`; the first page without one."""
+        ...
+
+    async def retrieve(self, batch_id: str) -> Snapshot:
+        """One batch. Raises ProviderNotFound, or MalformedBatch where the row makes no sense."""
+        ...
+
+    def results(self, file_id: str) -> AsyncIterator[bytes]:
+        """The bytes of an output or error file as they arrive, in chunks of any size."""
+        ...
+
+    async def cancel(self, batch_id: str) -> Snapshot:
+        """Ask for an end. The answer is usually `cancelling`; the end is seen by watching."""
+        ...
