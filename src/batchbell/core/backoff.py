@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 MINUTE = 60.0
@@ -42,17 +43,21 @@ def delay_after(attempt: int, *, rand: float) -> float | None:
 def retry_after(value: str | None, *, now: float) -> float | None:
     """Read a `Retry-After` header, seconds or an HTTP date, as seconds from now.
 
-    None when it is missing or makes no sense; never negative.
+    None when it is missing or makes no sense; never negative, never more than
+    `RETRY_AFTER_MAX_SECONDS`.
     """
     if value is None:
         return None
     text = value.strip()
     if text.isascii() and text.replace(".", "", 1).isdigit():
-        return float(text)
+        return min(float(text), RETRY_AFTER_MAX_SECONDS)
     try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - now)
+        date = parsedate_to_datetime(text)
+        # A date without a zone is GMT, as all HTTP dates are, wherever this machine stands.
+        seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
     except (ValueError, TypeError, OverflowError):
         return None
+    return min(max(0.0, seconds), RETRY_AFTER_MAX_SECONDS)
 
 
 def exponential(failures: int, *, base_seconds: float, max_seconds: float, rand: float) -> float:

@@ -12,6 +12,7 @@ from typing import assert_never
 
 from batchbell.core import backoff
 from batchbell.core.model import (
+    ENDED,
     Batch,
     DeliveryState,
     Endpoint,
@@ -25,7 +26,7 @@ from batchbell.core.model import (
     Status,
 )
 
-ENDS = frozenset({Status.COMPLETED, Status.FAILED, Status.EXPIRED, Status.CANCELLED, Status.LOST})
+ENDS = ENDED
 
 BATCH_MOVES: Mapping[Status, frozenset[Status]] = {
     Status.VALIDATING: frozenset(Status) - {Status.VALIDATING},
@@ -115,20 +116,27 @@ def _miss(batch: Batch, now: float) -> Observation:
 def _see(batch: Batch, seen: Snapshot, now: float) -> Observation:
     here = replace(batch, missing_since=None, trouble=None, check_at=0.0)
     status = seen.status or batch.status
-    if status is not batch.status and status not in BATCH_MOVES[batch.status]:
-        return Observation(here)
-    changed = replace(here, status=status, snapshot=seen, updated_at=now)
     if status is batch.status:
-        return Observation(changed)
-    if status.ended:
-        changed = replace(changed, ended_at=float(_end_time(seen, status, now)))
-    return Observation(changed, EVENT_OF.get(status))
+        if seen == batch.snapshot:
+            return Observation(here)
+        return Observation(replace(here, snapshot=seen, updated_at=now))
+    if status not in BATCH_MOVES[batch.status]:
+        return Observation(here)
+    ended_at = _end_time(seen, status, now) if status.ended else None
+    moved = replace(here, status=status, snapshot=seen, updated_at=now, ended_at=ended_at)
+    return Observation(moved, EVENT_OF.get(status))
 
 
 def _end_time(seen: Snapshot, status: Status, now: float) -> float:
-    """By the provider's clock; Azure stamps a failed batch with `completed_at` alone."""
-    stamp = seen.timestamps.get(END_TIMESTAMP[status]) or seen.timestamps.get("completed_at")
-    return stamp or now
+    """By the provider's clock, but nothing has ended in the future or before 1970.
+
+    Azure stamps a failed batch with `completed_at` alone.
+    """
+    for name in (END_TIMESTAMP.get(status), "completed_at"):
+        stamp = seen.timestamps.get(name) if name else None
+        if stamp is not None and stamp > 0:
+            return float(min(stamp, now))
+    return now
 
 
 def reopen(batch: Batch, now: float) -> Batch:
@@ -141,14 +149,19 @@ def reopen(batch: Batch, now: float) -> Batch:
         ended_at=None,
         missing_since=None,
         check_at=0.0,
+        trouble=None,
         updated_at=now,
         generation=batch.generation + 1,
     )
 
 
 def poison(batch: Batch, reason: str, now: float) -> Batch:
-    """Push a row that cannot be understood an hour ahead, with its reason."""
-    return replace(batch, check_at=now + POISON_SECONDS, trouble=reason, updated_at=now)
+    """Push a row that cannot be understood an hour ahead, with its reason.
+
+    It is there, whatever it says: a 404 that came before it counts no more.
+    """
+    ahead = now + POISON_SECONDS
+    return replace(batch, check_at=ahead, missing_since=None, trouble=reason, updated_at=now)
 
 
 def type_for(event: EventType, wanted: Collection[EventType]) -> EventType | None:
@@ -203,7 +216,7 @@ def advice(outcome: Outcome) -> str | None:
     if status is not None and 400 <= status < 500 and status not in (408, 425, 429):
         return f"The endpoint refuses the call with {status}: look at its log."
     if outcome.fault in (Fault.TLS, Fault.DNS, Fault.REFUSED):
-        return outcome.detail
+        return outcome.detail or f"The endpoint cannot be called: {outcome.fault}."
     return None
 
 
@@ -216,7 +229,7 @@ def endpoint_after(endpoint: Endpoint, outcomes: Iterable[Outcome], now: float) 
 
 def _endpoint_step(endpoint: Endpoint, outcome: Outcome, now: float) -> Endpoint:
     if outcome.status is not None and 200 <= outcome.status < 300:
-        return _recovered(endpoint)
+        return _recovered(endpoint, now)
     if outcome.status == 410:
         return replace(
             endpoint, state=EndpointState.DISABLED, reason="answered 410 Gone", paused_until=None
@@ -226,16 +239,22 @@ def _endpoint_step(endpoint: Endpoint, outcome: Outcome, now: float) -> Endpoint
         endpoint,
         state=endpoint.state if endpoint.state is EndpointState.DISABLED else EndpointState.FAILING,
         failures=endpoint.failures + 1,
-        failing_since=endpoint.failing_since or now,
+        failing_since=now if endpoint.failing_since is None else endpoint.failing_since,
         paused_until=endpoint.paused_until
         if pause is None
         else max(now + pause, endpoint.paused_until or 0.0),
     )
 
 
-def _recovered(endpoint: Endpoint) -> Endpoint:
+def _recovered(endpoint: Endpoint, now: float) -> Endpoint:
+    """A pause that still runs stays: such a success was under way when the pause was asked for."""
     if endpoint.state is EndpointState.DISABLED or endpoint.failures == 0:
         return endpoint
+    paused = endpoint.paused_until
     return replace(
-        endpoint, state=EndpointState.ACTIVE, failures=0, failing_since=None, paused_until=None
+        endpoint,
+        state=EndpointState.ACTIVE,
+        failures=0,
+        failing_since=None,
+        paused_until=paused if paused is not None and paused > now else None,
     )

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from batchbell.core.ids import ID_PATTERN as ID_PATTERN  # noqa: PLC0414 - every word is here
+from batchbell.core.ids import MAX_ID_LENGTH as MAX_ID_LENGTH  # noqa: PLC0414
+from batchbell.core.ids import new_id as new_id  # noqa: PLC0414
+from batchbell.core.outcome import Fault as Fault  # noqa: PLC0414
+from batchbell.core.outcome import Outcome as Outcome  # noqa: PLC0414
+
 DEFAULT_PROJECT = "default"
 """The project that is always there."""
-
-MAX_ID_LENGTH = 256
-ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:@=+-]*$"
-"""A provider's batch id: one plain token. No slash, so an id can never walk a URL's path."""
 
 
 class Status(StrEnum):
@@ -113,9 +115,13 @@ class Snapshot:
         return self.timestamps.get("created_at")
 
     def fingerprint(self) -> str:
-        """Equal for two snapshots exactly when nothing that we keep has changed."""
+        """Equal for two snapshots exactly when nothing that we keep has changed.
+
+        Our reading of the status counts too: a new version may understand the same raw word.
+        """
         parts = (
             self.provider_status,
+            self.status,
             self.counts and (self.counts.total, self.counts.completed, self.counts.failed),
             (self.endpoint, self.model, self.completion_window),
             (self.input_file_id, self.output_file_id, self.error_file_id),
@@ -321,34 +327,6 @@ class Claimed:
     lease_until: float
 
 
-class Fault(StrEnum):
-    """Why an attempt brought no HTTP status."""
-
-    TIMEOUT = "timeout"
-    CONNECT = "connection_failed"
-    RESET = "connection_reset"
-    DNS = "dns_failed"
-    TLS = "tls_failed"
-    REFUSED = "address_refused"
-    PROTOCOL = "protocol_error"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What one HTTP try brought: a status, or the fault that prevented one."""
-
-    status: int | None = None
-    fault: Fault | None = None
-    detail: str | None = None
-    retry_after_seconds: float | None = None
-    location: str | None = None
-    remote_address: str | None = None
-    response_headers: Mapping[str, str] = field(default_factory=dict)
-    response_body: str | None = None
-    started_at: float = 0.0
-    duration_ms: float = 0.0
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
     """One recorded try of a delivery. `outcome` is None where a crash hid it."""
@@ -358,23 +336,5 @@ class Attempt:
     outcome: Outcome | None
 
 
-ENCODED_TIME_CHARACTERS = 9
-ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-
-
-def new_id(prefix: str, *, now: float, rand: bytes) -> str:
-    """`evt_…`: sorts by time, is not to be guessed (80 random bits), and holds no dot.
-
-    `rand` is 10 random bytes.
-    """
-    return f"{prefix}_{_base32(int(now * 1000), ENCODED_TIME_CHARACTERS)}" + _base32(
-        int.from_bytes(rand[:10], "big"), 16
-    )
-
-
-def _base32(number: int, width: int) -> str:
-    digits = []
-    for _ in range(width):
-        number, digit = divmod(number, 32)
-        digits.append(ALPHABET[digit])
-    return "".join(reversed(digits))
+Mint = Callable[[str], str]
+"""Makes a new id for a prefix: chance and time, passed in as one argument."""

@@ -37,8 +37,12 @@ def pages_expected(open_batches: int, last_pages: int | None) -> int:
 
 
 def should_list(unseen: int, pages_read: int, pages_expected: int) -> bool:
-    """Whether reading the next page is cheaper than retrieving the unseen one by one."""
-    return unseen > max(1, pages_expected - pages_read)
+    """Whether reading the next page is cheaper than retrieving the unseen one by one.
+
+    Past the expected pages nobody knows how many are left. Giving up after as many more as there
+    are unseen costs at most twice what the better way would have cost.
+    """
+    return unseen > max(1, abs(pages_expected - pages_read))
 
 
 def reached_oldest(page_times: Sequence[int | None], oldest_open: float | None) -> bool:
@@ -56,10 +60,12 @@ def reached_oldest(page_times: Sequence[int | None], oldest_open: float | None) 
 
 
 def next_sweep(*, now: float, calls: int, pace: Pace, rand: float) -> float:
-    """When to sweep again after a good sweep that took `calls` calls."""
+    """When to sweep again after a good sweep that took `calls` calls.
+
+    Up to 3 % early, so that accounts spread out, but never above the call budget.
+    """
     budget_seconds = calls * 60.0 / pace.calls_per_minute
-    interval = max(pace.poll_interval_seconds, budget_seconds)
-    return now + interval * (0.97 + 0.03 * rand)
+    return now + max(pace.poll_interval_seconds * (0.97 + 0.03 * rand), budget_seconds)
 
 
 def after_trouble(
@@ -67,7 +73,7 @@ def after_trouble(
 ) -> float:
     """When to call the account again after `failures` failed sweeps in a row."""
     if isinstance(error, ProviderAuthError | ProviderBillingError):
-        wait = backoff.jittered(AUTH_RETRY_SECONDS, rand)
+        wait = backoff.jittered(max(AUTH_RETRY_SECONDS, pace.poll_interval_seconds), rand)
     else:
         wait = backoff.exponential(
             failures,
@@ -75,7 +81,10 @@ def after_trouble(
             max_seconds=max(TROUBLE_MAX_SECONDS, pace.poll_interval_seconds),
             rand=rand,
         )
-    if error.retry_after_seconds is not None:
-        asked = min(error.retry_after_seconds, backoff.RETRY_AFTER_MAX_SECONDS)
-        wait = asked if isinstance(error, ProviderRateLimited) else max(wait, asked)
-    return now + wait
+    if error.retry_after_seconds is None:
+        return now + wait
+    asked = min(error.retry_after_seconds, backoff.RETRY_AFTER_MAX_SECONDS)
+    if isinstance(error, ProviderRateLimited):
+        # The provider knows best, but "0 seconds" must not become a tight loop.
+        return now + max(asked, pace.poll_interval_seconds)
+    return now + max(asked, wait)
