@@ -8,6 +8,7 @@ sending, without reading the body again.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +18,15 @@ from batchbell.core.model import Batch, Counts, Dialect, EventType, Snapshot, St
 PROBLEMS_MAX = 10
 BODY_MAX_BYTES = 20_000
 """Standard Webhooks asks for small payloads; what does not fit is dropped, and named."""
+FRONT_MAX_BYTES = 512
+"""Kept free in a canonical body for the fields that one watch adds."""
+TEXT_MAX_BYTES = 400
+"""No text stays longer than this where the body would be too long."""
 DROPPABLE = ("metadata", "errors", "usage")
+LAST_SECOND = 253_402_300_799
+"""The end of the year 9999, where calendars end."""
+
+ESCAPE = re.compile(r"\\(?:(ud[89ab]..\\ud[c-f]..)|(ud[89a-f]..)|.)")
 
 RETRYABLE_CODES = frozenset({"token_limit_exceeded"})
 """Failures of the moment: the same input passes when other batches of the model have ended."""
@@ -29,34 +38,86 @@ NOT_FOUND = {
 
 
 def compact(value: Any) -> str:
-    """JSON as it is sent: ASCII, no spaces."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=True)
+    """JSON as it is sent: ASCII, no spaces, and only what every parser takes.
+
+    Half a surrogate pair becomes U+FFFD: providers cut texts in the middle of an emoji. Raises
+    ValueError for NaN and infinities.
+    """
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return ESCAPE.sub(_whole, text) if "\\ud" in text else text
+
+
+def _whole(escape: re.Match[str]) -> str:
+    return "\\ufffd" if escape[2] else escape[0]
 
 
 def event_body(event_id: str, type_: EventType, batch: Batch, *, occurred_at: float) -> str:
-    """The canonical body of an event about `batch` as it now is."""
+    """The canonical body of an event about `batch` as it now is.
+
+    At most `BODY_MAX_BYTES - FRONT_MAX_BYTES` long, whatever the provider told: error texts are
+    cut (and end in `…`), then whole parts are left out, and `data.omitted` names them.
+    """
+    second = int(min(max(0.0, occurred_at), LAST_SECOND))
     event = {
         "id": event_id,
         "object": "event",
         "type": type_.value,
-        "created_at": int(occurred_at),
-        "timestamp": datetime.fromtimestamp(int(occurred_at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "created_at": second,
+        "timestamp": datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "data": describe(batch),
     }
     return _fit(event)
 
 
 def _fit(event: dict[str, Any]) -> str:
-    body = compact(event)
-    omitted: list[str] = []
+    data = event["data"]
     for part in DROPPABLE:
-        if len(body) <= BODY_MAX_BYTES:
-            break
-        if event["data"].pop(part, None) is not None:
-            omitted.append(part)
-            event["data"]["omitted"] = omitted
-            body = compact(event)
-    return body
+        if not _sendable(data[part]):
+            _omit(data, part)
+    body = compact(event)
+    if _fits(body):
+        return body
+    for problem in data.get("errors", ()):
+        problem.update({k: _short(v) for k, v in problem.items() if isinstance(v, str)})
+    for part in [*DROPPABLE, *_overlong(data)]:
+        body = compact(event)
+        if _fits(body):
+            return body
+        _omit(data, part)
+    return compact(event)
+
+
+def _fits(body: str) -> bool:
+    return len(body) <= BODY_MAX_BYTES - FRONT_MAX_BYTES
+
+
+def _sendable(value: Any) -> bool:
+    try:
+        compact(value)
+    except (ValueError, TypeError, RecursionError):
+        return False
+    return True
+
+
+def _omit(data: dict[str, Any], part: str) -> None:
+    if data.get(part):
+        del data[part]
+        data.setdefault("omitted", []).append(part)
+
+
+def _overlong(data: Mapping[str, Any]) -> list[str]:
+    """Names of texts that no provider should send: an id cut short would be a wrong one."""
+    texts = {name: value for name, value in data.items() if isinstance(value, str)}
+    return [n for n, text in texts.items() if n != "id" and len(compact(text)) > TEXT_MAX_BYTES]
+
+
+def _short(text: str) -> str:
+    if len(compact(text)) <= TEXT_MAX_BYTES:
+        return text
+    kept = text[:TEXT_MAX_BYTES]
+    while len(compact(kept + "…")) > TEXT_MAX_BYTES:
+        kept = kept[: len(kept) * 9 // 10]
+    return kept + "…"
 
 
 def describe(batch: Batch) -> dict[str, Any]:
@@ -109,15 +170,24 @@ def dressed(
 ) -> bytes:
     """The bytes for one watch: its own fields in front of the event's, the rest untouched.
 
-    `watch_metadata` is JSON text as the watch gave it.
+    `watch_metadata` is JSON text as the watch gave it. Where it would make the body longer than
+    `BODY_MAX_BYTES` it is left out, and `watch.omitted` says so.
     """
     front = ""
     if dialect is Dialect.AWAITER:
         data = json.loads(body)["data"]
         front += f'"batchId":{compact(data["id"])},"status":{compact(_plain_status(data))},'
-    if watch_id is not None and watch_metadata not in (None, "{}"):
-        front += f'"watch":{{"id":{compact(watch_id)},"metadata":{watch_metadata}}},'
+    if watch_id is not None and watch_metadata is not None and watch_metadata != "{}":
+        words = f'"metadata":{_ascii(watch_metadata)}'
+        watch = f'"watch":{{"id":{compact(watch_id)},'
+        if len(front) + len(watch) + len(words) + len("},") + len(body) > BODY_MAX_BYTES:
+            words = '"omitted":["metadata"]'
+        front += watch + words + "},"
     return ("{" + front + body[1:]).encode("ascii")
+
+
+def _ascii(text: str) -> str:
+    return text if text.isascii() else compact(json.loads(text))
 
 
 def _plain_status(data: Mapping[str, Any]) -> str:

@@ -1,0 +1,203 @@
+"""Settings: from the environment, and an optional TOML file named by `BATCHBELL_CONFIG`.
+
+The environment wins over the file, the file over the defaults. Each field's description is its
+row in docs/reference/settings.md; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from batchbell.core.errors import SettingsError
+
+OPENAI_URL = "https://api.openai.com/v1"
+CONFIG_VARIABLE = "BATCHBELL_CONFIG"
+
+
+def _named(*names: str) -> AliasChoices:
+    return AliasChoices(*names)
+
+
+class Settings(BaseSettings):
+    """Everything an operator can set. Build it with `load_settings`."""
+
+    model_config = SettingsConfigDict(
+        case_sensitive=False, extra="ignore", populate_by_name=True, env_ignore_empty=True
+    )
+
+    openai_api_key: SecretStr | None = Field(
+        None,
+        validation_alias=_named("OPENAI_API_KEY"),
+        description="Makes the account `openai`. The key stays in the environment of each process"
+        " that watches.",
+    )
+    openai_base_url: str = Field(
+        OPENAI_URL,
+        validation_alias=_named("OPENAI_BASE_URL"),
+        description="Where the account `openai` is, for gateways and for the sandbox.",
+    )
+    database_path: Path = Field(
+        Path("batchbell.db"),
+        validation_alias=_named("DATABASE_PATH"),
+        description="The SQLite file. Made at first start. Unused when `DATABASE_URL` is set.",
+    )
+    database_url: str | None = Field(
+        None,
+        validation_alias=_named("DATABASE_URL"),
+        description="`postgresql://user:password@host/name` for many processes, or"
+        " `sqlite:///path`.",
+    )
+    host: str = Field(
+        "127.0.0.1",
+        validation_alias=_named("HOST"),
+        description="The address to listen on. Anything but loopback needs an API key first.",
+    )
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        3000, validation_alias=_named("PORT"), description="The port to listen on; 0 takes any."
+    )
+    webhook_secret: SecretStr | None = Field(
+        None,
+        validation_alias=_named("BATCHBELL_WEBHOOK_SECRET"),
+        description="Signs the webhooks: `whsec_` and base64. Without it one is made at first"
+        " start and kept in the database; `batchbell secret` shows it.",
+    )
+    url: str | None = Field(
+        None,
+        validation_alias=_named("BATCHBELL_URL"),
+        description="Where the command line finds the server. Default: `HOST` and `PORT`.",
+    )
+    api_key: SecretStr | None = Field(
+        None,
+        validation_alias=_named("BATCHBELL_API_KEY"),
+        description="The `bb_…` key that the command line and the Python client send.",
+    )
+    poll_interval_seconds: Annotated[float, Field(gt=0, le=86400)] = Field(
+        15.0,
+        validation_alias=_named("BATCHBELL_POLL_INTERVAL_SECONDS"),
+        description="Seconds between two sweeps of an account.",
+    )
+    calls_per_minute: Annotated[int, Field(ge=1)] = Field(
+        1200,
+        validation_alias=_named("BATCHBELL_CALLS_PER_MINUTE"),
+        description="Provider calls that one account may make in a minute; sweeps slow down to"
+        " keep within it.",
+    )
+    allow_http: bool = Field(
+        False,
+        validation_alias=_named("BATCHBELL_ALLOW_HTTP"),
+        description="Let webhooks go to `http://` URLs. Always on in local mode.",
+    )
+    allow_cidrs: str = Field(
+        "",
+        validation_alias=_named("BATCHBELL_ALLOW_CIDRS"),
+        description="Private networks that webhooks may go to, as CIDRs separated by commas.",
+    )
+    delivery_timeout_seconds: Annotated[float, Field(ge=1, le=30)] = Field(
+        15.0,
+        validation_alias=_named("BATCHBELL_DELIVERY_TIMEOUT_SECONDS"),
+        description="Wall clock for one webhook call, from the connection to the end of the"
+        " answer.",
+    )
+    max_in_flight: Annotated[int, Field(ge=1, le=5000)] = Field(
+        200,
+        validation_alias=_named("BATCHBELL_MAX_IN_FLIGHT"),
+        description="Webhook calls that one process makes at once.",
+    )
+    retention_days: Annotated[float, Field(gt=0)] = Field(
+        30.0,
+        validation_alias=_named("BATCHBELL_RETENTION_DAYS"),
+        description="Days that an ended batch is kept, with its events, deliveries and attempts.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info",
+        validation_alias=_named("BATCHBELL_LOG_LEVEL"),
+        description="How much is logged: `debug`, `info`, `warning` or `error`.",
+    )
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto",
+        validation_alias=_named("BATCHBELL_LOG_FORMAT"),
+        description="`json` for machines, `text` for people; `auto` is text on a terminal.",
+    )
+
+    @property
+    def store_url(self) -> str:
+        """The database to open: `DATABASE_URL` if set, else the file at `DATABASE_PATH`."""
+        return self.database_url or f"sqlite:///{self.database_path}"
+
+    @property
+    def server_url(self) -> str:
+        """Where the server is to be found by clients on this machine."""
+        if self.url:
+            return self.url.rstrip("/")
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104 - compared
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        file = os.environ.get(CONFIG_VARIABLE)
+        sources = (init_settings, env_settings)
+        return (*sources, TomlConfigSettingsSource(settings_cls, file)) if file else sources
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings; `overrides` that are not None win. Raises SettingsError in plain words."""
+    file = os.environ.get(CONFIG_VARIABLE)
+    if file and not Path(file).is_file():
+        raise SettingsError(f"{CONFIG_VARIABLE} names {file}, which is not there.")
+    try:
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+    except ValidationError as error:
+        raise SettingsError(_plain(error)) from error
+    except ValueError as error:
+        raise SettingsError(f"{CONFIG_VARIABLE}: {file} cannot be read: {error}") from error
+
+
+def _plain(error: ValidationError) -> str:
+    rows = [f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
+    return "; ".join(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One setting, as the reference lists it."""
+
+    variable: str
+    toml: str
+    default: str
+    description: str
+
+
+def settings_table() -> list[Row]:
+    """Every setting, in the order in which it is defined."""
+    return [
+        Row(
+            variable=_variable(field.validation_alias),
+            toml=name,
+            default="" if field.default is None else str(field.default),
+            description=field.description or "",
+        )
+        for name, field in Settings.model_fields.items()
+    ]
+
+
+def _variable(alias: object) -> str:
+    assert isinstance(alias, AliasChoices)
+    return str(alias.choices[0])

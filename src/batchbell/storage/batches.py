@@ -1,0 +1,202 @@
+"""Batches: which are open, what a sighting changed, and reading them back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Row, Select, bindparam, func, select, update
+
+from batchbell.core import lifecycle
+from batchbell.core.errors import NotFound
+from batchbell.core.model import Batch, Mint, Sighting, Snapshot, Status
+from batchbell.storage import events
+from batchbell.storage.paging import Page, page_of
+from batchbell.storage.schema import accounts, batches
+
+SNAPSHOT = msgspec.json.Decoder(Snapshot)
+IDS_PER_STATEMENT = 500
+
+
+@dataclass(frozen=True, slots=True)
+class OpenBatch:
+    """What a sweep needs to know of a batch: enough to see that nothing has changed."""
+
+    id: str
+    fingerprint: str | None
+    created_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A batch whose status a sighting has moved, and from where."""
+
+    batch: Batch
+    before: Status
+
+
+def open_batches(connection: Connection, account_id: str, *, now: float) -> list[OpenBatch]:
+    """The account's batches that have not ended and may be looked at now."""
+    query = select(batches.c.id, batches.c.fingerprint, batches.c.provider_created_at).where(
+        batches.c.account_id == account_id, batches.c.ended_at.is_(None), batches.c.check_at <= now
+    )
+    return [OpenBatch(*row) for row in connection.execute(query)]
+
+
+def observe(
+    connection: Connection,
+    *,
+    account_id: str,
+    sightings: Sequence[Sighting],
+    mint: Mint,
+    now: float,
+) -> list[Change]:
+    """Write what the sightings make of their batches, with the events and deliveries they cause.
+
+    Call inside a transaction that holds the account's lease. Ids that are not known are passed
+    over. Returns the batches whose status moved.
+    """
+    known = _by_id(connection, account_id, [sighting.id for sighting in sightings])
+    pairs = [
+        (known[s.id], lifecycle.observe(known[s.id], s, now)) for s in sightings if s.id in known
+    ]
+    _save(connection, [seen.batch for was, seen in pairs if seen.batch != was])
+    happened = [(seen.batch, seen.event) for _, seen in pairs if seen.event is not None]
+    events.record(connection, happened, mint=mint, now=now)
+    return [
+        Change(seen.batch, was.status) for was, seen in pairs if seen.batch.status is not was.status
+    ]
+
+
+def poison(
+    connection: Connection, *, account_id: str, reasons: Mapping[str, str], now: float
+) -> None:
+    """Push the batches that could not be understood ahead, each with its reason."""
+    known = _by_id(connection, account_id, list(reasons))
+    _save(connection, [lifecycle.poison(b, reasons[id], now) for id, b in known.items()])
+
+
+def reopen_lost(connection: Connection, found: Iterable[Batch], *, now: float) -> None:
+    """Begin a new life of those batches that are lost."""
+    _save(connection, [lifecycle.reopen(b, now) for b in found if b.status is Status.LOST])
+
+
+def _by_id(connection: Connection, account_id: str, ids: Sequence[str]) -> dict[str, Batch]:
+    found: dict[str, Batch] = {}
+    for start in range(0, len(ids), IDS_PER_STATEMENT):
+        part = sorted(ids[start : start + IDS_PER_STATEMENT])
+        query = (
+            _joined()
+            .where(batches.c.account_id == account_id, batches.c.id.in_(part))
+            .order_by(batches.c.key)
+            .with_for_update(of=batches)
+        )
+        found |= {row.id: to_batch(row) for row in connection.execute(query)}
+    return found
+
+
+def _save(connection: Connection, changed: Sequence[Batch]) -> None:
+    if changed:
+        connection.execute(SAVE, [_values(batch) for batch in changed])
+
+
+COLUMNS = (
+    "status",
+    "fingerprint",
+    "snapshot",
+    "generation",
+    "updated_at",
+    "provider_created_at",
+    "ended_at",
+    "missing_since",
+    "check_at",
+    "trouble",
+)
+SAVE = (
+    update(batches)
+    .where(batches.c.key == bindparam("key_"))
+    .values({name: bindparam(f"{name}_") for name in COLUMNS})
+)
+
+
+def _values(batch: Batch) -> dict[str, Any]:
+    seen = batch.snapshot
+    return {
+        "key_": batch.key,
+        "status_": batch.status.value,
+        "fingerprint_": seen.fingerprint() if seen else None,
+        "snapshot_": msgspec.json.encode(seen).decode() if seen else None,
+        "generation_": batch.generation,
+        "updated_at_": batch.updated_at,
+        "provider_created_at_": seen.created_at if seen else None,
+        "ended_at_": batch.ended_at,
+        "missing_since_": batch.missing_since,
+        "check_at_": batch.check_at,
+        "trouble_": batch.trouble,
+    }
+
+
+def get_batch(connection: Connection, project_id: str, batch_id: str) -> Batch:
+    """One batch of the project by the provider's id. Raises NotFound."""
+    query = _joined().where(batches.c.project_id == project_id, batches.c.id == batch_id)
+    row = connection.execute(query.order_by(batches.c.key).limit(1)).one_or_none()
+    if row is None:
+        raise NotFound("batch", batch_id)
+    return to_batch(row)
+
+
+def list_batches(
+    connection: Connection,
+    project_id: str,
+    *,
+    limit: int,
+    after: str | None = None,
+    status: Status | None = None,
+) -> Page[Batch]:
+    """The project's batches, the last registered first. Raises NotFound for an unknown `after`."""
+    query = _joined().where(batches.c.project_id == project_id)
+    if after is not None:
+        query = query.where(batches.c.key < get_batch(connection, project_id, after).key)
+    if status is not None:
+        query = query.where(batches.c.status == status)
+    rows = connection.execute(query.order_by(batches.c.key.desc()).limit(limit + 1))
+    return page_of([to_batch(row) for row in rows], limit)
+
+
+def count_by_status(connection: Connection) -> dict[str, int]:
+    """How many batches are open, by status; to count what has ended would cost ever more."""
+    query = (
+        select(batches.c.status, func.count())
+        .where(batches.c.ended_at.is_(None))
+        .group_by(batches.c.status)
+    )
+    return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def _joined() -> Select[Any]:
+    return select(batches, accounts.c.name.label("account"), accounts.c.provider).join(
+        accounts, accounts.c.id == batches.c.account_id
+    )
+
+
+def to_batch(row: Row[Any]) -> Batch:
+    """From a row of `batches` joined with its account."""
+    return Batch(
+        key=row.key,
+        project_id=row.project_id,
+        account_id=row.account_id,
+        account=row.account,
+        provider=row.provider,
+        id=row.id,
+        status=Status(row.status),
+        registered_at=row.registered_at,
+        updated_at=row.updated_at,
+        snapshot=SNAPSHOT.decode(row.snapshot) if row.snapshot else None,
+        ended_at=row.ended_at,
+        generation=row.generation,
+        missing_since=row.missing_since,
+        check_at=row.check_at,
+        trouble=row.trouble,
+    )

@@ -1,0 +1,327 @@
+"""The delivery queue: the table itself. Claim, settle and give back, each in bulk.
+
+A claim visits endpoints in a ring and takes a few deliveries from each, so that neither its cost
+nor its fairness depends on how much waits for any one of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, func, select, text, update
+
+from batchbell.core import lifecycle
+from batchbell.core.lifecycle import Settlement
+from batchbell.core.model import Claimed, DeliveryState, Dialect, Endpoint, EndpointState, Outcome
+from batchbell.storage.endpoints import endpoints_by_id, locked, save_health
+from batchbell.storage.engine import dialect_of
+from batchbell.storage.schema import deliveries, endpoints
+
+RING_STEP = 500
+"""Endpoints that one claim visits at most."""
+HOLD_STEP = 1000
+"""Deliveries of a disabled endpoint that one step sets aside."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a claim brought: the deliveries, where they go, and where the ring goes on."""
+
+    deliveries: list[Claimed]
+    endpoints: dict[str, Endpoint]
+    cursor: str
+    """The last endpoint that was visited; empty when the ring came to its end."""
+
+
+def claim_due(
+    connection: Connection,
+    *,
+    after: str,
+    rooms: Mapping[str, int],
+    room: int,
+    limit: int,
+    now: float,
+    lease_seconds: float,
+    token: str,
+) -> Claim:
+    """Take up to `limit` due deliveries, walking the ring of endpoints on from `after`.
+
+    From an endpoint in `rooms` at most that many are taken, from another at most `room`. Each
+    attempt is counted here, before it is made: what kills a worker is not tried for ever.
+    """
+    ring = connection.execute(RING, {"after": after, "step": RING_STEP, "now": now}).all()
+    takes: dict[str, int] = {}
+    cursor = ring[-1].id if len(ring) == RING_STEP else ""
+    for visited in sorted(row.id for row in ring if row.ready):
+        if (take := min(rooms.get(visited, room), limit)) > 0:
+            takes[visited] = take
+            limit -= take
+        if limit <= 0:
+            cursor = visited
+            break
+    times = {"now": now, "lease": now + lease_seconds, "token": token}
+    taken = _take(connection, takes, times) if takes else []
+    return Claim(taken, endpoints_by_id(connection, list(takes)), cursor)
+
+
+RING = text("""
+WITH RECURSIVE ring(id, n) AS (
+  SELECT (SELECT min(endpoint_id) FROM deliveries
+          WHERE state = 'pending' AND endpoint_id > :after), 1
+  UNION ALL
+  SELECT (SELECT min(d.endpoint_id) FROM deliveries d
+          WHERE d.state = 'pending' AND d.endpoint_id > ring.id), ring.n + 1
+  FROM ring WHERE ring.id IS NOT NULL AND ring.n < :step)
+SELECT ring.id,
+  (SELECT e.state <> 'disabled' AND (e.paused_until IS NULL OR e.paused_until <= :now)
+   FROM endpoints e WHERE e.id = ring.id)
+  AND EXISTS (SELECT 1 FROM deliveries d WHERE d.endpoint_id = ring.id
+              AND d.state = 'pending' AND d.due_at <= :now) AS ready
+FROM ring WHERE ring.id IS NOT NULL ORDER BY ring.n
+""")
+
+
+def _take(
+    connection: Connection, takes: Mapping[str, int], times: Mapping[str, Any]
+) -> list[Claimed]:
+    """One statement on PostgreSQL; on SQLite, which has one writer, one for each endpoint."""
+    if dialect_of(connection) == "sqlite":
+        rows = [
+            row
+            for endpoint_id, take in takes.items()
+            for row in connection.exec_driver_sql(
+                TAKE_SQLITE, (times["lease"], times["token"], endpoint_id, times["now"], take)
+            )
+        ]
+    else:
+        room = json.dumps([{"id": id, "k": take} for id, take in takes.items()])
+        rows = list(connection.execute(TAKE_POSTGRESQL, {**times, "room": room}))
+    return [
+        Claimed(
+            id=row[0],
+            endpoint_id=row[1],
+            event_id=row[2],
+            attempt=row[3],
+            first_attempt_base=row[4],
+            dialect=Dialect(row[5]),
+            watch_id=row[6],
+            watch_metadata=row[7],
+            event_body=row[8],
+            ended_at=row[9],
+            lease_token=times["token"],
+            lease_until=times["lease"],
+        )
+        for row in rows
+    ]
+
+
+_TAKEN = """deliveries.id, deliveries.endpoint_id, deliveries.event_id, deliveries.attempts,
+  deliveries.attempts_before, deliveries.dialect, deliveries.watch_id, deliveries.watch_metadata"""
+
+TAKE_SQLITE = f"""
+UPDATE deliveries SET due_at = ?, lease_token = ?, attempts = attempts + 1
+WHERE id IN (SELECT id FROM deliveries
+             WHERE endpoint_id = ? AND state = 'pending' AND due_at <= ? ORDER BY due_at LIMIT ?)
+RETURNING {_TAKEN}, (SELECT body FROM events WHERE events.id = event_id),
+  (SELECT created_at FROM events WHERE events.id = event_id)
+"""  # noqa: S608 - no value is put in
+
+TAKE_POSTGRESQL = text(f"""
+WITH due AS MATERIALIZED (
+  SELECT d.id FROM json_to_recordset(CAST(:room AS json)) AS room(id text, k int)
+  CROSS JOIN LATERAL (
+    SELECT id FROM deliveries
+    WHERE endpoint_id = room.id AND state = 'pending' AND due_at <= :now
+    ORDER BY due_at LIMIT room.k FOR UPDATE SKIP LOCKED) d)
+UPDATE deliveries SET due_at = :lease, lease_token = :token, attempts = deliveries.attempts + 1
+FROM due, events WHERE deliveries.id = due.id AND events.id = deliveries.event_id
+RETURNING {_TAKEN}, events.body, events.created_at
+""")  # noqa: S608 - no value is put in
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One attempt that was made: what came of it, and what was decided."""
+
+    delivery: Claimed
+    outcome: Outcome
+    settlement: Settlement
+
+
+def settle(connection: Connection, tried: Sequence[Tried], *, now: float) -> set[str]:
+    """Write attempts and what they make of their deliveries and endpoints, fenced by the lease.
+
+    Returns the ids that were written: a delivery whose lease was lost is passed over whole.
+    """
+    rows = {"rows": json.dumps([_settled_row(one, now) for one in tried])}
+    if dialect_of(connection) == "sqlite":
+        connection.exec_driver_sql(RECORD_SQLITE, (rows["rows"],))
+        written = {row[0] for row in connection.exec_driver_sql(SETTLE_SQLITE, (rows["rows"],))}
+    else:
+        written = {row[0] for row in connection.execute(SETTLE_POSTGRESQL, rows)}
+    _fold_health(connection, [one for one in tried if one.delivery.id in written], now)
+    return written
+
+
+SETTLED_FIELDS = {
+    "id": "text",
+    "token": "text",
+    "number": "int",
+    "state": "text",
+    "due_at": "float8",
+    "finished_at": "float8",
+    "needs_you": "text",
+    "error": "text",
+    "started_at": "float8",
+    "duration_ms": "float8",
+    "status": "int",
+    "fault": "text",
+    "detail": "text",
+    "location": "text",
+    "remote_address": "text",
+    "response_headers": "text",
+    "response_body": "text",
+}
+
+
+def _settled_row(tried: Tried, now: float) -> list[Any]:
+    """In the order of SETTLED_FIELDS."""
+    delivery, outcome, settlement = tried.delivery, tried.outcome, tried.settlement
+    done = settlement.state in (DeliveryState.DELIVERED, DeliveryState.EXHAUSTED)
+    delivered = settlement.state is DeliveryState.DELIVERED
+    return [
+        delivery.id,
+        delivery.lease_token,
+        delivery.attempt,
+        settlement.state.value,
+        settlement.due_at,
+        now if done else None,
+        settlement.needs_you,
+        None if delivered else error_of(outcome),
+        outcome.started_at,
+        outcome.duration_ms,
+        outcome.status,
+        outcome.fault.value if outcome.fault else None,
+        outcome.detail,
+        outcome.location,
+        outcome.remote_address,
+        json.dumps(dict(outcome.response_headers)) if outcome.response_headers else None,
+        outcome.response_body,
+    ]
+
+
+def error_of(outcome: Outcome) -> str:
+    """A failure in a few words, for lists."""
+    return outcome.detail or (f"HTTP {outcome.status}" if outcome.status else "no answer")
+
+
+_ATTEMPT = """delivery_id, number, started_at, duration_ms, status, fault, detail, location,
+  remote_address, response_headers, response_body"""
+_TRIED = """r.id, r.number, r.started_at, r.duration_ms, r.status, r.fault, r.detail, r.location,
+  r.remote_address, r.response_headers, r.response_body"""
+_OUTCOME = """SET state = r.state, due_at = r.due_at, finished_at = r.finished_at,
+  needs_you = r.needs_you, last_status = r.status, last_error = r.error, lease_token = NULL"""
+_FENCE = "d.id = r.id AND d.lease_token = r.token AND d.state = 'pending'"
+_COLUMNS_SQLITE = ", ".join(
+    f"json_extract(value, '$[{index}]') AS {name}" for index, name in enumerate(SETTLED_FIELDS)
+)
+_COLUMNS_POSTGRESQL = ", ".join(
+    f"CAST(value->>{index} AS {type_}) AS {name}"
+    for index, (name, type_) in enumerate(SETTLED_FIELDS.items())
+)
+_R_SQLITE = f"SELECT {_COLUMNS_SQLITE} FROM json_each(?)"  # noqa: S608 - no value is put in
+_R_POSTGRESQL = f"""SELECT {_COLUMNS_POSTGRESQL}
+  FROM json_array_elements(CAST(:rows AS json)) AS value"""  # noqa: S608 - no value is put in
+
+RECORD_SQLITE = f"""
+WITH r AS ({_R_SQLITE})
+INSERT INTO attempts ({_ATTEMPT}) SELECT {_TRIED} FROM r JOIN deliveries d ON {_FENCE}
+"""  # noqa: S608 - no value is put in
+SETTLE_SQLITE = f"""
+WITH r AS MATERIALIZED ({_R_SQLITE})
+UPDATE deliveries AS d {_OUTCOME} FROM r WHERE {_FENCE} RETURNING id
+"""
+SETTLE_POSTGRESQL = text(f"""
+WITH r AS MATERIALIZED ({_R_POSTGRESQL}),
+written AS (UPDATE deliveries AS d {_OUTCOME} FROM r WHERE {_FENCE} RETURNING d.id)
+INSERT INTO attempts ({_ATTEMPT}) SELECT {_TRIED} FROM r JOIN written ON written.id = r.id
+RETURNING delivery_id
+""")  # noqa: S608 - no value is put in
+
+
+def _fold_health(connection: Connection, tried: Sequence[Tried], now: float) -> None:
+    heard: dict[str, list[Outcome]] = {}
+    for one in tried:
+        heard.setdefault(one.delivery.endpoint_id, []).append(one.outcome)
+    was = endpoints_by_id(connection, sorted(heard))
+    news = [id for id, e in was.items() if lifecycle.endpoint_after(e, heard[id], now) != e]
+    if not news:
+        return
+    before = locked(connection, news)
+    after = [lifecycle.endpoint_after(before[id], heard[id], now) for id in sorted(news)]
+    save_health(connection, after)
+    for endpoint in after:
+        if endpoint.state is EndpointState.DISABLED:
+            hold_back(connection, endpoint.id)
+
+
+def hold_back(connection: Connection, endpoint_id: str) -> int:
+    """Set aside up to HOLD_STEP of what waits for a disabled endpoint; returns how many."""
+    waiting = (
+        select(deliveries.c.id)
+        .where(
+            deliveries.c.endpoint_id == endpoint_id,
+            deliveries.c.state == DeliveryState.PENDING,
+            deliveries.c.lease_token.is_(None),
+        )
+        .limit(HOLD_STEP)
+        .with_for_update(skip_locked=True)
+    )
+    held = update(deliveries).where(deliveries.c.id.in_(waiting))
+    return connection.execute(held.values(state=DeliveryState.HELD, due_at=None)).rowcount
+
+
+def hold_back_disabled(connection: Connection) -> int:
+    """Go on setting aside what waits for disabled endpoints; returns how many in this step."""
+    disabled = select(endpoints.c.id).where(endpoints.c.state == EndpointState.DISABLED)
+    return sum(hold_back(connection, id) for id in connection.execute(disabled).scalars().all())
+
+
+def give_back(connection: Connection, claimed: Sequence[Claimed], *, now: float) -> None:
+    """Return deliveries that were claimed and never tried: due now, the attempt not counted."""
+    tokens: dict[str, list[str]] = {}
+    for one in claimed:
+        tokens.setdefault(one.lease_token, []).append(one.id)
+    for token, ids in tokens.items():
+        connection.execute(
+            update(deliveries)
+            .where(deliveries.c.id.in_(ids), deliveries.c.lease_token == token)
+            .values(due_at=now, lease_token=None, attempts=deliveries.c.attempts - 1)
+        )
+
+
+def oldest_past_due(connection: Connection, *, now: float) -> float | None:
+    """Since when the delivery that is most overdue has waited; leases and pauses do not count."""
+    may_be_called = endpoints.c.state != EndpointState.DISABLED
+    query = (
+        select(func.min(deliveries.c.due_at))
+        .join(endpoints, endpoints.c.id == deliveries.c.endpoint_id)
+        .where(
+            deliveries.c.state == DeliveryState.PENDING,
+            deliveries.c.due_at <= now,
+            may_be_called,
+            func.coalesce(endpoints.c.paused_until, 0.0) <= now,
+        )
+    )
+    since: float | None = connection.execute(query).scalar_one()
+    return since
+
+
+def count_by_state(connection: Connection) -> dict[str, int]:
+    """How many deliveries wait or are held. Finished ones are not counted: that grows for ever."""
+    unfinished = deliveries.c.state.in_([DeliveryState.PENDING, DeliveryState.HELD])
+    query = select(deliveries.c.state, func.count()).where(unfinished)
+    return {row[0]: row[1] for row in connection.execute(query.group_by(deliveries.c.state))}

@@ -1,0 +1,108 @@
+"""Endpoints: webhook destinations. A URL that is watched is an endpoint of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, select, update
+
+from batchbell.core.model import Endpoint, EndpointState, Mint
+from batchbell.storage.schema import endpoints, projects
+from batchbell.storage.upsert import insert_missing
+
+
+def ensure_endpoints(
+    connection: Connection, project_id: str, urls: Sequence[str], *, mint: Mint, now: float
+) -> dict[str, str]:
+    """The endpoint id of each URL, made where it is missing.
+
+    Naming a URL anew asks for calls to it: an endpoint that was disabled is active again.
+    """
+    ordered = sorted(set(urls))
+    rows = [
+        {
+            "id": mint("whe"),
+            "project_id": project_id,
+            "url": url,
+            "state": EndpointState.ACTIVE,
+            "failures": 0,
+            "created_at": now,
+        }
+        for url in ordered
+    ]
+    known = select(endpoints.c.url, endpoints.c.id, endpoints.c.state).where(
+        endpoints.c.project_id == project_id, endpoints.c.url.in_(ordered)
+    )
+    found = connection.execute(known).all()
+    if len(found) < len(ordered):
+        insert_missing(connection, endpoints, rows)
+        found = connection.execute(known).all()
+    _enable(connection, [row.id for row in found if row.state == EndpointState.DISABLED])
+    return {row.url: row.id for row in found}
+
+
+def _enable(connection: Connection, ids: Sequence[str]) -> None:
+    if ids:
+        fresh = {"state": EndpointState.ACTIVE, "reason": None, "failures": 0}
+        connection.execute(
+            update(endpoints)
+            .where(endpoints.c.id.in_(ids))
+            .values(failing_since=None, paused_until=None, **fresh)
+        )
+
+
+def enable(connection: Connection, endpoint_id: str) -> None:
+    """Let a disabled endpoint be called again."""
+    state = select(endpoints.c.state).where(endpoints.c.id == endpoint_id)
+    if connection.execute(state).scalar_one_or_none() == EndpointState.DISABLED:
+        _enable(connection, [endpoint_id])
+
+
+def endpoints_by_id(connection: Connection, ids: Sequence[str]) -> dict[str, Endpoint]:
+    """These endpoints, with what to sign with."""
+    query = _joined().where(endpoints.c.id.in_(list(ids)))
+    return {row.id: _endpoint(row) for row in connection.execute(query)}
+
+
+def locked(connection: Connection, ids: Sequence[str]) -> dict[str, Endpoint]:
+    """The same, kept from being changed by others until the transaction ends."""
+    query = _joined().where(endpoints.c.id.in_(sorted(ids))).order_by(endpoints.c.id)
+    rows = connection.execute(query.with_for_update(of=endpoints))
+    return {row.id: _endpoint(row) for row in rows}
+
+
+def save_health(connection: Connection, changed: Sequence[Endpoint]) -> None:
+    """Write how these endpoints are doing."""
+    for endpoint in changed:
+        connection.execute(
+            update(endpoints)
+            .where(endpoints.c.id == endpoint.id)
+            .values(
+                state=endpoint.state,
+                reason=endpoint.reason,
+                failures=endpoint.failures,
+                failing_since=endpoint.failing_since,
+                paused_until=endpoint.paused_until,
+            )
+        )
+
+
+def _joined() -> Select[Any]:
+    return select(endpoints, projects.c.webhook_secret).join(
+        projects, projects.c.id == endpoints.c.project_id
+    )
+
+
+def _endpoint(row: Row[Any]) -> Endpoint:
+    return Endpoint(
+        id=row.id,
+        project_id=row.project_id,
+        url=row.url,
+        secrets=(row.webhook_secret,),
+        state=EndpointState(row.state),
+        reason=row.reason,
+        failures=row.failures,
+        failing_since=row.failing_since,
+        paused_until=row.paused_until,
+    )

@@ -1,0 +1,96 @@
+"""Opening a database, and running query functions on it.
+
+A query function is plain: `fn(connection, …)`. `Store.read` and `Store.write` run it: on SQLite
+in the one writer thread (a read in a reader thread), on PostgreSQL over asyncpg. The function
+never knows which; where a hot statement differs, it asks `dialect_of(connection)`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec, TypeVar
+
+from sqlalchemy import Connection
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Query = Callable[Concatenate[Connection, P], T]
+
+DELIVERIES = "deliveries"
+ACCOUNTS = "accounts"
+CHANNELS = (DELIVERIES, ACCOUNTS)
+
+_WAKES = "batchbell.wakes"
+
+
+def wake(connection: Connection, channel: str) -> None:
+    """Ask that whoever waits on `channel` wakes when this transaction has been committed."""
+    connection.info.setdefault(_WAKES, set()).add(channel)
+
+
+def take_wakes(connection: Connection) -> set[str]:
+    """The channels that were asked for since the last call."""
+    wakes: set[str] = connection.info.pop(_WAKES, set())
+    return wakes
+
+
+class Signal:
+    """Wakes every waiter once for any number of calls since it last looked."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def set(self) -> None:
+        """Call from the event loop's own thread."""
+        self._event.set()
+
+    async def wait(self, timeout_seconds: float) -> bool:
+        """Whether it was set within the time. A signal set before the call counts."""
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._event.wait()
+        except TimeoutError:
+            return False
+        self._event.clear()
+        return True
+
+
+class Store(ABC):
+    """An open database. Made by `open_store`; close it when done."""
+
+    def __init__(self) -> None:
+        self._signals: dict[str, set[Signal]] = {channel: set() for channel in CHANNELS}
+
+    def signal(self, channel: str) -> Signal:
+        """A new signal that is set whenever work for `channel` has been committed."""
+        signal = Signal()
+        self._signals[channel].add(signal)
+        return signal
+
+    def _fire(self, channels: set[str]) -> None:
+        for channel in channels:
+            for signal in self._signals[channel]:
+                signal.set()
+
+    @abstractmethod
+    async def read(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a query that only reads. Raises StoreUnavailable when the database is gone."""
+
+    @abstractmethod
+    async def write(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a query in one transaction; when this returns, it is on disk.
+
+        An exception of the query rolls it back and is raised here. Raises StoreUnavailable when
+        the database is gone or locked: whether the write happened is then unknown.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Finish what is running and let go of the database."""
+
+
+def dialect_of(connection: Connection) -> str:
+    """`sqlite` or `postgresql`."""
+    return connection.dialect.name

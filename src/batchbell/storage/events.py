@@ -1,0 +1,217 @@
+"""Events, and the deliveries they cause: the outbox. Both are written with the change itself."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, exists, select
+
+from batchbell.core import lifecycle, payload
+from batchbell.core.errors import NotFound
+from batchbell.core.model import (
+    Batch,
+    DeliveryState,
+    EndpointState,
+    Event,
+    EventType,
+    Mint,
+)
+from batchbell.storage.engine import DELIVERIES, wake
+from batchbell.storage.paging import Page, page_of
+from batchbell.storage.schema import batches, deliveries, endpoints, events, watches
+from batchbell.storage.upsert import insert_missing
+
+Happened = tuple[Batch, EventType]
+KEYS_PER_STATEMENT = 500
+
+
+def record(connection: Connection, happened: Sequence[Happened], *, mint: Mint, now: float) -> None:
+    """Write what happened to batches, and one delivery for everyone who wants to hear of it.
+
+    An end is always written down; what only some ask for, only when somebody does.
+    """
+    audience = _audience(connection, [batch.key for batch, _ in happened])
+    event_rows: list[dict[str, Any]] = []
+    delivery_rows: list[dict[str, Any]] = []
+    for batch, type_ in happened:
+        told: dict[EventType, list[Row[Any]]] = defaultdict(list)
+        if batch.status.ended:
+            told[lifecycle.STANDS_IN.get(type_, type_)] = []
+        for watch in audience.get(batch.key, ()):
+            chosen = lifecycle.type_for(type_, _events_of(watch))
+            if chosen is not None:
+                told[chosen].append(watch)
+        for chosen, listeners in told.items():
+            event = _event_row(batch, chosen, mint=mint, now=now)
+            event_rows.append(event)
+            delivery_rows += [_delivery_row(event, w, mint=mint, now=now) for w in listeners]
+    _insert(connection, event_rows, delivery_rows)
+
+
+def tell_late(
+    connection: Connection,
+    ended: Sequence[Batch],
+    new_watches: Sequence[str],
+    *,
+    mint: Mint,
+    now: float,
+) -> None:
+    """Tell watches that were made after the end of their batch at once."""
+    by_key = {batch.key: batch for batch in ended}
+    ends = _end_events(connection, by_key)
+    late = set(new_watches)
+    rows = []
+    for key, listeners in _audience(connection, list(by_key)).items():
+        for watch in listeners:
+            event = _end_for(ends.get(key, []), by_key[key], watch)
+            if event is not None and watch.watch_id in late:
+                rows.append(_delivery_row(event, watch, mint=mint, now=now))
+    _insert(connection, [], rows)
+
+
+def _end_for(ends: list[Row[Any]], batch: Batch, watch: Row[Any]) -> dict[str, Any] | None:
+    type_ = lifecycle.EVENT_OF[batch.status]
+    wanted = _events_of(watch)
+    for event in ends:
+        if event.type in wanted and event.type in (type_, lifecycle.STANDS_IN.get(type_)):
+            return dict(event._mapping)
+    return None
+
+
+def _end_events(connection: Connection, by_key: dict[int, Batch]) -> dict[int, list[Row[Any]]]:
+    query = select(events).where(events.c.batch_key.in_(list(by_key)))
+    found: dict[int, list[Row[Any]]] = defaultdict(list)
+    for row in connection.execute(query):
+        if row.generation == by_key[row.batch_key].generation:
+            found[row.batch_key].append(row)
+    return found
+
+
+def _audience(connection: Connection, keys: Sequence[int]) -> dict[int, list[Any]]:
+    found: dict[int, list[Any]] = defaultdict(list)
+    for start in range(0, len(keys), KEYS_PER_STATEMENT):
+        query = (
+            select(
+                watches.c.id.label("watch_id"),
+                watches.c.batch_key,
+                watches.c.endpoint_id,
+                watches.c.dialect,
+                watches.c.events,
+                watches.c.metadata.label("watch_metadata"),
+                endpoints.c.state.label("endpoint_state"),
+            )
+            .join(endpoints, endpoints.c.id == watches.c.endpoint_id)
+            .where(watches.c.batch_key.in_(keys[start : start + KEYS_PER_STATEMENT]))
+            .order_by(watches.c.id)
+        )
+        for row in connection.execute(query):
+            found[row.batch_key].append(row)
+    return found
+
+
+def _events_of(watch: Row[Any]) -> tuple[EventType, ...]:
+    return tuple(EventType(word) for word in json.loads(watch.events))
+
+
+def _event_row(batch: Batch, type_: EventType, *, mint: Mint, now: float) -> dict[str, Any]:
+    occurred_at = batch.ended_at if batch.ended_at is not None else now
+    id = mint("evt")
+    return {
+        "id": id,
+        "project_id": batch.project_id,
+        "batch_key": batch.key,
+        "batch_id": batch.id,
+        "type": type_.value,
+        "generation": batch.generation,
+        "created_at": occurred_at,
+        "recorded_at": now,
+        "body": payload.event_body(id, type_, batch, occurred_at=occurred_at),
+    }
+
+
+def _delivery_row(
+    event: dict[str, Any], watch: Row[Any], *, mint: Mint, now: float
+) -> dict[str, Any]:
+    held = watch.endpoint_state == EndpointState.DISABLED
+    return {
+        "id": mint("dlv"),
+        "project_id": event["project_id"],
+        "event_id": event["id"],
+        "event_type": event["type"],
+        "batch_id": event["batch_id"],
+        "endpoint_id": watch.endpoint_id,
+        "watch_id": watch.watch_id,
+        "dialect": watch.dialect,
+        "watch_metadata": watch.watch_metadata,
+        "state": DeliveryState.HELD if held else DeliveryState.PENDING,
+        "attempts": 0,
+        "attempts_before": 0,
+        "due_at": None if held else now,
+        "created_at": now,
+    }
+
+
+def _insert(
+    connection: Connection, event_rows: list[dict[str, Any]], delivery_rows: list[dict[str, Any]]
+) -> None:
+    if event_rows:
+        connection.execute(events.insert(), event_rows)
+    if delivery_rows:
+        insert_missing(connection, deliveries, delivery_rows)
+        wake(connection, DELIVERIES)
+
+
+def get_event(connection: Connection, project_id: str, event_id: str) -> Event:
+    """One event of the project. Raises NotFound."""
+    query = select(events).where(events.c.project_id == project_id, events.c.id == event_id)
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise NotFound("event", event_id)
+    return _event(row)
+
+
+def list_events(
+    connection: Connection,
+    project_id: str,
+    *,
+    limit: int,
+    after: str | None = None,
+    type: EventType | None = None,
+    batch_id: str | None = None,
+    delivery_success: bool | None = None,
+) -> Page[Event]:
+    """The project's events, newest first.
+
+    `delivery_success=False` finds those of which some delivery is not delivered, True those of
+    which all are.
+    """
+    query = select(events).where(events.c.project_id == project_id)
+    if after is not None:
+        query = query.where(events.c.id < get_event(connection, project_id, after).id)
+    if type is not None:
+        query = query.where(events.c.type == type)
+    if batch_id is not None:
+        keys = select(batches.c.key).where(batches.c.id == batch_id)
+        query = query.where(events.c.batch_key.in_(keys))
+    if delivery_success is not None:
+        undelivered = exists().where(
+            deliveries.c.event_id == events.c.id, deliveries.c.state != DeliveryState.DELIVERED
+        )
+        query = query.where(~undelivered if delivery_success else undelivered)
+    rows = connection.execute(query.order_by(events.c.id.desc()).limit(limit + 1))
+    return page_of([_event(row) for row in rows], limit)
+
+
+def _event(row: Row[Any]) -> Event:
+    return Event(
+        id=row.id,
+        project_id=row.project_id,
+        batch_id=row.batch_id,
+        type=EventType(row.type),
+        created_at=row.created_at,
+        recorded_at=row.recorded_at,
+        body=row.body,
+    )

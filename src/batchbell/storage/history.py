@@ -1,0 +1,175 @@
+"""Deliveries and their attempts, read back; sending again; and forgetting what is old."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, delete, select, update
+
+from batchbell.core.errors import InvalidRequest, NotFound
+from batchbell.core.model import Attempt, Delivery, DeliveryState, EventType, Fault, Outcome
+from batchbell.storage.endpoints import enable
+from batchbell.storage.engine import DELIVERIES, wake
+from batchbell.storage.events import get_event
+from batchbell.storage.paging import Page, page_of
+from batchbell.storage.schema import attempts, batches, deliveries, endpoints, events
+
+
+def get_delivery(connection: Connection, project_id: str, delivery_id: str) -> Delivery:
+    """One delivery of the project. Raises NotFound."""
+    query = _joined().where(deliveries.c.project_id == project_id, deliveries.c.id == delivery_id)
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise NotFound("delivery", delivery_id)
+    return _delivery(row)
+
+
+def list_deliveries(
+    connection: Connection,
+    project_id: str,
+    *,
+    limit: int,
+    after: str | None = None,
+    state: DeliveryState | None = None,
+    event_id: str | None = None,
+) -> Page[Delivery]:
+    """The project's deliveries, newest first."""
+    query = _joined().where(deliveries.c.project_id == project_id)
+    if after is not None:
+        query = query.where(deliveries.c.id < get_delivery(connection, project_id, after).id)
+    if state is not None:
+        query = query.where(deliveries.c.state == state)
+    if event_id is not None:
+        query = query.where(deliveries.c.event_id == event_id)
+    rows = connection.execute(query.order_by(deliveries.c.id.desc()).limit(limit + 1))
+    return page_of([_delivery(row) for row in rows], limit)
+
+
+def list_attempts(connection: Connection, delivery: Delivery) -> list[Attempt]:
+    """Every attempt that was counted, the first one first.
+
+    One without a record was cut short by a crash, and its outcome is unknown; the one that is
+    being made at this moment is not listed.
+    """
+    query = select(attempts).where(attempts.c.delivery_id == delivery.id)
+    known = {row.number: _outcome(row) for row in connection.execute(query)}
+    made = delivery.attempts - (1 if delivery.lease_token else 0)
+    return [
+        Attempt(delivery_id=delivery.id, number=n, outcome=known.get(n)) for n in range(1, made + 1)
+    ]
+
+
+def resend(
+    connection: Connection,
+    project_id: str,
+    event_id: str,
+    *,
+    endpoint_id: str | None = None,
+    now: float,
+) -> list[Delivery]:
+    """Deliver an event again, with the full schedule, to everyone or to one endpoint.
+
+    A delivery that is under way already is only made due now. Raises NotFound, and
+    InvalidRequest where nobody was to hear of the event.
+    """
+    get_event(connection, project_id, event_id)
+    query = select(deliveries.c.id, deliveries.c.endpoint_id).where(
+        deliveries.c.event_id == event_id
+    )
+    if endpoint_id is not None:
+        query = query.where(deliveries.c.endpoint_id == endpoint_id)
+    found = connection.execute(query).all()
+    if not found:
+        raise InvalidRequest(
+            "This event has no deliveries to send again: nobody was to hear of it.",
+            param="endpoint_id" if endpoint_id else None,
+            code="nothing_to_resend",
+        )
+    for row in found:
+        enable(connection, row.endpoint_id)
+    _start_over(connection, [row.id for row in found], now=now)
+    wake(connection, DELIVERIES)
+    return [get_delivery(connection, project_id, row.id) for row in found]
+
+
+def _start_over(connection: Connection, ids: Sequence[str], *, now: float) -> None:
+    connection.execute(
+        update(deliveries)
+        .where(deliveries.c.id.in_(ids), deliveries.c.lease_token.is_(None))
+        .values(
+            state=DeliveryState.PENDING,
+            due_at=now,
+            finished_at=None,
+            needs_you=None,
+            attempts_before=deliveries.c.attempts,
+        )
+    )
+
+
+def forget_old(connection: Connection, *, before: float, limit: int) -> int:
+    """Delete up to `limit` batches that ended before a time, with all that hangs on them.
+
+    What still waits to be delivered keeps its batch. Returns how many were deleted.
+    """
+    waiting = (
+        select(deliveries.c.id)
+        .join(events, events.c.id == deliveries.c.event_id)
+        .where(events.c.batch_key == batches.c.key, deliveries.c.state == DeliveryState.PENDING)
+        .exists()
+    )
+    old = (
+        select(batches.c.key)
+        .where(batches.c.ended_at.isnot(None), batches.c.ended_at < before, ~waiting)
+        .where(batches.c.updated_at < before)
+        .order_by(batches.c.ended_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    keys = connection.execute(old).scalars().all()
+    if keys:
+        connection.execute(delete(batches).where(batches.c.key.in_(keys)))
+    return len(keys)
+
+
+def _joined() -> Select[Any]:
+    return select(deliveries, endpoints.c.url).join(
+        endpoints, endpoints.c.id == deliveries.c.endpoint_id
+    )
+
+
+def _delivery(row: Row[Any]) -> Delivery:
+    return Delivery(
+        id=row.id,
+        project_id=row.project_id,
+        event_id=row.event_id,
+        event_type=EventType(row.event_type),
+        batch_id=row.batch_id,
+        endpoint_id=row.endpoint_id,
+        watch_id=row.watch_id,
+        url=row.url,
+        state=DeliveryState(row.state),
+        attempts=row.attempts,
+        due_at=row.due_at,
+        created_at=row.created_at,
+        finished_at=row.finished_at,
+        last_status=row.last_status,
+        last_error=row.last_error,
+        needs_you=row.needs_you,
+        lease_token=row.lease_token,
+    )
+
+
+def _outcome(row: Row[Any]) -> Outcome:
+    return Outcome(
+        status=row.status,
+        fault=Fault(row.fault) if row.fault else None,
+        detail=row.detail,
+        location=row.location,
+        remote_address=row.remote_address,
+        response_headers=json.loads(row.response_headers) if row.response_headers else {},
+        response_body=row.response_body,
+        started_at=row.started_at,
+        duration_ms=row.duration_ms,
+    )

@@ -1,0 +1,97 @@
+"""API keys: made once, shown once, kept as a hash."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, exists, insert, select, update
+
+from batchbell.core.errors import NotFound
+from batchbell.core.model import Mint
+from batchbell.storage.schema import keys
+
+PREFIX = "bb_"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """What may be shown of a key after it was made."""
+
+    id: str
+    project_id: str
+    name: str
+    hint: str
+    created_at: float
+    revoked_at: float | None
+
+
+def hashed(key: str) -> str:
+    """A key is 192 random bits: a plain hash cannot be searched for it."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def create_key(
+    connection: Connection, project_id: str, *, name: str, key: str, mint: Mint, now: float
+) -> Key:
+    """Keep the hash of a new `bb_…` key; from now on every caller needs one."""
+    made = Key(
+        id=mint("key"),
+        project_id=project_id,
+        name=name,
+        hint=f"{PREFIX}…{key[-4:]}",
+        created_at=now,
+        revoked_at=None,
+    )
+    row = {
+        "id": made.id,
+        "project_id": project_id,
+        "name": name,
+        "hash": hashed(key),
+        "hint": made.hint,
+        "created_at": now,
+    }
+    connection.execute(insert(keys).values(row))
+    return made
+
+
+def find_key(connection: Connection, key: str) -> Key | None:
+    """The key's record; None for a wrong or revoked one."""
+    query = select(keys).where(keys.c.hash == hashed(key), keys.c.revoked_at.is_(None))
+    row = connection.execute(query).one_or_none()
+    return _key(row) if row else None
+
+
+def any_key(connection: Connection) -> bool:
+    """Whether some key is in force: if not, this is local mode."""
+    return bool(connection.execute(select(exists().where(keys.c.revoked_at.is_(None)))).scalar())
+
+
+def list_keys(connection: Connection, project_id: str) -> list[Key]:
+    """The project's keys, revoked ones too, newest first."""
+    query = select(keys).where(keys.c.project_id == project_id).order_by(keys.c.id.desc())
+    return [_key(row) for row in connection.execute(query)]
+
+
+def revoke_key(connection: Connection, project_id: str, key_id: str, *, now: float) -> Key:
+    """Put a key out of force; again is no error. Raises NotFound."""
+    named = (keys.c.project_id == project_id, keys.c.id == key_id)
+    connection.execute(
+        update(keys).where(*named, keys.c.revoked_at.is_(None)).values(revoked_at=now)
+    )
+    row = connection.execute(select(keys).where(*named)).one_or_none()
+    if row is None:
+        raise NotFound("key", key_id)
+    return _key(row)
+
+
+def _key(row: Row[Any]) -> Key:
+    return Key(
+        id=row.id,
+        project_id=row.project_id,
+        name=row.name,
+        hint=row.hint,
+        created_at=row.created_at,
+        revoked_at=row.revoked_at,
+    )

@@ -1,0 +1,232 @@
+"""The tables. What must be true of a row is stated here, as a constraint.
+
+Times are seconds since the epoch. Deliveries have one time only: a claim moves `due_at` to the
+end of the lease, so that an expired lease is simply due again.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+BigKey = BigInteger().with_variant(Integer, "sqlite")
+
+projects = Table(
+    "projects",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("webhook_secret", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", ForeignKey("projects.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("hash", Text, nullable=False, unique=True),
+    Column("hint", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("revoked_at", Double),
+)
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", ForeignKey("projects.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("base_url", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("trouble", Text),
+    Column("failures", Integer, nullable=False),
+    Column("pages", Integer),
+    Column("due_at", Double, nullable=False),
+    Column("not_before", Double, nullable=False),
+    Column("lease_until", Double),
+    Column("lease_token", Text),
+    Column("swept_at", Double),
+    Column("created_at", Double, nullable=False),
+    UniqueConstraint("project_id", "name"),
+    CheckConstraint("state IN ('active', 'failing')", name="state"),
+    CheckConstraint("(lease_token IS NULL) = (lease_until IS NULL)", name="lease"),
+    CheckConstraint("(state = 'failing') = (trouble IS NOT NULL)", name="trouble"),
+)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("key", BigKey, primary_key=True, autoincrement=True),
+    Column("project_id", ForeignKey("projects.id"), nullable=False),
+    Column("account_id", ForeignKey("accounts.id"), nullable=False),
+    Column("id", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("fingerprint", Text),
+    Column("snapshot", Text),
+    Column("generation", Integer, nullable=False),
+    Column("registered_at", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
+    Column("provider_created_at", Double),
+    Column("ended_at", Double),
+    Column("missing_since", Double),
+    Column("check_at", Double, nullable=False),
+    Column("trouble", Text),
+    UniqueConstraint("account_id", "id"),
+    CheckConstraint(
+        "status IN ('validating', 'in_progress', 'finalizing', 'cancelling',"
+        " 'completed', 'failed', 'expired', 'cancelled', 'lost')",
+        name="status",
+    ),
+    CheckConstraint(
+        "(ended_at IS NOT NULL) ="
+        " (status IN ('completed', 'failed', 'expired', 'cancelled', 'lost'))",
+        name="ended",
+    ),
+    CheckConstraint("(fingerprint IS NULL) = (snapshot IS NULL)", name="snapshot"),
+    sqlite_autoincrement=True,
+)
+_open = batches.c.ended_at.is_(None)
+Index(
+    "ix_batches_open",
+    batches.c.account_id,
+    batches.c.id,
+    sqlite_where=_open,
+    postgresql_where=_open,
+)
+Index("ix_batches_listed", batches.c.project_id, batches.c.key)
+Index("ix_batches_id", batches.c.id)
+_over = batches.c.ended_at.isnot(None)
+Index("ix_batches_ended", batches.c.ended_at, sqlite_where=_over, postgresql_where=_over)
+
+endpoints = Table(
+    "endpoints",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", ForeignKey("projects.id"), nullable=False),
+    Column("url", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("reason", Text),
+    Column("failures", Integer, nullable=False),
+    Column("failing_since", Double),
+    Column("paused_until", Double),
+    Column("created_at", Double, nullable=False),
+    UniqueConstraint("project_id", "url"),
+    CheckConstraint("state IN ('active', 'failing', 'disabled')", name="state"),
+    CheckConstraint("(state = 'disabled') = (reason IS NOT NULL)", name="reason"),
+    CheckConstraint("(failing_since IS NULL) = (failures = 0)", name="failing"),
+)
+
+watches = Table(
+    "watches",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", ForeignKey("projects.id"), nullable=False),
+    Column("batch_key", ForeignKey("batches.key", ondelete="CASCADE"), nullable=False),
+    Column("endpoint_id", ForeignKey("endpoints.id"), nullable=False, index=True),
+    Column("dialect", Text, nullable=False),
+    Column("events", Text, nullable=False),
+    Column("metadata", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    UniqueConstraint("batch_key", "endpoint_id"),
+    CheckConstraint("dialect IN ('watch', 'awaiter')", name="dialect"),
+    Index("ix_watches_listed", "project_id", "id"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", ForeignKey("projects.id"), nullable=False),
+    Column("batch_key", ForeignKey("batches.key", ondelete="CASCADE"), nullable=False),
+    Column("batch_id", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("recorded_at", Double, nullable=False),
+    Column("body", Text, nullable=False),
+    UniqueConstraint("batch_key", "type", "generation"),
+    Index("ix_events_listed", "project_id", "id"),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", ForeignKey("projects.id"), nullable=False),
+    Column("event_id", ForeignKey("events.id", ondelete="CASCADE"), nullable=False),
+    Column("event_type", Text, nullable=False),
+    Column("batch_id", Text, nullable=False),
+    Column("endpoint_id", ForeignKey("endpoints.id"), nullable=False),
+    Column("watch_id", Text),
+    Column("dialect", Text, nullable=False),
+    Column("watch_metadata", Text),
+    Column("state", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("attempts_before", Integer, nullable=False),
+    Column("due_at", Double),
+    Column("lease_token", Text),
+    Column("created_at", Double, nullable=False),
+    Column("finished_at", Double),
+    Column("last_status", Integer),
+    Column("last_error", Text),
+    Column("needs_you", Text),
+    UniqueConstraint("event_id", "endpoint_id"),
+    CheckConstraint("state IN ('pending', 'delivered', 'exhausted', 'held')", name="state"),
+    CheckConstraint("(state = 'pending') = (due_at IS NOT NULL)", name="due"),
+    CheckConstraint(
+        "(state IN ('delivered', 'exhausted')) = (finished_at IS NOT NULL)", name="end"
+    ),
+    CheckConstraint("lease_token IS NULL OR state = 'pending'", name="lease"),
+    Index("ix_deliveries_listed", "project_id", "id"),
+    postgresql_with={"fillfactor": "70"},
+)
+_pending = text("state = 'pending'")
+Index(
+    "ix_deliveries_due",
+    deliveries.c.endpoint_id,
+    deliveries.c.due_at,
+    sqlite_where=_pending,
+    postgresql_where=_pending,
+)
+Index("ix_deliveries_watch", deliveries.c.watch_id)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("delivery_id", ForeignKey("deliveries.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("started_at", Double, nullable=False),
+    Column("duration_ms", Double, nullable=False),
+    Column("status", Integer),
+    Column("fault", Text),
+    Column("detail", Text),
+    Column("location", Text),
+    Column("remote_address", Text),
+    Column("response_headers", Text),
+    Column("response_body", Text),
+)
