@@ -1,0 +1,104 @@
+"""A provider and a webhook receiver that need no key, no network and no money.
+
+The demo shows Batchbell with them, and our tests and benches are driven by them. The provider
+promises that OpenAI's own SDK cannot tell it from the real Files and Batches APIs; the receiver,
+that it can behave as badly as any receiver in the world. Neither prints, logs or runs anything in
+the background, and both end without a trace when they are closed. This room must never be needed
+to run Batchbell against a real provider.
+
+The provider::
+
+    async with Sandbox(api_key="sk-test", schedule=Schedule.lasting(8)) as sandbox:
+        AsyncOpenAI(api_key="sk-test", base_url=sandbox.base_url)
+
+    provider = sandbox.provider              # the state behind it, with what a test may force
+    id = provider.add_batch(total=10)        # an open batch without a file, newest in the list
+    ids = provider.add_batches(100_000)
+    provider.finish(id, "completed", failed=2)      # or failed, expired, cancelled
+    provider.finish(id, "failed", problems=[problem("invalid_json_line", "…", line=3)])
+    provider.set_status(id, "some_new_word", completed=3)
+    provider.forget(id)                      # 404 from now on
+    provider.calls["list"], provider.log     # what was asked; the routes are in ROUTES
+
+A batch may bring its own schedule in its metadata: `sandbox_seconds` (the whole run),
+`sandbox_fail` (the fraction of requests that fail), `sandbox_ends` (completed, failed, expired or
+cancelled).
+
+Faults (see FaultKind and Fault)::
+
+    fault = provider.faults.add("rate_limited", route="list", times=3, retry_after_seconds=2)
+    provider.faults.add("status", status=503)                        # times=1 on any route
+    provider.faults.add("html", status=200)
+    provider.faults.add("slow", seconds=2) ; provider.faults.add("hang")
+    provider.faults.add("reset"); provider.faults.add("truncated"); provider.faults.add("cut_off")
+    provider.faults.add("unauthorized", times=None)                  # until faults.clear()
+    provider.faults.add("missing", batch_id=id)                      # 404, or absent from a list
+    provider.faults.add("rewrite", batch_id=id, fields={"error_file_id": ""}, drop=["status"])
+    provider.faults.add("shift", rows=5, skip_calls=1)               # the second page misses 5
+    await provider.faults.until_hanging(); provider.faults.release(); fault.spent
+
+From another process: `POST|GET|DELETE /sandbox/faults` (the body is add's arguments),
+`GET /sandbox/calls`, `POST /sandbox/batches {"number", "total", "metadata"}`,
+`POST /sandbox/batches/{id}/finish|status` (the arguments of finish and set_status),
+`DELETE /sandbox/batches/{id}` (forget).
+
+The receiver::
+
+    async with Receiver(secret="whsec_…") as receiver:
+        receiver.url("/hook")
+        receiver.behave("/hook", Respond(503, {"retry-after": "1"}), Respond())   # the last stays
+        first, second = await receiver.wait_for(2, timeout=5)
+        first.headers["webhook-id"], first.body, first.verified, receiver.bad_signatures
+
+Behaviours: Respond, redirect(url), Hold (until `receiver.release()`), Hang, Drip, Stall, Endless,
+GzipBomb, Reset, Garbage, or a function of what was received. `QuickReceiver` only counts.
+"""
+
+from batchbell.sandbox.behaviours import (
+    Behaviour,
+    Drip,
+    Endless,
+    Garbage,
+    GzipBomb,
+    Hang,
+    Hold,
+    Reset,
+    Respond,
+    Stall,
+    redirect,
+)
+from batchbell.sandbox.faults import ROUTES, Fault, FaultKind, Faults
+from batchbell.sandbox.inputs import problem
+from batchbell.sandbox.provider import SandboxProvider
+from batchbell.sandbox.quick import QuickReceiver
+from batchbell.sandbox.receiver import Received, Receiver
+from batchbell.sandbox.schedule import OPEN, Schedule
+from batchbell.sandbox.server import Sandbox, serve_receiver, serve_sandbox
+
+__all__ = [
+    "OPEN",
+    "ROUTES",
+    "Behaviour",
+    "Drip",
+    "Endless",
+    "Fault",
+    "FaultKind",
+    "Faults",
+    "Garbage",
+    "GzipBomb",
+    "Hang",
+    "Hold",
+    "QuickReceiver",
+    "Received",
+    "Receiver",
+    "Reset",
+    "Respond",
+    "Sandbox",
+    "SandboxProvider",
+    "Schedule",
+    "Stall",
+    "problem",
+    "redirect",
+    "serve_receiver",
+    "serve_sandbox",
+]

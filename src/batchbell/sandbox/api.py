@@ -1,0 +1,232 @@
+"""The HTTP face of the provider: OpenAI's routes, and `/sandbox` to steer it from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import BodyPartReader, web
+
+from batchbell.sandbox import mischief
+from batchbell.sandbox.answers import ApiError, bad_key, limit_of, missing, no_batch
+from batchbell.sandbox.control import control_routes
+from batchbell.sandbox.faults import INSTEAD, LATE, ROUTES, FaultKind
+from batchbell.sandbox.files import list_object
+from batchbell.sandbox.provider import SandboxProvider
+
+CHUNK_BYTES = 65_536
+MAX_JSON_BYTES = 8 * 2**20
+PURPOSES = frozenset(
+    {"assistants", "batch", "batch_output", "evals", "fine-tune", "user_data", "vision"}
+)
+
+PROVIDER = web.AppKey("provider", SandboxProvider)
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def sandbox_app(provider: SandboxProvider) -> web.Application:
+    """The whole API as an aiohttp application."""
+    app = web.Application(middlewares=[_in_openai_shape, _guarded], client_max_size=MAX_JSON_BYTES)
+    app[PROVIDER] = provider
+    app.add_routes(
+        [
+            web.post("/v1/files", _upload, name="upload"),
+            web.get("/v1/files", _files, name="files"),
+            web.get("/v1/files/{id}", _file, name="file"),
+            web.get("/v1/files/{id}/content", _content, name="content"),
+            web.delete("/v1/files/{id}", _delete_file, name="delete_file"),
+            web.post("/v1/batches", _create, name="create"),
+            web.get("/v1/batches", _list, name="list"),
+            web.get("/v1/batches/{id}", _retrieve, name="retrieve"),
+            web.post("/v1/batches/{id}/cancel", _cancel, name="cancel"),
+            *control_routes(provider),
+        ]
+    )
+    return app
+
+
+@web.middleware
+async def _in_openai_shape(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        response = await handler(request)
+    except ApiError as error:
+        response = web.json_response(error.body(), status=error.status, headers=error.headers)
+    except web.HTTPException as error:
+        response = _http_error(request, error)
+    if not response.prepared:
+        response.headers["x-request-id"] = f"req_{uuid.uuid4().hex}"
+    return response
+
+
+def _http_error(request: web.Request, error: web.HTTPException) -> web.Response:
+    text = f"{error.reason} ({request.method} {request.path})"
+    if error.status in (404, 405):
+        text = f"Invalid URL ({request.method} {request.path})"
+    answer = ApiError(error.status, text)
+    return web.json_response(answer.body(), status=error.status)
+
+
+@web.middleware
+async def _guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Count, check the key, and let go wrong what is to go wrong."""
+    provider = request.app[PROVIDER]
+    route = request.match_info.route.name
+    if route not in ROUTES:
+        return await handler(request)
+    provider.calls[route] += 1
+    provider.log.append((request.method, request.path_qs))
+    _check_key(request, provider.api_key)
+    batch_id = request.match_info.get("id")
+    faults = provider.faults
+    while late := faults.take(LATE, route=route, batch_id=batch_id):
+        await (asyncio.sleep(late.seconds) if late.kind is FaultKind.SLOW else faults.hang())
+    if fault := faults.take(INSTEAD, route=route, batch_id=batch_id):
+        return mischief.instead(fault, request)
+    response = await handler(request)
+    if fault := faults.take(mischief.SPOILED_ANSWER, route=route, batch_id=batch_id):
+        return await mischief.spoiled(fault, request, response)
+    return response
+
+
+def _check_key(request: web.Request, wanted: str | None) -> None:
+    scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not key or (wanted is not None and key != wanted):
+        raise bad_key(key)
+
+
+# Files -----------------------------------------------------------------------------------
+
+
+async def _upload(request: web.Request) -> web.Response:
+    fields: dict[str, str] = {}
+    content: bytes | None = None
+    filename = "upload"
+    async for part in await _multipart(request):
+        if not isinstance(part, BodyPartReader):
+            continue
+        if part.name == "file":
+            filename, content = part.filename or filename, bytes(await part.read())
+        else:
+            fields[part.name or ""] = await part.text()
+    if content is None:
+        raise missing("file")
+    if fields.get("purpose") not in PURPOSES:
+        raise missing("purpose")
+    provider = request.app[PROVIDER]
+    return web.json_response(
+        provider.upload(
+            content,
+            filename=filename,
+            purpose=fields["purpose"],
+            expires_after=_expires_after(fields),
+        )
+    )
+
+
+async def _multipart(request: web.Request) -> Any:
+    if not request.content_type.startswith("multipart/"):
+        raise ApiError(400, "Send the file as multipart/form-data.")
+    return await request.multipart()
+
+
+def _expires_after(fields: dict[str, str]) -> dict[str, str] | None:
+    found = {
+        name: fields[f"expires_after[{name}]"]
+        for name in ("anchor", "seconds")
+        if f"expires_after[{name}]" in fields
+    }
+    return found or None
+
+
+async def _files(request: web.Request) -> web.Response:
+    query = request.query
+    return web.json_response(
+        request.app[PROVIDER].file_page(
+            purpose=query.get("purpose"),
+            after=query.get("after"),
+            limit=limit_of(query.get("limit"), default=10_000, maximum=10_000),
+            newest_first=query.get("order", "desc") != "asc",
+        )
+    )
+
+
+async def _file(request: web.Request) -> web.Response:
+    return web.json_response(request.app[PROVIDER].file(request.match_info["id"]).as_object())
+
+
+async def _delete_file(request: web.Request) -> web.Response:
+    return web.json_response(request.app[PROVIDER].delete_file(request.match_info["id"]))
+
+
+async def _content(request: web.Request) -> web.StreamResponse:
+    file = request.app[PROVIDER].file(request.match_info["id"])
+    content = file.content
+    if len(content) <= CHUNK_BYTES:
+        return web.Response(body=content, headers=_attachment(file.filename))
+    response = web.StreamResponse(headers=_attachment(file.filename))
+    response.content_length = len(content)
+    cut = _cut(request, len(content))
+    await response.prepare(request)
+    for start in range(0, cut, CHUNK_BYTES):
+        await response.write(content[start : min(cut, start + CHUNK_BYTES)])
+    if cut < len(content):
+        mischief.close(request)
+    else:
+        await response.write_eof()
+    return response
+
+
+def _cut(request: web.Request, length: int) -> int:
+    """Where a streamed body ends: a fault must strike before its first byte has gone out."""
+    fault = request.app[PROVIDER].faults.take(
+        mischief.SPOILED_ANSWER, route="content", batch_id=request.match_info["id"]
+    )
+    return length // 2 if fault else length
+
+
+def _attachment(filename: str) -> dict[str, str]:
+    plain = filename.encode("ascii", "replace").decode().replace('"', "_").replace("\\", "_")
+    return {
+        "Content-Type": "application/octet-stream",
+        "Content-Disposition": f'attachment; filename="{plain}"',
+    }
+
+
+# Batches ---------------------------------------------------------------------------------
+
+
+async def _create(request: web.Request) -> web.Response:
+    try:
+        wish = await request.json()
+    except ValueError:
+        wish = None
+    if not isinstance(wish, dict):
+        raise ApiError(400, "The body of the request is not a JSON object.")
+    return web.json_response(request.app[PROVIDER].create(wish))
+
+
+async def _list(request: web.Request) -> web.Response:
+    provider = request.app[PROVIDER]
+    limit = limit_of(request.query.get("limit"), default=20, maximum=100)
+    skip = 0
+    if shift := provider.faults.take(mischief.SHIFT, route="list", batch_id=None):
+        provider.add_batch()
+        skip = shift.rows
+    rows, has_more = provider.page(after=request.query.get("after"), limit=limit, skip=skip)
+    return web.json_response(
+        list_object(provider.faults.spoil(rows, route="list"), has_more=has_more)
+    )
+
+
+async def _retrieve(request: web.Request) -> web.Response:
+    provider, batch_id = request.app[PROVIDER], request.match_info["id"]
+    rows = provider.faults.spoil([provider.retrieve(batch_id)], route="retrieve")
+    if not rows:
+        raise no_batch(batch_id)
+    return web.json_response(rows[0])
+
+
+async def _cancel(request: web.Request) -> web.Response:
+    return web.json_response(request.app[PROVIDER].cancel(request.match_info["id"]))

@@ -1,0 +1,91 @@
+"""`/sandbox`: what a test in another process may do to the provider. No key is asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+from batchbell.sandbox.answers import ApiError
+from batchbell.sandbox.provider import SandboxProvider
+
+
+class Control:
+    """The provider's Python interface, over HTTP."""
+
+    def __init__(self, provider: SandboxProvider) -> None:
+        self._provider = provider
+
+    async def add_fault(self, request: web.Request) -> web.Response:
+        wish = await _json(request)
+        try:
+            fault = self._provider.faults.add(wish.pop("kind", ""), **wish)
+        except (TypeError, ValueError) as error:
+            raise ApiError(400, str(error), param="kind") from None
+        return web.json_response(fault.as_object(), status=201)
+
+    async def list_faults(self, _request: web.Request) -> web.Response:
+        return web.json_response([f.as_object() for f in self._provider.faults.waiting()])
+
+    async def clear_faults(self, _request: web.Request) -> web.Response:
+        self._provider.faults.clear()
+        return web.json_response([])
+
+    async def calls(self, _request: web.Request) -> web.Response:
+        return web.json_response(dict(self._provider.calls))
+
+    async def add_batches(self, request: web.Request) -> web.Response:
+        wish = await _json(request)
+        ids = self._provider.add_batches(
+            int(wish.get("number", 1)),
+            total=int(wish.get("total", 10)),
+            metadata=wish.get("metadata"),
+        )
+        return web.json_response({"ids": ids}, status=201)
+
+    async def finish(self, request: web.Request) -> web.Response:
+        wish = await _json(request)
+        batch_id = request.match_info["id"]
+        try:
+            self._provider.finish(batch_id, **wish)
+        except (TypeError, ValueError) as error:
+            raise ApiError(400, str(error)) from None
+        return web.json_response(self._provider.retrieve(batch_id))
+
+    async def set_status(self, request: web.Request) -> web.Response:
+        wish = await _json(request)
+        batch_id = request.match_info["id"]
+        try:
+            self._provider.set_status(batch_id, **wish)
+        except TypeError as error:
+            raise ApiError(400, str(error)) from None
+        return web.json_response(self._provider.retrieve(batch_id))
+
+    async def forget(self, request: web.Request) -> web.Response:
+        self._provider.forget(request.match_info["id"])
+        return web.json_response({"deleted": True})
+
+
+def control_routes(provider: SandboxProvider) -> list[web.RouteDef]:
+    control = Control(provider)
+    batch = "/sandbox/batches/{id}"
+    return [
+        web.post("/sandbox/faults", control.add_fault),
+        web.get("/sandbox/faults", control.list_faults),
+        web.delete("/sandbox/faults", control.clear_faults),
+        web.get("/sandbox/calls", control.calls),
+        web.post("/sandbox/batches", control.add_batches),
+        web.post(f"{batch}/finish", control.finish),
+        web.post(f"{batch}/status", control.set_status),
+        web.delete(batch, control.forget),
+    ]
+
+
+async def _json(request: web.Request) -> dict[str, Any]:
+    try:
+        wish = await request.json() if request.can_read_body else {}
+    except ValueError:
+        wish = None
+    if not isinstance(wish, dict):
+        raise ApiError(400, "The body of the request is not a JSON object.")
+    return wish

@@ -1,0 +1,193 @@
+"""What can go wrong at a provider, on demand.
+
+A fault waits for a call of its route, lets `skip_calls` of them by, spoils `times` of them and is
+gone. Faults of the same route and family wait in line: the first one added is spent first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+ROUTES = (
+    "upload",
+    "files",
+    "file",
+    "content",
+    "delete_file",
+    "create",
+    "list",
+    "retrieve",
+    "cancel",
+)
+ANY = "*"
+
+
+class FaultKind(StrEnum):
+    """Grouped by family: late, instead of an answer, spoiled answer, spoiled rows."""
+
+    SLOW = "slow"
+    """The right answer, after `seconds`."""
+    HANG = "hang"
+    """Nothing until `faults.release()`; then the right answer."""
+
+    RATE_LIMITED = "rate_limited"
+    """429 with `Retry-After: retry_after_seconds`."""
+    STATUS = "status"
+    """`status` (500) in OpenAI's error shape."""
+    UNAUTHORIZED = "unauthorized"
+    """401, as for a key that was revoked."""
+    HTML = "html"
+    """A proxy's page with `status`: 200 or 502 are the ones seen in the wild."""
+    RESET = "reset"
+    """The connection is reset (RST) and nothing is answered."""
+
+    TRUNCATED = "truncated"
+    """Whole HTTP, half of the JSON."""
+    CUT_OFF = "cut_off"
+    """The connection closes in the middle of the announced body."""
+
+    MISSING = "missing"
+    """`batch_id` answers 404 (retrieve) or is left out (list)."""
+    REWRITE = "rewrite"
+    """`fields` replace, and `drop` removes, fields of `batch_id`, or of the first row."""
+    SHIFT = "shift"
+    """On a list call a new batch appears, and `rows` rows after the cursor are passed over."""
+
+
+LATE = frozenset({FaultKind.SLOW, FaultKind.HANG})
+SPOILED_ANSWER = frozenset({FaultKind.TRUNCATED, FaultKind.CUT_OFF})
+ROWS = frozenset({FaultKind.MISSING, FaultKind.REWRITE})
+INSTEAD = frozenset(FaultKind) - LATE - SPOILED_ANSWER - ROWS - {FaultKind.SHIFT}
+
+
+@dataclass(slots=True, kw_only=True)
+class Fault:
+    """One fault that waits. `times` None means for ever."""
+
+    kind: FaultKind
+    route: str = ANY
+    times: int | None = 1
+    skip_calls: int = 0
+    batch_id: str | None = None
+    status: int = 500
+    retry_after_seconds: float | None = 1
+    seconds: float = 1.0
+    rows: int = 1
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    drop: Sequence[str] = ()
+    spent: int = 0
+
+    def __post_init__(self) -> None:
+        self.kind = FaultKind(self.kind)
+        if self.route != ANY and self.route not in ROUTES:
+            raise ValueError(f"unknown route {self.route!r}: one of {', '.join(ROUTES)} or *")
+        if self.kind is FaultKind.MISSING and self.batch_id is None:
+            raise ValueError("a missing batch needs a batch_id")
+
+    def strikes(self) -> bool:
+        """Count a call that matches; whether this one is spoiled."""
+        if self.skip_calls > 0:
+            self.skip_calls -= 1
+            return False
+        self.spent += 1
+        return True
+
+    @property
+    def over(self) -> bool:
+        return self.times is not None and self.spent >= self.times
+
+    def as_object(self) -> dict[str, Any]:
+        return {"kind": self.kind, "route": self.route, "times": self.times, "spent": self.spent}
+
+
+class Faults:
+    """The faults that wait. Each call of the API asks here what is to go wrong with it."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Fault] = []
+        self._released = asyncio.Event()
+        self._hanging = 0
+        self._hung = asyncio.Condition()
+
+    def add(self, kind: FaultKind | str, *, route: str = ANY, **details: Any) -> Fault:
+        """Let something go wrong; `details` are the fields of Fault. `spent` tells how often.
+
+        Raises ValueError or TypeError where that makes no sense.
+        """
+        fault = Fault(kind=FaultKind(kind), route=route, **details)
+        if fault.kind is FaultKind.HANG:
+            self._released.clear()
+        self._waiting.append(fault)
+        return fault
+
+    def clear(self) -> None:
+        """Nothing goes wrong any more; what hangs is let go."""
+        self._waiting.clear()
+        self.release()
+
+    def release(self) -> None:
+        """Let go of every call that hangs."""
+        self._released.set()
+
+    def waiting(self) -> list[Fault]:
+        return list(self._waiting)
+
+    async def until_hanging(self, calls: int = 1) -> None:
+        """Wait until so many calls hang at once."""
+        async with self._hung:
+            await self._hung.wait_for(lambda: self._hanging >= calls)
+
+    async def hang(self) -> None:
+        """Hold the calling request until `release` or `clear`."""
+        async with self._hung:
+            self._hanging += 1
+            self._hung.notify_all()
+        try:
+            await self._released.wait()
+        finally:
+            self._hanging -= 1
+
+    def take(
+        self, family: frozenset[FaultKind], *, route: str, batch_id: str | None
+    ) -> Fault | None:
+        """Spend the first fault of the family that fits this call."""
+        for fault in self._waiting:
+            fits = fault.kind in family and fault.route in (ANY, route)
+            if not fits or (fault.batch_id is not None and fault.batch_id != batch_id):
+                continue
+            return self._strike(fault)
+        return None
+
+    def spoil(self, rows: list[dict[str, Any]], *, route: str) -> list[dict[str, Any]]:
+        """Rows as they are shown: left out, or with fields that are not the truth."""
+        for fault in list(self._waiting):
+            if fault.kind not in ROWS or fault.route not in (ANY, route):
+                continue
+            place = _place(rows, fault.batch_id)
+            if place is not None and self._strike(fault) is not None:
+                rows = [*rows[:place], *_spoiled(fault, rows[place]), *rows[place + 1 :]]
+        return rows
+
+    def _strike(self, fault: Fault) -> Fault | None:
+        if not fault.strikes():
+            return None
+        if fault.over:
+            self._waiting.remove(fault)
+        return fault
+
+
+def _place(rows: list[dict[str, Any]], batch_id: str | None) -> int | None:
+    if batch_id is None:
+        return 0 if rows else None
+    return next((i for i, row in enumerate(rows) if row.get("id") == batch_id), None)
+
+
+def _spoiled(fault: Fault, row: dict[str, Any]) -> list[dict[str, Any]]:
+    if fault.kind is FaultKind.MISSING:
+        return []
+    kept = {name: value for name, value in row.items() if name not in fault.drop}
+    return [{**kept, **fault.fields}]

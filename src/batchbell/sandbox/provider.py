@@ -1,0 +1,325 @@
+"""The provider's state: files, batches and what was asked of it. No HTTP here."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from batchbell.core.model import Status
+from batchbell.sandbox.answers import ApiError, invalid, missing, no_batch
+from batchbell.sandbox.faults import Faults
+from batchbell.sandbox.files import Shelf, StoredFile, expiry
+from batchbell.sandbox.inputs import read_input
+from batchbell.sandbox.jobs import Job
+from batchbell.sandbox.schedule import ENDS, OPEN, Progress, Schedule
+
+KEEP_SECONDS = 30 * 86_400
+LOG_LENGTH = 10_000
+DEFAULT_MODEL = "gpt-5-mini"
+ENDPOINTS = frozenset(
+    {
+        "/v1/responses",
+        "/v1/chat/completions",
+        "/v1/embeddings",
+        "/v1/completions",
+        "/v1/moderations",
+        "/v1/images/generations",
+        "/v1/images/edits",
+        "/v1/videos",
+    }
+)
+ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+
+
+class SandboxProvider:
+    """A fake of OpenAI's Files and Batches, whose batches end by the clock or by a test's word.
+
+    Nothing runs in the background: where a batch stands is computed when somebody looks.
+    `calls` counts the calls of each route, and `log` holds the latest (method, path).
+    """
+
+    def __init__(
+        self,
+        *,
+        api_key: str | None = None,
+        schedule: Schedule | None = None,
+        clock: Callable[[], float] = time.time,
+        seed: int | None = None,
+    ) -> None:
+        """Any key is accepted when `api_key` is None; `seed` makes the ids repeatable."""
+        self.api_key = api_key
+        self.schedule = schedule or Schedule()
+        self.clock = clock
+        self.faults = Faults()
+        self.calls: Counter[str] = Counter()
+        self.log: deque[tuple[str, str]] = deque(maxlen=LOG_LENGTH)
+        self._random = random.Random(seed)  # noqa: S311 - ids of a fake
+        self._shelf = Shelf()
+        self._jobs: dict[str, Job] = {}
+        self._order: list[str] = []
+        self._place: dict[str, int] = {}
+
+    # Files -------------------------------------------------------------------------------
+
+    def upload(
+        self, content: bytes, *, filename: str, purpose: str, expires_after: object = None
+    ) -> dict[str, Any]:
+        """Store a file. Raises ApiError (400)."""
+        now = self.clock()
+        seconds = expiry(expires_after, name="expires_after")
+        if seconds is None and purpose == "batch":
+            seconds = KEEP_SECONDS
+        return self._store(
+            lambda: content,
+            filename=filename,
+            purpose=purpose,
+            created_at=int(now),
+            keep_seconds=seconds,
+        ).as_object()
+
+    def file(self, file_id: str) -> StoredFile:
+        """Raises ApiError (404)."""
+        return self._shelf.get(file_id, self.clock())
+
+    def delete_file(self, file_id: str) -> dict[str, Any]:
+        """Raises ApiError (404)."""
+        return self._shelf.delete(file_id, self.clock())
+
+    def file_page(
+        self, *, purpose: str | None, after: str | None, limit: int, newest_first: bool
+    ) -> dict[str, Any]:
+        """One page of files. Looks at every batch first: those that ended have left files."""
+        for job in self._jobs.values():
+            if not job.settled:
+                self._look(job)
+        return self._shelf.page(
+            self.clock(), purpose=purpose, after=after, limit=limit, newest_first=newest_first
+        )
+
+    # Batches -----------------------------------------------------------------------------
+
+    def create(self, wish: Mapping[str, Any]) -> dict[str, Any]:
+        """Make a batch as `POST /v1/batches` does. Raises ApiError (400)."""
+        for name in ("input_file_id", "endpoint", "completion_window"):
+            if not isinstance(wish.get(name), str):
+                raise missing(name)
+        if wish["endpoint"] not in ENDPOINTS:
+            raise invalid("endpoint", f"expected one of {', '.join(sorted(ENDPOINTS))}.")
+        if wish["completion_window"] != "24h":
+            raise invalid("completion_window", "expected '24h'.")
+        metadata = _metadata(wish.get("metadata"))
+        found = read_input(self._input(wish["input_file_id"]), wish["endpoint"])
+        job = Job(
+            id=self._new_id("batch_", 32, "0123456789abcdef"),
+            created_at=self.clock(),
+            schedule=self.schedule.overridden(metadata or {}),
+            total=len(found.requests),
+            model=found.model,
+            endpoint=wish["endpoint"],
+            completion_window=wish["completion_window"],
+            input_file_id=wish["input_file_id"],
+            metadata=metadata,
+            requests=found.requests,
+            problems=found.problems,
+            keep_output_seconds=expiry(
+                wish.get("output_expires_after"), name="output_expires_after"
+            ),
+        )
+        self._keep(job)
+        return self._look(job)
+
+    def retrieve(self, batch_id: str) -> dict[str, Any]:
+        """A batch as it now stands. Raises ApiError (404)."""
+        return self._look(self._job(batch_id))
+
+    def page(
+        self, *, after: str | None = None, limit: int = 20, skip: int = 0
+    ) -> tuple[list[dict[str, Any]], bool]:
+        """Newest first, and whether there are more; `skip` drops rows after the cursor.
+
+        Costs as much as the page is long, however many batches there are.
+        """
+        place = len(self._order)
+        if after is not None:
+            if after not in self._place:
+                raise ApiError(400, f"No batch found with id '{after}'.", param="after")
+            place = self._place[after]
+        place -= skip
+        jobs: list[Job] = []
+        while place > 0 and len(jobs) <= limit:
+            place -= 1
+            job = self._jobs.get(self._order[place])
+            if job is not None:
+                jobs.append(job)
+        return [self._look(job) for job in jobs[:limit]], len(jobs) > limit
+
+    def cancel(self, batch_id: str) -> dict[str, Any]:
+        """Ask for an end. Raises ApiError: 404, or 409 once it has ended."""
+        job = self._job(batch_id)
+        now = self.clock()
+        at = job.progress(now)
+        if at.status in ENDS:
+            raise ApiError(409, f"Cannot cancel a batch with status '{at.status}'.")
+        if job.cancel_asked_at is None:
+            job.cancel_asked_at = now
+        return self._look(job)
+
+    # What a test may force ---------------------------------------------------------------
+
+    def add_batch(
+        self,
+        *,
+        total: int = 10,
+        schedule: Schedule = OPEN,
+        metadata: dict[str, str] | None = None,
+        model: str = DEFAULT_MODEL,
+        created_at: float | None = None,
+    ) -> str:
+        """A batch without an input file, newest in the list; it stays open until it is finished.
+
+        Returns its id.
+        """
+        job = Job(
+            id=self._new_id("batch_", 32, "0123456789abcdef"),
+            created_at=self.clock() if created_at is None else created_at,
+            schedule=schedule,
+            total=total,
+            model=model,
+            input_file_id=self._new_id("file-", 22, ALPHABET),
+            metadata=metadata,
+        )
+        self._keep(job)
+        return job.id
+
+    def add_batches(self, number: int, **same: Any) -> list[str]:
+        """Many batches as `add_batch` makes them; the ids, oldest first."""
+        return [self.add_batch(**same) for _ in range(number)]
+
+    def finish(
+        self,
+        batch_id: str,
+        status: Status | str = Status.COMPLETED,
+        *,
+        completed: int | None = None,
+        failed: int = 0,
+        problems: Sequence[dict[str, Any]] = (),
+    ) -> None:
+        """End a batch now. All requests are executed unless `completed` says how many worked.
+
+        `problems` are the `errors.data` of a `failed` one; over quota when none are given.
+        """
+        job, status = self._job(batch_id), Status(status)
+        if status not in ENDS:
+            raise ValueError(f"{status} is no end; see set_status")
+        now = self.clock()
+        stamps = {**job.progress(now).stamps, f"{status}_at": int(now)}
+        if status is Status.FAILED:
+            completed = failed = 0
+            job.problems = tuple(problems)
+        else:
+            stamps.setdefault("in_progress_at", int(job.created_at))
+        if status in (Status.COMPLETED, Status.EXPIRED):
+            stamps.setdefault("finalizing_at", int(now))
+        done = job.total - failed if completed is None else completed
+        job.forced, job.word, job.counts = Progress(status, done, failed, stamps), None, None
+        job.settled, job.output_file_id, job.error_file_id = False, None, None
+
+    def set_status(
+        self, batch_id: str, word: str | None, *, completed: int | None = None, failed: int = 0
+    ) -> None:
+        """Show this word, and these counts, until told otherwise; None shows the truth again."""
+        job = self._job(batch_id)
+        job.word = word
+        job.counts = None if completed is None else (completed, failed)
+
+    def forget(self, batch_id: str) -> None:
+        """Lose a batch: 404 from now on, and absent from the list."""
+        del self._jobs[self._job(batch_id).id]
+
+    # Inside ------------------------------------------------------------------------------
+
+    def _job(self, batch_id: str) -> Job:
+        job = self._jobs.get(batch_id)
+        if job is None:
+            raise no_batch(batch_id)
+        return job
+
+    def _keep(self, job: Job) -> None:
+        self._place[job.id] = len(self._order)
+        self._order.append(job.id)
+        self._jobs[job.id] = job
+
+    def _look(self, job: Job) -> dict[str, Any]:
+        at = job.progress(self.clock())
+        if at.status in ENDS and not job.settled:
+            self._settle(job, at)
+        return job.as_object(at)
+
+    def _settle(self, job: Job, at: Progress) -> None:
+        job.settled = True
+        if at.status is Status.FAILED:
+            return
+        skipped = job.total - at.done if at.status is not Status.COMPLETED else 0
+        if at.completed:
+            make = job.writer(at).output
+            job.output_file_id = self._left_behind(job, at, "output", make)
+        if at.failed or skipped:
+            make = job.writer(at).errors
+            job.error_file_id = self._left_behind(job, at, "error", make)
+
+    def _left_behind(self, job: Job, at: Progress, kind: str, make: Callable[[], bytes]) -> str:
+        return self._store(
+            make,
+            filename=f"{job.id}_{kind}.jsonl",
+            purpose="batch_output",
+            created_at=at.stamps[f"{at.status}_at"],
+            keep_seconds=job.keep_output_seconds or KEEP_SECONDS,
+        ).id
+
+    def _store(
+        self,
+        make: Callable[[], bytes],
+        *,
+        filename: str,
+        purpose: str,
+        created_at: int,
+        keep_seconds: int | None,
+    ) -> StoredFile:
+        file = StoredFile(
+            id=self._new_id("file-", 22, ALPHABET),
+            filename=filename,
+            purpose=purpose,
+            created_at=created_at,
+            expires_at=None if keep_seconds is None else created_at + keep_seconds,
+            make=make,
+        )
+        self._shelf.put(file)
+        return file
+
+    def _input(self, file_id: str) -> bytes:
+        try:
+            file = self.file(file_id)
+        except ApiError:
+            text = f"Cannot find file with id '{file_id}'."
+            raise ApiError(400, text, param="input_file_id") from None
+        if file.purpose != "batch":
+            text = "The purpose of the input file must be 'batch'."
+            raise ApiError(400, text, param="input_file_id")
+        return file.content
+
+    def _new_id(self, prefix: str, length: int, alphabet: str) -> str:
+        return prefix + "".join(self._random.choices(alphabet, k=length))
+
+
+def _metadata(wish: object) -> dict[str, str] | None:
+    if wish is None:
+        return None
+    if not isinstance(wish, dict) or len(wish) > 16:
+        raise invalid("metadata", "expected at most 16 pairs.")
+    for key, value in wish.items():
+        if not isinstance(value, str) or len(key) > 64 or len(value) > 512:
+            raise invalid(f"metadata.{key}", "expected a string of at most 512 characters.")
+    return wish

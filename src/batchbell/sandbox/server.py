@@ -1,0 +1,126 @@
+"""Serving the fake provider on a port."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from aiohttp import web
+
+from batchbell.sandbox.api import sandbox_app
+from batchbell.sandbox.provider import SandboxProvider
+from batchbell.sandbox.receiver import Received, Receiver
+from batchbell.sandbox.schedule import Schedule
+
+SHUTDOWN_SECONDS = 0.1
+"""How long a call in flight may still take when the server stops."""
+
+
+class Sandbox:
+    """A running provider: `async with Sandbox() as sandbox`, then `sandbox.base_url`.
+
+    `stop` and `start` may be called as well: the port and everything the provider knows stay.
+    """
+
+    def __init__(
+        self,
+        provider: SandboxProvider | None = None,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        api_key: str | None = None,
+        schedule: Schedule | None = None,
+        clock: Callable[[], float] = time.time,
+        seed: int | None = None,
+    ) -> None:
+        """Port 0 is any free port. The last four are for the provider, unless one is given."""
+        self.provider = provider or SandboxProvider(
+            api_key=api_key, schedule=schedule, clock=clock, seed=seed
+        )
+        self.host = host
+        self.port = port
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def url(self) -> str:
+        """The root, without a slash at its end; `/sandbox/…` lies below it."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+    @property
+    def base_url(self) -> str:
+        """What an OpenAI SDK takes for `base_url`."""
+        return f"{self.url}/v1"
+
+    async def start(self) -> None:
+        """Serve. Raises OSError when the port is taken."""
+        runner = web.AppRunner(
+            sandbox_app(self.provider), access_log=None, shutdown_timeout=SHUTDOWN_SECONDS
+        )
+        await runner.setup()
+        self._runner = runner
+        try:
+            await web.TCPSite(runner, self.host, self.port).start()
+        except OSError:
+            await self.stop()
+            raise
+        self.port = runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        """Close every connection; calls that hang are let go."""
+        self.provider.faults.release()
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def __aenter__(self) -> Sandbox:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+
+async def serve_sandbox(
+    host: str = "127.0.0.1",
+    port: int = 0,
+    api_key: str | None = None,
+    *,
+    schedule: Schedule | None = None,
+    on_ready: Callable[[Sandbox], None] | None = None,
+) -> None:
+    """Serve a provider until cancelled. `on_ready` is told once the port is open.
+
+    Raises OSError when the port is taken.
+    """
+    async with Sandbox(host=host, port=port, api_key=api_key, schedule=schedule) as sandbox:
+        if on_ready is not None:
+            on_ready(sandbox)
+        await asyncio.Event().wait()
+
+
+async def serve_receiver(
+    host: str = "127.0.0.1",
+    port: int = 0,
+    secret: str | None = None,
+    *,
+    on_ready: Callable[[Receiver], None] | None = None,
+    on_received: Callable[[Received], None] | None = None,
+) -> None:
+    """Serve a webhook receiver until cancelled. Nothing is kept: `on_received` is told of each.
+
+    Raises OSError when the port is taken.
+    """
+    async with Receiver(
+        host=host, port=port, secret=secret, keep=False, on_received=on_received
+    ) as receiver:
+        if on_ready is not None:
+            on_ready(receiver)
+        await asyncio.Event().wait()
