@@ -7,6 +7,7 @@ row in docs/reference/settings.md; a test holds the two together.
 from __future__ import annotations
 
 import os
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,9 +15,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    TomlConfigSettingsSource,
 )
 
 from batchbell.core.errors import SettingsError
@@ -94,7 +95,7 @@ class Settings(BaseSettings):
         " keep within it.",
     )
     allow_http: bool = Field(
-        False,
+        default=False,
         validation_alias=_named("BATCHBELL_ALLOW_HTTP"),
         description="Let webhooks go to `http://` URLs. Always on in local mode.",
     )
@@ -152,22 +153,30 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        file = os.environ.get(CONFIG_VARIABLE)
-        sources = (init_settings, env_settings)
-        return (*sources, TomlConfigSettingsSource(settings_cls, file)) if file else sources
+        return init_settings, env_settings, InitSettingsSource(settings_cls, _from_file())
+
+
+def _from_file() -> dict[str, Any]:
+    """What the TOML file says, under the names that the environment uses."""
+    file = os.environ.get(CONFIG_VARIABLE)
+    if not file:
+        return {}
+    try:
+        table = tomllib.loads(Path(file).read_text())
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{CONFIG_VARIABLE}: {file} cannot be read: {error}") from error
+    unknown = sorted(set(table) - set(Settings.model_fields))
+    if unknown:
+        raise SettingsError(f"{CONFIG_VARIABLE}: {file} has unknown settings: {', '.join(unknown)}")
+    return {_variable(Settings.model_fields[name].validation_alias): v for name, v in table.items()}
 
 
 def load_settings(**overrides: Any) -> Settings:
     """Read the settings; `overrides` that are not None win. Raises SettingsError in plain words."""
-    file = os.environ.get(CONFIG_VARIABLE)
-    if file and not Path(file).is_file():
-        raise SettingsError(f"{CONFIG_VARIABLE} names {file}, which is not there.")
     try:
         return Settings(**{name: value for name, value in overrides.items() if value is not None})
     except ValidationError as error:
         raise SettingsError(_plain(error)) from error
-    except ValueError as error:
-        raise SettingsError(f"{CONFIG_VARIABLE}: {file} cannot be read: {error}") from error
 
 
 def _plain(error: ValidationError) -> str:

@@ -1,0 +1,123 @@
+"""What operators see: one wide log line for each step, and metrics for Prometheus."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30)
+LAG_SECONDS = (1, 2.5, 5, 10, 15, 20, 30, 60, 120, 300, 900, 3600, 4 * 3600, 24 * 3600)
+
+
+def configure_logging(*, level: str, format: str) -> None:
+    """Log to standard error: JSON for machines, text on a terminal, unless `format` decides."""
+    people = format == "text" or (format == "auto" and sys.stderr.isatty())
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer() if people else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+
+
+class Metrics:
+    """Every metric. Listed in docs/reference/metrics.md, which a test keeps complete."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        registry = self.registry
+        self.delivery_lag = Histogram(
+            "batchbell_delivery_lag_seconds",
+            "From the batch's end at the provider to the receiver's 2xx.",
+            buckets=LAG_SECONDS,
+            registry=registry,
+        )
+        self.attempts = Counter(
+            "batchbell_attempts",
+            "Webhook calls made, by result: delivered, retry, exhausted, held or lease_lost.",
+            ["result"],
+            registry=registry,
+        )
+        self.attempt_duration = Histogram(
+            "batchbell_attempt_duration_seconds",
+            "How long webhook calls took.",
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.in_flight = Gauge(
+            "batchbell_deliveries_in_flight",
+            "Webhook calls under way in this process.",
+            registry=registry,
+        )
+        self.oldest_past_due = Gauge(
+            "batchbell_oldest_past_due_seconds",
+            "Age of the oldest delivery that is past due. Alert on this one.",
+            registry=registry,
+        )
+        self.deliveries = Gauge(
+            "batchbell_deliveries",
+            "Deliveries that are not finished, by state: pending or held.",
+            ["state"],
+            registry=registry,
+        )
+        self.open_batches = Gauge(
+            "batchbell_open_batches",
+            "Batches that have not ended, by status.",
+            ["status"],
+            registry=registry,
+        )
+        self.sweeps = Counter(
+            "batchbell_sweeps",
+            "Sweeps of an account, by result: ok, or the class of the error.",
+            ["account", "result"],
+            registry=registry,
+        )
+        self.provider_calls = Counter(
+            "batchbell_provider_calls",
+            "Calls to providers, by kind: list or retrieve.",
+            ["account", "kind"],
+            registry=registry,
+        )
+        self.sweep_duration = Histogram(
+            "batchbell_sweep_duration_seconds",
+            "How long sweeps took.",
+            buckets=(*SECONDS, 60, 120),
+            registry=registry,
+        )
+        self.account_failing = Gauge(
+            "batchbell_account_failing",
+            "1 while sweeps of the account fail.",
+            ["account"],
+            registry=registry,
+        )
+        self.changes = Counter(
+            "batchbell_batch_changes",
+            "Batches that moved to a new status.",
+            ["status"],
+            registry=registry,
+        )
+        self.registrations = Counter(
+            "batchbell_registrations",
+            "Watches asked for, by whether they were new.",
+            ["created"],
+            registry=registry,
+        )
+        self.worker_failures = Counter(
+            "batchbell_worker_failures",
+            "Times that a worker's step failed and was started again.",
+            ["worker"],
+            registry=registry,
+        )

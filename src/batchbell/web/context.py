@@ -1,0 +1,31 @@
+"""What the HTTP surface is given to work with. `runtime` makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from batchbell.core.model import Account, Mint
+from batchbell.net.guard import AddressRules
+from batchbell.observability import Metrics
+from batchbell.settings import Settings
+from batchbell.storage.engine import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """One server's parts."""
+
+    store: Store
+    settings: Settings
+    metrics: Metrics
+    clock: Callable[[], float]
+    mint: Mint
+    rules: Callable[[], AddressRules]
+    """The address rules that are in force now."""
+    keys_changed: Callable[[], None]
+    """Call after a key was made or revoked: local mode may have begun or ended."""
+    accounts: Mapping[str, Account]
+    """The accounts that can be watched, by name; the first one is the default."""
+    workers_alive: Callable[[], Mapping[str, bool]]
+    """Whether each worker of this process has shown life lately; empty without workers."""
