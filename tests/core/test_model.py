@@ -1,0 +1,141 @@
+"""Ids, fingerprints and outcomes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchbell.core.model import (
+    ID_PATTERN,
+    BatchOutcome,
+    BatchProblem,
+    Counts,
+    Status,
+    new_id,
+    outcome_of,
+)
+
+from .making import NOW, a_batch, a_snapshot
+
+times = st.floats(min_value=0, max_value=30_000_000_000)
+chance = st.binary(min_size=10, max_size=10)
+
+
+@given(first=times, second=times, rand=st.tuples(chance, chance))
+def test_ids_sort_by_time(first: float, second: float, rand: tuple[bytes, bytes]) -> None:
+    if int(first * 1000) >= int(second * 1000):
+        return
+    assert new_id("evt", now=first, rand=rand[0]) < new_id("evt", now=second, rand=rand[1])
+
+
+@given(now=times, rand=chance)
+def test_an_id_is_one_plain_token_without_a_dot(now: float, rand: bytes) -> None:
+    """The signed text is `id.timestamp.body`: a dot in the id would make it ambiguous."""
+    assert re.fullmatch(r"evt_[0-9a-hjkmnp-tv-z]{25}", new_id("evt", now=now, rand=rand))
+
+
+@given(now=times, rand=st.lists(chance, unique=True, max_size=50))
+def test_ids_of_one_moment_differ_as_their_chance_differs(now: float, rand: list[bytes]) -> None:
+    assert len({new_id("dlv", now=now, rand=one) for one in rand}) == len(rand)
+
+
+@pytest.mark.parametrize("good", ["batch_abc", "msgbatch_01", "a", "a.b:c@d=e+f-g", "0"])
+def test_a_provider_id_may_be_any_plain_token(good: str) -> None:
+    assert re.fullmatch(ID_PATTERN, good)
+
+
+@pytest.mark.parametrize(
+    "bad", ["", "../files/x", "a/b", "a b", ".a", "-a", "a\n", "a%2f", "é", "a?"]
+)
+def test_a_provider_id_never_walks_a_url(bad: str) -> None:
+    assert not re.fullmatch(ID_PATTERN, bad)
+
+
+FULL = a_snapshot(
+    Status.IN_PROGRESS,
+    counts=Counts(total=3, completed=1, failed=1),
+    endpoint="/v1/chat/completions",
+    model="gpt",
+    completion_window="24h",
+    input_file_id="file-1",
+    output_file_id="file-2",
+    error_file_id="file-3",
+    timestamps={"created_at": 1, "in_progress_at": 2},
+    problems=(BatchProblem(code="x", message="y", param=None, line=3),),
+    usage={"total_tokens": 9, "input_tokens": 4},
+    metadata={"a": "b", "c": "d"},
+)
+
+CHANGES: list[dict[str, Any]] = [
+    {"provider_status": "IN_PROGRESS"},
+    {"status": None},
+    {"counts": None},
+    {"counts": Counts(total=3, completed=2, failed=1)},
+    {"counts": Counts(total=3, completed=1, failed=2)},
+    {"endpoint": "/v1/responses"},
+    {"model": None},
+    {"completion_window": None},
+    {"input_file_id": "file-9"},
+    {"output_file_id": None},
+    {"error_file_id": "file-2"},
+    {"timestamps": {"created_at": 1}},
+    {"problems": ()},
+    {"problems": (BatchProblem(code="x", message="y", param=None, line=4),)},
+    {"usage": {"total_tokens": 10, "input_tokens": 4}},
+    {"metadata": {"a": "d", "c": "b"}},
+    {"metadata": None},
+]
+
+
+def test_a_fingerprint_ignores_the_order_in_which_a_provider_lists_its_fields() -> None:
+    shuffled = replace(
+        FULL,
+        timestamps={"in_progress_at": 2, "created_at": 1},
+        usage={"input_tokens": 4, "total_tokens": 9},
+        metadata={"c": "d", "a": "b"},
+    )
+    assert shuffled.fingerprint() == FULL.fingerprint()
+
+
+def test_every_change_that_we_keep_changes_the_fingerprint() -> None:
+    prints = {replace(FULL, **change).fingerprint() for change in CHANGES}
+    assert len(prints | {FULL.fingerprint()}) == len(CHANGES) + 1
+
+
+def test_a_fingerprint_survives_half_an_emoji() -> None:
+    assert a_snapshot(model="\ud83d").fingerprint() != a_snapshot(model="\ud83e").fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("counts", "status", "outcome"),
+    [
+        (Counts(total=3, completed=3, failed=0), Status.COMPLETED, BatchOutcome.SUCCEEDED),
+        (Counts(total=3, completed=2, failed=1), Status.COMPLETED, BatchOutcome.PARTIAL),
+        (Counts(total=3, completed=0, failed=3), Status.COMPLETED, BatchOutcome.NONE),
+        (Counts(total=0, completed=0, failed=0), Status.COMPLETED, BatchOutcome.NONE),
+        (Counts(total=3, completed=2, failed=0), Status.EXPIRED, BatchOutcome.PARTIAL),
+        (Counts(total=3, completed=1, failed=0), Status.CANCELLED, BatchOutcome.PARTIAL),
+        (Counts(total=3, completed=3, failed=0), Status.CANCELLED, BatchOutcome.SUCCEEDED),
+        (None, Status.COMPLETED, BatchOutcome.SUCCEEDED),
+        (None, Status.FAILED, BatchOutcome.NONE),
+        (None, Status.LOST, BatchOutcome.NONE),
+    ],
+)
+def test_the_outcome_comes_from_the_counts_and_not_from_the_status(
+    counts: Counts | None, status: Status, outcome: BatchOutcome
+) -> None:
+    """Pitfall 9, pitfall 12 and pitfall 13: all requests failed, or some were paid for."""
+    assert outcome_of(counts, status) is outcome
+    seen = a_snapshot(status, counts=counts)
+    assert a_batch(status, snapshot=seen, ended_at=NOW).outcome is outcome
+
+
+@pytest.mark.parametrize("status", [s for s in Status if not s.ended])
+def test_a_running_batch_has_no_outcome_yet(status: Status) -> None:
+    counts = Counts(total=1, completed=1, failed=0)
+    assert a_batch(status, snapshot=a_snapshot(status, counts=counts)).outcome is None

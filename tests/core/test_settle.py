@@ -1,0 +1,234 @@
+"""What an attempt makes of its delivery and of its endpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchbell.core.backoff import (
+    JITTER_MAX_SECONDS,
+    RETRY_AFTER_MAX_SECONDS,
+    SCHEDULE_SECONDS,
+)
+from batchbell.core.lifecycle import (
+    DELIVERY_MOVES,
+    advice,
+    endpoint_after,
+    pause_seconds,
+    settle,
+)
+from batchbell.core.model import DeliveryState, EndpointState, Fault, Outcome
+
+from .making import NOW, an_endpoint
+
+PENDING = DeliveryState.PENDING
+NEEDS_YOU = [Fault.TLS, Fault.DNS, Fault.REFUSED]
+PASSES = [fault for fault in Fault if fault not in NEEDS_YOU]
+
+
+def settled(outcome: Outcome, *, attempt: int = 1, rand: float = 0.0) -> Any:
+    return settle(outcome, attempt=attempt, now=NOW, rand=rand)
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
+@pytest.mark.parametrize("attempt", [1, 7, 12, 13])
+def test_any_2xx_is_delivered_whenever_it_comes(status: int, attempt: int) -> None:
+    result = settled(Outcome(status=status), attempt=attempt)
+    assert (result.state, result.due_at, result.needs_you) == (DeliveryState.DELIVERED, None, None)
+
+
+@pytest.mark.parametrize("status", [101, 199, 300, 400, 404, 429, 500, 502, 503, 504, 599, 999])
+@pytest.mark.parametrize("attempt", range(1, len(SCHEDULE_SECONDS)))
+def test_every_other_answer_is_tried_again_on_schedule(status: int, attempt: int) -> None:
+    result = settled(Outcome(status=status), attempt=attempt)
+    assert result.state is PENDING
+    assert result.due_at == NOW + SCHEDULE_SECONDS[attempt]
+
+
+@pytest.mark.parametrize("fault", list(Fault))
+def test_every_fault_is_tried_again_on_schedule(fault: Fault) -> None:
+    """Pitfall 25: DNS errors were never tried again. A refused address may be mended, too."""
+    result = settled(Outcome(fault=fault))
+    assert (result.state, result.due_at) == (PENDING, NOW + SCHEDULE_SECONDS[1])
+
+
+@pytest.mark.parametrize("outcome", [Outcome(status=500), Outcome(fault=Fault.TIMEOUT), Outcome()])
+def test_the_twelfth_failure_is_the_last(outcome: Outcome) -> None:
+    """Pitfall 4: there was no limit to the retries."""
+    assert settled(outcome, attempt=11).state is PENDING
+    for attempt in (12, 13, 500):
+        result = settled(outcome, attempt=attempt)
+        assert (result.state, result.due_at) == (DeliveryState.EXHAUSTED, None)
+
+
+@pytest.mark.parametrize("attempt", [1, 12])
+def test_410_holds_the_delivery_and_says_so(attempt: int) -> None:
+    """Pitfall 25: what a disabled endpoint misses must not vanish."""
+    result = settled(Outcome(status=410), attempt=attempt)
+    assert (result.state, result.due_at) == (DeliveryState.HELD, None)
+    assert "410" in result.needs_you
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_a_failure_that_says_where_to_point_the_url(status: int) -> None:
+    """Pitfall 7 and pitfall 27: never followed, and explained."""
+    result = settled(Outcome(status=status, location="https://new.example/hook"))
+    assert result.state is PENDING
+    assert "set the URL to https://new.example/hook" in result.needs_you
+    assert "not followed" in settled(Outcome(status=status)).needs_you
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 413, 422, 451])
+def test_a_4xx_needs_you_after_the_first_attempt(status: int) -> None:
+    assert str(status) in settled(Outcome(status=status)).needs_you
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
+def test_what_waiting_may_cure_needs_nobody(status: int) -> None:
+    assert advice(Outcome(status=status)) is None
+
+
+@pytest.mark.parametrize("fault", NEEDS_YOU)
+def test_a_fault_of_address_or_certificate_needs_you_in_plain_words(fault: Fault) -> None:
+    """Pitfall 27: a blocked address without an explanation."""
+    assert advice(Outcome(fault=fault, detail="10.0.0.8 is private")) == "10.0.0.8 is private"
+    assert fault.value in (advice(Outcome(fault=fault)) or "")
+
+
+@pytest.mark.parametrize("fault", PASSES)
+def test_a_passing_fault_needs_nobody(fault: Fault) -> None:
+    assert advice(Outcome(fault=fault, detail="no answer in 15 s")) is None
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    ("asked", "attempt", "waits"),
+    [
+        (2.0, 1, 5.0),
+        (60.0, 1, 60.0),
+        (60.0, 4, 600.0),
+        (0.0, 1, 5.0),
+        (7 * 86_400.0, 1, RETRY_AFTER_MAX_SECONDS),
+        (float("inf"), 1, RETRY_AFTER_MAX_SECONDS),
+        (None, 2, 30.0),
+    ],
+)
+def test_429_and_503_wait_for_the_longer_of_schedule_and_retry_after(
+    status: int, asked: float | None, attempt: int, waits: float
+) -> None:
+    """Pitfall 24, for receivers: their wish counts, up to a day."""
+    result = settled(Outcome(status=status, retry_after_seconds=asked), attempt=attempt)
+    assert result.due_at == NOW + waits
+
+
+@pytest.mark.parametrize("status", [200, 400, 500, 502, 504, None])
+def test_a_retry_after_on_any_other_answer_is_ignored(status: int | None) -> None:
+    assert pause_seconds(Outcome(status=status, retry_after_seconds=60.0)) is None
+
+
+outcomes = st.builds(
+    Outcome,
+    status=st.one_of(st.none(), st.integers(100, 999)),
+    fault=st.one_of(st.none(), st.sampled_from(Fault)),
+    detail=st.one_of(st.none(), st.text(max_size=5)),
+    retry_after_seconds=st.one_of(st.none(), st.floats(min_value=0)),
+)
+
+
+@given(
+    walk=st.lists(
+        st.tuples(outcomes, st.booleans(), st.floats(0, 1, exclude_max=True)), max_size=60
+    )
+)
+def test_no_sequence_of_outcomes_leaves_the_table(
+    walk: list[tuple[Outcome, bool, float]],
+) -> None:
+    """Pitfall 4: and no life of a delivery has more attempts than the schedule."""
+    state, attempt = PENDING, 0
+    for outcome, resend, rand in walk:
+        if state is not PENDING:
+            if not resend:
+                continue
+            assert PENDING in DELIVERY_MOVES[state]
+            state, attempt = PENDING, 0
+        attempt += 1
+        result = settle(outcome, attempt=attempt, now=NOW, rand=rand)
+        assert result.state is PENDING or result.state in DELIVERY_MOVES[PENDING]
+        assert (result.due_at is not None) == (result.state is PENDING)
+        if result.due_at is not None:
+            late = result.due_at - NOW
+            assert late >= SCHEDULE_SECONDS[attempt]
+            assert late <= RETRY_AFTER_MAX_SECONDS + JITTER_MAX_SECONDS
+        state = result.state
+    assert attempt <= len(SCHEDULE_SECONDS)
+
+
+def test_only_a_resend_leads_back_to_pending() -> None:
+    assert set(DELIVERY_MOVES) == set(DeliveryState)
+    for state in set(DeliveryState) - {PENDING}:
+        assert DELIVERY_MOVES[state] == {PENDING}
+
+
+# --- the endpoint --------------------------------------------------------------------------------
+
+OK = Outcome(status=200)
+DOWN = Outcome(status=500)
+GONE = Outcome(status=410)
+BUSY = Outcome(status=429, retry_after_seconds=60.0)
+
+
+def test_failures_add_up_from_the_first() -> None:
+    once = endpoint_after(an_endpoint(), [DOWN], NOW)
+    more = endpoint_after(once, [DOWN, Outcome(fault=Fault.TIMEOUT)], NOW + 50)
+    assert (more.state, more.failures, more.failing_since) == (EndpointState.FAILING, 3, NOW)
+
+
+def test_a_success_forgives_everything() -> None:
+    failing = endpoint_after(an_endpoint(), [DOWN, DOWN], NOW)
+    assert endpoint_after(failing, [OK], NOW + 1) == an_endpoint()
+
+
+def test_a_healthy_success_changes_nothing_so_that_nothing_is_written() -> None:
+    endpoint = an_endpoint()
+    assert endpoint_after(endpoint, [OK] * 3, NOW) is endpoint
+
+
+def test_410_disables_now_and_nothing_heard_later_enables() -> None:
+    """Pitfall 25: an auto-disable that never happened."""
+    gone = endpoint_after(an_endpoint(), [DOWN, GONE, OK, DOWN], NOW)
+    assert gone.state is EndpointState.DISABLED
+    assert gone.reason
+    assert endpoint_after(gone, [OK, BUSY], NOW + 9).state is EndpointState.DISABLED
+
+
+def test_a_429_pauses_the_whole_endpoint_and_the_longest_wish_wins() -> None:
+    busy = endpoint_after(an_endpoint(), [BUSY, Outcome(status=503, retry_after_seconds=5.0)], NOW)
+    assert busy.paused_until == NOW + 60
+    assert endpoint_after(busy, [DOWN], NOW + 1).paused_until == NOW + 60
+
+
+def test_a_success_that_was_under_way_does_not_cut_a_pause_short() -> None:
+    busy = endpoint_after(an_endpoint(), [BUSY, OK], NOW)
+    assert (busy.state, busy.failures) == (EndpointState.ACTIVE, 0)
+    assert busy.paused_until == NOW + 60
+
+
+def test_a_success_after_the_pause_ends_it() -> None:
+    busy = endpoint_after(an_endpoint(), [BUSY], NOW)
+    assert endpoint_after(busy, [OK], NOW + 60) == an_endpoint()
+
+
+@given(heard=st.lists(outcomes, max_size=20))
+def test_an_endpoints_state_and_its_figures_always_agree(heard: list[Outcome]) -> None:
+    after = endpoint_after(an_endpoint(), heard, NOW)
+    if after.state is EndpointState.ACTIVE:
+        assert (after.failures, after.failing_since) == (0, None)
+    if after.state is EndpointState.FAILING:
+        assert after.failures > 0
+        assert after.failing_since == NOW
+    if any(o.status == 410 for o in heard):
+        assert after.state is EndpointState.DISABLED
+    assert after.paused_until is None or NOW <= after.paused_until <= NOW + RETRY_AFTER_MAX_SECONDS
