@@ -8,37 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
 
-Item = TypeVar("Item", contravariant=True)
-Answer = TypeVar("Answer", covariant=True)
-I_ = TypeVar("I_")
-A_ = TypeVar("A_")
-
-
-class WriteAll(Protocol[Item, Answer]):
-    """Writes the items in one transaction and answers each, in their order."""
-
-    async def __call__(self, items: Sequence[Item], /) -> Sequence[Answer]: ...
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+WriteAll = Callable[[list[Item]], Awaitable[Sequence[Answer]]]
+"""Writes the items in one transaction and answers each, in their order."""
 
 
-class Gathering(Generic[I_, A_]):
+class Gathering(Generic[Item, Answer]):
     """Hands items to `write_all`, up to `most` at a time. Made for one event loop."""
 
-    def __init__(self, write_all: WriteAll[I_, A_], *, most: int) -> None:
+    def __init__(self, write_all: WriteAll[Item, Answer], *, most: int) -> None:
         self._write_all = write_all
         self._most = most
-        self._waiting: list[tuple[I_, asyncio.Future[A_]]] = []
+        self._waiting: list[tuple[Item, asyncio.Future[Answer]]] = []
         self._writer: asyncio.Task[None] | None = None
 
-    async def add(self, item: I_) -> A_:
+    async def add(self, item: Item) -> Answer:
         """Write the item and return its answer; raises what the write raised."""
         return await self.put(item)
 
-    def put(self, item: I_) -> asyncio.Future[A_]:
+    def put(self, item: Item) -> asyncio.Future[Answer]:
         """Queue the item; the future brings its answer."""
-        future: asyncio.Future[A_] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if self._writer is None:
             self._writer = asyncio.create_task(self._run(), name="batchbell-gathering")
@@ -52,7 +46,7 @@ class Gathering(Generic[I_, A_]):
         finally:
             self._writer = None
 
-    async def _write(self, group: Sequence[tuple[I_, asyncio.Future[A_]]]) -> None:
+    async def _write(self, group: Sequence[tuple[Item, asyncio.Future[Answer]]]) -> None:
         try:
             answers = await self._write_all([item for item, _ in group])
         except BaseException as error:
