@@ -129,7 +129,7 @@ def test_a_fingerprint_survives_half_an_emoji() -> None:
 def test_the_outcome_comes_from_the_counts_and_not_from_the_status(
     counts: Counts | None, status: Status, outcome: BatchOutcome
 ) -> None:
-    """Pitfall 9, pitfall 12 and pitfall 13: all requests failed, or some were paid for."""
+    """Pitfall 9 and pitfall 12: a batch in which every request failed looked completed."""
     assert outcome_of(counts, status) is outcome
     seen = a_snapshot(status, counts=counts)
     assert a_batch(status, snapshot=seen, ended_at=NOW).outcome is outcome

@@ -90,7 +90,7 @@ def test_nothing_new_changes_nothing_so_that_nothing_is_written() -> None:
 
 @pytest.mark.parametrize("here", RUNNING)
 def test_an_unknown_status_is_shown_and_watched_on(here: Status) -> None:
-    """Pitfall 11 and pitfall 17: an unknown word is neither an end nor lost from sight."""
+    """Pitfall 17: an unknown word is neither an end nor lost from sight."""
     after = observe(a_batch(here), a_snapshot(None, provider_status="dreaming"), NOW)
     assert after.batch.status is here
     assert after.event is None
@@ -276,7 +276,7 @@ steps = st.one_of(sightings, st.sampled_from(["reopen", "poison"]))
 def test_no_sequence_of_answers_leaves_the_table(
     start: Status, walk: list[tuple[Sighting | str, float]]
 ) -> None:
-    """Pitfall 2 and pitfall 6: each life has one end, told once."""
+    """Pitfall 2: each life has one end, told once."""
     batch, now = a_batch(start), NOW
     ends: list[int] = [batch.generation] if start.ended else []
     for step, seconds in walk:

@@ -60,7 +60,7 @@ def test_pages_are_expected_as_last_time_or_as_the_open_batches_need(
 def test_a_sweep_takes_whichever_costs_fewer_calls(
     unseen: int, pages_read: int, expected: int, listing: bool
 ) -> None:
-    """Pitfall 11: one retrieve for each batch in each cycle."""
+    """Not one retrieve for each batch in each cycle."""
     assert should_list(unseen, pages_read, expected) is listing
 
 

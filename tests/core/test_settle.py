@@ -74,7 +74,7 @@ def test_410_holds_the_delivery_and_says_so(attempt: int) -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_a_failure_that_says_where_to_point_the_url(status: int) -> None:
-    """Pitfall 7 and pitfall 27: never followed, and explained."""
+    """Pitfall 27: redirects without an explanation."""
     result = settled(Outcome(status=status, location="https://new.example/hook"))
     assert result.state is PENDING
     assert "set the URL to https://new.example/hook" in result.needs_you
@@ -119,7 +119,7 @@ def test_a_passing_fault_needs_nobody(fault: Fault) -> None:
 def test_429_and_503_wait_for_the_longer_of_schedule_and_retry_after(
     status: int, asked: float | None, attempt: int, waits: float
 ) -> None:
-    """Pitfall 24, for receivers: their wish counts, up to a day."""
+    """The wish of a receiver counts, up to a day."""
     result = settled(Outcome(status=status, retry_after_seconds=asked), attempt=attempt)
     assert result.due_at == NOW + waits
 
