@@ -97,23 +97,28 @@ def progress(
     cancelled_at: float | None,
     now: float,
 ) -> Progress:
-    """Where a batch of `total` requests stands at `now`; `cancelled_at` is when that was asked."""
+    """Where a batch of `total` requests stands at `now`; `cancelled_at` is when that was asked.
+
+    A wish to cancel that comes after the end changes nothing.
+    """
     validated = created_at + plan.validating_seconds
     worked = validated + plan.in_progress_seconds
-    if plan.ends_as is Status.CANCELLED and valid:
-        cancelled_at = min(worked, cancelled_at if cancelled_at is not None else worked)
-    if cancelled_at is not None and cancelled_at <= now:
+    fails = not valid or plan.ends_as is Status.FAILED
+    ended = validated if fails else worked + plan.finalizing_seconds
+    if plan.ends_as is Status.CANCELLED and not fails:
+        cancelled_at = min(worked, worked if cancelled_at is None else cancelled_at)
+        ended = math.inf
+    if cancelled_at is not None and cancelled_at <= now and cancelled_at < ended:
         return _cancelled(plan, validated, total, asked_at=cancelled_at, now=now)
     if now < validated:
         return Progress(Status.VALIDATING)
-    if not valid or plan.ends_as is Status.FAILED:
+    if fails:
         return Progress(Status.FAILED, stamps={"failed_at": int(validated)})
     stamps = {"in_progress_at": int(validated)}
     completed, failed = _counts(plan, total, worked_seconds=now - validated)
     if now < worked:
         return Progress(Status.IN_PROGRESS, completed, failed, stamps)
     stamps["finalizing_at"] = int(worked)
-    ended = worked + plan.finalizing_seconds
     if now < ended:
         return Progress(Status.FINALIZING, completed, failed, stamps)
     stamps[f"{plan.ends_as}_at"] = int(ended)
