@@ -33,6 +33,11 @@ def test_ids_sort_by_time(first: float, second: float, rand: tuple[bytes, bytes]
     assert new_id("evt", now=first, rand=rand[0]) < new_id("evt", now=second, rand=rand[1])
 
 
+def test_ids_a_millisecond_apart_sort_as_well() -> None:
+    early, late = b"\xff" * 10, b"\x00" * 10
+    assert new_id("evt", now=NOW, rand=early) < new_id("evt", now=NOW + 0.001, rand=late)
+
+
 @given(now=times, rand=chance)
 def test_an_id_is_one_plain_token_without_a_dot(now: float, rand: bytes) -> None:
     """The signed text is `id.timestamp.body`: a dot in the id would make it ambiguous."""

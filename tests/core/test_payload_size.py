@@ -178,3 +178,17 @@ def test_watch_metadata_that_does_not_fit_is_left_out_and_named() -> None:
     event = json.loads(sent)
     assert event["watch"] == {"id": "wat_1", "omitted": ["metadata"]}
     assert event["batchId"] == "batch_abc"
+
+
+@pytest.mark.parametrize("dialect", list(Dialect))
+def test_watch_metadata_may_fill_a_body_to_the_last_byte(dialect: Dialect) -> None:
+    body = body_of(problems=(BatchProblem(code="c", message="m" * 15_000),))
+
+    def sent(length: int) -> bytes:
+        words = json.dumps({"k": "v" * length})
+        return dressed(body, dialect=dialect, watch_id="wat_1", watch_metadata=words)
+
+    room = BODY_MAX_BYTES - len(sent(0))
+    assert len(sent(room)) == BODY_MAX_BYTES
+    assert json.loads(sent(room))["watch"]["metadata"] == {"k": "v" * room}
+    assert "omitted" in json.loads(sent(room + 1))["watch"]
