@@ -318,7 +318,8 @@ class Claimed:
     """Counts from 1; this try included."""
     first_attempt_base: int
     """Attempts spent before the last resend: the schedule starts over there."""
-    ended_at: float | None
+    occurred_at: float
+    """When what the event tells of happened."""
     event_body: str
     dialect: Dialect
     watch_id: str | None

@@ -110,7 +110,7 @@ def _take(
             watch_id=row[6],
             watch_metadata=row[7],
             event_body=row[8],
-            ended_at=row[9],
+            occurred_at=row[9],
             lease_token=times["token"],
             lease_until=times["lease"],
         )

@@ -1,0 +1,19 @@
+"""How many calls an endpoint takes at once: a little more with success, half on distress."""
+
+from __future__ import annotations
+
+from batchbell.core.outcome import Fault, Outcome
+
+MOST = 8
+FEWEST = 1.0
+DISTRESS_STATUSES = frozenset({502, 504})
+DISTRESS_FAULTS = frozenset({Fault.TIMEOUT, Fault.RESET})
+
+
+def slots_after(slots: float, outcome: Outcome) -> float:
+    """The slots after an outcome: additive increase, multiplicative decrease, 1 to MOST."""
+    if outcome.status in DISTRESS_STATUSES or outcome.fault in DISTRESS_FAULTS:
+        return max(FEWEST, slots / 2)
+    if outcome.status is not None and 200 <= outcome.status < 300:
+        return min(float(MOST), slots + 1 / slots)
+    return slots

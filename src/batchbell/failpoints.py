@@ -1,0 +1,33 @@
+"""Named places where a test may let the process die.
+
+`BATCHBELL_FAILPOINT=dispatch.after_send:3` kills this process, with no warning and no clean-up,
+the third time it reaches that place. Unset, a failpoint costs one comparison.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+VARIABLE = "BATCHBELL_FAILPOINT"
+
+AFTER_CLAIM = "dispatch.after_claim"
+BEFORE_SEND = "dispatch.before_send"
+AFTER_SEND = "dispatch.after_send"
+BEFORE_SETTLE = "dispatch.before_settle"
+BEFORE_WRITE = "sweep.before_write"
+INSIDE_WRITE = "sweep.inside_write"
+IN_MIGRATION = "migrate.inside"
+
+_armed, _, _count = os.environ.get(VARIABLE, "").partition(":")
+_left = int(_count or 1)
+
+
+def reach(name: str) -> None:
+    """Die here if this place is armed and has been reached often enough."""
+    global _left  # noqa: PLW0603 - one process dies once
+    if name != _armed:
+        return
+    _left -= 1
+    if _left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,319 @@
+"""The one place that wires everything: opens the store, starts the workers, serves HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import secrets
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import structlog
+import uvicorn
+
+from batchbell.core import signing
+from batchbell.core.errors import SettingsError, StoreUnavailable
+from batchbell.core.ids import new_id
+from batchbell.core.model import DEFAULT_PROJECT, Account
+from batchbell.core.pacing import Pace
+from batchbell.net.client import WebhookSender
+from batchbell.net.guard import AddressRules, parse_cidrs
+from batchbell.observability import Metrics
+from batchbell.providers import open_provider
+from batchbell.settings import Settings
+from batchbell.storage import accounts, keys, projects
+from batchbell.storage.engine import Store
+from batchbell.storage.opening import open_store, parse_url
+from batchbell.web.app import create_app
+from batchbell.web.context import Context
+from batchbell.workers.dispatcher import Dispatcher
+from batchbell.workers.janitor import Janitor
+from batchbell.workers.loop import Loop, Worker
+from batchbell.workers.watcher import Watcher
+
+log = structlog.get_logger("batchbell.runtime")
+
+STOP_SECONDS = 20.0
+"""From SIGTERM to the end: what is under way then is cut off, and its lease will run out."""
+ACCESS_SECONDS = 1.0
+"""How often the keys are looked at again: another process may have made the first one."""
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def mint(prefix: str) -> str:
+    """A new id, by the clock and the system's randomness."""
+    return new_id(prefix, now=time.time(), rand=os.urandom(10))
+
+
+@dataclass(slots=True)
+class Access:
+    """Whether this is local mode, and so which addresses webhooks may go to."""
+
+    settings: Settings
+    local: bool = True
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _rules: AddressRules = field(default_factory=AddressRules)
+
+    async def look(self, store: Store) -> None:
+        """Read whether a key is in force. Raises StoreUnavailable."""
+        self.local = not await store.read(keys.any_key)
+        self._rules = AddressRules(
+            allow_http=self.local or self.settings.allow_http,
+            allow_loopback=self.local,
+            allow_cidrs=parse_cidrs(self.settings.allow_cidrs),
+        )
+
+    def rules(self) -> AddressRules:
+        return self._rules
+
+    async def keep_looking(self, store: Store) -> None:
+        """Look again whenever a key changes here, and regularly for those made elsewhere."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ACCESS_SECONDS):
+                    await self.changed.wait()
+            self.changed.clear()
+            with contextlib.suppress(StoreUnavailable):
+                await self.look(store)
+
+
+@dataclass(slots=True)
+class Runtime:
+    """One process's parts."""
+
+    settings: Settings
+    store: Store
+    metrics: Metrics
+    access: Access
+    accounts: Mapping[str, Account]
+    loops: list[Loop] = field(default_factory=list)
+
+    def context(self) -> Context:
+        """What the HTTP surface is given."""
+        return Context(
+            store=self.store,
+            settings=self.settings,
+            metrics=self.metrics,
+            clock=time.time,
+            mint=mint,
+            rules=self.access.rules,
+            keys_changed=self.access.changed.set,
+            accounts=self.accounts,
+            workers_alive=lambda: {f"{loop.worker.name}": loop.alive() for loop in self.loops},
+        )
+
+
+@contextlib.asynccontextmanager
+async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
+    """Open the database, migrated, with its project and the accounts of the environment."""
+    parse_cidrs(settings.allow_cidrs)
+    store = await open_store(settings.store_url)
+    try:
+        await ensure_secret(store, settings)
+        access = Access(settings)
+        await access.look(store)
+        runtime = Runtime(settings, store, Metrics(), access, await _accounts(store, settings))
+        looking = asyncio.create_task(access.keep_looking(store))
+        try:
+            yield runtime
+        finally:
+            looking.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await looking
+    finally:
+        await store.close()
+
+
+async def ensure_secret(store: Store, settings: Settings) -> str:
+    """The secret that signs webhooks: the one that is set, else the one made at first start."""
+    made = signing.make_secret(secrets.token_bytes(signing.SECRET_BYTES))
+    now = time.time()
+    await store.write(projects.ensure_project, id=DEFAULT_PROJECT, secret=made, now=now)
+    if settings.webhook_secret is not None:
+        chosen = signing.check_secret(settings.webhook_secret.get_secret_value())
+        await store.write(projects.set_webhook_secret, DEFAULT_PROJECT, chosen)
+        return chosen
+    kept = await store.read(projects.webhook_secret, DEFAULT_PROJECT)
+    assert kept is not None
+    return kept
+
+
+async def _accounts(store: Store, settings: Settings) -> dict[str, Account]:
+    if settings.openai_api_key is None:
+        log.warning("no account: set OPENAI_API_KEY, or nothing can be watched")
+        return {}
+    account = await store.write(
+        accounts.ensure_account,
+        project_id=DEFAULT_PROJECT,
+        name="openai",
+        provider="openai",
+        base_url=settings.openai_base_url.rstrip("/"),
+        mint=mint,
+        now=time.time(),
+    )
+    return {account.name: account}
+
+
+@contextlib.asynccontextmanager
+async def running_workers(runtime: Runtime) -> AsyncIterator[None]:
+    """Run every worker while the context lasts; then stop them, within STOP_SECONDS."""
+    settings, store = runtime.settings, runtime.store
+    async with contextlib.AsyncExitStack() as stack:
+        sender = await stack.enter_async_context(
+            WebhookSender(runtime.access.rules, max_connections=settings.max_in_flight)
+        )
+        workers: list[Worker] = [
+            Dispatcher(
+                store,
+                sender,
+                clock=time.time,
+                mint=mint,
+                rand=random.random,
+                metrics=runtime.metrics,
+                max_in_flight=settings.max_in_flight,
+                timeout_seconds=settings.delivery_timeout_seconds,
+            ),
+            Janitor(store, clock=time.time, retention_days=settings.retention_days),
+            *[await _watcher(runtime, account, stack) for account in runtime.accounts.values()],
+        ]
+        runtime.loops = [
+            Loop(worker, clock=time.time, rand=random.random, metrics=runtime.metrics)
+            for worker in workers
+        ]
+        tasks = [asyncio.create_task(_supervised(loop)) for loop in runtime.loops]
+        try:
+            yield
+        finally:
+            await _stop(runtime.loops, tasks)
+
+
+async def _watcher(runtime: Runtime, account: Account, stack: contextlib.AsyncExitStack) -> Watcher:
+    assert runtime.settings.openai_api_key is not None
+    provider = open_provider(account, api_key=runtime.settings.openai_api_key.get_secret_value())
+    stack.push_async_callback(provider.aclose)
+    return Watcher(
+        runtime.store,
+        provider,
+        account.id,
+        pace=Pace(
+            poll_interval_seconds=runtime.settings.poll_interval_seconds,
+            calls_per_minute=runtime.settings.calls_per_minute,
+        ),
+        clock=time.time,
+        mint=mint,
+        rand=random.random,
+        metrics=runtime.metrics,
+    )
+
+
+async def _supervised(loop: Loop) -> None:
+    """A loop that dies is said so and started again: nothing hangs in silence."""
+    while True:
+        try:
+            await loop.run()
+        except Exception as error:
+            log.exception("worker died and is started again", worker=loop.worker.name, error=error)
+            await asyncio.sleep(1.0)
+        else:
+            return
+
+
+async def _stop(loops: list[Loop], tasks: list[asyncio.Task[None]]) -> None:
+    for loop in loops:
+        loop.stop()
+    _, late = await asyncio.wait(tasks, timeout=STOP_SECONDS - 2.0)
+    for task in late:
+        log.warning("cut off: its leases will run out", task=task.get_name())
+        task.cancel()
+    await asyncio.gather(*late, return_exceptions=True)
+
+
+class _Server(uvicorn.Server):
+    """Leaves the signals to us: the workers stop with the server."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@contextlib.asynccontextmanager
+async def serving(runtime: Runtime, listener: socket.socket) -> AsyncIterator[None]:
+    """Serve HTTP on a bound socket while the context lasts."""
+    config = uvicorn.Config(
+        create_app(runtime.context()),
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=5,
+    )
+    server = _Server(config)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task
+
+
+def bind(settings: Settings, *, local: bool) -> socket.socket:
+    """Listen. Raises SettingsError where this host may not be bound, or the port is taken."""
+    if local and settings.host not in LOOPBACK:
+        raise SettingsError(
+            f"No API key was made yet, so Batchbell will not listen on {settings.host}: anybody"
+            " there could use it. Make one first: batchbell keys create --name NAME"
+        )
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+    except OSError as error:
+        raise SettingsError(
+            f"Cannot listen on {settings.host}:{settings.port}: {error.strerror or error}."
+            " Set PORT or HOST to another."
+        ) from error
+
+
+async def serve(
+    settings: Settings, *, workers: bool = True, on_ready: Callable[[str], None] = log.info
+) -> None:
+    """Serve, and watch and deliver unless `workers` is False, until SIGTERM or SIGINT."""
+    stopped = _stopped_by_signal()
+    async with open_runtime(settings) as runtime:
+        listener = bind(settings, local=runtime.access.local)
+        async with contextlib.AsyncExitStack() as stack:
+            if workers:
+                await stack.enter_async_context(running_workers(runtime))
+            await stack.enter_async_context(serving(runtime, listener))
+            host, port = listener.getsockname()[:2]
+            on_ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+            await stopped.wait()
+            log.info("stopping")
+    log.info("stopped")
+
+
+async def work(settings: Settings) -> None:
+    """Watch and deliver without serving, beside other processes, until SIGTERM or SIGINT."""
+    if parse_url(settings.store_url).drivername == "sqlite":
+        raise SettingsError(
+            "SQLite serves one process, and `batchbell serve` already works in it. For more"
+            " workers set DATABASE_URL=postgresql://…"
+        )
+    stopped = _stopped_by_signal()
+    async with open_runtime(settings) as runtime, running_workers(runtime):
+        log.info("working")
+        await stopped.wait()
+        log.info("stopping")
+    log.info("stopped")
+
+
+def _stopped_by_signal() -> asyncio.Event:
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    return stopped

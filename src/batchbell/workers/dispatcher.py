@@ -1,0 +1,229 @@
+"""The dispatcher: claims due deliveries in bulk, sends them at once, settles them in bulk."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from batchbell import __version__, failpoints
+from batchbell.core import lifecycle, payload, signing
+from batchbell.core.errors import StoreUnavailable
+from batchbell.core.model import Claimed, DeliveryState, Endpoint, Mint
+from batchbell.core.outcome import Outcome
+from batchbell.net.client import Sender
+from batchbell.observability import Metrics
+from batchbell.storage import deliveries
+from batchbell.storage.deliveries import Tried
+from batchbell.storage.engine import DELIVERIES, Store
+from batchbell.storage.gathering import Gathering
+from batchbell.workers.ring import ROOM, Ring
+
+log = structlog.get_logger("batchbell.dispatcher")
+
+CLAIM_MOST = 2000
+"""Deliveries that one process holds: waiting here, under way, or being written."""
+CLAIM_BELOW = 1000
+"""New ones are claimed when fewer are held."""
+SETTLE_MOST = 500
+LEASE_SECONDS = 90.0
+MARGIN_SECONDS = 10.0
+"""A delivery is not sent unless its lease outlives the whole call by this."""
+IDLE_SECONDS = 1.0
+SETTLE_AGAIN_SECONDS = 0.5
+
+HEADERS = {"content-type": "application/json", "user-agent": f"Batchbell/{__version__}"}
+
+
+class Dispatcher:
+    """See the module. `max_in_flight` calls are under way at once, 8 for one endpoint."""
+
+    def __init__(
+        self,
+        store: Store,
+        sender: Sender,
+        *,
+        clock: Callable[[], float],
+        mint: Mint,
+        rand: Callable[[], float],
+        metrics: Metrics,
+        max_in_flight: int = 200,
+        timeout_seconds: float = 15.0,
+    ) -> None:
+        self.name = "dispatcher"
+        self.signal = store.signal(DELIVERIES)
+        self._store = store
+        self._sender = sender
+        self._clock = clock
+        self._mint = mint
+        self._rand = rand
+        self._metrics = metrics
+        self._max_in_flight = max_in_flight
+        self._timeout_seconds = timeout_seconds
+        self._ring = Ring()
+        self._cursor = ""
+        self._full = False
+        self._calls: set[asyncio.Task[None]] = set()
+        self._settling = Gathering(self._settle_all, most=SETTLE_MOST)
+
+    async def step(self) -> bool:
+        """Claim what is due and start sending it; whether there was anything to claim."""
+        self._full = self._held >= CLAIM_BELOW
+        if self._full:
+            return False
+        claim = await self._store.write(
+            deliveries.claim_due,
+            after=self._cursor,
+            rooms=self._ring.rooms(),
+            room=ROOM,
+            limit=CLAIM_MOST - self._held,
+            now=self._clock(),
+            lease_seconds=LEASE_SECONDS,
+            token=self._mint("lease"),
+        )
+        if claim.deliveries:
+            failpoints.reach(failpoints.AFTER_CLAIM)
+        self._cursor = claim.cursor
+        self._ring.add(claim.deliveries, claim.endpoints)
+        self._start_calls()
+        return bool(claim.deliveries or claim.cursor)
+
+    @property
+    def _held(self) -> int:
+        return self._ring.waiting + len(self._calls)
+
+    async def idle_seconds(self) -> float:
+        return IDLE_SECONDS
+
+    async def close(self) -> None:
+        """Give back what waits, and let what is under way end and be written."""
+        await self._give_back(self._ring.empty())
+        while self._calls:
+            await asyncio.wait(self._calls)
+
+    def _start_calls(self) -> None:
+        while self._ring.under_way < self._max_in_flight and (next_ := self._ring.take()):
+            delivery, lane = next_
+            call = asyncio.create_task(self._call(delivery, lane.endpoint))
+            self._calls.add(call)
+            call.add_done_callback(self._call_ended)
+        self._metrics.in_flight.set(self._ring.under_way)
+
+    def _call_ended(self, call: asyncio.Task[None]) -> None:
+        self._calls.discard(call)
+        if not call.cancelled() and (error := call.exception()) is not None:
+            self._metrics.worker_failures.labels(self.name).inc()
+            log.error("call failed; its lease will run out", error=repr(error), exc_info=error)
+        if self._full and self._held < CLAIM_BELOW:
+            self.signal.set()
+
+    async def _call(self, delivery: Claimed, endpoint: Endpoint) -> None:
+        outcome: Outcome | None = None
+        try:
+            if self._clock() + self._timeout_seconds + MARGIN_SECONDS < delivery.lease_until:
+                outcome = await self._send(delivery, endpoint)
+                if _shuts(outcome):
+                    self._ring.shut(endpoint.id)
+        finally:
+            if self._ring.ended(endpoint.id, outcome):
+                self.signal.set()
+            self._start_calls()
+        if outcome is None:
+            await self._give_back([delivery])
+        else:
+            await self._settle(delivery, outcome)
+
+    async def _send(self, delivery: Claimed, endpoint: Endpoint) -> Outcome:
+        body = payload.dressed(
+            delivery.event_body,
+            dialect=delivery.dialect,
+            watch_id=delivery.watch_id,
+            watch_metadata=delivery.watch_metadata,
+        )
+        signed = signing.headers(
+            endpoint.secrets,
+            message_id=delivery.event_id,
+            timestamp=int(self._clock()),
+            body=body,
+        )
+        failpoints.reach(failpoints.BEFORE_SEND)
+        outcome = await self._sender.send(
+            endpoint.url,
+            headers={**HEADERS, **signed, "webhook-attempt": str(delivery.attempt)},
+            body=body,
+            timeout_seconds=self._timeout_seconds,
+        )
+        failpoints.reach(failpoints.AFTER_SEND)
+        return outcome
+
+    async def _settle(self, delivery: Claimed, outcome: Outcome) -> None:
+        settlement = lifecycle.settle(
+            outcome,
+            attempt=delivery.attempt - delivery.first_attempt_base,
+            now=self._clock(),
+            rand=self._rand(),
+        )
+        tried = Tried(delivery, outcome, settlement)
+        written = await self._settling.add(tried)
+        self._report(tried, written=written)
+        if _shuts(outcome):
+            await self._give_back(self._ring.open(delivery.endpoint_id))
+
+    async def _settle_all(self, tried: list[Tried]) -> Sequence[bool]:
+        """Write the attempts; while the leases last, again and again: what was sent must be known."""
+        failpoints.reach(failpoints.BEFORE_SETTLE)
+        while True:
+            try:
+                written = await self._store.write(deliveries.settle, tried, now=self._clock())
+                break
+            except StoreUnavailable:
+                if self._clock() > min(one.delivery.lease_until for one in tried):
+                    raise
+                await asyncio.sleep(SETTLE_AGAIN_SECONDS)
+        answers = [one.delivery.id in written for one in tried]
+        results = Counter(_result(one, ok) for one, ok in zip(tried, answers, strict=True))
+        for result, count in results.items():
+            self._metrics.attempts.labels(result).inc(count)
+        log.info("dispatched", **results)
+        return answers
+
+    def _report(self, tried: Tried, *, written: bool) -> None:
+        delivery, outcome = tried.delivery, tried.outcome
+        self._metrics.attempt_duration.observe(outcome.duration_ms / 1000)
+        if tried.settlement.state is DeliveryState.DELIVERED and written:
+            self._metrics.delivery_lag.observe(max(0.0, self._clock() - delivery.occurred_at))
+            return
+        log.warning(
+            "not delivered",
+            delivery=delivery.id,
+            event=delivery.event_id,
+            endpoint=delivery.endpoint_id,
+            attempt=delivery.attempt,
+            result=_result(tried, written),
+            status=outcome.status,
+            fault=outcome.fault,
+            ms=round(outcome.duration_ms),
+            next_at=tried.settlement.due_at,
+        )
+
+    async def _give_back(self, claimed: Sequence[Claimed]) -> None:
+        if not claimed:
+            return
+        try:
+            await self._store.write(deliveries.give_back, claimed, now=self._clock())
+        except StoreUnavailable as error:
+            log.warning("not given back; the leases will run out", error=str(error))
+
+
+def _shuts(outcome: Outcome) -> bool:
+    """Whether the endpoint wants no more calls for now: those that wait go back."""
+    return outcome.status == 410 or lifecycle.pause_seconds(outcome) is not None
+
+
+def _result(tried: Tried, written: bool) -> str:
+    if not written:
+        return "lease_lost"
+    state = tried.settlement.state
+    return "retry" if state is DeliveryState.PENDING else state.value

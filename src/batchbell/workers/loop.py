@@ -1,0 +1,109 @@
+"""The one loop that every worker runs in."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+
+from batchbell.core import backoff
+from batchbell.core.errors import StoreUnavailable
+from batchbell.observability import Metrics
+from batchbell.storage.engine import Signal
+
+log = structlog.get_logger("batchbell.worker")
+
+FIRST_PAUSE_SECONDS = 0.5
+LAST_PAUSE_SECONDS = 15.0
+ALIVE_SECONDS = 90.0
+"""A worker whose last step ended longer ago than this is not ready."""
+
+
+class Worker(Protocol):
+    """A duty."""
+
+    name: str
+    signal: Signal
+    """Set when there may be something to do."""
+
+    async def step(self) -> bool:
+        """Do one piece of work; whether there was any."""
+        ...
+
+    async def idle_seconds(self) -> float:
+        """How long to wait for the signal when there was nothing to do."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what is under way, or give it back."""
+        ...
+
+
+class Loop:
+    """Runs a worker until it is stopped. A step that raises is tried again, later and later."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        *,
+        clock: Callable[[], float],
+        rand: Callable[[], float],
+        metrics: Metrics,
+    ) -> None:
+        self.worker = worker
+        self._clock = clock
+        self._rand = rand
+        self._metrics = metrics
+        self._stopping = asyncio.Event()
+        self._failures = 0
+        self._seen_at = clock()
+
+    def alive(self) -> bool:
+        """Whether the worker has come to the end of a step lately."""
+        return abs(self._clock() - self._seen_at) < ALIVE_SECONDS
+
+    def stop(self) -> None:
+        """Take no new work; `run` returns when what is under way has ended."""
+        self._stopping.set()
+        self.worker.signal.set()
+
+    async def run(self) -> None:
+        """Step until stopped, then close the worker."""
+        while not self._stopping.is_set():
+            if not await self._step():
+                await self._rest()
+            self._seen_at = self._clock()
+        await self.worker.close()
+
+    async def _step(self) -> bool:
+        try:
+            worked = await self.worker.step()
+        except StoreUnavailable as error:
+            await self._pause(str(error), trace=False)
+        except Exception as error:
+            await self._pause(repr(error), trace=True)
+        else:
+            self._failures = 0
+            return worked
+        return True
+
+    async def _rest(self) -> None:
+        with contextlib.suppress(StoreUnavailable):
+            await self.worker.signal.wait(await self.worker.idle_seconds())
+
+    async def _pause(self, error: str, *, trace: bool) -> None:
+        self._failures += 1
+        self._metrics.worker_failures.labels(self.worker.name).inc()
+        log.error("step failed", worker=self.worker.name, error=error, exc_info=trace)
+        seconds = backoff.exponential(
+            self._failures,
+            base_seconds=FIRST_PAUSE_SECONDS,
+            max_seconds=LAST_PAUSE_SECONDS,
+            rand=self._rand(),
+        )
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()

@@ -1,0 +1,133 @@
+"""One sweep of an account: which calls to make, and what they found.
+
+Lists pages while that is cheaper, then retrieves what no page showed. A batch that a list does
+not show is never taken for gone: only a 404 of its own says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+
+from batchbell.core import pacing
+from batchbell.core.errors import (
+    MalformedBatch,
+    ProviderError,
+    ProviderNotFound,
+    ProviderRejected,
+)
+from batchbell.core.model import Missing, Sighting, Snapshot
+from batchbell.providers.protocol import Page, Provider
+from batchbell.storage.batches import OpenBatch
+
+RETRIEVES_AT_ONCE = 8
+WRITE_STEP = 96
+"""Retrieved batches that are written together."""
+
+
+@dataclass(slots=True)
+class Found:
+    """What there is to write: sightings that differ from what we know, and rows without sense."""
+
+    sightings: list[Sighting] = field(default_factory=list)
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.sightings) + len(self.reasons)
+
+
+@dataclass(slots=True)
+class Calls:
+    """What the sweep cost."""
+
+    pages: int = 0
+    retrieves: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.pages + self.retrieves
+
+
+class Sweep:
+    """See the module. Run `found()` once to its end; `calls` then tells the cost."""
+
+    def __init__(
+        self, provider: Provider, open_batches: Sequence[OpenBatch], *, last_pages: int | None
+    ) -> None:
+        self.calls = Calls()
+        self._provider = provider
+        self._fingerprints = {batch.id: batch.fingerprint for batch in open_batches}
+        self._unseen = set(self._fingerprints)
+        self._oldest = _oldest(open_batches)
+        self._expected = pacing.pages_expected(len(open_batches), last_pages)
+
+    async def found(self) -> AsyncIterator[Found]:
+        """What each answer brought, as it comes. Raises ProviderError where the sweep must end."""
+        async for page in self._pages():
+            yield self._sift(page)
+        unseen = sorted(self._unseen)
+        for start in range(0, len(unseen), WRITE_STEP):
+            found, error = await self._retrieve_all(unseen[start : start + WRITE_STEP])
+            yield found
+            if error is not None:
+                raise error
+
+    async def _pages(self) -> AsyncIterator[Page]:
+        cursor: str | None = None
+        while pacing.should_list(len(self._unseen), self.calls.pages, self._expected):
+            try:
+                page = await self._provider.list_page(cursor)
+            except (ProviderNotFound, ProviderRejected):
+                return
+            finally:
+                self.calls.pages += 1
+            yield page
+            times = [batch.created_at for batch in page.batches]
+            cursor = page.next_cursor
+            if cursor is None or pacing.reached_oldest(times, self._oldest):
+                return
+
+    def _sift(self, page: Page) -> Found:
+        found = Found()
+        for batch in page.batches:
+            if batch.id in self._unseen:
+                self._unseen.discard(batch.id)
+                self._note(found, batch)
+        for row in page.malformed:
+            if row.id in self._unseen:
+                self._unseen.discard(row.id)
+                found.reasons[row.id] = row.reason
+        return found
+
+    def _note(self, found: Found, batch: Snapshot) -> None:
+        if batch.fingerprint() != self._fingerprints[batch.id]:
+            found.sightings.append(batch)
+
+    async def _retrieve_all(self, ids: Sequence[str]) -> tuple[Found, ProviderError | None]:
+        found = Found()
+        for start in range(0, len(ids), RETRIEVES_AT_ONCE):
+            part = ids[start : start + RETRIEVES_AT_ONCE]
+            errors = await asyncio.gather(*(self._retrieve(id, found) for id in part))
+            for error in errors:
+                if error is not None:
+                    return found, error
+        return found, None
+
+    async def _retrieve(self, id: str, found: Found) -> ProviderError | None:
+        self.calls.retrieves += 1
+        try:
+            self._note(found, await self._provider.retrieve(id))
+        except ProviderNotFound:
+            found.sightings.append(Missing(id))
+        except (MalformedBatch, ProviderRejected) as error:
+            found.reasons[id] = error.message
+        except ProviderError as error:
+            return error
+        return None
+
+
+def _oldest(open_batches: Sequence[OpenBatch]) -> float | None:
+    """When the oldest open batch was made; None while one of them was never seen."""
+    times = [batch.created_at for batch in open_batches]
+    return None if None in times else min((t for t in times if t is not None), default=None)

@@ -1,0 +1,199 @@
+"""The watcher of one account: sweeps its open batches and writes what changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+
+from batchbell import failpoints
+from batchbell.core import pacing
+from batchbell.core.errors import LeaseLost, ProviderError
+from batchbell.core.model import Account, AccountState, Mint
+from batchbell.core.pacing import Pace
+from batchbell.observability import Metrics
+from batchbell.providers.protocol import Provider
+from batchbell.storage import accounts, batches, sweeps
+from batchbell.storage.batches import Change
+from batchbell.storage.engine import ACCOUNTS, Store
+from batchbell.workers.sweep import Found, Sweep
+
+log = structlog.get_logger("batchbell.watcher")
+
+LEASE_SECONDS = 120.0
+LOOK_SECONDS = 5.0
+"""The longest rest before looking again whether the account is due."""
+
+
+class Watcher:
+    """See the module. One for each account, so that a slow provider delays no other."""
+
+    def __init__(
+        self,
+        store: Store,
+        provider: Provider,
+        account_id: str,
+        *,
+        pace: Pace,
+        clock: Callable[[], float],
+        mint: Mint,
+        rand: Callable[[], float],
+        metrics: Metrics,
+    ) -> None:
+        self.name = "watcher"
+        self.signal = store.signal(ACCOUNTS)
+        self._store = store
+        self._provider = provider
+        self._account_id = account_id
+        self._pace = pace
+        self._clock = clock
+        self._mint = mint
+        self._rand = rand
+        self._metrics = metrics
+        self._held_at = 0.0
+
+    async def step(self) -> bool:
+        """Sweep the account if it is due and nobody else does."""
+        account = await self._store.write(
+            accounts.claim_due,
+            ids=[self._account_id],
+            now=self._clock(),
+            lease_seconds=LEASE_SECONDS,
+            token=self._mint("lease"),
+        )
+        if account is None:
+            return False
+        try:
+            await self._sweep(account)
+        except LeaseLost:
+            log.warning("sweep given up: another worker holds the lease", account=account.name)
+        return True
+
+    async def idle_seconds(self) -> float:
+        due = await self._store.read(accounts.next_due, [self._account_id])
+        wait = LOOK_SECONDS if due is None else due - self._clock()
+        return min(max(wait, 0.05), LOOK_SECONDS)
+
+    async def close(self) -> None:
+        """A sweep that ran has ended with its step."""
+
+    async def _sweep(self, account: Account) -> None:
+        started = self._held_at = self._clock()
+        known = await self._store.read(batches.open_batches, account.id, now=started)
+        sweep = Sweep(self._provider, known, last_pages=account.pages)
+        moved = 0
+        error: ProviderError | None = None
+        try:
+            async for found in sweep.found():
+                moved += len(await self._write(account, found))
+        except ProviderError as trouble:
+            error = trouble
+        await self._finish(account, sweep, error)
+        self._report(account, sweep, error, moved=moved, open=len(known), started=started)
+
+    async def _write(self, account: Account, found: Found) -> list[Change]:
+        """Write what one answer brought, and with it keep the lease; nothing new writes nothing."""
+        if not len(found):
+            await self._keep_lease(account)
+            return []
+        failpoints.reach(failpoints.BEFORE_WRITE)
+        changes = await self._store.write(
+            sweeps.write_found,
+            account_id=account.id,
+            token=_token(account),
+            lease_seconds=LEASE_SECONDS,
+            sightings=found.sightings,
+            reasons=found.reasons,
+            mint=self._mint,
+            now=self._clock(),
+        )
+        for change in changes:
+            self._metrics.changes.labels(change.batch.status).inc()
+            log.info(
+                "batch moved",
+                batch=change.batch.id,
+                account=account.name,
+                before=change.before,
+                status=change.batch.status,
+                outcome=change.batch.outcome,
+            )
+        return changes
+
+    async def _keep_lease(self, account: Account) -> None:
+        """Lengthen the lease of a long sweep once a third of it has passed."""
+        if self._clock() < self._held_at + LEASE_SECONDS / 3:
+            return
+        self._held_at = self._clock()
+        await self._store.write(
+            accounts.hold,
+            account_id=account.id,
+            token=_token(account),
+            now=self._held_at,
+            lease_seconds=LEASE_SECONDS,
+        )
+
+    async def _finish(self, account: Account, sweep: Sweep, error: ProviderError | None) -> None:
+        now = self._clock()
+        if error is None:
+            next_at = pacing.next_sweep(
+                now=now, calls=sweep.calls.total, pace=self._pace, rand=self._rand()
+            )
+            await self._store.write(
+                accounts.finish,
+                account_id=account.id,
+                token=_token(account),
+                next_at=next_at,
+                pages=sweep.calls.pages or None,
+                now=now,
+            )
+            return
+        failures = account.failures + 1
+        next_at = pacing.after_trouble(
+            error, failures=failures, now=now, pace=self._pace, rand=self._rand()
+        )
+        await self._store.write(
+            accounts.finish,
+            account_id=account.id,
+            token=_token(account),
+            next_at=next_at,
+            not_before=next_at,
+            state=AccountState.FAILING,
+            trouble=error.message,
+            failures=failures,
+            now=now,
+        )
+
+    def _report(
+        self,
+        account: Account,
+        sweep: Sweep,
+        error: ProviderError | None,
+        *,
+        moved: int,
+        open: int,
+        started: float,
+    ) -> None:
+        seconds = max(0.0, self._clock() - started)
+        result = "ok" if error is None else type(error).__name__
+        metrics, calls = self._metrics, sweep.calls
+        metrics.sweeps.labels(account.name, result).inc()
+        metrics.provider_calls.labels(account.name, "list").inc(calls.pages)
+        metrics.provider_calls.labels(account.name, "retrieve").inc(calls.retrieves)
+        metrics.sweep_duration.observe(seconds)
+        metrics.account_failing.labels(account.name).set(error is not None)
+        tell = log.warning if error else (log.info if moved else log.debug)
+        tell(
+            "swept",
+            account=account.name,
+            open=open,
+            pages=calls.pages,
+            retrieves=calls.retrieves,
+            moved=moved,
+            seconds=round(seconds, 3),
+            error=error.message if error else None,
+        )
+
+
+def _token(account: Account) -> str:
+    assert account.lease_token is not None
+    return account.lease_token
