@@ -1,0 +1,234 @@
+"""From the JSON of an OpenAI-shaped batch to a Snapshot.
+
+Strict about what we rely on, an id and a status word; whatever else makes no sense is left out.
+100,000 batches may pass through here in one sweep.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import msgspec
+
+from batchbell.core.errors import MalformedBatch
+from batchbell.core.model import BatchProblem, Counts, Snapshot, Status
+
+T = TypeVar("T")
+
+PROBLEMS_MAX = 100
+TEXT_MAX_CHARACTERS = 2_000
+LATEST_SECONDS = 100_000_000_000
+"""Beyond this a number is no epoch second: it may be milliseconds, or nonsense."""
+
+STATUSES: Mapping[str, Status] = {
+    **{status.value: status for status in Status if status is not Status.LOST},
+    "created": Status.VALIDATING,
+    "scheduling": Status.VALIDATING,
+    "canceling": Status.CANCELLING,
+    "canceled": Status.CANCELLED,
+}
+"""Words in lower case. `lost` is ours alone: no provider may say it."""
+
+STAMPS = (
+    "created_at",
+    "in_progress_at",
+    "expires_at",
+    "finalizing_at",
+    "completed_at",
+    "failed_at",
+    "expired_at",
+    "cancelling_at",
+    "cancelled_at",
+)
+
+
+class Row(msgspec.Struct, gc=False):
+    """A batch as it came; nothing in it is to be trusted yet."""
+
+    id: Any = None
+    status: Any = None
+    endpoint: Any = None
+    model: Any = None
+    completion_window: Any = None
+    input_file_id: Any = None
+    output_file_id: Any = None
+    error_file_id: Any = None
+    created_at: Any = None
+    in_progress_at: Any = None
+    expires_at: Any = None
+    finalizing_at: Any = None
+    completed_at: Any = None
+    failed_at: Any = None
+    expired_at: Any = None
+    cancelling_at: Any = None
+    cancelled_at: Any = None
+    request_counts: Any = None
+    errors: Any = None
+    error: Any = None
+    usage: Any = None
+    metadata: Any = None
+
+
+class Named(msgspec.Struct):
+    """What is left of a row that makes no sense."""
+
+    id: Any = None
+
+
+class Undecodable(ValueError):
+    """This is not JSON, or not of the shape that was asked for."""
+
+
+def decode(body: bytes | msgspec.Raw, type_: type[T]) -> T:
+    """Decode JSON, mended where only its texts are broken. Raises Undecodable."""
+    try:
+        return msgspec.json.decode(body, type=type_)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        pass
+    try:
+        return msgspec.json.decode(_mended(bytes(body)), type=type_)
+    except (ValueError, RecursionError) as error:
+        raise Undecodable(str(error)) from None
+
+
+def _mended(body: bytes) -> bytes:
+    """Without half a surrogate pair, bytes that are no UTF-8, or NaN: one row, one odd letter."""
+    value = json.loads(body.decode("utf-8-sig", "replace"), parse_constant=lambda _: None)
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+
+
+def without_nul(body: bytes) -> bytes:
+    """PostgreSQL takes no U+0000 in a text."""
+    return body.replace(b"\\u0000", b"\\ufffd") if b"\\u0000" in body else body
+
+
+def snapshot_from(raw: bytes | msgspec.Raw) -> Snapshot:
+    """The snapshot in the JSON of one batch. Raises MalformedBatch."""
+    try:
+        return snapshot_of(decode(raw, Row))
+    except Undecodable as error:
+        raise MalformedBatch(f"A batch is not a JSON object: {error}"[:200]) from None
+
+
+def snapshot_of(row: Row) -> Snapshot:
+    """The snapshot of one row. Raises MalformedBatch."""
+    if not isinstance(row.id, str) or not row.id:
+        raise MalformedBatch("A batch has no id.")
+    if not isinstance(row.status, str) or not row.status:
+        raise MalformedBatch("The batch has no status.")
+    return Snapshot(
+        id=row.id,
+        provider_status=row.status,
+        status=STATUSES.get(row.status.lower()),
+        counts=_counts(row.request_counts),
+        endpoint=_text(row.endpoint),
+        model=_text(row.model),
+        completion_window=_text(row.completion_window),
+        input_file_id=_text(row.input_file_id),
+        output_file_id=_text(row.output_file_id),
+        error_file_id=_text(row.error_file_id),
+        timestamps=_timestamps(row),
+        problems=_problems(row) if row.errors or row.error else (),
+        usage=row.usage if isinstance(row.usage, dict) else None,
+        metadata=_metadata(row.metadata) if isinstance(row.metadata, dict) else None,
+    )
+
+
+def id_in(raw: bytes | msgspec.Raw) -> str | None:
+    """The id of a row that makes no sense, if that much can be read."""
+    try:
+        identity = decode(raw, Named).id
+    except Undecodable:
+        return None
+    return identity if isinstance(identity, str) and identity else None
+
+
+def _text(value: Any) -> str | None:
+    """Providers write "" where they mean null."""
+    return value if isinstance(value, str) and value else None
+
+
+def _timestamps(row: Row) -> dict[str, int]:
+    stamps = {}
+    for name in STAMPS:
+        value = getattr(row, name)
+        if value is not None:
+            seconds = epoch_seconds(value)
+            if seconds is not None:
+                stamps[name] = seconds
+    return stamps
+
+
+def epoch_seconds(value: Any) -> int | None:
+    """Unix seconds as a number or digits, RFC 3339, or a bare date (UTC); None for the rest."""
+    if type(value) is int:
+        return value if 0 < value < LATEST_SECONDS else None
+    if isinstance(value, float):
+        return epoch_seconds(int(value)) if abs(value) < LATEST_SECONDS else None
+    if not isinstance(value, str) or len(value) > 40:
+        return None
+    try:
+        return epoch_seconds(float(value))
+    except ValueError:
+        return _iso_seconds(value)
+
+
+def _iso_seconds(text: str) -> int | None:
+    try:
+        time = datetime.fromisoformat(text.strip())
+        aware = time if time.tzinfo else time.replace(tzinfo=UTC)
+        return epoch_seconds(int(aware.timestamp()))
+    except (ValueError, OverflowError):
+        return None
+
+
+def _counts(value: Any) -> Counts | None:
+    if not isinstance(value, dict):
+        return None
+    total, completed, failed = (_count(value.get(n)) for n in ("total", "completed", "failed"))
+    if total is None:
+        return None
+    return Counts(total=total, completed=completed or 0, failed=failed or 0)
+
+
+def _count(value: Any) -> int | None:
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 16:
+        return int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and 0 <= value < 10**15 else None
+
+
+def _problems(row: Row) -> tuple[BatchProblem, ...]:
+    found = row.errors.get("data") if isinstance(row.errors, dict) else row.errors
+    if not isinstance(found, list):
+        found = [row.error] if row.error else []
+    return tuple(_problem(entry) for entry in found[:PROBLEMS_MAX] if entry)
+
+
+def _problem(entry: Any) -> BatchProblem:
+    if not isinstance(entry, dict):
+        return BatchProblem(code=None, message=_shown(entry))
+    return BatchProblem(
+        code=_shown(entry.get("code")),
+        message=_shown(entry.get("message")),
+        param=_shown(entry.get("param")),
+        line=_count(entry.get("line")),
+    )
+
+
+def _shown(value: Any) -> str | None:
+    if value is None or value == "":
+        return None
+    return _as_text(value)[:TEXT_MAX_CHARACTERS]
+
+
+def _metadata(values: dict[Any, Any]) -> dict[str, str]:
+    return {str(key): _as_text(value) for key, value in values.items() if value is not None}
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()

@@ -1,0 +1,235 @@
+"""What every adapter promises, over real HTTP, whatever its provider does."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from batchbell.core.errors import (
+    MalformedBatch,
+    ProviderAuthError,
+    ProviderNotFound,
+    ProviderRateLimited,
+    ProviderUnavailable,
+)
+from batchbell.core.model import Counts, Snapshot, Status
+from batchbell.providers import Provider
+from batchbell.sandbox import problem
+from tests.providers.conftest import NOW, Bench
+
+
+async def all_pages(provider: Provider) -> list[list[str]]:
+    pages, cursor = [], None
+    while True:
+        page = await provider.list_page(cursor)
+        pages.append([batch.id for batch in page.batches])
+        cursor = page.next_cursor
+        if cursor is None:
+            return pages
+
+
+async def read(provider: Provider, file_id: str | None) -> list[Any]:
+    assert file_id is not None
+    body = b"".join([chunk async for chunk in provider.results(file_id)])
+    return [json.loads(line) for line in body.splitlines()]
+
+
+async def test_an_account_without_batches_has_one_empty_page(bench: Bench) -> None:
+    page = await bench.provider.list_page()
+    assert (page.batches, page.malformed, page.next_cursor) == ((), (), None)
+
+
+async def test_pages_hold_a_hundred_each_and_every_batch_once(bench: Bench) -> None:
+    ids = bench.sandbox.provider.add_batches(250)
+    pages = await all_pages(bench.provider)
+    assert [len(page) for page in pages] == [100, 100, 50]
+    assert sorted(id for page in pages for id in page) == sorted(ids)
+    assert bench.sandbox.provider.calls["list"] == 3
+
+
+async def test_a_listed_batch_is_the_same_as_a_retrieved_one(bench: Bench) -> None:
+    identity = bench.sandbox.provider.add_batch(total=10, metadata={"job": "nightly"})
+    (listed,) = (await bench.provider.list_page()).batches
+    retrieved = await bench.provider.retrieve(identity)
+    assert listed == retrieved
+    assert listed.fingerprint() == retrieved.fingerprint()
+
+
+async def test_an_open_batch_shows_what_it_is(bench: Bench) -> None:
+    identity = bench.sandbox.provider.add_batch(total=10, metadata={"job": "nightly"})
+    batch = await bench.provider.retrieve(identity)
+    assert batch.id == identity
+    assert batch.status is Status.IN_PROGRESS
+    assert batch.counts == Counts(total=10, completed=0, failed=0)
+    assert batch.metadata is not None
+    assert batch.metadata["job"] == "nightly"
+    assert batch.created_at is not None
+    assert abs(batch.created_at - NOW) < 60
+
+
+@pytest.mark.parametrize("status", ["completed", "failed", "expired", "cancelled"])
+async def test_every_end_is_understood(bench: Bench, status: str) -> None:
+    identity = bench.sandbox.provider.add_batch(total=10)
+    bench.sandbox.provider.finish(identity, status)
+    batch = await bench.provider.retrieve(identity)
+    assert batch.status is Status(status)
+    assert batch.status.ended
+
+
+async def test_the_reasons_of_a_failure_come_with_their_lines(bench: Bench) -> None:
+    identity = bench.sandbox.provider.add_batch(total=10)
+    reason = problem("invalid_json_line", "This line is not parseable as valid JSON.", line=3)
+    bench.sandbox.provider.finish(identity, "failed", problems=[reason])
+    (found,) = (await bench.provider.retrieve(identity)).problems
+    assert (found.code, found.line) == ("invalid_json_line", 3)
+    assert found.message == "This line is not parseable as valid JSON."
+
+
+async def test_results_stream_whole(bench: Bench) -> None:
+    identity = bench.sandbox.provider.add_batch(total=300)
+    bench.sandbox.provider.finish(identity, "completed", failed=20)
+    batch = await bench.provider.retrieve(identity)
+    assert batch.counts == Counts(total=300, completed=280, failed=20)
+    good = await read(bench.provider, batch.output_file_id)
+    bad = await read(bench.provider, batch.error_file_id)
+    assert (len(good), len(bad)) == (280, 20)
+    assert len({line["custom_id"] for line in good + bad}) == 300
+
+
+async def test_results_that_are_gone_are_not_found(bench: Bench) -> None:
+    with pytest.raises(ProviderNotFound):
+        await read(bench.provider, "file-gone")
+
+
+async def test_results_that_are_cut_off_do_not_pass_for_whole(bench: Bench) -> None:
+    identity = bench.sandbox.provider.add_batch(total=300)
+    bench.sandbox.provider.finish(identity, "completed")
+    batch = await bench.provider.retrieve(identity)
+    bench.sandbox.provider.faults.add("cut_off", route="content")
+    with pytest.raises(ProviderUnavailable):
+        await read(bench.provider, batch.output_file_id)
+
+
+async def test_cancelling_asks_for_an_end(bench: Bench) -> None:
+    identity = bench.sandbox.provider.add_batch(total=10)
+    batch = await bench.provider.cancel(identity)
+    assert batch.id == identity
+    assert batch.status in (Status.CANCELLING, Status.CANCELLED)
+
+
+@pytest.mark.parametrize(
+    "identity", ["batch_unknown", "../files", "a/b", "a?b#c", ".", "..", "%2e"]
+)
+async def test_an_unknown_id_is_not_found_and_reaches_no_other_path(
+    bench: Bench, identity: str
+) -> None:
+    with pytest.raises((ProviderNotFound, ProviderUnavailable)):
+        await bench.provider.retrieve(identity)
+    others = set(bench.sandbox.provider.calls) - {"retrieve"}
+    assert not any(bench.sandbox.provider.calls[route] for route in others)
+
+
+async def test_a_batch_that_the_provider_forgot_is_not_found(bench: Bench) -> None:
+    identity = bench.sandbox.provider.add_batch()
+    bench.sandbox.provider.forget(identity)
+    with pytest.raises(ProviderNotFound):
+        await bench.provider.retrieve(identity)
+
+
+async def test_a_refused_key_is_said_so_without_the_key(bench: Bench) -> None:
+    bench.sandbox.provider.faults.add("unauthorized", times=None)
+    for call in (bench.provider.list_page(), bench.provider.retrieve("batch_1")):
+        with pytest.raises(ProviderAuthError) as error:
+            await call
+        assert error.value.status == 401
+        assert "sk-" not in error.value.message
+
+
+async def test_a_rate_limit_carries_the_wish_to_wait(bench: Bench) -> None:
+    bench.sandbox.provider.faults.add("rate_limited", retry_after_seconds=17)
+    with pytest.raises(ProviderRateLimited) as error:
+        await bench.provider.list_page()
+    assert error.value.retry_after_seconds == 17
+    assert (await bench.provider.list_page()).batches == ()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": "status", "status": 500},
+        {"kind": "status", "status": 503},
+        {"kind": "html", "status": 200},
+        {"kind": "html", "status": 502},
+        {"kind": "html", "status": 404},
+        {"kind": "truncated"},
+        {"kind": "cut_off"},
+    ],
+)
+async def test_what_is_not_the_apis_answer_is_no_answer(
+    bench: Bench, fault: dict[str, Any]
+) -> None:
+    identity = bench.sandbox.provider.add_batch()
+    for verb in (bench.provider.list_page, lambda: bench.provider.retrieve(identity)):
+        bench.sandbox.provider.faults.add(**fault)
+        with pytest.raises(ProviderUnavailable):
+            await verb()
+    assert (await bench.provider.retrieve(identity)).id == identity
+
+
+async def test_a_reset_is_no_answer(bench: Bench) -> None:
+    bench.sandbox.provider.faults.add("reset", times=None)
+    with pytest.raises(ProviderUnavailable):
+        await bench.provider.list_page()
+
+
+async def test_a_provider_that_is_gone_is_unavailable_until_it_is_back(bench: Bench) -> None:
+    await bench.sandbox.stop()
+    with pytest.raises(ProviderUnavailable):
+        await bench.provider.list_page()
+    await bench.sandbox.start()
+    assert (await bench.provider.list_page()).batches == ()
+
+
+async def test_an_unknown_status_is_kept_and_not_taken_for_another(bench: Bench) -> None:
+    identity = bench.sandbox.provider.add_batch()
+    bench.sandbox.provider.set_status(identity, "Reticulating")
+    batch = await bench.provider.retrieve(identity)
+    assert (batch.status, batch.provider_status) == (None, "Reticulating")
+
+
+async def test_one_row_that_makes_no_sense_spoils_only_itself(bench: Bench) -> None:
+    ids = bench.sandbox.provider.add_batches(3)
+    bench.sandbox.provider.faults.add("rewrite", route="list", batch_id=ids[1], drop=["status"])
+    page = await bench.provider.list_page()
+    assert {batch.id for batch in page.batches} == {ids[0], ids[2]}
+    assert [row.id for row in page.malformed] == [ids[1]]
+    assert page.malformed[0].reason
+
+
+async def test_a_retrieved_row_that_makes_no_sense_is_malformed(bench: Bench) -> None:
+    identity = bench.sandbox.provider.add_batch()
+    bench.sandbox.provider.faults.add(
+        "rewrite", route="retrieve", batch_id=identity, drop=["status"]
+    )
+    with pytest.raises(MalformedBatch):
+        await bench.provider.retrieve(identity)
+
+
+async def test_an_answer_about_another_batch_is_malformed(bench: Bench) -> None:
+    identity = bench.sandbox.provider.add_batch()
+    bench.sandbox.provider.faults.add(
+        "rewrite", route="retrieve", batch_id=identity, fields={"id": "batch_other"}
+    )
+    with pytest.raises(MalformedBatch, match="batch_other"):
+        await bench.provider.retrieve(identity)
+
+
+async def test_rewritten_file_ids_that_are_empty_mean_none(bench: Bench) -> None:
+    identity = bench.sandbox.provider.add_batch()
+    bench.sandbox.provider.faults.add(
+        "rewrite", route="retrieve", batch_id=identity, fields={"error_file_id": ""}
+    )
+    batch: Snapshot = await bench.provider.retrieve(identity)
+    assert batch.error_file_id is None

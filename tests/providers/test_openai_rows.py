@@ -1,0 +1,262 @@
+"""What is made of an OpenAI-shaped batch, however its host writes it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchbell.core.errors import MalformedBatch, ProviderUnavailable
+from batchbell.core.model import BatchProblem, Counts, Snapshot, Status
+from batchbell.providers.openai import page_from
+from batchbell.providers.rows import epoch_seconds, snapshot_from
+from tests.providers.canned import BATCH, batch_json, list_json
+
+
+def seen(**changes: Any) -> Snapshot:
+    return snapshot_from(batch_json(**changes))
+
+
+def test_a_whole_batch_is_read_whole() -> None:
+    assert seen() == Snapshot(
+        id="batch_1",
+        provider_status="completed",
+        status=Status.COMPLETED,
+        counts=Counts(total=3, completed=2, failed=1),
+        endpoint="/v1/chat/completions",
+        model="gpt-5-mini",
+        completion_window="24h",
+        input_file_id="file-in",
+        output_file_id="file-out",
+        error_file_id=None,
+        timestamps={"created_at": 1_700_000_000, "completed_at": 1_700_000_100},
+        usage={"input_tokens": 5, "output_tokens": 7, "total_tokens": 12},
+        metadata={"job": "nightly"},
+    )
+
+
+def test_an_id_and_a_status_are_enough() -> None:
+    assert snapshot_from(b'{"id":"b","status":"validating"}') == Snapshot(
+        id="b", provider_status="validating", status=Status.VALIDATING
+    )
+
+
+@pytest.mark.parametrize(
+    ("word", "status"),
+    [
+        ("validating", Status.VALIDATING),
+        ("in_progress", Status.IN_PROGRESS),
+        ("finalizing", Status.FINALIZING),
+        ("cancelling", Status.CANCELLING),
+        ("Completed", Status.COMPLETED),
+        ("FAILED", Status.FAILED),
+        ("Expired", Status.EXPIRED),
+        ("cancelled", Status.CANCELLED),
+        ("canceled", Status.CANCELLED),
+        ("created", Status.VALIDATING),
+        ("scheduling", Status.VALIDATING),
+        ("paused", None),
+        ("lost", None),
+        ("LOST", None),
+    ],
+)
+def test_status_words_are_read_whatever_their_case(word: str, status: Status | None) -> None:
+    batch = seen(status=word)
+    assert (batch.status, batch.provider_status) == (status, word)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (1_700_000_000, 1_700_000_000),
+        (1_700_000_000.75, 1_700_000_000),
+        ("1700000000", 1_700_000_000),
+        ("1700000000.5", 1_700_000_000),
+        ("2023-11-14T22:13:20Z", 1_700_000_000),
+        ("2023-11-14T22:13:20.123456Z", 1_700_000_000),
+        ("2023-11-14T23:13:20+01:00", 1_700_000_000),
+        ("2023-11-14T22:13:20", 1_700_000_000),
+        ("2023-11-14", 1_699_920_000),
+        (0, None),
+        (-5, None),
+        (10**30, None),
+        (1_700_000_000_000, None),
+        (1e300, None),
+        (float("nan"), None),
+        (float("inf"), None),
+        ("", None),
+        ("nan", None),
+        ("inf", None),
+        ("soon", None),
+        ("9" * 5000, None),
+        (True, None),
+        (None, None),
+        ([1], None),
+        ({}, None),
+    ],
+)
+def test_times_are_read_in_every_form(value: Any, seconds: int | None) -> None:
+    assert epoch_seconds(value) == seconds
+
+
+@pytest.mark.parametrize(
+    ("value", "counts"),
+    [
+        ({"total": 3, "completed": 2, "failed": 1}, Counts(total=3, completed=2, failed=1)),
+        ({"total": "3", "completed": "2", "failed": "0"}, Counts(total=3, completed=2, failed=0)),
+        ({"total": 3, "completed": None}, Counts(total=3, completed=0, failed=0)),
+        ({"total": 3.0, "completed": 2.0}, Counts(total=3, completed=2, failed=0)),
+        ({"total": None, "completed": None, "failed": None}, None),
+        ({"total": -1, "completed": 0, "failed": 0}, None),
+        ({"total": True}, None),
+        ({"total": "many"}, None),
+        ({}, None),
+        (None, None),
+        ([], None),
+        ("3", None),
+    ],
+)
+def test_counts_are_read_in_every_form(value: Any, counts: Counts | None) -> None:
+    assert seen(request_counts=value).counts == counts
+
+
+@pytest.mark.parametrize("nothing", [None, "", 0, [], {}, False])
+def test_what_is_no_file_id_is_none(nothing: Any) -> None:
+    batch = seen(output_file_id=nothing, error_file_id=nothing)
+    assert (batch.output_file_id, batch.error_file_id) == (None, None)
+
+
+def test_metadata_becomes_text() -> None:
+    batch = seen(metadata={"a": "x", "b": 3, "c": True, "d": None, "e": {"f": [1]}})
+    assert batch.metadata == {"a": "x", "b": "3", "c": "true", "e": '{"f":[1]}'}
+
+
+@pytest.mark.parametrize("value", [None, [], "text", 7])
+def test_what_is_no_metadata_is_none(value: Any) -> None:
+    assert seen(metadata=value).metadata is None
+
+
+def test_problems_are_read_from_a_list_object_a_list_and_a_lone_error() -> None:
+    entry = {"code": "invalid_json_line", "message": "Bad.", "param": None, "line": "3"}
+    problem = BatchProblem(code="invalid_json_line", message="Bad.", line=3)
+    assert seen(errors={"object": "list", "data": [entry]}).problems == (problem,)
+    assert seen(errors=[entry]).problems == (problem,)
+    assert seen(error={"message": "No credit."}).problems == (
+        BatchProblem(code=None, message="No credit."),
+    )
+    assert seen(error="It broke.").problems == (BatchProblem(code=None, message="It broke."),)
+    assert seen(errors={"data": None}, error=None).problems == ()
+    assert seen(errors={"object": "list", "data": []}).problems == ()
+
+
+def test_problems_are_bounded() -> None:
+    entry = {"code": "x", "message": "m" * 10_000, "line": 1}
+    problems = seen(errors={"data": [entry] * 5_000}).problems
+    assert len(problems) == 100
+    assert len(str(problems[0].message)) == 2_000
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"id": None}, {"id": ""}, {"id": 7}, {"status": None}, {"status": ""}, {"status": 5}],
+)
+def test_a_batch_without_id_or_status_is_malformed(changes: dict[str, Any]) -> None:
+    with pytest.raises(MalformedBatch):
+        seen(**changes)
+
+
+def test_half_an_emoji_in_one_row_spoils_nothing() -> None:
+    body = b'{"object":"list","has_more":false,"data":[%s,%s]}' % (
+        b'{"id":"a","status":"completed","metadata":{"note":"cut \\ud83d"}}',
+        batch_json(),
+    )
+    page = page_from(body, None)
+    assert [batch.id for batch in page.batches] == ["a", "batch_1"]
+    assert page.malformed == ()
+    json.dumps(page.batches[0].metadata).encode("utf-8")
+
+
+def test_a_byte_that_is_no_utf8_spoils_nothing() -> None:
+    page = page_from(list_json(BATCH).replace(b"nightly", b"night\xff"), None)
+    assert page.batches[0].metadata == {"job": "night\ufffd"}
+
+
+def test_rows_that_are_no_batches_are_reported_with_their_id_where_there_is_one() -> None:
+    rows = [None, 7, "text", [], {}, {"id": "b"}, {"id": "c", "status": 1}, BATCH]
+    page = page_from(list_json(*rows), None)
+    assert [batch.id for batch in page.batches] == ["batch_1"]
+    assert [row.id for row in page.malformed] == [None, None, None, None, None, "b", "c"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"7",
+        b'"text"',
+        b"{}",
+        b'{"data":null}',
+        b'{"data":{}}',
+        b'{"error":{"message":"no"}}',
+        b"<html>Bad gateway</html>",
+        list_json(BATCH)[:-20],
+        list_json(BATCH) + b"x",
+        b'{"data":[' + b"[" * 100_000,
+        b'{"data":[' + b"[" * 100_000 + b"]" * 100_000 + b"]}",
+    ],
+)
+def test_what_is_no_list_is_no_answer(body: bytes) -> None:
+    with pytest.raises(ProviderUnavailable):
+        page_from(body, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "cursor", "following"),
+    [
+        ({"has_more": True, "last_id": "batch_1"}, None, "batch_1"),
+        ({"has_more": True, "last_id": "other"}, None, "other"),
+        ({"has_more": True, "last_id": None}, None, "batch_1"),
+        ({"has_more": True, "last_id": ""}, "x", "batch_1"),
+        ({"has_more": True, "last_id": "batch_1"}, "batch_1", None),
+        ({"has_more": False, "last_id": "batch_1"}, None, None),
+        ({"has_more": None, "last_id": "batch_1"}, None, None),
+        ({"has_more": "false", "last_id": "batch_1"}, None, None),
+        ({"has_more": True, "last_id": "batch_1", "data": []}, None, None),
+    ],
+)
+def test_the_next_cursor_is_there_only_while_there_is_more(
+    changes: dict[str, Any], cursor: str | None, following: str | None
+) -> None:
+    assert page_from(list_json(BATCH, **changes), cursor).next_cursor == following
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(BATCH)), JSON))
+def test_no_field_of_a_row_breaks_the_page(changes: dict[str, Any]) -> None:
+    page = page_from(list_json({**BATCH, **changes}, {**BATCH, "id": "good"}), None)
+    assert page.batches[-1].id == "good"
+    assert len(page.batches) + len(page.malformed) == 2
+    for batch in page.batches:
+        batch.fingerprint()
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_break_the_reading(noise: bytes) -> None:
+    for body in (noise, list_json(BATCH)[:-50] + noise, noise + list_json(BATCH)):
+        try:
+            page_from(body, None)
+        except ProviderUnavailable:
+            continue
