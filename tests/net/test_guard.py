@@ -111,6 +111,7 @@ def test_a_public_address_is_allowed(address: str) -> None:
 
 
 def test_a_refusal_names_the_address_its_kind_and_the_setting() -> None:
+    """Pitfall 27."""
     with pytest.raises(AddressRefused) as refusal:
         PUBLIC.check_address("10.1.2.3")
     message = str(refusal.value)
@@ -207,6 +208,7 @@ def test_no_disguise_of_a_local_address_passes_registration(host: str) -> None:
     ],
 )
 def test_what_is_no_url_to_call_is_said_to_be_so(url: str, word: str) -> None:
+    """Pitfall 10: "not a url" was accepted."""
     with pytest.raises(InvalidRequest) as error:
         PUBLIC.check_url(url, param="url")
     assert error.value.param == "url"

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import trustme
-from aiohappyeyeballs import AddrInfoType
+from aiohttp import AddrInfoType
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -244,6 +244,7 @@ async def test_nobody_listening_is_a_fault(sender: WebhookSender) -> None:
 async def test_a_redirect_to_loopback_is_not_followed(
     sender: WebhookSender, receive: Receive
 ) -> None:
+    """Pitfall 7: a 307 that is followed sends the body to another host."""
     inside = await receive(answering(OK_HEAD + b"\r\n"))
     outside = await receive(
         answering(

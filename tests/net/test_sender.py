@@ -225,6 +225,7 @@ async def test_the_host_header_keeps_the_name(receive: Receive) -> None:
 async def test_a_name_that_rebinds_to_loopback_is_refused_with_a_reason(
     receive: Receive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Pitfall 27: a blocked address comes with an explanation."""
     monkeypatch.setattr(client, "NAMES_KEPT_SECONDS", 0)
     receiver = await receive(answering(OK), host="0.0.0.0")
     names = Names(["127.0.0.2"], ["127.0.0.1"])

@@ -193,6 +193,7 @@ async def test_a_provider_that_is_gone_is_unavailable_until_it_is_back(bench: Be
 
 
 async def test_an_unknown_status_is_kept_and_not_taken_for_another(bench: Bench) -> None:
+    """Pitfall 17: unknown statuses appear."""
     identity = bench.sandbox.provider.add_batch()
     bench.sandbox.provider.set_status(identity, "Reticulating")
     batch = await bench.provider.retrieve(identity)
@@ -227,6 +228,7 @@ async def test_an_answer_about_another_batch_is_malformed(bench: Bench) -> None:
 
 
 async def test_rewritten_file_ids_that_are_empty_mean_none(bench: Bench) -> None:
+    """Pitfall 16: `error_file_id` may be ""."""
     identity = bench.sandbox.provider.add_batch()
     bench.sandbox.provider.faults.add(
         "rewrite", route="retrieve", batch_id=identity, fields={"error_file_id": ""}

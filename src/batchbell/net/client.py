@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol, Self
 
 import aiohttp
-from aiohappyeyeballs import AddrInfoType
+from aiohttp import AddrInfoType
 
 from batchbell.core.outcome import Outcome
 from batchbell.net.answers import Answer
