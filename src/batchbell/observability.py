@@ -17,7 +17,9 @@ def configure_logging(*, level: str, format: str) -> None:
     """Log to standard error: JSON for machines, text on a terminal, unless `format` decides."""
     people = format == "text" or (format == "auto" and sys.stderr.isatty())
     renderer: Any = (
-        structlog.dev.ConsoleRenderer() if people else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        if people
+        else structlog.processors.JSONRenderer()
     )
     structlog.configure(
         processors=[
@@ -38,7 +40,11 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        registry = self.registry
+        self._add_deliveries(self.registry)
+        self._add_watching(self.registry)
+        self._add_process(self.registry)
+
+    def _add_deliveries(self, registry: CollectorRegistry) -> None:
         self.delivery_lag = Histogram(
             "batchbell_delivery_lag_seconds",
             "From the batch's end at the provider to the receiver's 2xx.",
@@ -73,6 +79,8 @@ class Metrics:
             ["state"],
             registry=registry,
         )
+
+    def _add_watching(self, registry: CollectorRegistry) -> None:
         self.open_batches = Gauge(
             "batchbell_open_batches",
             "Batches that have not ended, by status.",
@@ -109,6 +117,8 @@ class Metrics:
             ["status"],
             registry=registry,
         )
+
+    def _add_process(self, registry: CollectorRegistry) -> None:
         self.registrations = Counter(
             "batchbell_registrations",
             "Watches asked for, by whether they were new.",

@@ -21,6 +21,7 @@ from batchbell.core.errors import SettingsError, StoreUnavailable
 from batchbell.core.ids import new_id
 from batchbell.core.model import DEFAULT_PROJECT, Account
 from batchbell.core.pacing import Pace
+from batchbell.net.api import ApiClient
 from batchbell.net.client import WebhookSender
 from batchbell.net.guard import AddressRules, parse_cidrs
 from batchbell.observability import Metrics
@@ -194,8 +195,14 @@ async def running_workers(runtime: Runtime) -> AsyncIterator[None]:
 
 async def _watcher(runtime: Runtime, account: Account, stack: contextlib.AsyncExitStack) -> Watcher:
     assert runtime.settings.openai_api_key is not None
-    provider = open_provider(account, api_key=runtime.settings.openai_api_key.get_secret_value())
-    stack.push_async_callback(provider.aclose)
+
+    def connect(base_url: str, headers: Mapping[str, str]) -> ApiClient:
+        client = ApiClient(base_url, headers)
+        stack.push_async_callback(client.aclose)
+        return client
+
+    api_key = runtime.settings.openai_api_key.get_secret_value()
+    provider = open_provider(account, api_key, connect=connect)
     return Watcher(
         runtime.store,
         provider,

@@ -70,6 +70,12 @@ class Dispatcher:
 
     async def step(self) -> bool:
         """Claim what is due and start sending it; whether there was anything to claim."""
+        worked = await self.claim()
+        self.start_calls()
+        return worked
+
+    async def claim(self) -> bool:
+        """Take what is due into the ring; whether the ring of endpoints has more to show."""
         self._full = self._held >= CLAIM_BELOW
         if self._full:
             return False
@@ -87,7 +93,6 @@ class Dispatcher:
             failpoints.reach(failpoints.AFTER_CLAIM)
         self._cursor = claim.cursor
         self._ring.add(claim.deliveries, claim.endpoints)
-        self._start_calls()
         return bool(claim.deliveries or claim.cursor)
 
     @property
@@ -100,10 +105,15 @@ class Dispatcher:
     async def close(self) -> None:
         """Give back what waits, and let what is under way end and be written."""
         await self._give_back(self._ring.empty())
+        await self.calls_ended()
+
+    async def calls_ended(self) -> None:
+        """Wait until nothing is under way: sent, answered and written."""
         while self._calls:
             await asyncio.wait(self._calls)
 
-    def _start_calls(self) -> None:
+    def start_calls(self) -> None:
+        """Send in turn while there are slots."""
         while self._ring.under_way < self._max_in_flight and (next_ := self._ring.take()):
             delivery, lane = next_
             call = asyncio.create_task(self._call(delivery, lane.endpoint))
@@ -129,7 +139,7 @@ class Dispatcher:
         finally:
             if self._ring.ended(endpoint.id, outcome):
                 self.signal.set()
-            self._start_calls()
+            self.start_calls()
         if outcome is None:
             await self._give_back([delivery])
         else:
@@ -172,7 +182,7 @@ class Dispatcher:
             await self._give_back(self._ring.open(delivery.endpoint_id))
 
     async def _settle_all(self, tried: list[Tried]) -> Sequence[bool]:
-        """Write the attempts; while the leases last, again and again: what was sent must be known."""
+        """Write the attempts, trying as long as the leases last: what was sent must be known."""
         failpoints.reach(failpoints.BEFORE_SETTLE)
         while True:
             try:
@@ -197,9 +207,9 @@ class Dispatcher:
             return
         log.warning(
             "not delivered",
-            delivery=delivery.id,
-            event=delivery.event_id,
-            endpoint=delivery.endpoint_id,
+            delivery_id=delivery.id,
+            event_id=delivery.event_id,
+            endpoint_id=delivery.endpoint_id,
             attempt=delivery.attempt,
             result=_result(tried, written),
             status=outcome.status,

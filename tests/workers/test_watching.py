@@ -1,0 +1,266 @@
+"""What sweeps see, write and cost."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from tests.workers.conftest import House
+
+from batchbell.core.model import DEFAULT_PROJECT, AccountState, EventType, Status
+from batchbell.storage import accounts, batches, events, history
+
+
+async def batch_of(house: House, id: str):
+    return await house.read(batches.get_batch, DEFAULT_PROJECT, id)
+
+
+async def event_types(house: House) -> list[str]:
+    page = await house.read(events.list_events, DEFAULT_PROJECT, limit=100)
+    return [event.type.value for event in page.items]
+
+
+async def test_a_completed_batch_becomes_one_event_and_one_delivery(house: House) -> None:
+    """Pitfall 9: counts, outcome and file ids travel with the event."""
+    id = house.provider.add_batch(total=10)
+    await house.register(id)
+    await house.sweep()
+    assert (await batch_of(house, id)).status is Status.IN_PROGRESS
+    house.provider.finish(id, "completed", failed=2)
+    await house.sweep()
+    await house.sweep()
+    page = await house.read(events.list_events, DEFAULT_PROJECT, limit=100)
+    (event,) = page.items
+    data = json.loads(event.body)["data"]
+    assert (event.type, data["outcome"]) == (EventType.COMPLETED, "partial")
+    assert data["request_counts"] == {"total": 10, "completed": 8, "failed": 2}
+    assert data["output_file_id"]
+    assert data["error_file_id"]
+    assert len((await house.read(history.list_deliveries, DEFAULT_PROJECT, limit=9)).items) == 1
+
+
+@pytest.mark.parametrize("end", ["completed", "failed", "expired", "cancelled"])
+async def test_each_end_has_its_event(house: House, end: str) -> None:
+    """Pitfall 13: expired and cancelled batches hand over what they finished."""
+    id = house.provider.add_batch(total=4)
+    await house.register(id)
+    house.provider.finish(id, end)
+    await house.sweep()
+    assert await event_types(house) == [f"batch.{end}"]
+
+
+async def test_a_batch_whose_requests_all_failed_is_no_success_and_ends_the_watching(
+    house: House,
+) -> None:
+    """Pitfall 12: `completed` with only an error file."""
+    id = house.provider.add_batch(total=3)
+    await house.register(id)
+    house.provider.finish(id, "completed", failed=3)
+    await house.sweep()
+    batch = await batch_of(house, id)
+    assert (batch.status, batch.outcome) == (Status.COMPLETED, "none")
+    before = house.provider.calls.total()
+    await house.sweep()
+    assert house.provider.calls.total() == before
+
+
+async def test_an_unknown_id_is_lost_after_two_404s_and_the_default_watch_is_told_of_a_failure(
+    house: House,
+) -> None:
+    """Pitfall 5: an unknown batch is not polled for ever, and somebody is told."""
+    await house.register("batch_unknown")
+    await house.sweep()
+    assert (await batch_of(house, "batch_unknown")).status is Status.VALIDATING
+    await house.sweep()
+    assert house.provider.calls["retrieve"] == 1, "a lone 404 is not asked again at once"
+    house.clock.advance(60)
+    await house.sweep()
+    assert (await batch_of(house, "batch_unknown")).status is Status.LOST
+    page = await house.read(events.list_events, DEFAULT_PROJECT, limit=9)
+    (event,) = page.items
+    assert event.type is EventType.FAILED
+    assert json.loads(event.body)["data"]["error"]["code"] == "batch_not_found"
+
+
+async def test_an_unknown_status_is_watched_on_and_shown(house: House) -> None:
+    """Pitfall 11 and pitfall 17: a new word is neither an end nor an error."""
+    id = house.provider.add_batch(total=3)
+    await house.register(id)
+    house.provider.set_status(id, "thinking")
+    await house.sweep()
+    batch = await batch_of(house, id)
+    assert batch.snapshot is not None
+    assert (batch.status, batch.snapshot.provider_status) == (Status.VALIDATING, "thinking")
+    house.provider.finish(id, "completed")
+    await house.sweep()
+    assert (await batch_of(house, id)).status is Status.COMPLETED
+
+
+async def test_a_sweep_of_many_costs_a_call_for_each_hundred_and_writes_nothing(
+    house: House,
+) -> None:
+    """Pitfall 11: not one retrieve for each batch and cycle."""
+    ids = house.provider.add_batches(450)
+    await house.register(*ids)
+    await house.sweep()
+    house.provider.calls.clear()
+    stamps = {id: (await batch_of(house, id)).updated_at for id in ids[:3]}
+    await house.sweep()
+    assert house.provider.calls == {"list": 5}
+    assert {id: (await batch_of(house, id)).updated_at for id in ids[:3]} == stamps
+
+
+async def test_a_batch_that_a_shifting_list_skipped_is_retrieved(house: House) -> None:
+    """Pitfall 17: cursors shift while paging; a missing id proves nothing."""
+    ids = house.provider.add_batches(250)
+    await house.register(*ids)
+    await house.sweep()
+    for id in ids:
+        house.provider.finish(id, "completed")
+    house.provider.faults.add("shift", rows=5, skip_calls=1)
+    await house.sweep()
+    ended = [id for id in ids if (await batch_of(house, id)).status is Status.COMPLETED]
+    assert len(ended) == 250
+    assert house.provider.calls["retrieve"] == 5
+
+
+async def test_one_old_batch_behind_many_others_is_retrieved_and_not_searched_for(
+    house: House,
+) -> None:
+    (old,) = house.provider.add_batches(1)
+    house.provider.add_batches(2_000)
+    await house.register(old)
+    await house.sweep()
+    assert house.provider.calls == {"retrieve": 1}
+
+
+async def test_too_many_requests_pause_the_account_for_as_long_as_it_asks(house: House) -> None:
+    """Pitfall 24: a 429 pauses the account, not the batch; a new watch does not end the pause."""
+    ids = house.provider.add_batches(3)
+    await house.register(*ids)
+    house.provider.faults.add("rate_limited", retry_after_seconds=120)
+    await house.sweep()
+    (account,) = await house.read(accounts.list_accounts, DEFAULT_PROJECT)
+    assert account.state is AccountState.FAILING
+    house.clock.advance(60)
+    await house.register(*house.provider.add_batches(1))
+    assert not await house.watcher.step()
+    house.clock.advance(61)
+    assert await house.watcher.step()
+    (account,) = await house.read(accounts.list_accounts, DEFAULT_PROJECT)
+    assert (account.state, account.trouble) == (AccountState.ACTIVE, None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "wishes"),
+    [
+        ("status", {"status": 500}),
+        ("status", {"status": 503}),
+        ("html", {"status": 200}),
+        ("html", {"status": 502}),
+        ("truncated", {}),
+        ("cut_off", {}),
+        ("reset", {}),
+        ("unauthorized", {}),
+    ],
+)
+async def test_whatever_the_provider_answers_nothing_is_lost_and_the_account_recovers(
+    house: House, kind: str, wishes: dict
+) -> None:
+    ids = house.provider.add_batches(3)
+    await house.register(*ids)
+    for id in ids:
+        house.provider.finish(id, "completed")
+    house.provider.faults.add(kind, times=None, **wishes)
+    for _ in range(3):
+        await house.sweep()
+    (account,) = await house.read(accounts.list_accounts, DEFAULT_PROJECT)
+    assert (account.state, account.failures) == (AccountState.FAILING, 3)
+    assert account.trouble
+    assert await event_types(house) == []
+    house.provider.faults.clear()
+    await house.sweep()
+    assert await event_types(house) == ["batch.completed"] * 3
+    (account,) = await house.read(accounts.list_accounts, DEFAULT_PROJECT)
+    assert account.state is AccountState.ACTIVE
+
+
+async def test_a_provider_that_is_gone_is_called_ever_more_rarely(house: House) -> None:
+    await house.register(*house.provider.add_batches(2))
+    await house.sandbox.stop()
+    waits = []
+    for _ in range(6):
+        before = house.clock()
+        await house.sweep()
+        waits.append(house.clock() - before)
+    assert waits[1:] == sorted(waits[1:])
+    assert waits[-1] >= 100
+    await house.sandbox.start()
+    await house.sweep()
+    (account,) = await house.read(accounts.list_accounts, DEFAULT_PROJECT)
+    assert account.state is AccountState.ACTIVE
+
+
+async def test_one_row_without_sense_is_pushed_ahead_and_harms_no_other(house: House) -> None:
+    good, bad, last = house.provider.add_batches(3)
+    await house.register(good, bad, last)
+    house.provider.faults.add("rewrite", batch_id=bad, drop=["status"], times=None)
+    for id in (good, last):
+        house.provider.finish(id, "completed")
+    await house.sweep()
+    assert (await batch_of(house, good)).status is Status.COMPLETED
+    poisoned = await batch_of(house, bad)
+    assert poisoned.trouble
+    assert poisoned.check_at == house.clock() + 3600
+    house.provider.faults.clear()
+    house.clock.advance(3601)
+    await house.sweep()
+    assert (await batch_of(house, bad)).trouble is None
+
+
+async def test_an_empty_error_file_id_is_none(house: House) -> None:
+    """Pitfall 16: `error_file_id` may be an empty string."""
+    id = house.provider.add_batch(total=2)
+    await house.register(id)
+    house.provider.finish(id, "completed")
+    house.provider.faults.add("rewrite", batch_id=id, fields={"error_file_id": ""}, times=None)
+    await house.sweep()
+    batch = await batch_of(house, id)
+    assert batch.snapshot is not None
+    assert batch.snapshot.error_file_id is None
+
+
+async def test_a_late_answer_of_an_ended_batch_changes_nothing(house: House) -> None:
+    """Pitfall 2: a late status reply must not write a delivered batch back."""
+    id = house.provider.add_batch(total=2)
+    await house.register(id)
+    house.provider.finish(id, "completed")
+    await house.sweep()
+    house.provider.set_status(id, "in_progress")
+    await house.register(id, path="/second")
+    await house.sweep()
+    assert (await batch_of(house, id)).status is Status.COMPLETED
+    assert await event_types(house) == ["batch.completed"]
+
+
+async def test_a_batch_long_past_its_window_is_not_taken_for_expired(house: House) -> None:
+    """Pitfall 18: never infer expiry from the clock."""
+    id = house.provider.add_batch(total=2)
+    await house.register(id)
+    house.clock.advance(40 * 86400)
+    await house.sweep()
+    assert (await batch_of(house, id)).status is Status.IN_PROGRESS
+
+
+async def test_a_watch_made_while_a_sweep_runs_is_swept_right_after_it(house: House) -> None:
+    await house.register(*house.provider.add_batches(1))
+    now = house.clock()
+    claimed = await house.store.write(
+        accounts.claim_due, ids=[house.account.id], now=now, lease_seconds=60, token="mine"
+    )
+    assert claimed
+    await house.register(*house.provider.add_batches(1))
+    await house.store.write(
+        accounts.finish, account_id=house.account.id, token="mine", next_at=now + 15, now=now
+    )
+    assert await house.watcher.step()
