@@ -1,0 +1,51 @@
+"""Deliveries: what was sent to whom, and what came of each try."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from batchbell.core.model import DeliveryState
+from batchbell.storage import history
+from batchbell.web import describing, shapes
+from batchbell.web.api.cursors import LIMIT_DEFAULT, After, Limit
+from batchbell.web.calling import Caller, answer, page_answer
+from batchbell.web.contract import answers
+
+router = APIRouter(tags=["deliveries"])
+
+
+@router.get(
+    "/v1/deliveries",
+    summary="List deliveries, newest first",
+    **answers(shapes.Page[shapes.Delivery], 404),
+)
+async def list_deliveries(
+    call: Caller,
+    limit: Limit = LIMIT_DEFAULT,
+    after: After = None,
+    state: DeliveryState | None = None,
+    event_id: str | None = None,
+) -> Response:
+    page = await call.context.store.read(
+        history.list_deliveries,
+        call.project_id,
+        limit=limit,
+        after=after,
+        state=state,
+        event_id=event_id,
+    )
+    data = [describing.delivery(d) for d in page.items]
+    return page_answer(page, data, [d.id for d in page.items])
+
+
+@router.get(
+    "/v1/deliveries/{delivery_id}",
+    summary="One delivery with its attempts",
+    **answers(shapes.Delivery, 404),
+)
+async def get_delivery(call: Caller, delivery_id: str) -> Response:
+    store = call.context.store
+    found = await store.read(history.get_delivery, call.project_id, delivery_id)
+    attempts = await store.read(history.list_attempts, found)
+    return answer(describing.delivery(found, attempts))

@@ -1,0 +1,83 @@
+"""Events: what happened to batches, and sending it again."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from batchbell.core.model import EventType
+from batchbell.storage import events, history
+from batchbell.storage.paging import Page
+from batchbell.web import describing, shapes
+from batchbell.web.api.cursors import LIMIT_DEFAULT, After, Limit
+from batchbell.web.bodies import Fields, read_json
+from batchbell.web.calling import Caller, answer, page_answer
+from batchbell.web.contract import answers, takes
+
+router = APIRouter(tags=["events"])
+
+DELIVERIES_COUNTED = 1000
+ENDPOINT_ID_MAX = 64
+
+Kind = Annotated[EventType | None, Query(description="Only events of this type.")]
+Success = Annotated[
+    bool | None,
+    Query(description="`false`: some delivery is not delivered; `true`: all of them are."),
+]
+
+
+@router.get(
+    "/v1/events", summary="List events, newest first", **answers(shapes.Page[shapes.Event], 404)
+)
+async def list_events(
+    call: Caller,
+    *,
+    limit: Limit = LIMIT_DEFAULT,
+    after: After = None,
+    type: Kind = None,
+    batch_id: str | None = None,
+    delivery_success: Success = None,
+) -> Response:
+    page = await call.context.store.read(
+        events.list_events,
+        call.project_id,
+        limit=limit,
+        after=after,
+        type=type,
+        batch_id=batch_id,
+        delivery_success=delivery_success,
+    )
+    return page_answer(page, [describing.event(e) for e in page.items], [e.id for e in page.items])
+
+
+@router.get("/v1/events/{event_id}", summary="One event", **answers(shapes.Event, 404))
+async def get_event(call: Caller, event_id: str) -> Response:
+    store = call.context.store
+    found = await store.read(events.get_event, call.project_id, event_id)
+    told = await store.read(
+        history.list_deliveries, call.project_id, limit=DELIVERIES_COUNTED, event_id=event_id
+    )
+    return answer(describing.event(found, told.items))
+
+
+@router.post(
+    "/v1/events/{event_id}/resend",
+    summary="Deliver an event again, with the full schedule",
+    openapi_extra=takes(shapes.ResendRequest, required=False),
+    **answers(shapes.Page[shapes.Delivery], 404, 413, says="The deliveries, due now."),
+)
+async def resend_event(call: Caller, event_id: str, request: Request) -> Response:
+    fields = Fields(await read_json(request, optional=True))
+    endpoint_id = fields.optional_text("endpoint_id", most=ENDPOINT_ID_MAX)
+    fields.raise_problems()
+    found = await call.context.store.write(
+        history.resend,
+        call.project_id,
+        event_id,
+        endpoint_id=endpoint_id,
+        now=call.context.clock(),
+    )
+    data = [describing.delivery(one) for one in found]
+    return page_answer(Page(data, has_more=False), data, [one.id for one in data])

@@ -1,0 +1,60 @@
+"""What probes and scrapes ask, and where to read on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.responses import HTMLResponse, JSONResponse, Response
+
+from batchbell import __version__
+from batchbell.web import shapes
+from batchbell.web.calling import Caller, answer
+from batchbell.web.contract import document, json_content, open_answers, text_answers
+from batchbell.web.reference import reference_page
+
+router = APIRouter(tags=["operation"])
+
+NOT_READY: dict[int, Any] = {
+    503: {"description": "Not now; `reasons` says why.", "content": json_content(shapes.Readiness)}
+}
+
+
+@router.get("/", summary="What this is", **open_answers(shapes.Index))
+async def index() -> Response:
+    return answer(shapes.Index(version=__version__, docs="/docs", openapi="/openapi.json"))
+
+
+@router.get("/healthz", summary="Whether the process lives", **open_answers(shapes.Health))
+async def healthz() -> Response:
+    return answer(shapes.Health())
+
+
+@router.get(
+    "/readyz",
+    summary="Whether the database answers, its schema is current, and the workers live",
+    **open_answers(shapes.Readiness, NOT_READY),
+)
+async def readyz(call: Caller) -> Response:
+    reasons = await call.surface.condition.reasons_not_ready()
+    if reasons:
+        return answer(shapes.Readiness(status="not_ready", reasons=reasons), 503)
+    return answer(shapes.Readiness(status="ready", reasons=[]))
+
+
+@router.get("/metrics", summary="Metrics for Prometheus", **text_answers("text/plain"))
+async def metrics(call: Caller) -> Response:
+    await call.surface.condition.refresh_gauges()
+    text = generate_latest(call.context.metrics.registry)
+    return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+@router.get("/docs", include_in_schema=False)
+async def docs(request: Request) -> Response:
+    return HTMLResponse(reference_page(document(request.app)))
+
+
+@router.get("/openapi.json", include_in_schema=False)
+async def openapi(request: Request) -> Response:
+    return JSONResponse(document(request.app))

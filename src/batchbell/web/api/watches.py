@@ -1,0 +1,88 @@
+"""Watches: who wants to hear of which batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from batchbell.storage import watches
+from batchbell.web import describing, shapes
+from batchbell.web.api.cursors import LIMIT_DEFAULT, After, Limit
+from batchbell.web.bodies import BULK_MAX_BYTES, read_json
+from batchbell.web.calling import Call, Caller, answer, call_of, page_answer
+from batchbell.web.contract import answers, json_content, takes
+from batchbell.web.registering import WatchForm
+
+router = APIRouter(tags=["watches"])
+
+CREATE = answers(shapes.Watch, 413, status=201, says="The watch, or the list of watches.")
+for _status in (200, 201):
+    CREATE["responses"][_status] = {
+        "description": "Made." if _status == 201 else "All of it was there already.",
+        "content": {
+            "application/json": {
+                "schema": {
+                    "anyOf": [
+                        json_content(kind)["application/json"]["schema"]
+                        for kind in (shapes.Watch, shapes.WatchList)
+                    ]
+                }
+            }
+        },
+    }
+
+
+@router.post(
+    "/v1/watches",
+    summary="Watch one batch, or up to 1,000",
+    openapi_extra=takes(shapes.WatchRequest, shapes.WatchesRequest, list[shapes.WatchRequest]),
+    **CREATE,
+)
+async def create_watches(request: Request) -> Response:
+    call = await call_of(request)
+    body = await read_json(request, most=BULK_MAX_BYTES)
+    if isinstance(body, list):
+        return await _create_many(call, body, name="")
+    if isinstance(body, dict) and isinstance(body.get("watches"), list):
+        return await _create_many(call, body["watches"], name="watches")
+    wanted = WatchForm(call.context).watch(body)
+    registered = await call.surface.registrar.register(call.project_id, wanted)
+    return answer(describing.watch(registered.watch), 201 if registered.created else 200)
+
+
+async def _create_many(call: Call, items: list[Any], *, name: str) -> Response:
+    wanted = WatchForm(call.context).watches(items, name=name)
+    registered = await call.surface.registrar.register_all(call.project_id, wanted)
+    created = sum(one.created for one in registered)
+    made = [describing.watch(one.watch) for one in registered]
+    return answer(shapes.WatchList(data=made, created=created), 201 if created else 200)
+
+
+@router.get(
+    "/v1/watches", summary="List watches, newest first", **answers(shapes.Page[shapes.Watch], 404)
+)
+async def list_watches(
+    call: Caller, limit: Limit = LIMIT_DEFAULT, after: After = None, batch_id: str | None = None
+) -> Response:
+    page = await call.context.store.read(
+        watches.list_watches, call.project_id, limit=limit, after=after, batch_id=batch_id
+    )
+    return page_answer(page, [describing.watch(w) for w in page.items], [w.id for w in page.items])
+
+
+@router.get("/v1/watches/{watch_id}", summary="One watch", **answers(shapes.Watch, 404))
+async def get_watch(call: Caller, watch_id: str) -> Response:
+    found = await call.context.store.read(watches.get_watch, call.project_id, watch_id)
+    return answer(describing.watch(found))
+
+
+@router.delete(
+    "/v1/watches/{watch_id}",
+    summary="Forget a watch, and what it was still to be told",
+    **answers(shapes.Deleted, 404),
+)
+async def delete_watch(call: Caller, watch_id: str) -> Response:
+    await call.context.store.write(watches.delete_watch, call.project_id, watch_id)
+    return answer(shapes.Deleted(id=watch_id, object="watch.deleted"))

@@ -1,0 +1,72 @@
+"""How the server is doing: whether it may be sent requests, and what a scrape sees."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from batchbell.core.errors import StoreError, StoreUnavailable
+from batchbell.core.model import DeliveryState, Status
+from batchbell.storage import batches, deliveries, migrating
+from batchbell.web.context import Context
+from batchbell.web.remembering import Remembered
+
+READY_KEPT_SECONDS = 1.0
+GAUGES_KEPT_SECONDS = 5.0
+DATABASE_TIMEOUT_SECONDS = 5.0
+
+log = structlog.get_logger()
+
+
+class Condition:
+    """Asked by probes and scrapes as often as they like; the database is asked seldom."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._database = Remembered(
+            self._ask_database, seconds=READY_KEPT_SECONDS, clock=context.clock
+        )
+        self._gauges = Remembered(
+            self._set_gauges, seconds=GAUGES_KEPT_SECONDS, clock=context.clock
+        )
+
+    async def reasons_not_ready(self) -> list[str]:
+        """Why requests should go elsewhere; empty when all is well."""
+        trouble = await self._database.get()
+        dead = [name for name, alive in self._context.workers_alive().items() if not alive]
+        return [trouble] * bool(trouble) + [
+            f"The {name} has shown no life lately." for name in dead
+        ]
+
+    async def _ask_database(self) -> str:
+        try:
+            async with asyncio.timeout(DATABASE_TIMEOUT_SECONDS):
+                await self._context.store.read(migrating.check)
+        except (StoreUnavailable, TimeoutError) as error:
+            # Where the database is and why it fails is for the log: anybody may ask this.
+            log.warning("database.unreachable", error=str(error))
+            return "The database does not answer."
+        except StoreError as error:
+            return str(error)
+        return ""
+
+    async def refresh_gauges(self) -> None:
+        """Bring the gauges that are read from the database up to date, if it answers."""
+        try:
+            async with asyncio.timeout(DATABASE_TIMEOUT_SECONDS):
+                await self._gauges.get()
+        except (StoreUnavailable, TimeoutError) as error:
+            log.warning("database.unreachable", error=str(error))
+
+    async def _set_gauges(self) -> None:
+        store, metrics, now = self._context.store, self._context.metrics, self._context.clock()
+        since = await store.read(deliveries.oldest_past_due, now=now)
+        metrics.oldest_past_due.set(0.0 if since is None else max(0.0, now - since))
+        waiting = await store.read(deliveries.count_by_state)
+        for state in (DeliveryState.PENDING, DeliveryState.HELD):
+            metrics.deliveries.labels(state=state.value).set(waiting.get(state, 0))
+        watched = await store.read(batches.count_by_status)
+        for status in Status:
+            if not status.ended:
+                metrics.open_batches.labels(status=status.value).set(watched.get(status, 0))

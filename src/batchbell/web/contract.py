@@ -1,0 +1,118 @@
+"""The OpenAPI document: every route with every answer, errors included."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from starlette.responses import Response
+
+from batchbell.web import shapes
+
+REFERENCE = "#/components/schemas/{name}"
+REQUESTS = (
+    shapes.AwaiterRequest,
+    shapes.WatchRequest,
+    shapes.WatchesRequest,
+    list[shapes.WatchRequest],
+    shapes.ResendRequest,
+    shapes.KeyRequest,
+)
+ANSWERS = (
+    shapes.ErrorBody,
+    shapes.AwaiterAnswer,
+    shapes.Watch,
+    shapes.WatchList,
+    shapes.Deleted,
+    shapes.Batch,
+    shapes.Event,
+    shapes.Delivery,
+    shapes.Key,
+    shapes.WebhookSecret,
+    shapes.Health,
+    shapes.Readiness,
+    shapes.Index,
+    shapes.Page[shapes.Watch],
+    shapes.Page[shapes.Batch],
+    shapes.Page[shapes.Event],
+    shapes.Page[shapes.Delivery],
+    shapes.Page[shapes.Account],
+    shapes.Page[shapes.Key],
+)
+_SCHEMAS, COMPONENTS = msgspec.json.schema_components((*REQUESTS, *ANSWERS), ref_template=REFERENCE)
+SCHEMA_OF: Mapping[Any, dict[str, Any]] = dict(zip((*REQUESTS, *ANSWERS), _SCHEMAS, strict=True))
+
+MEANINGS = {
+    400: "Something in the request is wrong; `param` names it.",
+    401: "No API key, or one that is not in force.",
+    403: "No API key was made yet, and the call does not come from this machine.",
+    404: "Nothing of that id in this project.",
+    413: "The body is too large.",
+    500: "A bug of ours; the log says more.",
+    503: "The database does not answer just now; try again after `Retry-After` seconds.",
+}
+GUARDED = (400, 401, 403, 500, 503)
+"""What any request that passes the gate may be answered."""
+
+
+def json_content(shape: Any) -> dict[str, Any]:
+    return {"application/json": {"schema": SCHEMA_OF[shape]}}
+
+
+def answers(shape: Any, *also: int, status: int = 200, says: str = "OK") -> dict[str, Any]:
+    """Arguments of a route that answers `shape`, and the errors of GUARDED and `also`."""
+    failing = {
+        code: {"description": MEANINGS[code], "content": json_content(shapes.ErrorBody)}
+        for code in sorted({*GUARDED, *also})
+    }
+    told = {status: {"description": says, "content": json_content(shape)}}
+    return {"status_code": status, "responses": told | failing, "response_class": Response}
+
+
+def open_answers(shape: Any, also: Mapping[int, Any] | None = None) -> dict[str, Any]:
+    """Arguments of a route that needs no key and no database."""
+    bad = {"description": MEANINGS[400], "content": json_content(shapes.ErrorBody)}
+    told = {200: {"description": "OK", "content": json_content(shape)}, 400: bad}
+    return {"responses": told | dict(also or {}), "response_class": Response}
+
+
+def text_answers(media_type: str) -> dict[str, Any]:
+    """Arguments of a route that answers text, and the errors of GUARDED."""
+    made = answers(shapes.Health)
+    made["responses"][200]["content"] = {media_type: {"schema": {"type": "string"}}}
+    return made
+
+
+def takes(*kinds: Any, required: bool = True) -> dict[str, Any]:
+    """A route's `openapi_extra` for a JSON body of one of these shapes."""
+    schemas = [SCHEMA_OF[kind] for kind in kinds]
+    schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+    return {
+        "requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}
+    }
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """The whole document, made once."""
+    if app.openapi_schema is None:
+        made = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes
+        )
+        app.openapi_schema = _complete(made)
+    return app.openapi_schema
+
+
+def _complete(made: dict[str, Any]) -> dict[str, Any]:
+    """With our own schemas; FastAPI's 422 is answered as 400 here."""
+    for path in made["paths"].values():
+        for operation in path.values():
+            operation["responses"].pop("422", None)
+    made["components"] = {
+        "schemas": COMPONENTS,
+        "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+    }
+    made["security"] = [{"key": []}, {}]
+    return made

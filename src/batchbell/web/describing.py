@@ -1,0 +1,217 @@
+"""From the words of the house to the shapes of the API."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+
+from batchbell.core import payload
+from batchbell.core.model import (
+    Account,
+    Attempt,
+    Batch,
+    Delivery,
+    DeliveryState,
+    Event,
+    Outcome,
+    Snapshot,
+    Status,
+    Watch,
+)
+from batchbell.storage.keys import Key
+from batchbell.web import shapes
+
+UNKNOWN_OUTCOME = (
+    "The process was stopped while this call was under way: whether the receiver got it is not"
+    " known. It was sent again with the same webhook-id."
+)
+STAMPS = (
+    "in_progress_at",
+    "expires_at",
+    "finalizing_at",
+    "completed_at",
+    "failed_at",
+    "expired_at",
+    "cancelling_at",
+    "cancelled_at",
+)
+
+
+def _second(time: float | None) -> int | None:
+    return None if time is None else int(time)
+
+
+def watch(found: Watch) -> shapes.Watch:
+    return shapes.Watch(
+        id=found.id,
+        batch_id=found.batch_id,
+        url=found.url,
+        events=list(found.events),
+        metadata=dict(found.metadata),
+        endpoint_id=found.endpoint_id,
+        dialect=found.dialect,
+        created_at=int(found.created_at),
+    )
+
+
+def batch(found: Batch) -> shapes.Batch:
+    """OpenAI's Batch object. `lost` is not a word of theirs: there it has `failed`."""
+    seen = found.snapshot or Snapshot(id=found.id, provider_status="", status=None)
+    lost = found.status is Status.LOST
+    stamps: dict[str, Any] = {name: seen.timestamps.get(name) for name in STAMPS}
+    if lost:
+        stamps["failed_at"] = _second(found.ended_at)
+    return shapes.Batch(
+        id=found.id,
+        endpoint=seen.endpoint or "",
+        model=seen.model,
+        errors=_errors(seen, lost=lost),
+        input_file_id=seen.input_file_id or "",
+        completion_window=seen.completion_window or "",
+        status=cast("shapes.OpenAIStatus", "failed" if lost else found.status.value),
+        output_file_id=seen.output_file_id,
+        error_file_id=seen.error_file_id,
+        created_at=seen.created_at or int(found.registered_at),
+        request_counts=_counts(seen),
+        usage=dict(seen.usage) if seen.usage is not None else None,
+        metadata=dict(seen.metadata) if seen.metadata is not None else None,
+        batchbell=_extras(found),
+        **stamps,
+    )
+
+
+def _counts(seen: Snapshot) -> shapes.RequestCounts | None:
+    counts = seen.counts
+    if counts is None:
+        return None
+    return shapes.RequestCounts(
+        total=counts.total, completed=counts.completed, failed=counts.failed
+    )
+
+
+def _errors(seen: Snapshot, *, lost: bool) -> shapes.BatchErrors | None:
+    told = [
+        shapes.BatchError(code=p.code, message=p.message, param=p.param, line=p.line)
+        for p in seen.problems
+    ]
+    if lost:
+        told.append(shapes.BatchError(**payload.NOT_FOUND, param=None, line=None))
+    return shapes.BatchErrors(data=told) if told else None
+
+
+def _extras(found: Batch) -> shapes.BatchExtras:
+    return shapes.BatchExtras(
+        status=found.status,
+        provider_status=found.snapshot.provider_status if found.snapshot else None,
+        provider=found.provider,
+        account=found.account,
+        outcome=found.outcome,
+        trouble=found.trouble,
+        registered_at=int(found.registered_at),
+        updated_at=int(found.updated_at),
+        ended_at=_second(found.ended_at),
+        generation=found.generation,
+    )
+
+
+def event(found: Event, deliveries: Sequence[Delivery] | None = None) -> dict[str, Any]:
+    """The canonical body as it is sent, and our own fields after it."""
+    body: dict[str, Any] = msgspec.json.decode(found.body)
+    body["recorded_at"] = int(found.recorded_at)
+    if deliveries is not None:
+        counts = Counter(delivery.state for delivery in deliveries)
+        body["deliveries"] = {state.value: counts[state] for state in DeliveryState}
+    return body
+
+
+def delivery(found: Delivery, attempts: Sequence[Attempt] | None = None) -> shapes.Delivery:
+    in_flight = found.lease_token is not None
+    return shapes.Delivery(
+        id=found.id,
+        event_id=found.event_id,
+        event_type=found.event_type,
+        batch_id=found.batch_id,
+        endpoint_id=found.endpoint_id,
+        watch_id=found.watch_id,
+        url=found.url,
+        state=found.state,
+        in_flight=in_flight,
+        attempt_count=found.attempts,
+        next_attempt_at=None if in_flight else _second(found.due_at),
+        created_at=int(found.created_at),
+        finished_at=_second(found.finished_at),
+        last_status=found.last_status,
+        last_error=found.last_error,
+        needs_you=found.needs_you,
+        attempts=msgspec.UNSET if attempts is None else [attempt(one) for one in attempts],
+    )
+
+
+def attempt(found: Attempt) -> shapes.Attempt:
+    """One try; where a crash hid what came of it, `result` is `unknown`."""
+    outcome = found.outcome
+    if outcome is None:
+        return shapes.Attempt(
+            number=found.number,
+            result="unknown",
+            explanation=UNKNOWN_OUTCOME,
+            **dict.fromkeys(OUTCOME_FIELDS),
+            response_headers={},
+        )
+    delivered = outcome.status is not None and 200 <= outcome.status < 300
+    return shapes.Attempt(
+        number=found.number,
+        result="delivered" if delivered else "failed",
+        explanation=None,
+        response_headers=dict(outcome.response_headers),
+        **_outcome(outcome),
+    )
+
+
+OUTCOME_FIELDS = (
+    "status",
+    "fault",
+    "detail",
+    "location",
+    "remote_address",
+    "response_body",
+    "started_at",
+    "duration_ms",
+)
+
+
+def _outcome(outcome: Outcome) -> Mapping[str, Any]:
+    return {name: getattr(outcome, name) for name in OUTCOME_FIELDS}
+
+
+def account(found: Account) -> shapes.Account:
+    return shapes.Account(
+        id=found.id,
+        name=found.name,
+        provider=found.provider,
+        base_url=without_credentials(found.base_url),
+        state=found.state,
+        trouble=found.trouble,
+        swept_at=_second(found.swept_at),
+    )
+
+
+def without_credentials(url: str) -> str:
+    """The URL without what may be secret in it: user info and the query."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def key(found: Key, *, shown: str | None = None) -> shapes.Key:
+    return shapes.Key(
+        id=found.id,
+        name=found.name,
+        hint=found.hint,
+        created_at=int(found.created_at),
+        revoked_at=_second(found.revoked_at),
+        key=msgspec.UNSET if shown is None else shown,
+    )

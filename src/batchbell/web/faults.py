@@ -1,0 +1,120 @@
+"""Every error that is answered, in OpenAI's shape."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import msgspec
+from starlette.responses import Response
+
+from batchbell.core.errors import AccessDenied, AddressRefused, InvalidRequest, StoreUnavailable
+from batchbell.web import shapes
+
+RETRY_SECONDS = 5
+
+
+class Code(StrEnum):
+    """What programs may compare `error.code` with. Explained in docs/reference/errors.md."""
+
+    INVALID_VALUE = "invalid_value"
+    MISSING_FIELD = "missing_field"
+    INVALID_JSON = "invalid_json"
+    BODY_TOO_LARGE = "body_too_large"
+    ADDRESS_REFUSED = "address_refused"
+    NO_ACCOUNT = "no_account"
+    UNKNOWN_ACCOUNT = "unknown_account"
+    NOTHING_TO_RESEND = "nothing_to_resend"
+    NOT_FOUND = "not_found"
+    UNKNOWN_URL = "unknown_url"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    MISSING_API_KEY = "missing_api_key"
+    INVALID_API_KEY = "invalid_api_key"
+    HOST_NOT_ALLOWED = "host_not_allowed"
+    ORIGIN_NOT_ALLOWED = "origin_not_allowed"
+    REMOTE_NOT_ALLOWED = "remote_not_allowed"
+    STORE_UNAVAILABLE = "store_unavailable"
+    INTERNAL_ERROR = "internal_error"
+
+
+KINDS = {401: "authentication_error", 403: "permission_error"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One thing that is wrong with a body; `index` counts the items of a list from 0."""
+
+    message: str
+    param: str | None
+    code: str = Code.INVALID_VALUE
+    index: int | None = None
+
+
+class InvalidBody(InvalidRequest):
+    """A body cannot be taken, for one reason or for several; the first one speaks for all."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        first = problems[0]
+        others = len(problems) - 1
+        message = first.message + (f" ({others} more in `problems`.)" if others else "")
+        super().__init__(message, param=first.param, code=first.code)
+        self.problems = tuple(problems)
+
+
+def error_response(
+    status: int,
+    message: str,
+    *,
+    code: str,
+    param: str | None = None,
+    problems: Sequence[Problem] = (),
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """`{"error": {"message", "type", "param", "code"}}`, and `problems` where there are several."""
+    error = shapes.Error(
+        message=message,
+        type=KINDS.get(status, "server_error" if status >= 500 else "invalid_request_error"),
+        param=param,
+        code=str(code),
+        problems=[_shown(problem) for problem in problems] if len(problems) > 1 else msgspec.UNSET,
+    )
+    body = msgspec.json.encode(shapes.ErrorBody(error=error))
+    return Response(body, status, headers, media_type="application/json")
+
+
+def _shown(problem: Problem) -> shapes.Problem:
+    return shapes.Problem(
+        message=problem.message, param=problem.param, code=str(problem.code), index=problem.index
+    )
+
+
+def response_to(error: Exception) -> Response:
+    """What a caller is told of an error. What was not raised on purpose is not explained."""
+    match error:
+        case InvalidBody():
+            return error_response(
+                error.status,
+                error.message,
+                code=error.code,
+                param=error.param,
+                problems=error.problems,
+            )
+        case InvalidRequest():
+            return error_response(error.status, error.message, code=error.code, param=error.param)
+        case AddressRefused():
+            return error_response(400, str(error), code=Code.ADDRESS_REFUSED, param="url")
+        case AccessDenied():
+            who = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
+            return error_response(error.status, error.message, code=error.code, headers=who)
+        case StoreUnavailable():
+            return error_response(
+                503,
+                "The database does not answer just now. Try again in a few seconds.",
+                code=Code.STORE_UNAVAILABLE,
+                headers={"Retry-After": str(RETRY_SECONDS)},
+            )
+        case _:
+            return error_response(
+                500, "Something went wrong here; the log says what.", code=Code.INTERNAL_ERROR
+            )

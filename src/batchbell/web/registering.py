@@ -1,0 +1,218 @@
+"""From a body to watches: what may be asked for, and writing together what comes together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from batchbell.core.errors import AddressRefused, InvalidRequest
+from batchbell.core.model import (
+    DEFAULT_EVENTS,
+    ID_PATTERN,
+    MAX_ID_LENGTH,
+    Account,
+    Dialect,
+    EventType,
+)
+from batchbell.net.guard import URL_MAX_CHARACTERS, AddressRules
+from batchbell.storage import watches
+from batchbell.storage.gathering import Gathering
+from batchbell.storage.watches import Registered, Registration
+from batchbell.web.bodies import UNSTORABLE, Fields
+from batchbell.web.context import Context
+from batchbell.web.faults import Code, InvalidBody, Problem
+
+GATHER_MAX = 500
+"""Registrations that one transaction carries at most."""
+BULK_MAX = 1000
+NAME_MAX = 100
+METADATA_PAIRS_MAX = 16
+METADATA_KEY_MAX = 64
+METADATA_VALUE_MAX = 512
+
+ID_SHAPE = "must be a plain token of letters, digits and . _ : @ = + -, such as batch_abc123."
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    project_id: str
+    registration: Registration
+
+
+class Registrar:
+    """Writes watches; those that are asked for at the same time share a transaction."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._gathering: Gathering[_Asked, Registered] = Gathering(self._write, most=GATHER_MAX)
+
+    async def register(self, project_id: str, wanted: Registration) -> Registered:
+        """Make one watch; when this returns, it is on disk."""
+        registered = await self._gathering.add(_Asked(project_id, wanted))
+        self._count([registered])
+        return registered
+
+    async def register_all(
+        self, project_id: str, wanted: Sequence[Registration]
+    ) -> list[Registered]:
+        """Make watches in one transaction: all of them, or none."""
+        registered = await self._store_all(project_id, wanted)
+        self._count(registered)
+        return registered
+
+    async def _write(self, asked: list[_Asked]) -> Sequence[Registered]:
+        answers: dict[int, Registered] = {}
+        for project_id in sorted({one.project_id for one in asked}):
+            places = [i for i, one in enumerate(asked) if one.project_id == project_id]
+            wanted = [asked[i].registration for i in places]
+            answers |= zip(places, await self._store_all(project_id, wanted), strict=True)
+        return [answers[i] for i in range(len(asked))]
+
+    async def _store_all(self, project_id: str, wanted: Sequence[Registration]) -> list[Registered]:
+        return await self._context.store.write(
+            watches.register,
+            project_id,
+            wanted,
+            mint=self._context.mint,
+            now=self._context.clock(),
+        )
+
+    def _count(self, registered: Sequence[Registered]) -> None:
+        counter = self._context.metrics.registrations
+        for created in (True, False):
+            number = sum(one.created is created for one in registered)
+            if number:
+                counter.labels(created=str(created).lower()).inc(number)
+
+
+class WatchForm:
+    """Reads what a body asks to be told of, under the rules and accounts of this moment."""
+
+    def __init__(self, context: Context) -> None:
+        self._accounts = context.accounts
+        self._rules = context.rules()
+
+    def awaiter(self, body: Any) -> Registration:
+        """`{"id", "webhookUrl", "account"?}`. Raises InvalidRequest."""
+        fields = Fields(body)
+        read = self._registration(fields, id="id", url="webhookUrl", dialect=Dialect.AWAITER)
+        fields.raise_problems()
+        return read()
+
+    def watch(self, body: Any) -> Registration:
+        """`{"batch_id", "url", "events"?, "metadata"?, "account"?}`. Raises InvalidRequest."""
+        fields = Fields(body)
+        read = self._watch(fields)
+        fields.raise_problems()
+        return read()
+
+    def watches(self, items: Sequence[Any], *, name: str) -> list[Registration]:
+        """Up to BULK_MAX of them; raises InvalidBody with every problem of every item."""
+        if not 1 <= len(items) <= BULK_MAX:
+            message = f"One call takes 1 to {BULK_MAX:,} watches; these are {len(items):,}."
+            raise InvalidRequest(message, param=name or None)
+        forms = [
+            Fields(item, where=f"{name}[{index}].", index=index) for index, item in enumerate(items)
+        ]
+        reads = [self._watch(fields) for fields in forms]
+        problems: list[Problem] = [problem for fields in forms for problem in fields.problems]
+        if problems:
+            raise InvalidBody(problems)
+        return [read() for read in reads]
+
+    def _watch(self, fields: Fields) -> Callable[[], Registration]:
+        chosen = event_types(fields)
+        metadata = metadata_pairs(fields)
+        return self._registration(
+            fields, id="batch_id", url="url", events=chosen, metadata=metadata
+        )
+
+    def _registration(
+        self, fields: Fields, *, id: str, url: str, **rest: Any
+    ) -> Callable[[], Registration]:
+        """Check what all registrations have; call the answer once nothing was wrong."""
+        batch_id = fields.text(id, most=MAX_ID_LENGTH, pattern=ID_PATTERN, shape=ID_SHAPE)
+        target = webhook_url(fields, url, self._rules)
+        account = chosen_account(fields, self._accounts)
+        return lambda: Registration(
+            account_id=account.id if account else "", batch_id=batch_id, url=target, **rest
+        )
+
+
+def webhook_url(fields: Fields, name: str, rules: AddressRules) -> str:
+    """A URL that may be called, as far as the URL alone can tell."""
+    url = fields.text(name, most=URL_MAX_CHARACTERS)
+    if not url:
+        return url
+    try:
+        rules.check_url(url, param=fields.path(name) or name)
+    except AddressRefused as error:
+        fields.wrong(name, str(error), Code.ADDRESS_REFUSED)
+    except InvalidRequest as error:
+        fields.wrong(name, error.message, error.code)
+    return url
+
+
+def chosen_account(fields: Fields, accounts: Mapping[str, Account]) -> Account | None:
+    """The account that is named, or the first one."""
+    name = fields.optional_text("account", most=NAME_MAX)
+    if not accounts:
+        fields.wrong(
+            "account",
+            "No account is set up to watch batches with: set OPENAI_API_KEY and start again.",
+            Code.NO_ACCOUNT,
+        )
+        return None
+    if name is None:
+        return next(iter(accounts.values()))
+    if name and name not in accounts:
+        known = ", ".join(accounts)
+        fields.wrong("account", f"There is no account {name!r}: {known}.", Code.UNKNOWN_ACCOUNT)
+    return accounts.get(name)
+
+
+def event_types(fields: Fields) -> tuple[EventType, ...]:
+    """What a watch wants to hear of; OpenAI's four by default."""
+    value = fields.get("events")
+    if value is None:
+        return DEFAULT_EVENTS
+    if not isinstance(value, list) or not value:
+        fields.wrong("events", f"{fields.path('events')} must be a list with one event or more.")
+        return ()
+    allowed = list(EventType)
+    wrong = [i for i, word in enumerate(value) if word not in allowed]
+    for i in wrong[:1]:
+        name = f"events[{i}]"
+        fields.wrong(name, f"{fields.path(name)} is no event type: use {', '.join(allowed)}.")
+    return () if wrong else tuple(dict.fromkeys(EventType(word) for word in value))
+
+
+def metadata_pairs(fields: Fields) -> dict[str, str]:
+    """OpenAI's limits: 16 pairs of strings, keys of 64 and values of 512 characters."""
+    value = fields.get("metadata")
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or len(value) > METADATA_PAIRS_MAX:
+        limit = f"an object of up to {METADATA_PAIRS_MAX} pairs"
+        fields.wrong("metadata", f"{fields.path('metadata')} must be {limit}.")
+        return {}
+    for key, word in value.items():
+        if not _is_pair(key, word):
+            fields.wrong(
+                "metadata",
+                f"{fields.path('metadata')}: {key[:METADATA_KEY_MAX]!r} is no pair that can be"
+                f" kept: keys are strings of up to {METADATA_KEY_MAX} characters, values of up to"
+                f" {METADATA_VALUE_MAX}, without NUL.",
+            )
+    return value
+
+
+def _is_pair(key: str, word: Any) -> bool:
+    return (
+        isinstance(word, str)
+        and len(key) <= METADATA_KEY_MAX
+        and len(word) <= METADATA_VALUE_MAX
+        and not UNSTORABLE.search(key)
+        and not UNSTORABLE.search(word)
+    )

@@ -1,0 +1,299 @@
+"""What is sent and what is answered, as types: the schemas of the OpenAPI document.
+
+Times are whole seconds since the epoch, as OpenAI's are, unless the name says otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from batchbell.core.model import (
+    ID_PATTERN,
+    MAX_ID_LENGTH,
+    AccountState,
+    BatchOutcome,
+    DeliveryState,
+    Dialect,
+    EventType,
+    Status,
+)
+
+T = TypeVar("T")
+
+BatchId = Annotated[str, Meta(pattern=ID_PATTERN, max_length=MAX_ID_LENGTH, min_length=1)]
+WebhookUrl = Annotated[
+    str, Meta(max_length=2048, min_length=1, extra_json_schema={"format": "uri"})
+]
+OpenAIStatus = Literal[
+    "validating",
+    "in_progress",
+    "finalizing",
+    "cancelling",
+    "completed",
+    "failed",
+    "expired",
+    "cancelled",
+]
+
+
+class Problem(Struct, frozen=True, kw_only=True):
+    message: str
+    param: str | None
+    code: str
+    index: int | None
+
+
+class Error(Struct, frozen=True, kw_only=True):
+    message: str
+    type: str
+    param: str | None
+    code: str
+    problems: list[Problem] | UnsetType = UNSET
+
+
+class ErrorBody(Struct, frozen=True, kw_only=True):
+    """How every error is answered."""
+
+    error: Error
+
+
+class Page(Struct, Generic[T], frozen=True, kw_only=True):
+    """A page of a list: ask for the next one with `after` set to `last_id`."""
+
+    object: Literal["list"] = "list"
+    data: list[T]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class AwaiterRequest(Struct, frozen=True, kw_only=True, rename={"webhook_url": "webhookUrl"}):
+    id: BatchId
+    webhook_url: WebhookUrl
+    account: str | None = None
+
+
+class AwaiterAnswer(Struct, frozen=True, kw_only=True, rename={"batch_id": "batchId"}):
+    message: str
+    batch_id: str
+
+
+class WatchRequest(Struct, frozen=True, kw_only=True):
+    batch_id: BatchId
+    url: WebhookUrl
+    events: Annotated[list[EventType], Meta(min_length=1)] | None = None
+    metadata: (
+        Annotated[
+            dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]],
+            Meta(max_length=16),
+        ]
+        | None
+    ) = None
+    account: str | None = None
+
+
+class WatchesRequest(Struct, frozen=True, kw_only=True):
+    watches: Annotated[list[WatchRequest], Meta(min_length=1, max_length=1000)]
+
+
+class Watch(Struct, frozen=True, kw_only=True):
+    id: str
+    object: Literal["watch"] = "watch"
+    batch_id: str
+    url: str
+    events: list[EventType]
+    metadata: dict[str, str]
+    endpoint_id: str
+    dialect: Dialect
+    created_at: int
+
+
+class WatchList(Struct, frozen=True, kw_only=True):
+    """The watches that answer a list, in its order; `created` counts those that are new."""
+
+    object: Literal["list"] = "list"
+    data: list[Watch]
+    created: int
+
+
+class Deleted(Struct, frozen=True, kw_only=True):
+    id: str
+    object: Literal["watch.deleted", "key.deleted"]
+    deleted: bool = True
+
+
+class BatchError(Struct, frozen=True, kw_only=True):
+    code: str | None
+    message: str | None
+    param: str | None
+    line: int | None
+
+
+class BatchErrors(Struct, frozen=True, kw_only=True):
+    object: Literal["list"] = "list"
+    data: list[BatchError]
+
+
+class RequestCounts(Struct, frozen=True, kw_only=True):
+    total: int
+    completed: int
+    failed: int
+
+
+class BatchExtras(Struct, frozen=True, kw_only=True):
+    """What OpenAI's Batch object has no place for. `status` is the true one: it may be `lost`."""
+
+    status: Status
+    provider_status: str | None
+    provider: str
+    account: str
+    outcome: BatchOutcome | None
+    trouble: str | None
+    registered_at: int
+    updated_at: int
+    ended_at: int | None
+    generation: int
+
+
+class Batch(Struct, frozen=True, kw_only=True):
+    """OpenAI's Batch object, whatever the provider, and `batchbell` beside it."""
+
+    id: str
+    object: Literal["batch"] = "batch"
+    endpoint: str
+    model: str | None
+    errors: BatchErrors | None
+    input_file_id: str
+    completion_window: str
+    status: OpenAIStatus
+    output_file_id: str | None
+    error_file_id: str | None
+    created_at: int
+    in_progress_at: int | None
+    expires_at: int | None
+    finalizing_at: int | None
+    completed_at: int | None
+    failed_at: int | None
+    expired_at: int | None
+    cancelling_at: int | None
+    cancelled_at: int | None
+    request_counts: RequestCounts | None
+    usage: dict[str, Any] | None
+    metadata: dict[str, str] | None
+    batchbell: BatchExtras
+
+
+class DeliveriesSummary(Struct, frozen=True, kw_only=True):
+    """How many deliveries of the event are in which state."""
+
+    pending: int
+    delivered: int
+    exhausted: int
+    held: int
+
+
+class Event(Struct, frozen=True, kw_only=True):
+    """The body that is sent, and when it was written down. Lists leave `deliveries` out."""
+
+    id: str
+    object: Literal["event"] = "event"
+    type: EventType
+    created_at: int
+    timestamp: str
+    data: dict[str, Any]
+    recorded_at: int
+    deliveries: DeliveriesSummary | UnsetType = UNSET
+
+
+class ResendRequest(Struct, frozen=True, kw_only=True):
+    endpoint_id: str | None = None
+
+
+class Attempt(Struct, frozen=True, kw_only=True):
+    """One HTTP try. `started_at` is exact, in seconds with a fraction."""
+
+    number: int
+    result: Literal["delivered", "failed", "unknown"]
+    explanation: str | None
+    status: int | None
+    fault: str | None
+    detail: str | None
+    location: str | None
+    remote_address: str | None
+    response_headers: dict[str, str]
+    response_body: str | None
+    started_at: float | None
+    duration_ms: float | None
+
+
+class Delivery(Struct, frozen=True, kw_only=True):
+    """One event for one endpoint. Lists leave `attempts` out."""
+
+    id: str
+    object: Literal["delivery"] = "delivery"
+    event_id: str
+    event_type: EventType
+    batch_id: str
+    endpoint_id: str
+    watch_id: str | None
+    url: str
+    state: DeliveryState
+    in_flight: bool
+    attempt_count: int
+    next_attempt_at: int | None
+    created_at: int
+    finished_at: int | None
+    last_status: int | None
+    last_error: str | None
+    needs_you: str | None
+    attempts: list[Attempt] | UnsetType = UNSET
+
+
+class Account(Struct, frozen=True, kw_only=True):
+    id: str
+    object: Literal["account"] = "account"
+    name: str
+    provider: str
+    base_url: str
+    state: AccountState
+    trouble: str | None
+    swept_at: int | None
+
+
+class KeyRequest(Struct, frozen=True, kw_only=True):
+    name: Annotated[str, Meta(min_length=1, max_length=100)]
+
+
+class Key(Struct, frozen=True, kw_only=True):
+    """`key` is there once, in the answer that made it."""
+
+    id: str
+    object: Literal["key"] = "key"
+    name: str
+    hint: str
+    created_at: int
+    revoked_at: int | None
+    key: str | UnsetType = UNSET
+
+
+class WebhookSecret(Struct, frozen=True, kw_only=True):
+    object: Literal["webhook_secret"] = "webhook_secret"
+    secret: str
+
+
+class Health(Struct, frozen=True, kw_only=True):
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(Struct, frozen=True, kw_only=True):
+    status: Literal["ready", "not_ready"]
+    reasons: list[str]
+
+
+class Index(Struct, frozen=True, kw_only=True):
+    name: Literal["batchbell"] = "batchbell"
+    version: str
+    docs: str
+    openapi: str
