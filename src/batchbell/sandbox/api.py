@@ -80,7 +80,7 @@ async def _guarded(request: web.Request, handler: Handler) -> web.StreamResponse
     _check_key(request, provider.api_key)
     batch_id = request.match_info.get("id")
     faults = provider.faults
-    while late := faults.take(LATE, route=route, batch_id=batch_id):
+    for late in faults.take_all(LATE, route=route, batch_id=batch_id):
         await (asyncio.sleep(late.seconds) if late.kind is FaultKind.SLOW else faults.hang())
     if fault := faults.take(INSTEAD, route=route, batch_id=batch_id):
         return mischief.instead(fault, request)

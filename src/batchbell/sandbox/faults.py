@@ -119,8 +119,6 @@ class Faults:
         Raises ValueError or TypeError where that makes no sense.
         """
         fault = Fault(kind=FaultKind(kind), route=route, **details)
-        if fault.kind is FaultKind.HANG:
-            self._released.clear()
         self._waiting.append(fault)
         return fault
 
@@ -130,8 +128,9 @@ class Faults:
         self.release()
 
     def release(self) -> None:
-        """Let go of every call that hangs."""
+        """Let go of every call that hangs now; a fault that is not spent holds later ones."""
         self._released.set()
+        self._released = asyncio.Event()
 
     def waiting(self) -> list[Fault]:
         return list(self._waiting)
@@ -155,12 +154,26 @@ class Faults:
         self, family: frozenset[FaultKind], *, route: str, batch_id: str | None
     ) -> Fault | None:
         """Spend the first fault of the family that fits this call."""
-        for fault in self._waiting:
-            fits = fault.kind in family and fault.route in (ANY, route)
-            if not fits or (fault.batch_id is not None and fault.batch_id != batch_id):
-                continue
-            return self._strike(fault)
-        return None
+        fitting = self._fitting(family, route, batch_id)
+        return self._strike(fitting[0]) if fitting else None
+
+    def take_all(
+        self, family: frozenset[FaultKind], *, route: str, batch_id: str | None
+    ) -> list[Fault]:
+        """Spend every fault of the family that fits this call, each once."""
+        fitting = self._fitting(family, route, batch_id)
+        return [fault for fault in fitting if self._strike(fault) is not None]
+
+    def _fitting(
+        self, family: frozenset[FaultKind], route: str, batch_id: str | None
+    ) -> list[Fault]:
+        return [
+            fault
+            for fault in self._waiting
+            if fault.kind in family
+            and fault.route in (ANY, route)
+            and fault.batch_id in (None, batch_id)
+        ]
 
     def spoil(self, rows: list[dict[str, Any]], *, route: str) -> list[dict[str, Any]]:
         """Rows as they are shown: left out, or with fields that are not the truth."""
