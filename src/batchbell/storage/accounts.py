@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, or_, select, update
+from sqlalchemy import Connection, Row, and_, func, or_, select, update
 
 from batchbell.core.errors import LeaseLost
 from batchbell.core.model import Account, AccountState, Mint
+from batchbell.storage.bulk import insert_missing
 from batchbell.storage.engine import ACCOUNTS, dialect_of, wake
 from batchbell.storage.schema import accounts
-from batchbell.storage.upsert import insert_missing
+from batchbell.storage.texts import storable
 
 FAR_FUTURE_SECONDS = 10 * 365 * 86400.0
 
@@ -64,11 +65,15 @@ def claim_due(
     lease_seconds: float,
     token: str,
 ) -> Account | None:
-    """Take one account of `ids` that is due and that nobody holds; None if there is none."""
-    free = or_(accounts.c.lease_until.is_(None), accounts.c.lease_until <= now)
+    """Take one account of `ids` that is due and that nobody holds; None if there is none.
+
+    A lease that ran out makes it due: whoever held it is dead, or will be told LeaseLost.
+    """
+    free = and_(accounts.c.lease_until.is_(None), accounts.c.due_at <= now)
+    ready = or_(free, accounts.c.lease_until <= now)
     due = (
         select(accounts.c.id)
-        .where(accounts.c.id.in_(ids), accounts.c.due_at <= now, accounts.c.not_before <= now, free)
+        .where(accounts.c.id.in_(ids), accounts.c.not_before <= now, ready)
         .order_by(accounts.c.due_at)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -78,7 +83,7 @@ def claim_due(
         "lease_until": now + lease_seconds,
         "lease_token": token,
     }
-    claim = update(accounts).where(accounts.c.id.in_(due.scalar_subquery())).values(**taken)
+    claim = update(accounts).where(accounts.c.id == due.scalar_subquery()).values(**taken)
     row = connection.execute(claim.returning(*accounts.c)).one_or_none()
     return _account(row) if row else None
 
@@ -124,7 +129,7 @@ def finish(
             lease_until=None,
             lease_token=None,
             state=state,
-            trouble=trouble,
+            trouble=storable(trouble) if trouble is not None else None,
             failures=failures,
             pages=func.coalesce(pages, accounts.c.pages),
             swept_at=now,
@@ -142,9 +147,10 @@ def make_due(connection: Connection, account_ids: Sequence[str], *, now: float) 
 
 
 def next_due(connection: Connection, ids: Sequence[str]) -> float | None:
-    """When the first of these accounts is due."""
-    when = func.max if dialect_of(connection) == "sqlite" else func.greatest
-    soonest = select(func.min(when(accounts.c.due_at, accounts.c.not_before)))
+    """When the first of these accounts is due; one that is held, when its lease runs out."""
+    later = func.max if dialect_of(connection) == "sqlite" else func.greatest
+    when = later(func.coalesce(accounts.c.lease_until, accounts.c.due_at), accounts.c.not_before)
+    soonest = select(func.min(when))
     due: float | None = connection.execute(soonest.where(accounts.c.id.in_(ids))).scalar_one()
     return due
 

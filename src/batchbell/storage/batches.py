@@ -7,17 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, Select, bindparam, func, select, update
+from sqlalchemy import Connection, Row, Select, and_, case, func, or_, select
 
 from batchbell.core import lifecycle
 from batchbell.core.errors import NotFound
 from batchbell.core.model import Batch, Mint, Sighting, Snapshot, Status
 from batchbell.storage import events
+from batchbell.storage.bulk import among, update_all
 from batchbell.storage.paging import Page, page_of
 from batchbell.storage.schema import accounts, batches
+from batchbell.storage.texts import storable
 
 SNAPSHOT = msgspec.json.Decoder(Snapshot)
-IDS_PER_STATEMENT = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,15 @@ class Change:
 
 
 def open_batches(connection: Connection, account_id: str, *, now: float) -> list[OpenBatch]:
-    """The account's batches that have not ended and may be looked at now."""
-    query = select(batches.c.id, batches.c.fingerprint, batches.c.provider_created_at).where(
+    """The account's batches that have not ended and may be looked at now.
+
+    The fingerprint is left out where the next sighting changes something even if it is the same:
+    it ends a lone 404's wait, a row's trouble, or the first step of a new life.
+    """
+    restarted = and_(batches.c.generation > 1, batches.c.status == Status.VALIDATING)
+    unsettled = or_(batches.c.missing_since.isnot(None), batches.c.trouble.isnot(None), restarted)
+    fingerprint = case((unsettled, None), else_=batches.c.fingerprint)
+    query = select(batches.c.id, fingerprint, batches.c.provider_created_at).where(
         batches.c.account_id == account_id, batches.c.ended_at.is_(None), batches.c.check_at <= now
     )
     return [OpenBatch(*row) for row in connection.execute(query)]
@@ -84,63 +92,58 @@ def reopen_lost(connection: Connection, found: Iterable[Batch], *, now: float) -
 
 
 def _by_id(connection: Connection, account_id: str, ids: Sequence[str]) -> dict[str, Batch]:
-    found: dict[str, Batch] = {}
-    for start in range(0, len(ids), IDS_PER_STATEMENT):
-        part = sorted(ids[start : start + IDS_PER_STATEMENT])
-        query = (
-            _joined()
-            .where(batches.c.account_id == account_id, batches.c.id.in_(part))
-            .order_by(batches.c.key)
-            .with_for_update(of=batches)
-        )
-        found |= {row.id: to_batch(row) for row in connection.execute(query)}
-    return found
+    query = (
+        joined_batches()
+        .where(batches.c.account_id == account_id, among(connection, batches.c.id, ids))
+        .order_by(batches.c.key)
+        .with_for_update(of=batches)
+    )
+    return {row.id: to_batch(row) for row in connection.execute(query)}
 
 
 def _save(connection: Connection, changed: Sequence[Batch]) -> None:
-    if changed:
-        connection.execute(SAVE, [_values(batch) for batch in changed])
-
-
-COLUMNS = (
-    "status",
-    "fingerprint",
-    "snapshot",
-    "generation",
-    "updated_at",
-    "provider_created_at",
-    "ended_at",
-    "missing_since",
-    "check_at",
-    "trouble",
-)
-SAVE = (
-    update(batches)
-    .where(batches.c.key == bindparam("key_"))
-    .values({name: bindparam(f"{name}_") for name in COLUMNS})
-)
+    update_all(connection, batches, "key", [_values(batch) for batch in changed])
 
 
 def _values(batch: Batch) -> dict[str, Any]:
     seen = batch.snapshot
     return {
-        "key_": batch.key,
-        "status_": batch.status.value,
-        "fingerprint_": seen.fingerprint() if seen else None,
-        "snapshot_": msgspec.json.encode(seen).decode() if seen else None,
-        "generation_": batch.generation,
-        "updated_at_": batch.updated_at,
-        "provider_created_at_": seen.created_at if seen else None,
-        "ended_at_": batch.ended_at,
-        "missing_since_": batch.missing_since,
-        "check_at_": batch.check_at,
-        "trouble_": batch.trouble,
+        "key": batch.key,
+        "status": batch.status.value,
+        "fingerprint": seen.fingerprint() if seen else None,
+        "snapshot": _encoded(seen) if seen else None,
+        "generation": batch.generation,
+        "updated_at": batch.updated_at,
+        "provider_created_at": seen.created_at if seen else None,
+        "ended_at": batch.ended_at,
+        "missing_since": batch.missing_since,
+        "check_at": batch.check_at,
+        "trouble": storable(batch.trouble) if batch.trouble is not None else None,
     }
+
+
+def _encoded(seen: Snapshot) -> str:
+    try:
+        return msgspec.json.encode(seen).decode()
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_storable(msgspec.to_builtins(seen))).decode()
+
+
+def _storable(value: Any) -> Any:
+    match value:
+        case str():
+            return storable(value)
+        case dict():
+            return {storable(key): _storable(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [_storable(inner) for inner in value]
+        case _:
+            return value
 
 
 def get_batch(connection: Connection, project_id: str, batch_id: str) -> Batch:
     """One batch of the project by the provider's id. Raises NotFound."""
-    query = _joined().where(batches.c.project_id == project_id, batches.c.id == batch_id)
+    query = joined_batches().where(batches.c.project_id == project_id, batches.c.id == batch_id)
     row = connection.execute(query.order_by(batches.c.key).limit(1)).one_or_none()
     if row is None:
         raise NotFound("batch", batch_id)
@@ -156,7 +159,7 @@ def list_batches(
     status: Status | None = None,
 ) -> Page[Batch]:
     """The project's batches, the last registered first. Raises NotFound for an unknown `after`."""
-    query = _joined().where(batches.c.project_id == project_id)
+    query = joined_batches().where(batches.c.project_id == project_id)
     if after is not None:
         query = query.where(batches.c.key < get_batch(connection, project_id, after).key)
     if status is not None:
@@ -175,7 +178,8 @@ def count_by_status(connection: Connection) -> dict[str, int]:
     return {row[0]: row[1] for row in connection.execute(query)}
 
 
-def _joined() -> Select[Any]:
+def joined_batches() -> Select[Any]:
+    """What `to_batch` reads: a batch with its account."""
     return select(batches, accounts.c.name.label("account"), accounts.c.provider).join(
         accounts, accounts.c.id == batches.c.account_id
     )

@@ -14,8 +14,10 @@ from typing import Any
 from sqlalchemy import Connection, func, select, text, update
 
 from batchbell.core import lifecycle
-from batchbell.core.lifecycle import Settlement
 from batchbell.core.model import Claimed, DeliveryState, Dialect, Endpoint, EndpointState, Outcome
+from batchbell.storage import attempts
+from batchbell.storage.attempts import Tried as Tried  # noqa: PLC0414 - what `settle` takes
+from batchbell.storage.bulk import among
 from batchbell.storage.endpoints import endpoints_by_id, locked, save_health
 from batchbell.storage.engine import dialect_of
 from batchbell.storage.schema import deliveries, endpoints
@@ -142,114 +144,14 @@ RETURNING {_TAKEN}, events.body, events.created_at
 """)  # noqa: S608 - no value is put in
 
 
-@dataclass(frozen=True, slots=True)
-class Tried:
-    """One attempt that was made: what came of it, and what was decided."""
-
-    delivery: Claimed
-    outcome: Outcome
-    settlement: Settlement
-
-
 def settle(connection: Connection, tried: Sequence[Tried], *, now: float) -> set[str]:
     """Write attempts and what they make of their deliveries and endpoints, fenced by the lease.
 
     Returns the ids that were written: a delivery whose lease was lost is passed over whole.
     """
-    rows = {"rows": json.dumps([_settled_row(one, now) for one in tried])}
-    if dialect_of(connection) == "sqlite":
-        connection.exec_driver_sql(RECORD_SQLITE, (rows["rows"],))
-        written = {row[0] for row in connection.exec_driver_sql(SETTLE_SQLITE, (rows["rows"],))}
-    else:
-        written = {row[0] for row in connection.execute(SETTLE_POSTGRESQL, rows)}
+    written = attempts.write(connection, tried, now=now)
     _fold_health(connection, [one for one in tried if one.delivery.id in written], now)
     return written
-
-
-SETTLED_FIELDS = {
-    "id": "text",
-    "token": "text",
-    "number": "int",
-    "state": "text",
-    "due_at": "float8",
-    "finished_at": "float8",
-    "needs_you": "text",
-    "error": "text",
-    "started_at": "float8",
-    "duration_ms": "float8",
-    "status": "int",
-    "fault": "text",
-    "detail": "text",
-    "location": "text",
-    "remote_address": "text",
-    "response_headers": "text",
-    "response_body": "text",
-}
-
-
-def _settled_row(tried: Tried, now: float) -> list[Any]:
-    """In the order of SETTLED_FIELDS."""
-    delivery, outcome, settlement = tried.delivery, tried.outcome, tried.settlement
-    done = settlement.state in (DeliveryState.DELIVERED, DeliveryState.EXHAUSTED)
-    delivered = settlement.state is DeliveryState.DELIVERED
-    return [
-        delivery.id,
-        delivery.lease_token,
-        delivery.attempt,
-        settlement.state.value,
-        settlement.due_at,
-        now if done else None,
-        settlement.needs_you,
-        None if delivered else error_of(outcome),
-        outcome.started_at,
-        outcome.duration_ms,
-        outcome.status,
-        outcome.fault.value if outcome.fault else None,
-        outcome.detail,
-        outcome.location,
-        outcome.remote_address,
-        json.dumps(dict(outcome.response_headers)) if outcome.response_headers else None,
-        outcome.response_body,
-    ]
-
-
-def error_of(outcome: Outcome) -> str:
-    """A failure in a few words, for lists."""
-    return outcome.detail or (f"HTTP {outcome.status}" if outcome.status else "no answer")
-
-
-_ATTEMPT = """delivery_id, number, started_at, duration_ms, status, fault, detail, location,
-  remote_address, response_headers, response_body"""
-_TRIED = """r.id, r.number, r.started_at, r.duration_ms, r.status, r.fault, r.detail, r.location,
-  r.remote_address, r.response_headers, r.response_body"""
-_OUTCOME = """SET state = r.state, due_at = r.due_at, finished_at = r.finished_at,
-  needs_you = r.needs_you, last_status = r.status, last_error = r.error, lease_token = NULL"""
-_FENCE = "d.id = r.id AND d.lease_token = r.token AND d.state = 'pending'"
-_COLUMNS_SQLITE = ", ".join(
-    f"json_extract(value, '$[{index}]') AS {name}" for index, name in enumerate(SETTLED_FIELDS)
-)
-_COLUMNS_POSTGRESQL = ", ".join(
-    f"CAST(value->>{index} AS {type_}) AS {name}"
-    for index, (name, type_) in enumerate(SETTLED_FIELDS.items())
-)
-_R_SQLITE = f"SELECT {_COLUMNS_SQLITE} FROM json_each(?)"  # noqa: S608 - no value is put in
-_R_POSTGRESQL = f"""SELECT {_COLUMNS_POSTGRESQL}
-  FROM json_array_elements(CAST(:rows AS json)) AS value"""  # noqa: S608 - no value is put in
-
-RECORD_SQLITE = f"""
-WITH r AS ({_R_SQLITE})
-INSERT INTO attempts ({_ATTEMPT}) SELECT {_TRIED} FROM r JOIN deliveries d ON {_FENCE}
-"""  # noqa: S608 - no value is put in
-SETTLE_SQLITE = f"""
-WITH r AS MATERIALIZED ({_R_SQLITE})
-UPDATE deliveries AS d {_OUTCOME} FROM r WHERE {_FENCE} RETURNING id
-"""
-SETTLE_POSTGRESQL = text(f"""
-WITH r AS MATERIALIZED ({_R_POSTGRESQL}),
-written AS (UPDATE deliveries AS d {_OUTCOME} FROM r WHERE {_FENCE} RETURNING d.id)
-INSERT INTO attempts ({_ATTEMPT}) SELECT {_TRIED} FROM r JOIN written ON written.id = r.id
-RETURNING delivery_id
-""")  # noqa: S608 - no value is put in
 
 
 def _fold_health(connection: Connection, tried: Sequence[Tried], now: float) -> None:
@@ -298,7 +200,7 @@ def give_back(connection: Connection, claimed: Sequence[Claimed], *, now: float)
     for token, ids in tokens.items():
         connection.execute(
             update(deliveries)
-            .where(deliveries.c.id.in_(ids), deliveries.c.lease_token == token)
+            .where(among(connection, deliveries.c.id, ids), deliveries.c.lease_token == token)
             .values(due_at=now, lease_token=None, attempts=deliveries.c.attempts - 1)
         )
 

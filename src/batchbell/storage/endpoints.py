@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, select, update
 
 from batchbell.core.model import Endpoint, EndpointState, Mint
+from batchbell.storage.bulk import among, insert_missing, update_all
 from batchbell.storage.schema import endpoints, projects
-from batchbell.storage.upsert import insert_missing
 
 
 def ensure_endpoints(
@@ -20,26 +20,27 @@ def ensure_endpoints(
     Naming a URL anew asks for calls to it: an endpoint that was disabled is active again.
     """
     ordered = sorted(set(urls))
-    rows = [
-        {
-            "id": mint("whe"),
-            "project_id": project_id,
-            "url": url,
-            "state": EndpointState.ACTIVE,
-            "failures": 0,
-            "created_at": now,
-        }
-        for url in ordered
-    ]
     known = select(endpoints.c.url, endpoints.c.id, endpoints.c.state).where(
-        endpoints.c.project_id == project_id, endpoints.c.url.in_(ordered)
+        endpoints.c.project_id == project_id, among(connection, endpoints.c.url, ordered)
     )
-    found = connection.execute(known).all()
-    if len(found) < len(ordered):
+    found = {row.url: row for row in connection.execute(known)}
+    if missing := [url for url in ordered if url not in found]:
+        rows = [_new_row(project_id, url, mint=mint, now=now) for url in missing]
         insert_missing(connection, endpoints, rows)
-        found = connection.execute(known).all()
-    _enable(connection, [row.id for row in found if row.state == EndpointState.DISABLED])
-    return {row.url: row.id for row in found}
+        found = {row.url: row for row in connection.execute(known)}
+    _enable(connection, [row.id for row in found.values() if row.state == EndpointState.DISABLED])
+    return {url: row.id for url, row in found.items()}
+
+
+def _new_row(project_id: str, url: str, *, mint: Mint, now: float) -> dict[str, Any]:
+    return {
+        "id": mint("whe"),
+        "project_id": project_id,
+        "url": url,
+        "state": EndpointState.ACTIVE,
+        "failures": 0,
+        "created_at": now,
+    }
 
 
 def _enable(connection: Connection, ids: Sequence[str]) -> None:
@@ -47,7 +48,7 @@ def _enable(connection: Connection, ids: Sequence[str]) -> None:
         fresh = {"state": EndpointState.ACTIVE, "reason": None, "failures": 0}
         connection.execute(
             update(endpoints)
-            .where(endpoints.c.id.in_(ids))
+            .where(among(connection, endpoints.c.id, ids))
             .values(failing_since=None, paused_until=None, **fresh)
         )
 
@@ -61,31 +62,22 @@ def enable(connection: Connection, endpoint_id: str) -> None:
 
 def endpoints_by_id(connection: Connection, ids: Sequence[str]) -> dict[str, Endpoint]:
     """These endpoints, with what to sign with."""
-    query = _joined().where(endpoints.c.id.in_(list(ids)))
+    query = _joined().where(among(connection, endpoints.c.id, ids))
     return {row.id: _endpoint(row) for row in connection.execute(query)}
 
 
 def locked(connection: Connection, ids: Sequence[str]) -> dict[str, Endpoint]:
     """The same, kept from being changed by others until the transaction ends."""
-    query = _joined().where(endpoints.c.id.in_(sorted(ids))).order_by(endpoints.c.id)
+    query = _joined().where(among(connection, endpoints.c.id, ids)).order_by(endpoints.c.id)
     rows = connection.execute(query.with_for_update(of=endpoints))
     return {row.id: _endpoint(row) for row in rows}
 
 
 def save_health(connection: Connection, changed: Sequence[Endpoint]) -> None:
     """Write how these endpoints are doing."""
-    for endpoint in changed:
-        connection.execute(
-            update(endpoints)
-            .where(endpoints.c.id == endpoint.id)
-            .values(
-                state=endpoint.state,
-                reason=endpoint.reason,
-                failures=endpoint.failures,
-                failing_since=endpoint.failing_since,
-                paused_until=endpoint.paused_until,
-            )
-        )
+    names = ("id", "state", "reason", "failures", "failing_since", "paused_until")
+    rows = [{name: getattr(endpoint, name) for name in names} for endpoint in changed]
+    update_all(connection, endpoints, "id", rows)
 
 
 def _joined() -> Select[Any]:

@@ -19,13 +19,12 @@ from batchbell.core.model import (
     EventType,
     Mint,
 )
+from batchbell.storage.bulk import among, insert_missing
 from batchbell.storage.engine import DELIVERIES, wake
 from batchbell.storage.paging import Page, page_of
 from batchbell.storage.schema import batches, deliveries, endpoints, events, watches
-from batchbell.storage.upsert import insert_missing
 
 Happened = tuple[Batch, EventType]
-KEYS_PER_STATEMENT = 500
 
 
 def record(connection: Connection, happened: Sequence[Happened], *, mint: Mint, now: float) -> None:
@@ -60,6 +59,8 @@ def tell_late(
     now: float,
 ) -> None:
     """Tell watches that were made after the end of their batch at once."""
+    if not ended or not new_watches:
+        return
     by_key = {batch.key: batch for batch in ended}
     ends = _end_events(connection, by_key)
     late = set(new_watches)
@@ -82,7 +83,7 @@ def _end_for(ends: list[Row[Any]], batch: Batch, watch: Row[Any]) -> dict[str, A
 
 
 def _end_events(connection: Connection, by_key: dict[int, Batch]) -> dict[int, list[Row[Any]]]:
-    query = select(events).where(events.c.batch_key.in_(list(by_key)))
+    query = select(events).where(among(connection, events.c.batch_key, by_key))
     found: dict[int, list[Row[Any]]] = defaultdict(list)
     for row in connection.execute(query):
         if row.generation == by_key[row.batch_key].generation:
@@ -91,24 +92,25 @@ def _end_events(connection: Connection, by_key: dict[int, Batch]) -> dict[int, l
 
 
 def _audience(connection: Connection, keys: Sequence[int]) -> dict[int, list[Any]]:
-    found: dict[int, list[Any]] = defaultdict(list)
-    for start in range(0, len(keys), KEYS_PER_STATEMENT):
-        query = (
-            select(
-                watches.c.id.label("watch_id"),
-                watches.c.batch_key,
-                watches.c.endpoint_id,
-                watches.c.dialect,
-                watches.c.events,
-                watches.c.metadata.label("watch_metadata"),
-                endpoints.c.state.label("endpoint_state"),
-            )
-            .join(endpoints, endpoints.c.id == watches.c.endpoint_id)
-            .where(watches.c.batch_key.in_(keys[start : start + KEYS_PER_STATEMENT]))
-            .order_by(watches.c.id)
+    if not keys:
+        return {}
+    query = (
+        select(
+            watches.c.id.label("watch_id"),
+            watches.c.batch_key,
+            watches.c.endpoint_id,
+            watches.c.dialect,
+            watches.c.events,
+            watches.c.metadata.label("watch_metadata"),
+            endpoints.c.state.label("endpoint_state"),
         )
-        for row in connection.execute(query):
-            found[row.batch_key].append(row)
+        .join(endpoints, endpoints.c.id == watches.c.endpoint_id)
+        .where(among(connection, watches.c.batch_key, keys))
+        .order_by(watches.c.id)
+    )
+    found: dict[int, list[Any]] = defaultdict(list)
+    for row in connection.execute(query):
+        found[row.batch_key].append(row)
     return found
 
 
@@ -157,8 +159,7 @@ def _delivery_row(
 def _insert(
     connection: Connection, event_rows: list[dict[str, Any]], delivery_rows: list[dict[str, Any]]
 ) -> None:
-    if event_rows:
-        connection.execute(events.insert(), event_rows)
+    insert_missing(connection, events, event_rows)
     if delivery_rows:
         insert_missing(connection, deliveries, delivery_rows)
         wake(connection, DELIVERIES)

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, Select, delete, select, update
 
 from batchbell.core.errors import InvalidRequest, NotFound
 from batchbell.core.model import Attempt, Delivery, DeliveryState, EventType, Fault, Outcome
+from batchbell.storage.bulk import among
 from batchbell.storage.endpoints import enable
 from batchbell.storage.engine import DELIVERIES, wake
 from batchbell.storage.events import get_event
@@ -75,6 +76,7 @@ def resend(
     InvalidRequest where nobody was to hear of the event.
     """
     get_event(connection, project_id, event_id)
+    _keep(connection, event_id)
     query = select(deliveries.c.id, deliveries.c.endpoint_id).where(
         deliveries.c.event_id == event_id
     )
@@ -94,10 +96,16 @@ def resend(
     return [get_delivery(connection, project_id, row.id) for row in found]
 
 
+def _keep(connection: Connection, event_id: str) -> None:
+    """Lock the event's batch, so that it is not forgotten while its deliveries begin again."""
+    batch = select(batches.c.key).join(events, events.c.batch_key == batches.c.key)
+    connection.execute(batch.where(events.c.id == event_id).with_for_update(of=batches))
+
+
 def _start_over(connection: Connection, ids: Sequence[str], *, now: float) -> None:
     connection.execute(
         update(deliveries)
-        .where(deliveries.c.id.in_(ids), deliveries.c.lease_token.is_(None))
+        .where(among(connection, deliveries.c.id, ids), deliveries.c.lease_token.is_(None))
         .values(
             state=DeliveryState.PENDING,
             due_at=now,
@@ -128,9 +136,11 @@ def forget_old(connection: Connection, *, before: float, limit: int) -> int:
         .with_for_update(skip_locked=True)
     )
     keys = connection.execute(old).scalars().all()
-    if keys:
-        connection.execute(delete(batches).where(batches.c.key.in_(keys)))
-    return len(keys)
+    if not keys:
+        return 0
+    # Asked again now that they are locked: something may have been sent again meanwhile.
+    done = delete(batches).where(among(connection, batches.c.key, keys), ~waiting)
+    return connection.execute(done).rowcount
 
 
 def _joined() -> Select[Any]:

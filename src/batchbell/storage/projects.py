@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, select, update
 
+from batchbell.storage.bulk import insert_missing
 from batchbell.storage.schema import projects
-from batchbell.storage.upsert import insert_missing
 
 
 def ensure_project(connection: Connection, *, id: str, secret: str, now: float) -> None:

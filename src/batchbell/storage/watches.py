@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, delete, select, tuple_
+from sqlalchemy import Connection, Row, Select, delete, select
 
 from batchbell.core.errors import NotFound
 from batchbell.core.model import (
@@ -22,13 +22,16 @@ from batchbell.core.model import (
 )
 from batchbell.storage import events
 from batchbell.storage.accounts import make_due
-from batchbell.storage.batches import reopen_lost, to_batch
+from batchbell.storage.batches import joined_batches, reopen_lost, to_batch
+from batchbell.storage.bulk import among_pairs, insert_missing
 from batchbell.storage.endpoints import ensure_endpoints
 from batchbell.storage.paging import Page, page_of
-from batchbell.storage.schema import accounts, batches, deliveries, endpoints, watches
-from batchbell.storage.upsert import insert_missing
+from batchbell.storage.schema import batches, deliveries, endpoints, watches
 
-PAIRS_PER_STATEMENT = 300
+Name = tuple[str, str]
+"""An account and the provider's id of a batch."""
+Pair = tuple[int, str]
+"""A batch's key and an endpoint's id: what makes a watch the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,18 +72,18 @@ def register(
         connection, project_id, [w.url for w in wanted], mint=mint, now=now
     )
     pairs = [(found[w.account_id, w.batch_id].key, endpoint_ids[w.url]) for w in wanted]
-    before = _by_pair(connection, pairs)
-    rows = _rows(project_id, zip(wanted, pairs, strict=True), before, mint=mint, now=now)
-    insert_missing(connection, watches, rows)
-    after = _by_pair(connection, pairs) if rows else before
-    made = {row["id"] for row in rows}
-    ended = [
-        batch for batch in found.values() if batch.status.ended and batch.status is not Status.LOST
-    ]
+    known = _by_pair(connection, pairs)
+    new = _new_watches(project_id, zip(wanted, pairs, strict=True), known, mint=mint, now=now)
+    insert_missing(connection, watches, [_row(new[pair]) for pair in sorted(new)])
+    made = {watch.id for watch in new.values()}
+    keys = {watch.batch_key for watch in new.values()}
+    ended = [b for b in found.values() if _is_over(b.status) and b.key in keys]
     events.tell_late(connection, ended, sorted(made), mint=mint, now=now)
-    if len(ended) < len(found):
-        make_due(connection, sorted({w.account_id for w in wanted}), now=now)
-    return [_answer(after[pair], made) for pair in pairs]
+    return [_answer(new.get(pair) or known[pair], made) for pair in pairs]
+
+
+def _is_over(status: Status) -> bool:
+    return status.ended and status is not Status.LOST
 
 
 def _answer(watch: Watch, made: set[str]) -> Registered:
@@ -91,12 +94,25 @@ def _answer(watch: Watch, made: set[str]) -> Registered:
 
 def _ensure_batches(
     connection: Connection, project_id: str, wanted: Sequence[Registration], *, now: float
-) -> dict[tuple[str, str], Batch]:
+) -> dict[Name, Batch]:
+    """Locked until the transaction ends: who records an end of one waits, and sees the watch.
+
+    The account is made due first, because a sweep's write locks it before its batches too.
+    """
     names = sorted({(w.account_id, w.batch_id) for w in wanted})
-    found = _find_batches(connection, names)
+    known = _statuses(connection, names)
+    open_ = sorted({name[0] for name in names if not _is_over(known.get(name, Status.LOST))})
+    if open_:
+        make_due(connection, open_, now=now)
+    found = _locked(connection, list(known))
     missing = [name for name in names if name not in found]
-    if not missing:
-        return found
+    _add_batches(connection, project_id, missing, now=now)
+    return found | _locked(connection, missing)
+
+
+def _add_batches(
+    connection: Connection, project_id: str, names: Sequence[Name], *, now: float
+) -> None:
     rows = [
         {
             "project_id": project_id,
@@ -108,71 +124,72 @@ def _ensure_batches(
             "updated_at": now,
             "check_at": 0.0,
         }
-        for account_id, batch_id in missing
+        for account_id, batch_id in names
     ]
     insert_missing(connection, batches, rows)
-    return found | _find_batches(connection, missing)
 
 
-def _find_batches(
-    connection: Connection, names: Sequence[tuple[str, str]]
-) -> dict[tuple[str, str], Batch]:
-    found: dict[tuple[str, str], Batch] = {}
-    for start in range(0, len(names), PAIRS_PER_STATEMENT):
-        query = (
-            select(batches, accounts.c.name.label("account"), accounts.c.provider)
-            .join(accounts, accounts.c.id == batches.c.account_id)
-            .where(
-                tuple_(batches.c.account_id, batches.c.id).in_(
-                    names[start : start + PAIRS_PER_STATEMENT]
-                )
-            )
-            .order_by(batches.c.key)
-            .with_for_update(of=batches)
-        )
-        for row in connection.execute(query):
-            found[row.account_id, row.id] = to_batch(row)
-    return found
+def _statuses(connection: Connection, names: Sequence[Name]) -> dict[Name, Status]:
+    query = select(batches.c.account_id, batches.c.id, batches.c.status)
+    named = among_pairs(connection, (batches.c.account_id, batches.c.id), names)
+    rows = connection.execute(query.where(named))
+    return {(account_id, id): Status(status) for account_id, id, status in rows}
 
 
-def _rows(
+def _locked(connection: Connection, names: Sequence[Name]) -> dict[Name, Batch]:
+    if not names:
+        return {}
+    named = among_pairs(connection, (batches.c.account_id, batches.c.id), names)
+    query = joined_batches().where(named).order_by(batches.c.key)
+    rows = connection.execute(query.with_for_update(of=batches))
+    return {(row.account_id, row.id): to_batch(row) for row in rows}
+
+
+def _new_watches(
     project_id: str,
-    wanted: Any,
-    before: Mapping[tuple[int, str], Watch],
+    wanted: Iterable[tuple[Registration, Pair]],
+    known: Mapping[Pair, Watch],
     *,
     mint: Mint,
     now: float,
-) -> list[dict[str, Any]]:
-    rows: dict[tuple[int, str], dict[str, Any]] = {}
+) -> dict[Pair, Watch]:
+    new: dict[Pair, Watch] = {}
     for registration, pair in wanted:
-        if pair in before or pair in rows:
+        if pair in known or pair in new:
             continue
-        rows[pair] = {
-            "id": mint("wat"),
-            "project_id": project_id,
-            "batch_key": pair[0],
-            "endpoint_id": pair[1],
-            "dialect": registration.dialect,
-            "events": json.dumps(list(registration.events)),
-            "metadata": json.dumps(dict(registration.metadata), separators=(",", ":")),
-            "created_at": now,
-        }
-    return [rows[pair] for pair in sorted(rows)]
-
-
-def _by_pair(
-    connection: Connection, pairs: Sequence[tuple[int, str]]
-) -> dict[tuple[int, str], Watch]:
-    found: dict[tuple[int, str], Watch] = {}
-    for start in range(0, len(pairs), PAIRS_PER_STATEMENT):
-        query = _joined().where(
-            tuple_(watches.c.batch_key, watches.c.endpoint_id).in_(
-                pairs[start : start + PAIRS_PER_STATEMENT]
-            )
+        new[pair] = Watch(
+            id=mint("wat"),
+            project_id=project_id,
+            batch_key=pair[0],
+            batch_id=registration.batch_id,
+            endpoint_id=pair[1],
+            url=registration.url,
+            dialect=registration.dialect,
+            events=tuple(registration.events),
+            metadata=dict(registration.metadata),
+            created_at=now,
         )
-        for row in connection.execute(query):
-            found[row.batch_key, row.endpoint_id] = _watch(row)
-    return found
+    return new
+
+
+def _row(watch: Watch) -> dict[str, Any]:
+    return {
+        "id": watch.id,
+        "project_id": watch.project_id,
+        "batch_key": watch.batch_key,
+        "endpoint_id": watch.endpoint_id,
+        "dialect": watch.dialect,
+        "events": json.dumps(watch.events),
+        "metadata": json.dumps(watch.metadata, separators=(",", ":")),
+        "created_at": watch.created_at,
+    }
+
+
+def _by_pair(connection: Connection, pairs: Sequence[Pair]) -> dict[Pair, Watch]:
+    query = _joined().where(
+        among_pairs(connection, (watches.c.batch_key, watches.c.endpoint_id), pairs)
+    )
+    return {(row.batch_key, row.endpoint_id): _watch(row) for row in connection.execute(query)}
 
 
 def get_watch(connection: Connection, project_id: str, watch_id: str) -> Watch:
@@ -207,7 +224,10 @@ def delete_watch(connection: Connection, project_id: str, watch_id: str) -> None
 
     What was delivered, or is being sent at this moment, stays in the log.
     """
-    get_watch(connection, project_id, watch_id)
+    watch = get_watch(connection, project_id, watch_id)
+    # Who records an event of the batch now has read this watch: wait for its delivery.
+    lock = select(batches.c.key).where(batches.c.key == watch.batch_key)
+    connection.execute(lock.with_for_update())
     untold = (
         deliveries.c.watch_id == watch_id,
         deliveries.c.state.in_([DeliveryState.PENDING, DeliveryState.HELD]),

@@ -1,0 +1,132 @@
+"""Writing down what attempts brought, and what was decided of their deliveries: fenced, in bulk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from batchbell.core.lifecycle import Settlement
+from batchbell.core.model import Claimed, DeliveryState, Outcome
+from batchbell.storage.bulk import columns_of
+from batchbell.storage.engine import dialect_of
+from batchbell.storage.texts import storable
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One attempt that was made: what came of it, and what was decided."""
+
+    delivery: Claimed
+    outcome: Outcome
+    settlement: Settlement
+
+
+def write(connection: Connection, tried: Sequence[Tried], *, now: float) -> set[str]:
+    """Write those whose lease still holds, and return their ids; the others are passed over."""
+    rows = [_row(one, now) for one in tried]
+    if dialect_of(connection) == "postgresql":
+        return set(connection.execute(WRITE, columns_of(list(COLUMNS), rows)).scalars())
+    leases = connection.exec_driver_sql(LEASES, (json.dumps([row["id"] for row in rows]),))
+    tokens = {row.id: row.lease_token for row in leases}
+    held = [row for row in rows if tokens.get(row["id"]) == row["token"]]
+    if held:
+        connection.exec_driver_sql(RECORD_ONE, held)
+        connection.exec_driver_sql(SETTLE_ONE, held)
+    return {row["id"] for row in held}
+
+
+COLUMNS = {
+    "id": "text",
+    "token": "text",
+    "number": "int",
+    "state": "text",
+    "due_at": "float8",
+    "finished_at": "float8",
+    "needs_you": "text",
+    "error": "text",
+    "started_at": "float8",
+    "duration_ms": "float8",
+    "status": "int",
+    "fault": "text",
+    "detail": "text",
+    "location": "text",
+    "remote_address": "text",
+    "response_headers": "text",
+    "response_body": "text",
+}
+
+
+def _row(tried: Tried, now: float) -> dict[str, Any]:
+    delivery, outcome, settlement = tried.delivery, tried.outcome, tried.settlement
+    done = settlement.state in (DeliveryState.DELIVERED, DeliveryState.EXHAUSTED)
+    delivered = settlement.state is DeliveryState.DELIVERED
+    return {
+        "id": delivery.id,
+        "token": delivery.lease_token,
+        "number": delivery.attempt,
+        "state": settlement.state.value,
+        "due_at": settlement.due_at,
+        "finished_at": now if done else None,
+        "needs_you": _kept(settlement.needs_you),
+        "error": None if delivered else _kept(error_of(outcome)),
+        "started_at": outcome.started_at,
+        "duration_ms": outcome.duration_ms,
+        "status": outcome.status,
+        "fault": outcome.fault.value if outcome.fault else None,
+        "detail": _kept(outcome.detail),
+        "location": _kept(outcome.location),
+        "remote_address": _kept(outcome.remote_address),
+        "response_headers": _kept_headers(outcome.response_headers),
+        "response_body": _kept(outcome.response_body),
+    }
+
+
+def _kept(words: str | None) -> str | None:
+    return None if words is None else storable(words)
+
+
+def _kept_headers(headers: Mapping[str, str]) -> str | None:
+    if not headers:
+        return None
+    return json.dumps({storable(name): storable(value) for name, value in headers.items()})
+
+
+def error_of(outcome: Outcome) -> str:
+    """A failure in a few words, for lists."""
+    return outcome.detail or (f"HTTP {outcome.status}" if outcome.status else "no answer")
+
+
+_ATTEMPT = """delivery_id, number, started_at, duration_ms, status, fault, detail, location,
+  remote_address, response_headers, response_body"""
+_ARRAYS = ", ".join(f"CAST(:{name} AS {type_}[])" for name, type_ in COLUMNS.items())
+
+WRITE = text(f"""
+WITH r AS MATERIALIZED (SELECT * FROM unnest({_ARRAYS}) AS r({", ".join(COLUMNS)})),
+written AS (
+  UPDATE deliveries AS d SET state = r.state, due_at = r.due_at, finished_at = r.finished_at,
+    needs_you = r.needs_you, last_status = r.status, last_error = r.error, lease_token = NULL
+  FROM r WHERE d.id = r.id AND d.lease_token = r.token AND d.state = 'pending' RETURNING d.id)
+INSERT INTO attempts ({_ATTEMPT})
+SELECT r.id, r.number, r.started_at, r.duration_ms, r.status, r.fault, r.detail, r.location,
+  r.remote_address, r.response_headers, r.response_body
+FROM r JOIN written ON written.id = r.id
+RETURNING delivery_id
+""")  # noqa: S608 - no value is put in
+
+LEASES = """
+SELECT id, lease_token FROM deliveries
+WHERE state = 'pending' AND id IN (SELECT value FROM json_each(?))
+"""
+RECORD_ONE = f"""
+INSERT INTO attempts ({_ATTEMPT}) VALUES (:id, :number, :started_at, :duration_ms, :status, :fault,
+  :detail, :location, :remote_address, :response_headers, :response_body)
+"""  # noqa: S608 - no value is put in
+SETTLE_ONE = """
+UPDATE deliveries SET state = :state, due_at = :due_at, finished_at = :finished_at,
+  needs_you = :needs_you, last_status = :status, last_error = :error, lease_token = NULL
+WHERE id = :id
+"""
