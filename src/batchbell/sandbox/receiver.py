@@ -70,6 +70,7 @@ class Receiver:
         self._connections: set[ReceiverConnection] = set()
         self._held: list[Callable[[], None]] = []
         self._server: asyncio.Server | None = None
+        self._stopped = False
 
     def url(self, path: str = "/hook") -> str:
         scheme = "https" if self._ssl else "http"
@@ -115,6 +116,7 @@ class Receiver:
 
     async def start(self) -> None:
         """Listen. Raises OSError when the port is taken. The port stays after a `stop`."""
+        self._stopped = False
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
             lambda: ReceiverConnection(self),
@@ -130,6 +132,7 @@ class Receiver:
         server, self._server = self._server, None
         if server is None:
             return
+        self._stopped = True
         server.close()
         self._held.clear()
         while self._connections:
@@ -155,7 +158,7 @@ class Receiver:
 
     def joined(self, connection: ReceiverConnection) -> None:
         self._connections.add(connection)
-        if self._server is None:
+        if self._stopped:
             connection.transport.abort()  # it was being accepted while we stopped
 
     def left(self, connection: ReceiverConnection) -> None:
