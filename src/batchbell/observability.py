@@ -17,7 +17,9 @@ def configure_logging(*, level: str, format: str) -> None:
     """Log to standard error: JSON for machines, text on a terminal, unless `format` decides."""
     people = format == "text" or (format == "auto" and sys.stderr.isatty())
     renderer: Any = (
-        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
         if people
         else structlog.processors.JSONRenderer()
     )

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import random
+import resource
 import secrets
 import signal
 import socket
@@ -27,7 +28,7 @@ from batchbell.net.guard import AddressRules, parse_cidrs
 from batchbell.observability import Metrics
 from batchbell.providers import open_provider
 from batchbell.settings import Settings
-from batchbell.storage import accounts, keys, projects
+from batchbell.storage import accounts, keys, leases, projects
 from batchbell.storage.engine import Store
 from batchbell.storage.opening import open_store, parse_url
 from batchbell.web.app import create_app
@@ -113,9 +114,12 @@ class Runtime:
 async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
     """Open the database, migrated, with its project and the accounts of the environment."""
     parse_cidrs(settings.allow_cidrs)
+    _raise_file_limit()
     store = await open_store(settings.store_url)
     try:
         await ensure_secret(store, settings)
+        if is_sqlite(settings):
+            await store.write(leases.release_all, now=time.time())
         access = Access(settings)
         await access.look(store)
         runtime = Runtime(settings, store, Metrics(), access, await _accounts(store, settings))
@@ -128,6 +132,11 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                 await looking
     finally:
         await store.close()
+
+
+def is_sqlite(settings: Settings) -> bool:
+    """Whether the database serves one process only."""
+    return parse_url(settings.store_url).drivername == "sqlite"
 
 
 async def ensure_secret(store: Store, settings: Settings) -> str:
@@ -305,7 +314,7 @@ async def serve(
 
 async def work(settings: Settings) -> None:
     """Watch and deliver without serving, beside other processes, until SIGTERM or SIGINT."""
-    if parse_url(settings.store_url).drivername == "sqlite":
+    if is_sqlite(settings):
         raise SettingsError(
             "SQLite serves one process, and `batchbell serve` already works in it. For more"
             " workers set DATABASE_URL=postgresql://…"
@@ -316,6 +325,13 @@ async def work(settings: Settings) -> None:
         await stopped.wait()
         log.info("stopping")
     log.info("stopped")
+
+
+def _raise_file_limit() -> None:
+    """A connection is a file; many systems allow 1,024 unless asked for more."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _stopped_by_signal() -> asyncio.Event:

@@ -1,4 +1,4 @@
-"""A whole Batchbell without HTTP in front: real database, real provider and receiver on loopback."""
+"""A whole Batchbell without HTTP in front, over a real database, provider and receiver."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ async def house(
     chance = {"clock": clock, "mint": mint, "rand": lambda: 0.5, "metrics": metrics}
     async with WebhookSender(lambda: rules, clock=time.time) as sender:
         watcher = Watcher(store, provider, account.id, pace=Pace(), **chance)
-        dispatcher = Dispatcher(store, sender, **chance, timeout_seconds=1.0)
+        dispatcher = Dispatcher(store, sender, **chance, timeout_seconds=2.5)
         yield House(
             store, account, sandbox, receiver, watcher, dispatcher, sender, clock, mint, metrics
         )

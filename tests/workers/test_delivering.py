@@ -292,7 +292,7 @@ async def test_a_lease_that_would_run_out_during_the_call_is_given_back_uncounte
 ) -> None:
     await ended_batch(house)
     await house.dispatcher.claim()
-    house.clock.advance(85)
+    house.clock.advance(3)
     house.dispatcher.start_calls()
     await house.dispatcher.calls_ended()
     assert not house.receiver.received

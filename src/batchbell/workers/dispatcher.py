@@ -28,7 +28,6 @@ CLAIM_MOST = 2000
 CLAIM_BELOW = 1000
 """New ones are claimed when fewer are held."""
 SETTLE_MOST = 500
-LEASE_SECONDS = 90.0
 MARGIN_SECONDS = 10.0
 """A delivery is not sent unless its lease outlives the whole call by this."""
 IDLE_SECONDS = 1.0
@@ -62,6 +61,7 @@ class Dispatcher:
         self._metrics = metrics
         self._max_in_flight = max_in_flight
         self._timeout_seconds = timeout_seconds
+        self._lease_seconds = 2 * timeout_seconds + MARGIN_SECONDS
         self._ring = Ring()
         self._cursor = ""
         self._full = False
@@ -86,7 +86,7 @@ class Dispatcher:
             room=ROOM,
             limit=CLAIM_MOST - self._held,
             now=self._clock(),
-            lease_seconds=LEASE_SECONDS,
+            lease_seconds=self._lease_seconds,
             token=self._mint("lease"),
         )
         if claim.deliveries:
@@ -132,7 +132,7 @@ class Dispatcher:
     async def _call(self, delivery: Claimed, endpoint: Endpoint) -> None:
         outcome: Outcome | None = None
         try:
-            if self._clock() + self._timeout_seconds + MARGIN_SECONDS < delivery.lease_until:
+            if self._clock() + self._timeout_seconds + MARGIN_SECONDS <= delivery.lease_until:
                 outcome = await self._send(delivery, endpoint)
                 if _shuts(outcome):
                     self._ring.shut(endpoint.id)

@@ -22,8 +22,6 @@ from batchbell.providers.protocol import Page, Provider
 from batchbell.storage.batches import OpenBatch
 
 RETRIEVES_AT_ONCE = 8
-WRITE_STEP = 96
-"""Retrieved batches that are written together."""
 
 
 @dataclass(slots=True)
@@ -67,11 +65,14 @@ class Sweep:
         async for page in self._pages():
             yield self._sift(page)
         unseen = sorted(self._unseen)
-        for start in range(0, len(unseen), WRITE_STEP):
-            found, error = await self._retrieve_all(unseen[start : start + WRITE_STEP])
+        for start in range(0, len(unseen), RETRIEVES_AT_ONCE):
+            found = Found()
+            part = unseen[start : start + RETRIEVES_AT_ONCE]
+            errors = await asyncio.gather(*(self._retrieve(id, found) for id in part))
             yield found
-            if error is not None:
-                raise error
+            for error in errors:
+                if error is not None:
+                    raise error
 
     async def _pages(self) -> AsyncIterator[Page]:
         cursor: str | None = None
@@ -103,16 +104,6 @@ class Sweep:
     def _note(self, found: Found, batch: Snapshot) -> None:
         if batch.fingerprint() != self._fingerprints[batch.id]:
             found.sightings.append(batch)
-
-    async def _retrieve_all(self, ids: Sequence[str]) -> tuple[Found, ProviderError | None]:
-        found = Found()
-        for start in range(0, len(ids), RETRIEVES_AT_ONCE):
-            part = ids[start : start + RETRIEVES_AT_ONCE]
-            errors = await asyncio.gather(*(self._retrieve(id, found) for id in part))
-            for error in errors:
-                if error is not None:
-                    return found, error
-        return found, None
 
     async def _retrieve(self, id: str, found: Found) -> ProviderError | None:
         self.calls.retrieves += 1

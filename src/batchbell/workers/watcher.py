@@ -20,7 +20,8 @@ from batchbell.workers.sweep import Found, Sweep
 
 log = structlog.get_logger("batchbell.watcher")
 
-LEASE_SECONDS = 120.0
+LEASE_SECONDS = 60.0
+"""More than a third of itself and the longest call together: a sweep that goes on keeps it."""
 LOOK_SECONDS = 5.0
 """The longest rest before looking again whether the account is due."""
 

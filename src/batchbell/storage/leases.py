@@ -1,0 +1,22 @@
+"""Leases that a dead process left behind."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, update
+
+from batchbell.storage.schema import accounts, deliveries
+
+
+def release_all(connection: Connection, *, now: float) -> int:
+    """End every lease, and return how many there were.
+
+    Only for SQLite, at start: the lock on the file proves that whoever held them is dead. On
+    PostgreSQL the holders may live, and a lease ends by its time.
+    """
+    connection.execute(
+        update(accounts)
+        .where(accounts.c.lease_token.isnot(None))
+        .values(lease_token=None, lease_until=None, due_at=now)
+    )
+    left = update(deliveries).where(deliveries.c.lease_token.isnot(None))
+    return connection.execute(left.values(lease_token=None, due_at=now)).rowcount
