@@ -1,0 +1,68 @@
+"""Batchbell for Python programs, and for our own command line.
+
+    from batchbell.client import Batchbell
+
+    with Batchbell() as bell:
+        bell.watch("batch_abc123", "https://example.com/hook")
+        done = bell.wait("batch_abc123")
+
+`Batchbell` blocks, `AsyncBatchbell` is awaited; both say the same. What a call sends and what
+its answer means is written once, in `calls`; the two differ only in how bytes travel. This room
+speaks HTTP and nothing else: it must never open the database.
+"""
+
+from batchbell.client.asynchronous import AsyncBatchbell
+from batchbell.client.blocking import Batchbell
+from batchbell.client.faults import (
+    AccessRefused,
+    ApiError,
+    ClientError,
+    NothingFound,
+    ServerUnavailable,
+    ServerUnreachable,
+    WaitTimedOut,
+)
+from batchbell.client.shapes import (
+    Account,
+    Attempt,
+    Batch,
+    BatchError,
+    BatchErrors,
+    BatchExtras,
+    Delivery,
+    DeliveryCounts,
+    Event,
+    Key,
+    Page,
+    Readiness,
+    RequestCounts,
+    Watch,
+    WatchSpec,
+)
+
+__all__ = [
+    "AccessRefused",
+    "Account",
+    "ApiError",
+    "AsyncBatchbell",
+    "Attempt",
+    "Batch",
+    "BatchError",
+    "BatchErrors",
+    "BatchExtras",
+    "Batchbell",
+    "ClientError",
+    "Delivery",
+    "DeliveryCounts",
+    "Event",
+    "Key",
+    "NothingFound",
+    "Page",
+    "Readiness",
+    "RequestCounts",
+    "ServerUnavailable",
+    "ServerUnreachable",
+    "WaitTimedOut",
+    "Watch",
+    "WatchSpec",
+]

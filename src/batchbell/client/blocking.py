@@ -1,0 +1,191 @@
+"""The client that blocks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Self, TypeVar
+
+import httpx2
+
+from batchbell.client import calls, shapes
+from batchbell.client.calls import PAGE_SIZE, TIMEOUT_SECONDS, Call
+from batchbell.client.faults import ServerUnavailable, ServerUnreachable
+from batchbell.client.shapes import Page, WatchSpec
+from batchbell.client.waiting import OnChange, Wait
+
+T = TypeVar("T")
+
+
+class Batchbell:
+    """Talks to a Batchbell server. Use it in a `with` block, or `close()` it.
+
+    `url` and `api_key` default to `BATCHBELL_URL` and `BATCHBELL_API_KEY`, and without those to
+    `http://127.0.0.1:3000` and no key. Every call may raise ApiError or ServerUnreachable.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        api_key: str | None = None,
+        *,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+    ) -> None:
+        self.url = calls.server_url(url)
+        self._http = httpx2.Client(
+            base_url=self.url, headers=calls.headers(api_key), timeout=timeout_seconds
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def _send(self, call: Call[T]) -> T:
+        try:
+            answer = self._http.request(
+                call.method, call.path, params=call.query, content=call.content()
+            )
+        except httpx2.HTTPError as error:
+            raise calls.unreachable(self.url, error) from error
+        return call.read(answer.status_code, answer.content)
+
+    def _items(self, call: Call[Page[T]]) -> Iterator[T]:
+        following: Call[Page[T]] | None = call
+        while following is not None:
+            page = self._send(following)
+            yield from page.data
+            following = calls.after_page(following, page)
+
+    def watch(
+        self,
+        batch_id: str,
+        url: str,
+        *,
+        events: Sequence[str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        account: str | None = None,
+    ) -> shapes.Watch:
+        """Have `url` called when the batch ends; the same pair again is the same watch."""
+        return self._send(calls.watch(WatchSpec(batch_id, url, events, metadata, account)))
+
+    def watch_many(self, specs: Sequence[WatchSpec]) -> list[shapes.Watch]:
+        """Up to 1,000 watches in one call: all of them, or none."""
+        return list(self._send(calls.watch_many(specs)).data)
+
+    def get_watch(self, watch_id: str) -> shapes.Watch:
+        """One watch."""
+        return self._send(calls.get_watch(watch_id))
+
+    def list_watches(
+        self, *, batch_id: str | None = None, page_size: int = PAGE_SIZE
+    ) -> Iterator[shapes.Watch]:
+        """All watches, newest first, a page at a time."""
+        return self._items(calls.list_watches(batch_id=batch_id, page_size=page_size))
+
+    def delete_watch(self, watch_id: str) -> None:
+        """Forget the watch, and what it was still to be told."""
+        self._send(calls.delete_watch(watch_id))
+
+    def batch(self, batch_id: str) -> shapes.Batch:
+        """One batch."""
+        return self._send(calls.batch(batch_id))
+
+    def batches(
+        self, *, status: str | None = None, page_size: int = PAGE_SIZE
+    ) -> Iterator[shapes.Batch]:
+        """All batches, the last registered first."""
+        return self._items(calls.batches(status=status, page_size=page_size))
+
+    def event(self, event_id: str) -> shapes.Event:
+        """One event, with how its deliveries stand."""
+        return self._send(calls.event(event_id))
+
+    def events(
+        self,
+        *,
+        type: str | None = None,
+        batch_id: str | None = None,
+        delivery_success: bool | None = None,
+        page_size: int = PAGE_SIZE,
+    ) -> Iterator[shapes.Event]:
+        """All events, newest first."""
+        return self._items(
+            calls.events(
+                type=type,
+                batch_id=batch_id,
+                delivery_success=delivery_success,
+                page_size=page_size,
+            )
+        )
+
+    def resend(self, event_id: str, *, endpoint_id: str | None = None) -> list[shapes.Delivery]:
+        """Deliver an event again, to everyone who was to hear of it or to one endpoint."""
+        return list(self._send(calls.resend(event_id, endpoint_id=endpoint_id)).data)
+
+    def delivery(self, delivery_id: str) -> shapes.Delivery:
+        """One delivery with its attempts."""
+        return self._send(calls.delivery(delivery_id))
+
+    def deliveries(
+        self,
+        *,
+        state: str | None = None,
+        event_id: str | None = None,
+        page_size: int = PAGE_SIZE,
+    ) -> Iterator[shapes.Delivery]:
+        """All deliveries, newest first."""
+        return self._items(calls.deliveries(state=state, event_id=event_id, page_size=page_size))
+
+    def accounts(self) -> list[shapes.Account]:
+        """The accounts that batches are watched in."""
+        return list(self._send(calls.accounts()).data)
+
+    def create_key(self, name: str) -> shapes.Key:
+        """Make an API key. Its `key` is shown this once; from now on every caller needs one."""
+        return self._send(calls.create_key(name))
+
+    def list_keys(self) -> list[shapes.Key]:
+        """The keys, revoked ones too."""
+        return list(self._send(calls.list_keys()).data)
+
+    def revoke_key(self, key_id: str) -> None:
+        """Put a key out of force."""
+        self._send(calls.revoke_key(key_id))
+
+    def secret(self) -> str:
+        """The `whsec_…` secret that signs the webhooks."""
+        return self._send(calls.secret()).secret
+
+    def ready(self) -> shapes.Readiness:
+        """Whether the server can work, and if not, why."""
+        return self._send(calls.ready())
+
+    def wait(
+        self, batch_id: str, *, timeout: float | None = None, on_change: OnChange | None = None
+    ) -> shapes.Batch:
+        """Return the batch once it has ended. Raises WaitTimedOut after `timeout` seconds.
+
+        `on_change` is called with the batch as it is first seen, and whenever it has changed.
+        """
+        wait = Wait(batch_id, started=time.monotonic(), timeout=timeout, on_change=on_change)
+        while True:
+            try:
+                batch = self.batch(batch_id)
+            except (ServerUnreachable, ServerUnavailable) as error:
+                wait.miss(error, now=time.monotonic())
+            else:
+                if wait.see(batch):
+                    return batch
+            time.sleep(wait.pause_seconds(now=time.monotonic()))

@@ -1,0 +1,196 @@
+"""Every call, once: what is sent, and what the answer means. No bytes travel here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from batchbell.client import shapes
+from batchbell.client.faults import ApiError, ServerUnreachable, api_error
+from batchbell.client.shapes import Page, WatchSpec
+
+T = TypeVar("T")
+Item = TypeVar("Item")
+
+DEFAULT_URL = "http://127.0.0.1:3000"
+PAGE_SIZE = 100
+TIMEOUT_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One HTTP call, and the type of its answer."""
+
+    method: str
+    path: str
+    answer: type[T]
+    query: Mapping[str, str] = field(default_factory=dict)
+    body: Any = None
+    accept: frozenset[int] = frozenset({200, 201})
+
+    def content(self) -> bytes | None:
+        return None if self.body is None else msgspec.json.encode(self.body)
+
+    def read(self, status: int, content: bytes) -> T:
+        """The answer. Raises ApiError for an error, and for what this server cannot have said."""
+        if status not in self.accept:
+            raise error_of(status, content)
+        try:
+            return msgspec.json.decode(content, type=self.answer)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            message = f"This is not an answer of a Batchbell server: {error}"
+            raise ApiError(message, status=status) from error
+
+
+def error_of(status: int, content: bytes) -> ApiError:
+    """What the server said of a failure, or its status where it said nothing that we know."""
+    try:
+        error = msgspec.json.decode(content, type=_ErrorBody).error
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return api_error(f"The server answered with HTTP {status}.", status=status)
+    return api_error(error.message, status=status, code=error.code, param=error.param)
+
+
+class _Error(msgspec.Struct):
+    message: str
+    code: str | None = None
+    param: str | None = None
+
+
+class _ErrorBody(msgspec.Struct):
+    error: _Error
+
+
+class _WatchList(msgspec.Struct):
+    data: tuple[shapes.Watch, ...]
+
+
+class _Deleted(msgspec.Struct):
+    id: str
+
+
+class _Secret(msgspec.Struct):
+    secret: str
+
+
+def server_url(url: str | None) -> str:
+    """Where the server is: as given, else `BATCHBELL_URL`, else this machine."""
+    return (url or os.environ.get("BATCHBELL_URL") or DEFAULT_URL).rstrip("/")
+
+
+def headers(api_key: str | None) -> dict[str, str]:
+    """With the key as given, else `BATCHBELL_API_KEY`, else none."""
+    key = api_key or os.environ.get("BATCHBELL_API_KEY")
+    sent = {"content-type": "application/json", "accept": "application/json"}
+    return sent | ({"authorization": f"Bearer {key}"} if key else {})
+
+
+def unreachable(url: str, error: Exception) -> ServerUnreachable:
+    """No connection, or it broke."""
+    why = str(error) or type(error).__name__
+    return ServerUnreachable(f"No answer from {url}: {why}. Is `batchbell serve` running there?")
+
+
+def _id(identity: str) -> str:
+    return quote(identity, safe="")
+
+
+def _query(**wanted: Any) -> dict[str, str]:
+    told = {name: value for name, value in wanted.items() if value is not None}
+    return {
+        name: str(value).lower() if isinstance(value, bool) else str(value)
+        for name, value in told.items()
+    }
+
+
+def after_page(call: Call[Page[Item]], page: Page[Item]) -> Call[Page[Item]] | None:
+    """The call for the page after this one; None after the last."""
+    if not page.has_more or page.last_id is None:
+        return None
+    return replace(call, query={**call.query, "after": page.last_id})
+
+
+def watch(spec: WatchSpec) -> Call[shapes.Watch]:
+    return Call("POST", "/v1/watches", shapes.Watch, body=spec)
+
+
+def watch_many(specs: Sequence[WatchSpec]) -> Call[_WatchList]:
+    return Call("POST", "/v1/watches", _WatchList, body={"watches": specs})
+
+
+def get_watch(watch_id: str) -> Call[shapes.Watch]:
+    return Call("GET", f"/v1/watches/{_id(watch_id)}", shapes.Watch)
+
+
+def delete_watch(watch_id: str) -> Call[_Deleted]:
+    return Call("DELETE", f"/v1/watches/{_id(watch_id)}", _Deleted)
+
+
+def list_watches(*, batch_id: str | None, page_size: int) -> Call[Page[shapes.Watch]]:
+    query = _query(limit=page_size, batch_id=batch_id)
+    return Call("GET", "/v1/watches", Page[shapes.Watch], query)
+
+
+def batch(batch_id: str) -> Call[shapes.Batch]:
+    return Call("GET", f"/v1/batches/{_id(batch_id)}", shapes.Batch)
+
+
+def batches(*, status: str | None, page_size: int) -> Call[Page[shapes.Batch]]:
+    query = _query(limit=page_size, status=status)
+    return Call("GET", "/v1/batches", Page[shapes.Batch], query)
+
+
+def event(event_id: str) -> Call[shapes.Event]:
+    return Call("GET", f"/v1/events/{_id(event_id)}", shapes.Event)
+
+
+def events(
+    *, type: str | None, batch_id: str | None, delivery_success: bool | None, page_size: int
+) -> Call[Page[shapes.Event]]:
+    query = _query(limit=page_size, type=type, batch_id=batch_id, delivery_success=delivery_success)
+    return Call("GET", "/v1/events", Page[shapes.Event], query)
+
+
+def resend(event_id: str, *, endpoint_id: str | None) -> Call[Page[shapes.Delivery]]:
+    body = {} if endpoint_id is None else {"endpoint_id": endpoint_id}
+    return Call("POST", f"/v1/events/{_id(event_id)}/resend", Page[shapes.Delivery], body=body)
+
+
+def delivery(delivery_id: str) -> Call[shapes.Delivery]:
+    return Call("GET", f"/v1/deliveries/{_id(delivery_id)}", shapes.Delivery)
+
+
+def deliveries(
+    *, state: str | None, event_id: str | None, page_size: int
+) -> Call[Page[shapes.Delivery]]:
+    query = _query(limit=page_size, state=state, event_id=event_id)
+    return Call("GET", "/v1/deliveries", Page[shapes.Delivery], query)
+
+
+def accounts() -> Call[Page[shapes.Account]]:
+    return Call("GET", "/v1/accounts", Page[shapes.Account])
+
+
+def create_key(name: str) -> Call[shapes.Key]:
+    return Call("POST", "/v1/keys", shapes.Key, body={"name": name})
+
+
+def list_keys() -> Call[Page[shapes.Key]]:
+    return Call("GET", "/v1/keys", Page[shapes.Key])
+
+
+def revoke_key(key_id: str) -> Call[_Deleted]:
+    return Call("DELETE", f"/v1/keys/{_id(key_id)}", _Deleted)
+
+
+def secret() -> Call[_Secret]:
+    return Call("GET", "/v1/secret", _Secret)
+
+
+def ready() -> Call[shapes.Readiness]:
+    return Call("GET", "/readyz", shapes.Readiness, accept=frozenset({200, 503}))

@@ -1,0 +1,192 @@
+"""What the server answers, as frozen types. Times are seconds since the epoch.
+
+Fields that a newer server adds are passed over; words that it adds are kept as text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+from msgspec import Struct
+
+T = TypeVar("T")
+
+
+class Page(Struct, Generic[T], frozen=True, kw_only=True):
+    data: tuple[T, ...]
+    last_id: str | None = None
+    has_more: bool = False
+
+
+class WatchSpec(Struct, frozen=True, omit_defaults=True):
+    """What to watch, for `watch_many`; what is left out is the server's default."""
+
+    batch_id: str
+    url: str
+    events: Sequence[str] | None = None
+    metadata: Mapping[str, str] | None = None
+    account: str | None = None
+
+
+class Watch(Struct, frozen=True, kw_only=True):
+    id: str
+    batch_id: str
+    url: str
+    events: tuple[str, ...]
+    metadata: dict[str, str]
+    endpoint_id: str
+    dialect: str
+    created_at: int
+
+
+class BatchError(Struct, frozen=True, kw_only=True):
+    code: str | None = None
+    message: str | None = None
+    param: str | None = None
+    line: int | None = None
+
+
+class BatchErrors(Struct, frozen=True, kw_only=True):
+    data: tuple[BatchError, ...] = ()
+
+
+class RequestCounts(Struct, frozen=True, kw_only=True):
+    total: int
+    completed: int
+    failed: int
+
+
+class BatchExtras(Struct, frozen=True, kw_only=True):
+    """What OpenAI's Batch has no place for."""
+
+    status: str
+    provider_status: str | None
+    provider: str
+    account: str
+    outcome: str | None
+    trouble: str | None
+    registered_at: int
+    updated_at: int
+    ended_at: int | None
+    generation: int
+
+
+class Batch(Struct, frozen=True, kw_only=True):
+    """OpenAI's Batch object. `status` never says `lost`: `batchbell.status` does."""
+
+    id: str
+    endpoint: str
+    model: str | None
+    errors: BatchErrors | None
+    input_file_id: str
+    completion_window: str
+    status: str
+    output_file_id: str | None
+    error_file_id: str | None
+    created_at: int
+    in_progress_at: int | None
+    expires_at: int | None
+    finalizing_at: int | None
+    completed_at: int | None
+    failed_at: int | None
+    expired_at: int | None
+    cancelling_at: int | None
+    cancelled_at: int | None
+    request_counts: RequestCounts | None
+    usage: dict[str, Any] | None
+    metadata: dict[str, Any] | None
+    batchbell: BatchExtras
+
+    @property
+    def ended(self) -> bool:
+        return self.batchbell.ended_at is not None
+
+
+class DeliveryCounts(Struct, frozen=True, kw_only=True):
+    pending: int
+    delivered: int
+    exhausted: int
+    held: int
+
+
+class Event(Struct, frozen=True, kw_only=True):
+    """`deliveries` is None in lists."""
+
+    id: str
+    type: str
+    created_at: int
+    timestamp: str
+    data: dict[str, Any]
+    recorded_at: int
+    deliveries: DeliveryCounts | None = None
+
+
+class Attempt(Struct, frozen=True, kw_only=True):
+    number: int
+    result: str
+    explanation: str | None
+    status: int | None
+    fault: str | None
+    detail: str | None
+    location: str | None
+    remote_address: str | None
+    response_headers: dict[str, str]
+    response_body: str | None
+    started_at: float | None
+    duration_ms: float | None
+
+
+class Delivery(Struct, frozen=True, kw_only=True):
+    """`attempts` is None in lists."""
+
+    id: str
+    event_id: str
+    event_type: str
+    batch_id: str
+    endpoint_id: str
+    watch_id: str | None
+    url: str
+    state: str
+    in_flight: bool
+    attempt_count: int
+    next_attempt_at: int | None
+    created_at: int
+    finished_at: int | None
+    last_status: int | None
+    last_error: str | None
+    needs_you: str | None
+    attempts: tuple[Attempt, ...] | None = None
+
+
+class Account(Struct, frozen=True, kw_only=True):
+    id: str
+    name: str
+    provider: str
+    base_url: str
+    state: str
+    trouble: str | None
+    swept_at: int | None
+
+
+class Key(Struct, frozen=True, kw_only=True):
+    """`key` is there once, from `create_key`; it is not in the `repr`."""
+
+    id: str
+    name: str
+    hint: str
+    created_at: int
+    revoked_at: int | None
+    key: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Key(id={self.id!r}, name={self.name!r}, hint={self.hint!r})"
+
+
+class Readiness(Struct, frozen=True, kw_only=True):
+    status: str
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def ready(self) -> bool:
+        return self.status == "ready"
