@@ -69,11 +69,19 @@ def beside_the_loop(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         return thread.submit(lambda: asyncio.run(make())).result()
 
 
-async def _execute(url: str, *statements: str) -> None:
+async def execute(url: str, *statements: str) -> None:
     connection = await asyncpg.connect(url)
     try:
         for statement in statements:
             await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def fetch_value(url: str, query: str) -> Any:
+    connection = await asyncpg.connect(url)
+    try:
+        return await connection.fetchval(query)
     finally:
         await connection.close()
 
@@ -95,7 +103,7 @@ def postgres_server() -> Iterator[str]:
             # What these databases hold need not survive a power cut.
             faster = ("fsync = off", "synchronous_commit = off", "full_page_writes = off")
             settings = [f"ALTER SYSTEM SET {setting}" for setting in faster]
-            beside_the_loop(lambda: _execute(url, *settings, "SELECT pg_reload_conf()"))
+            beside_the_loop(lambda: execute(url, *settings, "SELECT pg_reload_conf()"))
             yield url
         atexit.unregister(server._cleanup)  # it has run, and would leave its folder behind
 
@@ -104,10 +112,10 @@ def postgres_server() -> Iterator[str]:
 def postgres_url(postgres_server: str) -> Iterator[str]:
     """A database of its own, empty, dropped after the test."""
     name = f"batchbell_{uuid4().hex[:12]}"
-    beside_the_loop(lambda: _execute(postgres_server, f"CREATE DATABASE {name}"))
+    beside_the_loop(lambda: execute(postgres_server, f"CREATE DATABASE {name}"))
     url = make_url(postgres_server).set(drivername="postgresql", database=name)
     yield url.render_as_string(hide_password=False)
-    beside_the_loop(lambda: _execute(postgres_server, f"DROP DATABASE {name} WITH (FORCE)"))
+    beside_the_loop(lambda: execute(postgres_server, f"DROP DATABASE {name} WITH (FORCE)"))
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
+from batchbell import failpoints
 from batchbell.core.errors import StoreOutdated
 from batchbell.storage.engine import dialect_of
 
@@ -48,6 +49,7 @@ def upgrade(connection: Connection) -> str:
         return revision
     _known(revision)
     command.upgrade(_config(connection), "head")
+    failpoints.reach(failpoints.IN_MIGRATION)
     return head()
 
 
