@@ -1,0 +1,73 @@
+"""A real server on a free port, over a real database."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+
+import httpx2
+import pytest
+import uvicorn
+
+from batchbell.core.model import Account, Mint
+from batchbell.net.guard import AddressRules
+from batchbell.observability import Metrics
+from batchbell.settings import Settings
+from batchbell.storage.engine import Store
+from batchbell.web.app import create_app
+from batchbell.web.context import Context
+
+from ..conftest import Clock
+from .making import Served
+
+
+@pytest.fixture
+def rules() -> AddressRules:
+    """As in local mode."""
+    return AddressRules(allow_http=True, allow_loopback=True)
+
+
+@pytest.fixture
+def accounts(account: Account) -> dict[str, Account]:
+    return {account.name: account}
+
+
+@pytest.fixture
+def listening() -> Iterator[socket.socket]:
+    """Bound before the server starts: whoever connects early waits in the backlog."""
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        yield bound
+
+
+@pytest.fixture
+async def served(
+    store: Store,
+    accounts: dict[str, Account],
+    clock: Clock,
+    mint: Mint,
+    rules: AddressRules,
+    listening: socket.socket,
+) -> AsyncIterator[Served]:
+    workers: dict[str, bool] = {}
+    key_changes: list[None] = []
+    context = Context(
+        store=store,
+        settings=Settings(),
+        metrics=Metrics(),
+        clock=clock,
+        mint=mint,
+        rules=lambda: rules,
+        keys_changed=lambda: key_changes.append(None),
+        accounts=accounts,
+        workers_alive=lambda: workers,
+    )
+    app = create_app(context)
+    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off")
+    server = uvicorn.Server(config)
+    running = asyncio.create_task(server.serve(sockets=[listening]))
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    async with httpx2.AsyncClient(base_url=url, timeout=30) as http:
+        yield Served(url, app, context, http, workers, key_changes)
+    server.should_exit = True
+    await running
