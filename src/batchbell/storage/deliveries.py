@@ -224,6 +224,11 @@ def oldest_past_due(connection: Connection, *, now: float) -> float | None:
 
 def count_by_state(connection: Connection) -> dict[str, int]:
     """How many deliveries wait or are held. Finished ones are not counted: that grows for ever."""
-    unfinished = deliveries.c.state.in_([DeliveryState.PENDING, DeliveryState.HELD])
-    query = select(deliveries.c.state, func.count()).where(unfinished)
-    return {row[0]: row[1] for row in connection.execute(query.group_by(deliveries.c.state))}
+    counts = {}
+    for state in (DeliveryState.PENDING, DeliveryState.HELD):
+        # Each by a literal of its own, so that each finds its partial index.
+        word = text(f"state = '{state}'")
+        counts[state.value] = connection.execute(
+            select(func.count()).select_from(deliveries).where(word)
+        ).scalar_one()
+    return {state: count for state, count in counts.items() if count}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -49,14 +49,16 @@ class Gathering(Generic[Item, Answer]):
     async def _write(self, group: Sequence[tuple[Item, asyncio.Future[Answer]]]) -> None:
         try:
             answers = await self._write_all([item for item, _ in group])
+            answered = list(zip(group, answers, strict=True))
         except BaseException as error:
-            for _, future in group:
-                if not future.done():
-                    future.set_exception(error)
-            if not isinstance(error, Exception):
-                raise
-            return
-        for (_, future), answer in zip(group, answers, strict=True):
+            if isinstance(error, Exception):
+                _fail(group, error)
+                return
+            # The writer itself ends here: nobody would write what has gathered since.
+            _fail([*group, *self._waiting], error)
+            self._waiting = []
+            raise
+        for (_, future), answer in answered:
             if not future.done():
                 future.set_result(answer)
 
@@ -65,3 +67,13 @@ class Gathering(Generic[Item, Answer]):
         while self._writer is not None:
             with contextlib.suppress(Exception):
                 await asyncio.shield(self._writer)
+
+
+def _fail(group: Sequence[tuple[Any, asyncio.Future[Any]]], error: BaseException) -> None:
+    for _, future in group:
+        if future.done():
+            continue
+        if isinstance(error, asyncio.CancelledError):
+            future.cancel()
+        else:
+            future.set_exception(error)

@@ -14,6 +14,7 @@ import asyncpg
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from batchbell.core.errors import StoreUnavailable
@@ -27,7 +28,15 @@ CONFLICT_TRIES = 5
 CONFLICTS = frozenset({"40001", "40P01"})
 """Serialisation failure and deadlock: nothing was written, and the same write may pass now."""
 
-GONE = (OperationalError, InterfaceError, OSError, TimeoutError, asyncpg.PostgresConnectionError)
+GONE = (
+    OperationalError,
+    InterfaceError,
+    PoolTimeout,
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+)
 
 
 class PostgresStore(Store):
@@ -35,19 +44,25 @@ class PostgresStore(Store):
 
     def __init__(self, url: URL, *, pool_size: int = 10) -> None:
         super().__init__()
-        self._url = url
+        self._url = url.set(drivername="postgresql").render_as_string(hide_password=False)
         self._engine = create_async_engine(
-            url.set(drivername="postgresql+asyncpg"),
+            "postgresql+asyncpg://",
+            async_creator=self._connect,
             pool_size=pool_size,
             max_overflow=0,
             pool_pre_ping=False,
             pool_timeout=COMMAND_TIMEOUT_SECONDS,
-            connect_args={
-                "timeout": CONNECT_TIMEOUT_SECONDS,
-                "command_timeout": COMMAND_TIMEOUT_SECONDS,
-            },
         )
         self._listener = asyncio.create_task(self._listen(), name="batchbell-listen")
+
+    async def _connect(self) -> Any:
+        """By asyncpg's own reading of the URL, which knows `sslmode` and libpq's other words."""
+        return await asyncpg.connect(
+            self._url,
+            timeout=CONNECT_TIMEOUT_SECONDS,
+            command_timeout=COMMAND_TIMEOUT_SECONDS,
+            server_settings={"application_name": "batchbell", "jit": "off"},
+        )
 
     async def read(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:
@@ -86,13 +101,12 @@ class PostgresStore(Store):
 
     async def _listen(self) -> None:
         while True:
-            with contextlib.suppress(*GONE, asyncpg.PostgresError):
+            with contextlib.suppress(*GONE):
                 await self._listen_once()
             await asyncio.sleep(RELISTEN_SECONDS)
 
     async def _listen_once(self) -> None:
-        plain = self._url.set(drivername="postgresql").render_as_string(hide_password=False)
-        connection = await asyncpg.connect(plain, timeout=CONNECT_TIMEOUT_SECONDS)
+        connection = await self._connect()
         ended = asyncio.Event()
         try:
             connection.add_termination_listener(lambda _: ended.set())
@@ -100,7 +114,7 @@ class PostgresStore(Store):
             self._fire(set(CHANNELS))
             await ended.wait()
         finally:
-            with contextlib.suppress(*GONE, asyncpg.PostgresError):
+            with contextlib.suppress(*GONE):
                 await connection.close(timeout=1.0)
 
     def _heard(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
@@ -120,7 +134,7 @@ def _sqlstate(error: DBAPIError) -> str | None:
     return getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
 
 
-GONE_STATES = ("08", "53", "57P", "58")
+GONE_STATES = ("08", "28", "3D", "53", "57P", "58")
 """Classes of SQLSTATE that speak of the server, not of the statement."""
 
 
@@ -134,4 +148,4 @@ def _told_apart(error: DBAPIError) -> Exception:
 def unavailable(error: BaseException) -> StoreUnavailable:
     """What callers are told when the server does not answer."""
     reason = str(getattr(error, "orig", None) or error).splitlines() or [type(error).__name__]
-    return StoreUnavailable(f"PostgreSQL did not answer: {reason[0]}")
+    return StoreUnavailable(f"PostgreSQL cannot be used: {reason[0]}")

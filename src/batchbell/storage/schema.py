@@ -213,6 +213,13 @@ Index(
     sqlite_where=_pending,
     postgresql_where=_pending,
 )
+_held = text("state = 'held'")
+Index(
+    "ix_deliveries_held",
+    deliveries.c.endpoint_id,
+    sqlite_where=_held,
+    postgresql_where=_held,
+)
 Index("ix_deliveries_watch", deliveries.c.watch_id)
 
 attempts = Table(

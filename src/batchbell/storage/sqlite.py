@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,27 +19,55 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import QueuePool
 
-from batchbell.core.errors import StoreInUse, StoreUnavailable
+from batchbell.core.errors import StoreError, StoreInUse, StoreUnavailable
 from batchbell.storage.engine import P, Query, Store, T, take_wakes
 
 BUSY_TIMEOUT_MS = 10_000
+NEEDED = (3, 35, 0)
+"""`RETURNING` and `WITH … AS MATERIALIZED` came with this version."""
 GROUP_MAX = 256
 """Writes that one commit may carry."""
 READERS = 4
 
 
-def sqlite_engine(path: Path, *, read_only: bool = False) -> Engine:
+TROUBLE = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_PROTOCOL,
+    }
+)
+"""What SQLite says when the file, not the statement, is the trouble."""
+
+
+def check_version(version: tuple[int, int, int]) -> None:
+    """Raises StoreError when the SQLite library is too old for what is asked of it."""
+    if version < NEEDED:
+        here, needed = (".".join(map(str, v)) for v in (version, NEEDED))
+        raise StoreError(
+            f"The SQLite library of this Python is {here}; Batchbell needs {needed} or newer."
+            " Use a newer Python, or set DATABASE_URL=postgresql://…"
+        )
+
+
+def sqlite_engine(
+    path: Path, *, read_only: bool = False, busy_timeout_ms: int = BUSY_TIMEOUT_MS
+) -> Engine:
     """An engine whose transactions begin at once (`BEGIN IMMEDIATE`), unless it only reads."""
     engine = create_engine(
-        f"sqlite:///{path}",
+        URL.create("sqlite", database=str(path)),
         poolclass=QueuePool,
         pool_size=READERS if read_only else 1,
         max_overflow=0,
-        connect_args={"check_same_thread": False, "timeout": BUSY_TIMEOUT_MS / 1000},
+        connect_args={"check_same_thread": False, "timeout": busy_timeout_ms / 1000},
     )
     event.listen(engine, "connect", partial(_on_connect, read_only=read_only))
     begin = "BEGIN" if read_only else "BEGIN IMMEDIATE"
@@ -68,6 +97,16 @@ def own(path: Path) -> FileLock:
             " one over HTTP, or set DATABASE_URL=postgresql://… to run several."
         ) from error
     return lock
+
+
+def _is_trouble(error: BaseException) -> bool:
+    code = getattr(getattr(error, "orig", None), "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in TROUBLE
+
+
+def _in_transaction(connection: Connection) -> bool:
+    driver: Any = connection.connection.dbapi_connection
+    return bool(driver.in_transaction)
 
 
 @dataclass(slots=True)
@@ -100,17 +139,20 @@ class _Group:
 class SqliteStore(Store):
     """See `Store`. Made for one event loop."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, busy_timeout_ms: int = BUSY_TIMEOUT_MS) -> None:
         super().__init__()
+        check_version(sqlite3.sqlite_version_info)
         self._lock = own(path)
-        self._writer = sqlite_engine(path)
-        self._reader = sqlite_engine(path, read_only=True)
+        self._closed = False
+        self._writer = sqlite_engine(path, busy_timeout_ms=busy_timeout_ms)
+        self._reader = sqlite_engine(path, read_only=True, busy_timeout_ms=busy_timeout_ms)
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="batchbell-read")
         self._thread = threading.Thread(target=self._run, name="batchbell-write", daemon=True)
         self._thread.start()
 
     async def read(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        self._check_open()
         loop = asyncio.get_running_loop()
         bound = partial(self._read, lambda c: query(c, *args, **kwargs))
         return await loop.run_in_executor(self._readers, bound)
@@ -120,9 +162,16 @@ class SqliteStore(Store):
             with self._reader.connect() as connection:
                 return query(connection)
         except OperationalError as error:
+            if not _is_trouble(error):
+                raise
             raise StoreUnavailable(f"SQLite could not be read: {error.orig}") from error
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreUnavailable("The store is closed.")
+
     async def write(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        self._check_open()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._jobs.put(_Job(lambda c: query(c, *args, **kwargs), future, loop))
@@ -154,9 +203,9 @@ class SqliteStore(Store):
                 for job in group.jobs:
                     self._step(connection, job, alone=len(group.jobs) == 1)
                 group.wakes = take_wakes(connection)
-        except OperationalError as error:
-            group.fail(StoreUnavailable(f"SQLite could not be written: {error.orig}"))
         except BaseException as error:
+            if isinstance(error, OperationalError) and _is_trouble(error):
+                error = StoreUnavailable(f"SQLite could not be written: {error.orig}")
             group.fail(error)
 
     def _step(self, connection: Connection, job: _Job, *, alone: bool) -> None:
@@ -166,9 +215,10 @@ class SqliteStore(Store):
         try:
             with connection.begin_nested():
                 job.result = job.query(connection)
-        except OperationalError:
-            raise
         except Exception as error:
+            # Some failures end the whole transaction: the others must not go on without one.
+            if _is_trouble(error) or not _in_transaction(connection):
+                raise
             job.error = error
 
     def _answer(self, group: _Group) -> None:
@@ -177,9 +227,10 @@ class SqliteStore(Store):
         self._fire(group.wakes)
 
     async def close(self) -> None:
+        self._closed = True
         self._jobs.put(None)
         await asyncio.to_thread(self._thread.join)
-        self._readers.shutdown()
+        await asyncio.to_thread(self._readers.shutdown)
         self._reader.dispose()
         self._writer.dispose()
         self._lock.release()

@@ -256,6 +256,14 @@ def upgrade() -> None:
         sqlite_where=sa.text("state = 'pending'"),
         postgresql_where=sa.text("state = 'pending'"),
     )
+    op.create_index(
+        "ix_deliveries_held",
+        "deliveries",
+        ["endpoint_id"],
+        unique=False,
+        sqlite_where=sa.text("state = 'held'"),
+        postgresql_where=sa.text("state = 'held'"),
+    )
     op.create_index("ix_deliveries_listed", "deliveries", ["project_id", "id"], unique=False)
     op.create_index("ix_deliveries_watch", "deliveries", ["watch_id"], unique=False)
     op.create_table(
