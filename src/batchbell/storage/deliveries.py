@@ -6,7 +6,6 @@ nor its fairness depends on how much waits for any one of them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,18 +54,15 @@ def claim_due(
     attempt is counted here, before it is made: what kills a worker is not tried for ever.
     """
     ring = connection.execute(RING, {"after": after, "step": RING_STEP, "now": now}).all()
-    takes: dict[str, int] = {}
-    cursor = ring[-1].id if len(ring) == RING_STEP else ""
-    for visited in sorted(row.id for row in ring if row.ready):
-        if (take := min(rooms.get(visited, room), limit)) > 0:
-            takes[visited] = take
-            limit -= take
-        if limit <= 0:
-            cursor = visited
-            break
+    ready = sorted(row.id for row in ring if row.ready)
+    takes = {id: take for id in ready if (take := rooms.get(id, room)) > 0}
     times = {"now": now, "lease": now + lease_seconds, "token": token}
-    taken = _take(connection, takes, times) if takes else []
-    return Claim(taken, endpoints_by_id(connection, list(takes)), cursor)
+    taken = _take(connection, takes, limit, times) if takes and limit > 0 else []
+    visited = {one.endpoint_id for one in taken}
+    cursor = ring[-1].id if len(ring) == RING_STEP else ""
+    if taken and len(taken) >= limit:
+        cursor = max(visited)
+    return Claim(taken, endpoints_by_id(connection, visited) if visited else {}, cursor)
 
 
 RING = text("""
@@ -87,20 +83,19 @@ FROM ring WHERE ring.id IS NOT NULL ORDER BY ring.n
 
 
 def _take(
-    connection: Connection, takes: Mapping[str, int], times: Mapping[str, Any]
+    connection: Connection, takes: Mapping[str, int], limit: int, times: Mapping[str, Any]
 ) -> list[Claimed]:
     """One statement on PostgreSQL; on SQLite, which has one writer, one for each endpoint."""
+    rows: list[Any] = []
     if dialect_of(connection) == "sqlite":
-        rows = [
-            row
-            for endpoint_id, take in takes.items()
-            for row in connection.exec_driver_sql(
-                TAKE_SQLITE, (times["lease"], times["token"], endpoint_id, times["now"], take)
-            )
-        ]
+        before = (times["lease"], times["token"])
+        for id, take in takes.items():
+            if (most := min(take, limit - len(rows))) <= 0:
+                break
+            rows += connection.exec_driver_sql(TAKE_SQLITE, (*before, id, times["now"], most))
     else:
-        room = json.dumps([{"id": id, "k": take} for id, take in takes.items()])
-        rows = list(connection.execute(TAKE_POSTGRESQL, {**times, "room": room}))
+        room = {"ids": list(takes), "takes": list(takes.values()), "limit": limit}
+        rows += connection.execute(TAKE_POSTGRESQL, {**times, **room})
     return [
         Claimed(
             id=row[0],
@@ -133,11 +128,12 @@ RETURNING {_TAKEN}, (SELECT body FROM events WHERE events.id = event_id),
 
 TAKE_POSTGRESQL = text(f"""
 WITH due AS MATERIALIZED (
-  SELECT d.id FROM json_to_recordset(CAST(:room AS json)) AS room(id text, k int)
+  SELECT d.id FROM unnest(CAST(:ids AS text[]), CAST(:takes AS int[])) AS room(id, k)
   CROSS JOIN LATERAL (
     SELECT id FROM deliveries
     WHERE endpoint_id = room.id AND state = 'pending' AND due_at <= :now
-    ORDER BY due_at LIMIT room.k FOR UPDATE SKIP LOCKED) d)
+    ORDER BY due_at LIMIT room.k FOR UPDATE SKIP LOCKED) d
+  LIMIT :limit)
 UPDATE deliveries SET due_at = :lease, lease_token = :token, attempts = deliveries.attempts + 1
 FROM due, events WHERE deliveries.id = due.id AND events.id = deliveries.event_id
 RETURNING {_TAKEN}, events.body, events.created_at

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, select, update
@@ -60,7 +60,7 @@ def enable(connection: Connection, endpoint_id: str) -> None:
         _enable(connection, [endpoint_id])
 
 
-def endpoints_by_id(connection: Connection, ids: Sequence[str]) -> dict[str, Endpoint]:
+def endpoints_by_id(connection: Connection, ids: Collection[str]) -> dict[str, Endpoint]:
     """These endpoints, with what to sign with."""
     query = _joined().where(among(connection, endpoints.c.id, ids))
     return {row.id: _endpoint(row) for row in connection.execute(query)}
