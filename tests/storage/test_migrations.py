@@ -1,0 +1,138 @@
+"""The migrations make the schema, whole or not at all, and know what is not theirs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import CheckConstraint, Connection, event, inspect, text
+
+from batchbell.core.errors import StoreOutdated
+from batchbell.storage import migrating
+from batchbell.storage.engine import Store
+from batchbell.storage.opening import open_store, parse_url
+from batchbell.storage.postgresql import PostgresStore
+from batchbell.storage.schema import metadata
+from batchbell.storage.sqlite import SqliteStore
+
+
+def bare(url: str) -> Store:
+    """A store whose schema nobody has looked at."""
+    parsed = parse_url(url)
+    if parsed.drivername == "postgresql":
+        return PostgresStore(parsed)
+    from pathlib import Path
+
+    return SqliteStore(Path(str(parsed.database)))
+
+
+async def test_the_migrations_make_the_schema(store: Store) -> None:
+    def differences(connection: Connection) -> list[Any]:
+        return compare_metadata(MigrationContext.configure(connection), metadata)
+
+    assert await store.read(differences) == []
+
+
+async def test_the_migrations_make_every_check_and_every_partial_index(store: Store) -> None:
+    """Alembic compares neither."""
+
+    def found(connection: Connection) -> tuple[Any, Any]:
+        inspector = inspect(connection)
+        checks = {
+            table: {check["name"] for check in inspector.get_check_constraints(table)}
+            for table in metadata.tables
+        }
+        where = f"{connection.dialect.name}_where"
+        partial = {
+            index["name"]
+            for table in metadata.tables
+            for index in inspector.get_indexes(table)
+            if index.get("dialect_options", {}).get(where) is not None
+        }
+        return checks, partial
+
+    checks, partial = await store.read(found)
+    assert checks == {
+        table.name: {
+            str(constraint.name)
+            for constraint in table.constraints
+            if isinstance(constraint, CheckConstraint)
+        }
+        for table in metadata.tables.values()
+    }
+    assert partial == {
+        "ix_batches_open",
+        "ix_batches_ended",
+        "ix_deliveries_due",
+        "ix_deliveries_held",
+    }
+
+
+async def test_to_upgrade_again_changes_nothing(store: Store) -> None:
+    revision = await store.write(migrating.upgrade)
+    assert revision == migrating.head() == await store.read(migrating.check)
+
+
+async def test_a_database_of_a_newer_version_is_left_alone(store: Store, database_url: str) -> None:
+    await store.write(lambda c: c.execute(text("UPDATE alembic_version SET version_num = '9999'")))
+    with pytest.raises(StoreOutdated, match="newer Batchbell"):
+        await store.write(migrating.upgrade)
+    with pytest.raises(StoreOutdated, match="newer Batchbell"):
+        await store.read(migrating.check)
+    await store.close()
+    with pytest.raises(StoreOutdated):
+        await open_store(database_url)
+
+
+async def test_an_empty_database_is_not_served_without_migrating(database_url: str) -> None:
+    with pytest.raises(StoreOutdated, match="batchbell migrate"):
+        await open_store(database_url, migrate=False)
+    await (await open_store(database_url)).close()
+    await (await open_store(database_url, migrate=False)).close()
+
+
+@contextmanager
+def failing_at(connection: Connection, words: str) -> Iterator[None]:
+    def fail(_: Any, __: Any, statement: str, *rest: Any) -> None:
+        if words in statement:
+            raise RuntimeError("the power went out")
+
+    event.listen(connection, "before_cursor_execute", fail)
+    try:
+        yield
+    finally:
+        event.remove(connection, "before_cursor_execute", fail)
+
+
+@pytest.mark.parametrize("words", ["CREATE TABLE deliveries", "INSERT INTO alembic_version"])
+async def test_an_upgrade_that_fails_in_the_middle_leaves_nothing(
+    database_url: str, words: str
+) -> None:
+    store = bare(database_url)
+
+    def half(connection: Connection) -> None:
+        with failing_at(connection, words):
+            migrating.upgrade(connection)
+
+    try:
+        with pytest.raises(RuntimeError, match="power"):
+            await store.write(half)
+        assert await store.read(lambda c: inspect(c).get_table_names()) == []
+        assert await store.write(migrating.upgrade) == migrating.head()
+    finally:
+        await store.close()
+
+
+async def test_processes_that_start_together_take_turns_to_upgrade(postgres_url: str) -> None:
+    stores = [bare(postgres_url) for _ in range(4)]
+    try:
+        revisions = await asyncio.gather(*(store.write(migrating.upgrade) for store in stores))
+        assert revisions == [migrating.head()] * 4
+    finally:
+        for store in stores:
+            await store.close()
