@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import json
 import socket
-from collections.abc import AsyncIterator, Iterator
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 import httpx2
 import pytest
+import structlog
 import uvicorn
 
 from batchbell.core.model import Account, Mint
 from batchbell.net.guard import AddressRules
-from batchbell.observability import Metrics
+from batchbell.observability import Metrics, configure_logging
 from batchbell.settings import Settings
 from batchbell.storage.engine import Store
 from batchbell.web.app import create_app
@@ -20,6 +25,19 @@ from batchbell.web.context import Context
 
 from ..conftest import Clock
 from .making import Served
+
+Logged = Callable[[], list[dict[str, Any]]]
+
+
+@pytest.fixture
+def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Logged]:
+    """What was logged so far, as a real server logs it."""
+    written = io.StringIO()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", written)
+        configure_logging(level="info", format="json")
+    yield lambda: [json.loads(line) for line in written.getvalue().splitlines()]
+    structlog.reset_defaults()
 
 
 @pytest.fixture

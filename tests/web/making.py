@@ -92,5 +92,11 @@ def a_snapshot(
         error_file_id="file-err" if failed else None,
         timestamps={"created_at": 1_789_990_000, f"{status.value}_at": 1_789_999_000},
         metadata={"night": "yes"},
-        usage={"input_tokens": 10, "output_tokens": 5, "total_tokens": 15},
+        usage={
+            "input_tokens": 10,
+            "input_tokens_details": {"cached_tokens": 0},
+            "output_tokens": 5,
+            "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": 15,
+        },
     )

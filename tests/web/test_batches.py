@@ -1,0 +1,123 @@
+"""`/v1/batches`, judged by the official OpenAI SDK."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import openai
+import pytest
+from openai.types import Batch
+
+from batchbell.core.backoff import MINUTE
+from batchbell.core.model import BatchProblem, Missing, Snapshot, Status
+
+from ..conftest import Clock
+from .making import HOOK, Served, a_snapshot
+
+
+@pytest.fixture
+def sdk(served: Served) -> Iterator[openai.OpenAI]:
+    """The SDK as a user has it, with our address as its `base_url`."""
+    with openai.OpenAI(base_url=f"{served.url}/v1", api_key="sk-any", max_retries=0) as client:
+        yield client
+
+
+async def retrieve(sdk: openai.OpenAI, batch_id: str) -> Batch:
+    return await asyncio.to_thread(sdk.batches.retrieve, batch_id)
+
+
+async def test_the_sdk_reads_a_completed_batch(served: Served, sdk: openai.OpenAI) -> None:
+    await served.watch("batch_1")
+    await served.see(a_snapshot("batch_1"))
+    batch = await retrieve(sdk, "batch_1")
+    Batch.model_validate(batch.model_dump(), strict=True)
+    assert (batch.id, batch.object, batch.status) == ("batch_1", "batch", "completed")
+    assert batch.request_counts is not None
+    assert batch.request_counts.completed == 3
+    assert (batch.input_file_id, batch.output_file_id) == ("file-in", "file-out")
+    assert (batch.created_at, batch.completed_at) == (1_789_990_000, 1_789_999_000)
+    assert batch.metadata == {"night": "yes"}
+    assert batch.usage is not None
+    assert batch.usage.total_tokens == 15
+    extras = (batch.model_extra or {})["batchbell"]
+    assert (extras["account"], extras["provider"]) == ("openai", "openai")
+    assert (extras["status"], extras["outcome"]) == ("completed", "succeeded")
+
+
+async def test_the_sdk_reads_a_batch_that_was_never_seen(
+    served: Served, sdk: openai.OpenAI, clock: Clock
+) -> None:
+    await served.watch("batch_1")
+    batch = await retrieve(sdk, "batch_1")
+    Batch.model_validate(batch.model_dump(), strict=True)
+    assert (batch.status, batch.created_at) == ("validating", int(clock()))
+
+
+async def test_a_batch_whose_requests_all_failed_does_not_look_completed_only(
+    served: Served, sdk: openai.OpenAI
+) -> None:
+    """Pitfall 9: no counts, errors or file ids. Pitfall 12: it is not a success."""
+    await served.watch("batch_1")
+    await served.see(a_snapshot("batch_1", counts=(3, 0, 3)))
+    batch = await retrieve(sdk, "batch_1")
+    assert (batch.output_file_id, batch.error_file_id) == (None, "file-err")
+    assert (batch.model_extra or {})["batchbell"]["outcome"] == "none"
+
+
+async def test_the_providers_errors_keep_their_lines(served: Served, sdk: openai.OpenAI) -> None:
+    await served.watch("batch_1")
+    problem = BatchProblem(code="invalid_json_line", message="Not JSON.", line=7)
+    failed = Snapshot(
+        id="batch_1", provider_status="failed", status=Status.FAILED, problems=(problem,)
+    )
+    await served.see(failed)
+    batch = await retrieve(sdk, "batch_1")
+    assert batch.status == "failed"
+    assert batch.errors is not None
+    assert batch.errors.data is not None
+    assert [(e.code, e.line) for e in batch.errors.data] == [("invalid_json_line", 7)]
+
+
+async def test_a_lost_batch_has_failed_in_openais_words_and_says_why(
+    served: Served, sdk: openai.OpenAI, clock: Clock
+) -> None:
+    await served.watch("batch_1")
+    await served.see(Missing("batch_1"))
+    clock.advance(2 * MINUTE)
+    await served.see(Missing("batch_1"))
+    batch = await retrieve(sdk, "batch_1")
+    Batch.model_validate(batch.model_dump(), strict=True)
+    assert (batch.status, batch.failed_at) == ("failed", int(clock()))
+    assert batch.errors is not None
+    assert batch.errors.data is not None
+    assert [e.code for e in batch.errors.data] == ["batch_not_found"]
+    assert (batch.model_extra or {})["batchbell"]["status"] == "lost"
+
+
+async def test_the_sdk_walks_all_pages(served: Served, sdk: openai.OpenAI) -> None:
+    ids = [f"batch_{i:02}" for i in range(25)]
+    await served.http.post("/v1/watches", json=[{"batch_id": i, "url": HOOK} for i in ids])
+    found = await asyncio.to_thread(lambda: [b.id for b in sdk.batches.list(limit=7)])
+    assert len(found) == len(ids)
+    assert set(found) == set(ids)
+
+
+async def test_the_sdk_understands_our_404(served: Served, sdk: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError) as caught:
+        await retrieve(sdk, "batch_unknown")
+    assert (caught.value.code, caught.value.type) == ("not_found", "invalid_request_error")
+    assert "batch_unknown" in caught.value.message
+
+
+async def test_batches_are_listed_by_status(served: Served) -> None:
+    for batch_id in ("batch_1", "batch_2"):
+        await served.watch(batch_id)
+    await served.see(a_snapshot("batch_2"))
+    found = (await served.http.get("/v1/batches", params={"status": "completed"})).json()
+    assert [one["id"] for one in found["data"]] == ["batch_2"]
+
+
+async def test_an_unknown_status_is_refused(served: Served) -> None:
+    answer = await served.http.get("/v1/batches", params={"status": "done"})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "status")

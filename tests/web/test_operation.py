@@ -1,0 +1,81 @@
+"""What probes, scrapes and people ask."""
+
+from __future__ import annotations
+
+import pytest
+
+from batchbell import __version__
+from batchbell.core.model import Status
+
+from ..conftest import Clock
+from .making import Served, a_snapshot
+
+
+async def test_all_is_well(served: Served) -> None:
+    assert (await served.http.get("/healthz")).json() == {"status": "ok"}
+    assert (await served.http.get("/readyz")).json() == {"status": "ready", "reasons": []}
+
+
+async def test_a_worker_without_life_makes_the_server_not_ready(served: Served) -> None:
+    served.workers |= {"watcher": True, "dispatcher": False}
+    answer = await served.http.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json()["reasons"] == ["The dispatcher has shown no life lately."]
+
+
+async def scrape(served: Served) -> list[str]:
+    answer = await served.http.get("/metrics")
+    assert answer.headers["Content-Type"].startswith("text/plain")
+    return answer.text.splitlines()
+
+
+async def test_gauges_are_read_when_scraped_and_kept_for_a_moment(
+    served: Served, clock: Clock
+) -> None:
+    await served.watch("batch_1")
+    assert 'batchbell_open_batches{status="validating"} 1.0' in await scrape(served)
+    await served.watch("batch_2")
+    await served.see(a_snapshot("batch_1"))
+    assert 'batchbell_open_batches{status="validating"} 1.0' in await scrape(served)
+    clock.advance(30)
+    lines = await scrape(served)
+    assert 'batchbell_open_batches{status="validating"} 1.0' in lines
+    assert 'batchbell_deliveries{state="pending"} 1.0' in lines
+    assert "batchbell_oldest_past_due_seconds 30.0" in lines
+
+
+async def test_a_gauge_that_has_emptied_says_zero(served: Served, clock: Clock) -> None:
+    await served.watch("batch_1")
+    await served.see(a_snapshot("batch_1", Status.IN_PROGRESS))
+    assert 'batchbell_open_batches{status="in_progress"} 1.0' in await scrape(served)
+    await served.see(a_snapshot("batch_1"))
+    clock.advance(6)
+    assert 'batchbell_open_batches{status="in_progress"} 0.0' in await scrape(served)
+
+
+async def test_the_front_page_says_where_to_read_on(served: Served) -> None:
+    index = (await served.http.get("/")).json()
+    assert (index["name"], index["version"]) == ("batchbell", __version__)
+    for link in (index["docs"], index["openapi"]):
+        assert (await served.http.get(link)).status_code == 200
+
+
+async def test_the_docs_need_no_other_server(served: Served) -> None:
+    page = (await served.http.get("/docs")).text
+    assert "/v1/watches" in page
+    assert not [word for word in ("<script", "<link", " src=", "@import", "url(") if word in page]
+
+
+async def test_accounts_are_shown_without_credentials(served: Served) -> None:
+    [account] = (await served.http.get("/v1/accounts")).json()["data"]
+    assert (account["name"], account["provider"], account["state"]) == (
+        "openai",
+        "openai",
+        "active",
+    )
+    assert account["base_url"] == "https://api.openai.com/v1"
+
+
+@pytest.mark.parametrize("method", ["HEAD", "OPTIONS"])
+async def test_what_is_not_offered_is_said(served: Served, method: str) -> None:
+    assert (await served.http.request(method, "/healthz")).status_code == 405
