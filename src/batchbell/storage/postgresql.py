@@ -26,6 +26,12 @@ COMMAND_TIMEOUT_SECONDS = 30.0
 RELISTEN_SECONDS = 1.0
 SERVER_SETTINGS = {"plan_cache_mode": "force_custom_plan"}
 """A plan made when a table was small would be kept for the connection's life, and scan it whole."""
+SERVER_SETTINGS = {
+    "application_name": "batchbell",
+    "jit": "off",
+    "plan_cache_mode": "force_custom_plan",
+}
+"""A plan from when a table was small would be kept for the connection's life, and scan it whole."""
 CONFLICT_TRIES = 5
 CONFLICTS = frozenset({"40001", "40P01"})
 """Serialisation failure and deadlock: nothing was written, and the same write may pass now."""
@@ -63,7 +69,7 @@ class PostgresStore(Store):
             self._url,
             timeout=CONNECT_TIMEOUT_SECONDS,
             command_timeout=COMMAND_TIMEOUT_SECONDS,
-            server_settings={"application_name": "batchbell", "jit": "off"},
+            server_settings=SERVER_SETTINGS,
         )
 
     async def read(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
