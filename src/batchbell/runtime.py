@@ -295,9 +295,15 @@ def bind(settings: Settings, *, local: bool) -> socket.socket:
 
 
 async def serve(
-    settings: Settings, *, workers: bool = True, on_ready: Callable[[str], None] = log.info
+    settings: Settings,
+    *,
+    workers: bool = True,
+    on_ready: Callable[[Runtime, str], None] | None = None,
 ) -> None:
-    """Serve, and watch and deliver unless `workers` is False, until SIGTERM or SIGINT."""
+    """Serve, and watch and deliver unless `workers` is False, until SIGTERM or SIGINT.
+
+    `on_ready` is told the URL once the port is open.
+    """
     stopped = _stopped_by_signal()
     async with open_runtime(settings) as runtime:
         listener = bind(settings, local=runtime.access.local)
@@ -305,14 +311,22 @@ async def serve(
             if workers:
                 await stack.enter_async_context(running_workers(runtime))
             await stack.enter_async_context(serving(runtime, listener))
-            host, port = listener.getsockname()[:2]
-            on_ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+            url = url_of(listener)
+            log.info("serving", url=url)
+            if on_ready is not None:
+                on_ready(runtime, url)
             await stopped.wait()
             log.info("stopping")
     log.info("stopped")
 
 
-async def work(settings: Settings) -> None:
+def url_of(listener: socket.socket) -> str:
+    """Where a listening socket is reached."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def work(settings: Settings, *, on_ready: Callable[[Runtime], None] | None = None) -> None:
     """Watch and deliver without serving, beside other processes, until SIGTERM or SIGINT."""
     if is_sqlite(settings):
         raise SettingsError(
@@ -322,6 +336,8 @@ async def work(settings: Settings) -> None:
     stopped = _stopped_by_signal()
     async with open_runtime(settings) as runtime, running_workers(runtime):
         log.info("working")
+        if on_ready is not None:
+            on_ready(runtime)
         await stopped.wait()
         log.info("stopping")
     log.info("stopped")

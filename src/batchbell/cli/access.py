@@ -1,0 +1,144 @@
+"""The secret that signs webhooks, and the keys that callers need."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from batchbell.cli.options import ApiKey, Json, Server
+from batchbell.cli.printing import moment, print_json, print_json_lines, print_table, tell
+from batchbell.cli.reach import with_store_or_server
+
+if TYPE_CHECKING:
+    from batchbell.client import Batchbell, Key
+    from batchbell.settings import Settings
+    from batchbell.storage import keys as stored
+    from batchbell.storage.engine import Store
+
+KEY_BYTES = 24
+
+
+def secret(json: Json = False, server: Server = None, api_key: ApiKey = None) -> None:
+    """Print the secret that signs the webhooks: your receiver checks signatures with it."""
+    settings = _settings(server, api_key)
+
+    async def direct(store: Store) -> str:
+        from batchbell.runtime import ensure_secret
+
+        return await ensure_secret(store, settings)
+
+    found = with_store_or_server(settings, direct, lambda client: client.secret())
+    if json:
+        print_json({"secret": found})
+    else:
+        print(found)
+
+
+def create_key(
+    name: Annotated[str, typer.Option("--name", help="What the key is for, for your own list.")],
+    json: Json = False,
+    server: Server = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Make an API key and print it, this once. From then on every caller needs one."""
+    settings = _settings(server, api_key)
+    if not 1 <= len(name) <= 100:
+        raise typer.BadParameter("A name has 1 to 100 characters.", param_hint="--name")
+
+    async def direct(store: Store) -> Key:
+        return await _create(store, settings, name)
+
+    made = with_store_or_server(settings, direct, lambda client: client.create_key(name))
+    if json:
+        print_json(made)
+        return
+    print(made.key)
+    tell(
+        f"This is key {made.id}, shown this once. Every caller needs a key now: send it as"
+        " `Authorization: Bearer bb_…`, or set BATCHBELL_API_KEY for this command line."
+    )
+
+
+def list_keys(json: Json = False, server: Server = None, api_key: ApiKey = None) -> None:
+    """List the API keys, revoked ones too. The keys themselves are not kept."""
+    settings = _settings(server, api_key)
+
+    async def direct(store: Store) -> list[Key]:
+        from batchbell.core.model import DEFAULT_PROJECT
+        from batchbell.storage import keys
+
+        return [_shown(key) for key in await store.read(keys.list_keys, DEFAULT_PROJECT)]
+
+    found = with_store_or_server(settings, direct, lambda client: client.list_keys())
+    if json:
+        print_json_lines(found)
+        return
+    print_table(
+        ["id", "name", "key", "made", "revoked"],
+        [(k.id, k.name, k.hint, moment(k.created_at), moment(k.revoked_at)) for k in found],
+        empty="No key was made yet: local mode.",
+    )
+
+
+def revoke_key(
+    key_id: Annotated[str, typer.Argument(metavar="KEY_ID", help="As `batchbell keys list` says.")],
+    json: Json = False,
+    server: Server = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Put an API key out of force."""
+    settings = _settings(server, api_key)
+
+    async def direct(store: Store) -> None:
+        from batchbell.core.model import DEFAULT_PROJECT
+        from batchbell.storage import keys
+
+        await store.write(keys.revoke_key, DEFAULT_PROJECT, key_id, now=time.time())
+
+    def over_http(client: Batchbell) -> None:
+        client.revoke_key(key_id)
+
+    with_store_or_server(settings, direct, over_http)
+    if json:
+        print_json({"id": key_id, "revoked": True})
+    else:
+        print(f"Key {key_id} is out of force.")
+
+
+def _settings(server: str | None, api_key: str | None) -> Settings:
+    """Settings for a command that may open the database itself, and should not chat about it."""
+    from batchbell.observability import configure_logging
+    from batchbell.settings import load_settings
+
+    configure_logging(level="error", format="text")
+    return load_settings(url=server, api_key=api_key)
+
+
+async def _create(store: Store, settings: Settings, name: str) -> Key:
+    from batchbell.core.model import DEFAULT_PROJECT
+    from batchbell.runtime import ensure_secret, mint
+    from batchbell.storage import keys
+
+    await ensure_secret(store, settings)  # makes the project that the key belongs to
+    key = keys.PREFIX + secrets.token_hex(KEY_BYTES)
+    made = await store.write(
+        keys.create_key, DEFAULT_PROJECT, name=name, key=key, mint=mint, now=time.time()
+    )
+    return _shown(made, key_itself=key)
+
+
+def _shown(key: stored.Key, *, key_itself: str | None = None) -> Key:
+    """A stored key in the shape that the server would answer."""
+    from batchbell.client import Key
+
+    return Key(
+        id=key.id,
+        name=key.name,
+        hint=key.hint,
+        created_at=int(key.created_at),
+        revoked_at=None if key.revoked_at is None else int(key.revoked_at),
+        key=key_itself,
+    )

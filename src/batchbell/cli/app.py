@@ -1,0 +1,67 @@
+"""Every command, in the order in which `batchbell --help` lists them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from batchbell import __version__
+from batchbell.cli import access, doctor, reading, serving, trying, waiting, watching
+from batchbell.cli.endings import Commands
+
+RUNNING = "Run it"
+WATCHING = "Watch batches"
+ACCESS = "Access"
+TRYING = "Try it"
+
+app = typer.Typer(
+    name="batchbell",
+    cls=Commands,
+    help="Batchbell tells you when a batch is done.\n\n"
+    "Settings come from the environment; the first two that you need are OPENAI_API_KEY and"
+    " DATABASE_PATH. `batchbell demo` shows all of it without a key.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"batchbell {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+keys = typer.Typer(name="keys", help="API keys: make, list, revoke.", no_args_is_help=True)
+keys.command("create")(access.create_key)
+keys.command("list")(access.list_keys)
+keys.command("revoke")(access.revoke_key)
+
+app.command("serve", rich_help_panel=RUNNING)(serving.serve)
+app.command("worker", rich_help_panel=RUNNING)(serving.worker)
+app.command("migrate", rich_help_panel=RUNNING)(serving.migrate)
+app.command("doctor", rich_help_panel=RUNNING)(doctor.doctor)
+app.command("watch", rich_help_panel=WATCHING)(watching.watch)
+app.command("wait", rich_help_panel=WATCHING)(waiting.wait)
+app.command("list", rich_help_panel=WATCHING)(reading.list_)
+app.command("show", rich_help_panel=WATCHING)(reading.show)
+app.command("resend", rich_help_panel=WATCHING)(reading.resend)
+app.command("secret", rich_help_panel=ACCESS)(access.secret)
+app.add_typer(keys, rich_help_panel=ACCESS)
+app.command("demo", rich_help_panel=TRYING)(trying.demo)
+app.command("sandbox", rich_help_panel=TRYING)(trying.sandbox)

@@ -1,0 +1,290 @@
+"""What `doctor` looks at. Each check answers with findings, and raises nothing on purpose."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Literal
+
+from batchbell.cli.reach import key_of, opened
+from batchbell.client import AccessRefused, AsyncBatchbell, ClientError, ServerUnreachable
+from batchbell.core.errors import (
+    BatchbellError,
+    ProviderAuthError,
+    ProviderBillingError,
+    ProviderError,
+    ProviderRateLimited,
+    ProviderRejected,
+    SettingsError,
+    StoreError,
+    StoreInUse,
+    StoreOutdated,
+)
+from batchbell.core.model import DEFAULT_PROJECT, Account
+from batchbell.net.api import ApiClient, Reply
+from batchbell.net.guard import parse_cidrs
+from batchbell.providers import open_provider
+from batchbell.runtime import is_sqlite
+from batchbell.settings import Settings, load_settings
+from batchbell.storage import keys, migrating
+from batchbell.storage.clock import database_time
+from batchbell.storage.engine import Store
+from batchbell.storage.opening import parse_url
+
+SKEW_NOTE_SECONDS = 5.0
+SKEW_FAILED_SECONDS = 60.0
+"""Receivers refuse timestamps that are five minutes off, and workers share leases by the clock."""
+PROVIDER_TIMEOUT_SECONDS = 10.0
+
+State = Literal["ok", "note", "failed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What one check found: `advice` says what to do."""
+
+    check: str
+    state: State
+    says: str
+    advice: str | None = None
+
+
+@dataclass(slots=True)
+class Patient:
+    """What the checks learn from each other."""
+
+    settings: Settings
+    server_is_named: bool
+    """Somebody said where the server is: then it must answer."""
+    local: bool | None = None
+    """Whether no key is in force; None where that is not known."""
+    in_use: bool = False
+    """Another process has the SQLite file."""
+    findings: list[Finding] = field(default_factory=list)
+
+    def add(self, check: str, state: State, says: str, advice: str | None = None) -> None:
+        self.findings.append(Finding(check=check, state=state, says=says, advice=advice))
+
+
+async def examine(*, server: str | None, api_key: str | None) -> list[Finding]:
+    """Every check, in the order in which things must be right."""
+    try:
+        settings = load_settings(url=server, api_key=api_key)
+        cidrs = parse_cidrs(settings.allow_cidrs)
+        parse_url(settings.store_url)
+    except SettingsError as error:
+        return [Finding(check="settings", state="failed", says=str(error), advice="Mend it first.")]
+    patient = Patient(settings, server_is_named=settings.url is not None)
+    patient.add("settings", "ok", "All of them can be read.")
+    await check_database(patient)
+    await check_provider(patient)
+    await check_server(patient)
+    check_receivers(patient, [str(cidr) for cidr in cidrs])
+    return patient.findings
+
+
+async def check_database(patient: Patient) -> None:
+    """Whether it is reached and its schema is ours. Makes and changes nothing."""
+    settings = patient.settings
+    if is_sqlite(settings):
+        patient.add("sqlite", "ok", f"SQLite {sqlite3.sqlite_version}.")
+        if not _file(settings).exists():
+            patient.add("database", "note", "There is no file yet.", "`batchbell serve` makes it.")
+            return
+    try:
+        async with opened(settings, migrate=False) as store:
+            await _look_into(patient, store)
+    except StoreInUse:
+        patient.in_use = True
+        patient.add("database", "ok", "A running process has the SQLite file.")
+    except StoreOutdated as error:
+        patient.add("database", "failed", str(error), "`batchbell migrate`, or start the server.")
+    except StoreError as error:
+        patient.add(
+            "database", "failed", str(error), "Check DATABASE_URL or DATABASE_PATH, and the server."
+        )
+
+
+def _file(settings: Settings) -> Path:
+    return Path(parse_url(settings.store_url).database or "").expanduser()
+
+
+async def _look_into(patient: Patient, store: Store) -> None:
+    revision = await store.read(migrating.check)
+    patient.local = not await store.read(keys.any_key)
+    patient.add("database", "ok", f"It answers; schema {revision}.")
+    theirs = await store.read(database_time)
+    if theirs is not None:
+        patient.findings.append(clock_finding(theirs, "the database's"))
+
+
+def clock_finding(theirs: float, whose: str) -> Finding:
+    """What to think of another clock that says `theirs` now."""
+    skew = time.time() - theirs
+    off = f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} {whose} clock"
+    advice = "Set the clock, best by NTP: receivers refuse signatures with a wrong time."
+    if abs(skew) > SKEW_FAILED_SECONDS:
+        return Finding(check="clock", state="failed", says=f"It is {off}.", advice=advice)
+    if abs(skew) > SKEW_NOTE_SECONDS:
+        return Finding(check="clock", state="note", says=f"It is {off}.", advice=advice)
+    return Finding(check="clock", state="ok", says=f"As {whose} clock, within a few seconds.")
+
+
+class _Listener(ApiClient):
+    """Also keeps the headers of the last answer, for their date."""
+
+    headers: Mapping[str, str] = {}
+
+    async def get_json_bytes(self, path: str, params: Mapping[str, str] | None = None) -> Reply:
+        reply = await super().get_json_bytes(path, params)
+        self.headers = reply[1]
+        return reply
+
+
+async def check_provider(patient: Patient) -> None:
+    """One list call with the key, which costs nothing."""
+    settings = patient.settings
+    if settings.openai_api_key is None:
+        patient.add(
+            "provider",
+            "failed",
+            "OPENAI_API_KEY is not set: nothing can be watched.",
+            "export OPENAI_API_KEY=sk-…",
+        )
+        return
+    account = Account(
+        id="acc_doctor",
+        project_id=DEFAULT_PROJECT,
+        name="openai",
+        provider="openai",
+        base_url=settings.openai_base_url.rstrip("/"),
+    )
+    async with _listening() as listeners:
+        patient.findings.append(
+            await _ask(account, settings.openai_api_key.get_secret_value(), listeners)
+        )
+        for listener in listeners:
+            date = _date(listener.headers)
+            if date is not None:
+                patient.findings.append(clock_finding(date, "the provider's"))
+
+
+@contextlib.asynccontextmanager
+async def _listening() -> AsyncIterator[list[_Listener]]:
+    """The clients that were made are closed at the end."""
+    made: list[_Listener] = []
+    try:
+        yield made
+    finally:
+        for listener in made:
+            await listener.aclose()
+
+
+async def _ask(account: Account, api_key: str, listeners: list[_Listener]) -> Finding:
+    def connect(base_url: str, headers: Mapping[str, str]) -> _Listener:
+        listeners.append(_Listener(base_url, headers, timeout_seconds=PROVIDER_TIMEOUT_SECONDS))
+        return listeners[-1]
+
+    try:
+        page = await open_provider(account, api_key, connect=connect).list_page()
+    except SettingsError as error:
+        return Finding(check="provider", state="failed", says=str(error), advice="Mend it first.")
+    except ProviderError as error:
+        return _refused(error, account.base_url)
+    count = f"{len(page.batches)}{' or more' if page.next_cursor else ''}"
+    return Finding(
+        check="provider",
+        state="ok",
+        says=f"{account.base_url} accepts the key, and lists {count} batches.",
+    )
+
+
+def _refused(error: ProviderError, base_url: str) -> Finding:
+    """The provider's no, and what helps."""
+    state: State = "failed"
+    match error:
+        case ProviderAuthError():
+            advice = "Check OPENAI_API_KEY: it must be of the project whose batches are watched."
+        case ProviderBillingError():
+            advice = "Settle the bill or raise the limit in the provider's console."
+        case ProviderRateLimited():
+            state, advice = "note", "The key works; Batchbell waits by itself when this happens."
+        case ProviderRejected():
+            advice = "Check OPENAI_BASE_URL: it ends in /v1 at most hosts."
+        case _:
+            advice = "Check the network and OPENAI_BASE_URL; Batchbell itself tries for ever."
+    return Finding(
+        check="provider", state=state, says=f"{base_url}: {error.message}", advice=advice
+    )
+
+
+def _date(headers: Mapping[str, str]) -> float | None:
+    value = next((v for name, v in headers.items() if name.lower() == "date"), None)
+    try:
+        return parsedate_to_datetime(value).timestamp() if value else None
+    except ValueError:
+        return None
+
+
+async def check_server(patient: Patient) -> None:
+    """Whether it answers, is ready, and lets us in."""
+    settings = patient.settings
+    url = settings.server_url
+    async with AsyncBatchbell(url, key_of(settings)) as client:
+        try:
+            ready = await client.ready()
+        except ServerUnreachable as error:
+            expected = patient.server_is_named or patient.in_use
+            patient.add(
+                "server",
+                "failed" if expected else "note",
+                str(error) if expected else f"No server runs at {url}.",
+                "`batchbell serve` starts it; BATCHBELL_URL says where it is.",
+            )
+            return
+        except ClientError as error:
+            patient.add("server", "failed", f"{url}: {error}", "Is that a Batchbell server?")
+            return
+        if not ready.ready:
+            patient.add("server", "failed", " ".join(ready.reasons), "Look into its log.")
+            return
+        patient.add("server", "ok", f"{url} is ready.")
+        await _check_access(patient, client)
+
+
+async def _check_access(patient: Patient, client: AsyncBatchbell) -> None:
+    try:
+        accounts = await client.accounts()
+        patient.local = not any(key.revoked_at is None for key in await client.list_keys())
+    except AccessRefused as error:
+        advice = "Set BATCHBELL_API_KEY to a key that `batchbell keys create --name NAME` made."
+        patient.add("access", "failed", error.message, advice)
+        return
+    except BatchbellError as error:
+        patient.add("access", "failed", str(error), "Look into the server's log.")
+        return
+    patient.add("access", "ok", "The server lets this command line in.")
+    for account in accounts:
+        if account.trouble:
+            says = f"Account {account.name} is {account.state}: {account.trouble}"
+            patient.add("account", "failed", says, "See `provider` above.")
+
+
+def check_receivers(patient: Patient, cidrs: list[str]) -> None:
+    """Which addresses webhooks may go to now."""
+    allowed = ["https to public addresses"]
+    if patient.settings.allow_http or patient.local:
+        allowed.append("plain http")
+    if patient.local:
+        allowed.append("this machine, because no key was made yet (local mode)")
+    allowed += cidrs
+    says = f"Webhooks may go to: {', '.join(allowed)}."
+    if patient.local is None:
+        says += " In local mode also plain http and this machine."
+    advice = None if cidrs else "BATCHBELL_ALLOW_CIDRS and BATCHBELL_ALLOW_HTTP allow more."
+    patient.add("receivers", "ok", says, advice)

@@ -1,0 +1,38 @@
+"""The options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Json = Annotated[
+    bool, typer.Option("--json", help="JSON for programs: one document, or a line for each item.")
+]
+Server = Annotated[
+    str | None,
+    typer.Option(
+        "--server",
+        metavar="URL",
+        help="The Batchbell server to speak to. Default: BATCHBELL_URL, else HOST and PORT.",
+    ),
+]
+ApiKey = Annotated[
+    str | None,
+    typer.Option("--api-key", metavar="KEY", help="The bb_… key. Default: BATCHBELL_API_KEY."),
+]
+DatabasePath = Annotated[
+    str | None,
+    typer.Option("--database-path", metavar="FILE", help="As the setting DATABASE_PATH."),
+]
+DatabaseUrl = Annotated[
+    str | None,
+    typer.Option("--database-url", metavar="URL", help="As the setting DATABASE_URL."),
+]
+BatchId = Annotated[str, typer.Argument(metavar="BATCH_ID", help="The provider's id of the batch.")]
+WebhookUrl = Annotated[
+    str | None, typer.Option("--url", metavar="URL", help="The webhook to call when it ends.")
+]
+Account = Annotated[
+    str | None, typer.Option("--account", metavar="NAME", help="The account that the batch is in.")
+]

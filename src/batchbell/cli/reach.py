@@ -1,0 +1,79 @@
+"""The way to the server, and to the database where no server runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from batchbell.client import Batchbell
+    from batchbell.settings import Settings
+    from batchbell.storage.engine import Store
+
+T = TypeVar("T")
+
+
+@contextlib.contextmanager
+def connected(server: str | None, api_key: str | None) -> Iterator[Batchbell]:
+    """A client for the server that the options or the settings name."""
+    from batchbell.settings import load_settings
+
+    with client_for(load_settings(url=server, api_key=api_key)) as client:
+        yield client
+
+
+def client_for(settings: Settings) -> Batchbell:
+    """A client for the server of these settings."""
+    from batchbell.client import Batchbell
+
+    return Batchbell(settings.server_url, key_of(settings))
+
+
+def key_of(settings: Settings) -> str | None:
+    """The API key to send."""
+    return settings.api_key.get_secret_value() if settings.api_key else None
+
+
+def with_store_or_server(
+    settings: Settings,
+    direct: Callable[[Store], Awaitable[T]],
+    over_http: Callable[[Batchbell], T],
+) -> T:
+    """Work on the database; where a running server owns the SQLite file, ask that server.
+
+    Raises StoreInUse where the file is in use and no server answers.
+    """
+    from batchbell.client import ServerUnreachable
+    from batchbell.core.errors import StoreInUse
+
+    try:
+        return asyncio.run(_on_store(settings, direct))
+    except StoreInUse as error:
+        in_use = error
+    with client_for(settings) as client:
+        try:
+            return over_http(client)
+        except ServerUnreachable as error:
+            raise StoreInUse(
+                f"{in_use} No server answers at {settings.server_url}: set BATCHBELL_URL, or stop"
+                " that process."
+            ) from error
+
+
+async def _on_store(settings: Settings, work: Callable[[Store], Awaitable[T]]) -> T:
+    async with opened(settings) as store:
+        return await work(store)
+
+
+@contextlib.asynccontextmanager
+async def opened(settings: Settings, *, migrate: bool = True) -> AsyncIterator[Store]:
+    """The database, for as long as the context lasts."""
+    from batchbell.storage.opening import open_store
+
+    store = await open_store(settings.store_url, migrate=migrate)
+    try:
+        yield store
+    finally:
+        await store.close()

@@ -1,0 +1,101 @@
+"""Trying Batchbell without a key: `demo` and `sandbox`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from batchbell.cli.endings import Code, complain
+from batchbell.cli.printing import tell
+
+if TYPE_CHECKING:
+    from batchbell.sandbox import Received, Receiver, Sandbox
+
+SANDBOX_SECONDS = 60.0
+
+
+def demo(
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave the database and the input file where they are.")
+    ] = False,
+) -> None:
+    """See the whole of it in half a minute: no key, no account, no network.
+
+    A fake provider, Batchbell and a receiver run on free ports of this machine; a batch of a few
+    hundred requests is made with the official openai SDK, and its webhook is verified and shown.
+    """
+    from batchbell.cli import demonstration
+
+    try:
+        asyncio.run(demonstration.run(keep=keep))
+    except demonstration.Failed as error:
+        complain(f"The demo failed: {error}")
+        raise typer.Exit(Code.FAILED) from None
+    except asyncio.CancelledError:
+        raise typer.Exit(Code.TERMINATED) from None
+
+
+def sandbox(
+    host: Annotated[str, typer.Option(metavar="HOST", help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="PORT", help="0 takes any.")] = 8089,
+    api_key: Annotated[
+        str, typer.Option("--api-key", metavar="KEY", help="The key that callers must send.")
+    ] = "sk-sandbox",
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=0, help="How long a batch takes from start to end.")
+    ] = SANDBOX_SECONDS,
+    receiver_port: Annotated[
+        int | None,
+        typer.Option(
+            "--receiver-port",
+            metavar="PORT",
+            help="Also receive webhooks there, and print them; 0 takes any.",
+        ),
+    ] = None,
+) -> None:
+    """Serve a fake of OpenAI's Files and Batches APIs until Ctrl-C."""
+    from batchbell.core.errors import SettingsError
+
+    try:
+        asyncio.run(_sandbox(host, port, api_key, seconds, receiver_port))
+    except OSError as error:
+        raise SettingsError(f"Cannot listen: {error.strerror or error}.") from error
+
+
+async def _sandbox(
+    host: str, port: int, api_key: str, seconds: float, receiver_port: int | None
+) -> None:
+    from batchbell.sandbox import Schedule, serve_receiver, serve_sandbox
+
+    def say(sandbox: Sandbox) -> None:
+        for line in how_to_use(sandbox.base_url, api_key):
+            tell(line)
+
+    provider = serve_sandbox(host, port, api_key, schedule=Schedule.lasting(seconds), on_ready=say)
+    if receiver_port is None:
+        await provider
+        return
+    receiver = serve_receiver(
+        host, receiver_port, on_ready=_say_receiver, on_received=_show_received
+    )
+    await asyncio.gather(provider, receiver)
+
+
+def how_to_use(base_url: str, api_key: str) -> list[str]:
+    """Lines that can be copied into a shell and a program."""
+    return [
+        f"The sandbox serves {base_url}. Ctrl-C ends it.",
+        f"  Batchbell:  OPENAI_API_KEY={api_key} OPENAI_BASE_URL={base_url} batchbell serve",
+        f'  openai SDK: OpenAI(api_key="{api_key}", base_url="{base_url}")',
+    ]
+
+
+def _say_receiver(receiver: Receiver) -> None:
+    tell(f"  webhooks:   {receiver.url('/hook')} prints what it gets")
+
+
+def _show_received(received: Received) -> None:
+    body = received.body.decode("utf-8", "replace")
+    print(f"{received.method} {received.path} {received.headers.get('webhook-id', '')} {body}")
