@@ -1,0 +1,131 @@
+"""The ring by itself: turns, room, and lanes that are shut."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchbell.core.model import Claimed, Dialect, Endpoint
+from batchbell.core.outcome import Fault, Outcome
+from batchbell.core.slots import MOST
+from batchbell.workers.ring import ROOM, Ring
+
+GOOD = Outcome(status=200)
+TIMEOUT = Outcome(fault=Fault.TIMEOUT)
+
+
+def endpoint(id: str) -> Endpoint:
+    return Endpoint(id=id, project_id="default", url=f"https://{id}.example", secrets=("whsec_",))
+
+
+def delivery(id: str, endpoint_id: str) -> Claimed:
+    return Claimed(
+        id=id,
+        endpoint_id=endpoint_id,
+        event_id=f"evt_{id}",
+        attempt=1,
+        first_attempt_base=0,
+        occurred_at=0.0,
+        event_body="{}",
+        dialect=Dialect.WATCH,
+        watch_id=None,
+        watch_metadata=None,
+        lease_token="token",
+        lease_until=100.0,
+    )
+
+
+def ring_of(**numbers: int) -> Ring:
+    ring = Ring()
+    claimed = [delivery(f"{id}{n}", id) for id, number in numbers.items() for n in range(number)]
+    ring.add(claimed, {id: endpoint(id) for id in numbers})
+    return ring
+
+
+def take_all(ring: Ring) -> list[Claimed]:
+    taken = []
+    while (next_ := ring.take()) is not None:
+        taken.append(next_[0])
+    return taken
+
+
+def test_endpoints_take_turns() -> None:
+    first = [d.endpoint_id for d in take_all(ring_of(a=5, b=2, c=1))]
+    assert first == ["a", "b", "c", "a", "b", "a", "a", "a"]
+
+
+def test_no_endpoint_has_more_under_way_than_it_takes() -> None:
+    ring = ring_of(a=30, b=3)
+    assert Counter(d.endpoint_id for d in take_all(ring)) == {"a": MOST, "b": 3}
+    ring.ended("a", GOOD)
+    assert [d.endpoint_id for d in take_all(ring)] == ["a"]
+
+
+def test_an_endpoint_in_distress_gets_half_and_slowly_more_again() -> None:
+    ring = ring_of(a=32)
+    take_all(ring)
+    for _ in range(MOST):
+        ring.ended("a", TIMEOUT)
+    assert len(take_all(ring)) == 1
+    for _ in range(40):
+        ring.ended("a", GOOD)
+        ring.add([delivery(f"more{_}", "a")], {"a": endpoint("a")})
+        take_all(ring)
+    assert ring.under_way == MOST
+
+
+def test_a_shut_endpoint_is_sent_nothing_until_it_is_opened() -> None:
+    ring = ring_of(a=20, b=1)
+    taken = take_all(ring)
+    ring.shut("a")
+    for one in taken:
+        ring.ended(one.endpoint_id, GOOD)
+    assert take_all(ring) == []
+    assert ring.rooms()["a"] == 0
+    assert len(ring.open("a")) == 20 - MOST
+    assert ring.rooms().get("a", ROOM) == ROOM
+
+
+def test_a_lane_that_was_filled_asks_for_more_when_half_of_it_is_gone() -> None:
+    ring = ring_of(a=ROOM)
+    wanted = 0
+    for _ in range(ROOM // MOST):
+        for one in take_all(ring):
+            wanted += ring.ended(one.endpoint_id, GOOD)
+    assert wanted == 1
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_nothing_is_lost_or_handed_out_twice(data: st.DataObject) -> None:
+    """Whatever is added, taken, ended, shut and opened: each delivery comes out exactly once."""
+    ring, out, under_way, number = Ring(), [], [], 0
+    for _ in range(data.draw(st.integers(1, 60))):
+        id = data.draw(st.sampled_from("abc"))
+        match data.draw(st.sampled_from(["add", "take", "end", "shut", "open"])):
+            case "add":
+                ring.add([delivery(f"d{number}", id)], {id: endpoint(id)})
+                number += 1
+            case "take" if (next_ := ring.take()) is not None:
+                under_way.append(next_[0])
+                counts = Counter(d.endpoint_id for d in under_way)
+                assert counts[next_[0].endpoint_id] <= MOST
+            case "end" if under_way:
+                one = under_way.pop(0)
+                ring.ended(one.endpoint_id, data.draw(st.sampled_from([GOOD, TIMEOUT, None])))
+                out.append(one.id)
+            case "shut":
+                ring.shut(id)
+            case "open":
+                out += [d.id for d in ring.open(id)]
+            case _:
+                pass
+    assert ring.under_way == len(under_way)
+    out += [d.id for d in under_way]
+    for id in "abc":
+        out += [d.id for d in ring.open(id)]
+    out += [d.id for d in ring.empty()]
+    assert sorted(out) == sorted(f"d{n}" for n in range(number))
+    assert ring.waiting == 0
