@@ -35,13 +35,15 @@ from batchbell.web.app import create_app
 from batchbell.web.context import Context
 from batchbell.workers.dispatcher import Dispatcher
 from batchbell.workers.janitor import Janitor
-from batchbell.workers.loop import Loop, Worker
+from batchbell.workers.loop import Crew, Loop, Worker
 from batchbell.workers.watcher import Watcher
 
 log = structlog.get_logger("batchbell.runtime")
 
 STOP_SECONDS = 20.0
 """From SIGTERM to the end: what is under way then is cut off, and its lease will run out."""
+DRAIN_SECONDS = 3
+"""Of these, what HTTP callers get to finish, while the workers stop already."""
 ACCESS_SECONDS = 1.0
 """How often the keys are looked at again: another process may have made the first one."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -170,7 +172,7 @@ async def _accounts(store: Store, settings: Settings) -> dict[str, Account]:
 
 
 @contextlib.asynccontextmanager
-async def running_workers(runtime: Runtime) -> AsyncIterator[None]:
+async def running_workers(runtime: Runtime) -> AsyncIterator[Crew]:
     """Run every worker while the context lasts; then stop them, within STOP_SECONDS."""
     settings, store = runtime.settings, runtime.store
     async with contextlib.AsyncExitStack() as stack:
@@ -195,11 +197,12 @@ async def running_workers(runtime: Runtime) -> AsyncIterator[None]:
             Loop(worker, clock=time.time, rand=random.random, metrics=runtime.metrics)
             for worker in workers
         ]
-        tasks = [asyncio.create_task(_supervised(loop)) for loop in runtime.loops]
+        crew = Crew(runtime.loops)
         try:
-            yield
+            yield crew
         finally:
-            await _stop(runtime.loops, tasks)
+            crew.stop()
+            await crew.ended(within_seconds=STOP_SECONDS - DRAIN_SECONDS - 1.0)
 
 
 async def _watcher(runtime: Runtime, account: Account, stack: contextlib.AsyncExitStack) -> Watcher:
@@ -227,28 +230,6 @@ async def _watcher(runtime: Runtime, account: Account, stack: contextlib.AsyncEx
     )
 
 
-async def _supervised(loop: Loop) -> None:
-    """A loop that dies is said so and started again: nothing hangs in silence."""
-    while True:
-        try:
-            await loop.run()
-        except Exception as error:
-            log.exception("worker died and is started again", worker=loop.worker.name, error=error)
-            await asyncio.sleep(1.0)
-        else:
-            return
-
-
-async def _stop(loops: list[Loop], tasks: list[asyncio.Task[None]]) -> None:
-    for loop in loops:
-        loop.stop()
-    _, late = await asyncio.wait(tasks, timeout=STOP_SECONDS - 2.0)
-    for task in late:
-        log.warning("cut off: its leases will run out", task=task.get_name())
-        task.cancel()
-    await asyncio.gather(*late, return_exceptions=True)
-
-
 class _Server(uvicorn.Server):
     """Leaves the signals to us: the workers stop with the server."""
 
@@ -266,7 +247,7 @@ async def serving(runtime: Runtime, listener: socket.socket) -> AsyncIterator[No
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
     )
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
@@ -308,8 +289,7 @@ async def serve(
     async with open_runtime(settings) as runtime:
         listener = bind(settings, local=runtime.access.local)
         async with contextlib.AsyncExitStack() as stack:
-            if workers:
-                await stack.enter_async_context(running_workers(runtime))
+            crew = await stack.enter_async_context(running_workers(runtime)) if workers else None
             await stack.enter_async_context(serving(runtime, listener))
             url = url_of(listener)
             log.info("serving", url=url)
@@ -317,6 +297,8 @@ async def serve(
                 on_ready(runtime, url)
             await stopped.wait()
             log.info("stopping")
+            if crew is not None:
+                crew.stop()
     log.info("stopped")
 
 

@@ -11,7 +11,7 @@ from tests.conftest import Clock
 from batchbell.core.errors import StoreUnavailable
 from batchbell.observability import Metrics
 from batchbell.storage.engine import Signal
-from batchbell.workers.loop import ALIVE_SECONDS, Loop
+from batchbell.workers.loop import ALIVE_SECONDS, Crew, Loop
 
 
 class Scripted:
@@ -95,3 +95,43 @@ async def test_a_signal_ends_the_rest(clock: Clock, monkeypatch) -> None:
     await asyncio.wait_for(woken.wait(), 5)
     loop.stop()
     await task
+
+
+def crew_of(worker: Scripted, clock: Clock) -> Crew:
+    return Crew([Loop(worker, clock=clock, rand=lambda: 0.0, metrics=Metrics())])
+
+
+async def test_a_crew_cuts_off_what_does_not_end_in_time(clock: Clock) -> None:
+    class Stuck(Scripted):
+        async def close(self) -> None:
+            await asyncio.Event().wait()
+
+    worker = Stuck()
+    crew = crew_of(worker, clock)
+    await asyncio.wait_for(worker.done.wait(), 5)
+    crew.stop()
+    await asyncio.wait_for(crew.ended(within_seconds=0.05), 5)
+
+
+async def test_a_loop_that_dies_is_started_again(clock: Clock, monkeypatch) -> None:
+    monkeypatch.setattr("batchbell.workers.loop.FIRST_PAUSE_SECONDS", 0.0)
+
+    class Dying(Scripted):
+        deaths = 0
+
+        async def idle_seconds(self) -> float:
+            if not self.deaths:
+                self.deaths += 1
+                self.done.clear()
+                raise RuntimeError("died outside a step")
+            return 60.0
+
+    worker = Dying()
+    crew = crew_of(worker, clock)
+    async with asyncio.timeout(5):
+        await worker.done.wait()
+        while not worker.deaths or not worker.done.is_set():
+            await asyncio.sleep(0)
+    crew.stop()
+    await crew.ended(within_seconds=5)
+    assert worker.closed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import structlog
@@ -107,3 +107,41 @@ class Loop:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stopping.wait()
+
+
+class Crew:
+    """The loops of one process, each in a task of its own."""
+
+    def __init__(self, loops: Sequence[Loop]) -> None:
+        self.loops = loops
+        self._tasks = [
+            asyncio.create_task(_supervised(loop), name=f"batchbell-{loop.worker.name}")
+            for loop in loops
+        ]
+
+    def stop(self) -> None:
+        """Take no new work from now on."""
+        for loop in self.loops:
+            loop.stop()
+
+    async def ended(self, *, within_seconds: float) -> None:
+        """Wait until what was under way has ended. What has not by then is cut off."""
+        if not self._tasks:
+            return
+        _, late = await asyncio.wait(self._tasks, timeout=within_seconds)
+        for task in late:
+            log.warning("cut off; its leases will run out", task=task.get_name())
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+
+
+async def _supervised(loop: Loop) -> None:
+    """A loop that dies is said so and started again: nothing hangs in silence."""
+    while True:
+        try:
+            await loop.run()
+        except Exception:
+            log.exception("worker died and is started again", worker=loop.worker.name)
+            await asyncio.sleep(FIRST_PAUSE_SECONDS)
+        else:
+            return
