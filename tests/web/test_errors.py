@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -154,3 +155,17 @@ async def test_one_bad_write_does_not_end_the_next(
     assert (await served.http.post("/batch-awaiter", json=body)).status_code == 503
     monkeypatch.setattr(served.context.store, "write", write)
     assert (await served.http.post("/batch-awaiter", json=body)).status_code == 201
+
+
+async def test_a_caller_who_leaves_halfway_is_no_bug(served: Served, logged: Logged) -> None:
+    host, port = served.url.removeprefix("http://").split(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    head = f"POST /batch-awaiter HTTP/1.1\r\nHost: {host}\r\nContent-Length: 100\r\n\r\n{{"
+    writer.write(head.encode())
+    await writer.drain()
+    writer.close()
+    await writer.wait_closed()
+    while not logged():
+        await served.http.get("/healthz")
+    [line] = logged()
+    assert (line["route"], line["status"], line["level"]) == ("/batch-awaiter", 499, "info")

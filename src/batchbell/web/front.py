@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import structlog
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from batchbell.core.errors import BatchbellError, InvalidRequest, StoreUnavailable
@@ -14,6 +15,9 @@ from batchbell.web.faults import response_to
 
 QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 """Probes and scrapes come every few seconds for ever: they are logged at `debug`."""
+
+CLIENT_LEFT = 499
+"""Logged where the caller went away before the request was whole: nobody hears an answer."""
 
 log = structlog.get_logger()
 
@@ -51,6 +55,8 @@ class _Passage:
         failure: Exception | None = None
         try:
             await self._enter(receive, note_status)
+        except ClientDisconnect:
+            self._status = self._status or CLIENT_LEFT
         except Exception as error:
             failure = error
             if self._status:  # too late to answer anything else
