@@ -94,8 +94,11 @@ def _folder(keep: bool) -> Iterator[Path]:
             yield Path(name)
         return
     folder = Path(tempfile.mkdtemp(prefix="batchbell-demo-"))
-    yield folder
-    _say(f"Kept in {folder}: " + ", ".join(sorted(file.name for file in folder.iterdir())))
+    try:
+        yield folder
+    finally:
+        files = ", ".join(sorted(file.name for file in folder.iterdir()))
+        _say(f"\nKept in {folder}: {files}")
 
 
 @contextlib.asynccontextmanager

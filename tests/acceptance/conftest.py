@@ -1,0 +1,186 @@
+"""Batchbell as its users run it: real processes, an environment of their own, free ports."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from batchbell.sandbox import OPEN, Receiver, Sandbox
+
+COMMAND = (sys.executable, "-m", "batchbell")
+COMMAND_SECONDS = 60.0
+START_SECONDS = 30.0
+STOP_SECONDS = 20.0
+API_KEY = "sk-sandbox"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A command that has run."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def json_lines(self) -> list[Any]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+@dataclass
+class Process:
+    """A command that runs on; what it says goes to files."""
+
+    process: asyncio.subprocess.Process
+    out: Path
+    err: Path
+
+    @property
+    def said(self) -> str:
+        return self.out.read_text() + self.err.read_text()
+
+    async def end(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and wait for the exit code."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(number)
+        async with asyncio.timeout(STOP_SECONDS):
+            return await self.process.wait()
+
+    async def says(self, text: str) -> None:
+        """Wait until it has said so."""
+        async with asyncio.timeout(START_SECONDS):
+            while text not in self.said:
+                assert self.process.returncode is None, self.said
+                await asyncio.sleep(0.02)
+
+
+@dataclass
+class Shell:
+    """Runs commands in a folder of its own, with no setting but those that a test gives."""
+
+    folder: Path
+    environment: dict[str, str]
+    running: list[Process] = field(default_factory=list)
+
+    async def run(self, *words: str, input: str = "", **environment: str) -> Ended:
+        """Run `batchbell` with these words to its end."""
+        process = await asyncio.create_subprocess_exec(
+            *COMMAND,
+            *words,
+            cwd=self.folder,
+            env=self.environment | environment,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        async with asyncio.timeout(COMMAND_SECONDS):
+            out, err = await process.communicate(input.encode())
+        assert process.returncode is not None
+        assert "Traceback" not in err.decode(), err.decode()
+        return Ended(process.returncode, out.decode(), err.decode())
+
+    async def start(self, *words: str, **environment: str) -> Process:
+        """Run `batchbell` with these words on."""
+        number = len(self.running)
+        out, err = (self.folder / f"{number}.{name}" for name in ("out", "err"))
+        with out.open("wb") as output, err.open("wb") as errors:
+            process = await asyncio.create_subprocess_exec(
+                *COMMAND,
+                *words,
+                cwd=self.folder,
+                env=self.environment | environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=errors,
+            )
+        self.running.append(Process(process, out, err))
+        return self.running[-1]
+
+    async def start_piped(self, *words: str) -> asyncio.subprocess.Process:
+        """Run `batchbell` with these words, its output in the test's hands."""
+        return await asyncio.create_subprocess_exec(
+            *COMMAND,
+            *words,
+            cwd=self.folder,
+            env=self.environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.environment['PORT']}"
+
+    async def serve(self, *words: str, **environment: str) -> Process:
+        """Run `batchbell serve` until it says that it is ready."""
+        serving = await self.start("serve", *words, **environment)
+        async with asyncio.timeout(START_SECONDS), httpx2.AsyncClient() as client:
+            while True:
+                assert serving.process.returncode is None, serving.said
+                with contextlib.suppress(httpx2.TransportError):
+                    if (await client.get(f"{self.url}/readyz")).status_code == 200:
+                        return serving
+                await asyncio.sleep(0.02)
+
+    async def post(self, path: str, body: object) -> httpx2.Response:
+        async with httpx2.AsyncClient() as client:
+            return await client.post(f"{self.url}{path}", json=body)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    """A provider whose batches end when a test says so."""
+    async with Sandbox(api_key=API_KEY, schedule=OPEN) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with Receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+async def shell(tmp_path: Path, sandbox: Sandbox) -> AsyncIterator[Shell]:
+    """A shell with the settings that a first user has, and fast polls."""
+    (tmp_path / "tmp").mkdir()
+    shell = Shell(
+        tmp_path,
+        {
+            "PATH": os.environ["PATH"],
+            "TMPDIR": str(tmp_path / "tmp"),
+            "OPENAI_API_KEY": API_KEY,
+            "OPENAI_BASE_URL": sandbox.base_url,
+            "DATABASE_PATH": str(tmp_path / "batchbell.db"),
+            "PORT": str(free_port()),
+            "BATCHBELL_POLL_INTERVAL_SECONDS": "0.2",
+        },
+    )
+    yield shell
+    for running in shell.running:
+        if running.process.returncode is None:
+            running.process.kill()
+        await running.process.wait()

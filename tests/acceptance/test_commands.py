@@ -1,0 +1,148 @@
+"""The commands that speak to a running server."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import pytest
+
+from batchbell.sandbox import Receiver, Respond, Sandbox
+from tests.acceptance.conftest import Ended, Shell
+
+
+async def test_a_batch_can_be_watched_listed_shown_and_resent(
+    shell: Shell, sandbox: Sandbox, receiver: Receiver
+) -> None:
+    await shell.serve()
+    batch_id = sandbox.provider.add_batch(total=4)
+    receiver.behave("/hook", Respond(410, body=b"moved out"), Respond())
+    made = await shell.run(
+        "watch", batch_id, "--url", receiver.url(), "--metadata", "team=blue", "--json"
+    )
+    (watch,) = made.json_lines
+    assert (watch["batch_id"], watch["metadata"]) == (batch_id, {"team": "blue"})
+    sandbox.provider.finish(batch_id, "completed")
+    await receiver.wait_for(1, timeout=15)
+
+    (batch,) = (await shell.run("list", "--json")).json_lines
+    assert batch["batchbell"]["outcome"] == "succeeded"
+    (event,) = (await shell.run("list", "events", "--json")).json_lines
+    (delivery,) = (await shell.run("list", "deliveries", "--json")).json_lines
+    shown = (await shell.run("show", delivery["id"], "--json")).json
+    assert [attempt["status"] for attempt in shown["attempts"]] == [410]
+    assert "410" in (await shell.run("show", delivery["id"])).out
+    for identity in (batch_id, watch["id"], event["id"]):
+        told = await shell.run("show", identity)
+        assert (told.code, identity in told.out) == (0, True), told.err
+
+    assert delivery["id"] in (await shell.run("resend", event["id"])).out
+    await receiver.wait_for(2, timeout=15)
+    assert batch_id in (await shell.run("list", "--status", "completed")).out
+    none = await shell.run("list", "watches", "--batch", "batch_other")
+    assert (none.out, none.err) == ("", "No watches.\n")
+
+
+async def test_what_wait_exits_with_tells_the_outcome(shell: Shell, sandbox: Sandbox) -> None:
+    await shell.serve()
+    provider = sandbox.provider
+    succeeded, partial, failed, cancelled, running = provider.add_batches(5)
+    provider.finish(succeeded, "completed")
+    provider.finish(partial, "completed", failed=1)
+    provider.finish(failed, "failed")
+    provider.finish(cancelled, "cancelled", completed=0)
+
+    async def wait(batch_id: str, *more: str) -> Ended:
+        return await shell.run("wait", batch_id, "--url", "http://127.0.0.1:9/hook", *more)
+
+    ended = await asyncio.gather(
+        *map(wait, (succeeded, partial, failed, cancelled)), wait(running, "--timeout", "1")
+    )
+    assert [one.code for one in ended] == [0, 3, 4, 4, 124], [one.err for one in ended]
+    assert ended[0].out == f"{succeeded}: completed, 10 of 10 done; outcome: succeeded.\n"
+    assert "has not ended in time" in ended[4].err
+    document = await shell.run("wait", partial, "--json")
+    assert (document.code, document.json["batchbell"]["outcome"]) == (3, "partial")
+
+
+async def test_wait_names_watch_for_a_batch_that_nobody_watches(shell: Shell) -> None:
+    await shell.serve()
+    ended = await shell.run("wait", "batch_unknown")
+    assert ended.code == 1
+    assert "batchbell watch batch_unknown --url URL" in ended.err
+
+
+async def test_ids_beyond_one_call_are_read_from_a_file_or_standard_input(shell: Shell) -> None:
+    await shell.serve("--no-workers")
+    url = "http://127.0.0.1:9/hook"
+    ids = [f"batch_{number}" for number in range(1500)]
+    (shell.folder / "ids.txt").write_text("# yesterday's\n" + "\n".join(ids[:2]) + "\n\n")
+    few = await shell.run("watch", "--file", "ids.txt", "--url", url)
+    assert "Watching 2 batches." in few.out
+    many = await shell.run("watch", "--file", "-", "--url", url, input="\n".join(ids))
+    assert many.out == "Watching 1,500 batches.\n"
+    listed = await shell.run("list", "watches", "--all", "--json")
+    assert {watch["batch_id"] for watch in listed.json_lines} == set(ids)
+    first = await shell.run("list", "--limit", "3")
+    assert len(first.out.splitlines()) == 4
+    assert "--all" in first.err
+
+
+async def test_without_a_server_the_line_says_to_start_one(shell: Shell) -> None:
+    ended = await shell.run("list")
+    assert ended.code == 1
+    (line,) = ended.err.splitlines()
+    assert line.startswith("batchbell: error: ")
+    assert "batchbell serve" in line
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("watch", "--url", "http://127.0.0.1:9/"),
+        ("watch", "batch_1"),
+        ("watch", "batch_1", "--url", "http://127.0.0.1:9/", "--metadata", "x"),
+        ("watch", "--file", "nowhere.txt", "--url", "http://127.0.0.1:9/"),
+        ("list", "nothings"),
+        ("list", "events", "--status", "completed"),
+        ("no-such-command",),
+    ],
+)
+async def test_a_misspelt_command_exits_with_2(shell: Shell, words: tuple[str, ...]) -> None:
+    ended = await shell.run(*words)
+    assert (ended.code, ended.out) == (2, "")
+
+
+async def test_ctrl_c_ends_a_wait_quietly(shell: Shell, sandbox: Sandbox) -> None:
+    await shell.serve()
+    batch_id = sandbox.provider.add_batch()
+    waiting = await shell.start("wait", batch_id, "--url", "http://127.0.0.1:9/hook")
+    await waiting.says("in_progress")
+    assert await waiting.end(signal.SIGINT) == 130
+    assert "Traceback" not in waiting.said
+
+
+async def test_a_reader_that_leaves_ends_a_list_quietly(shell: Shell) -> None:
+    await shell.serve("--no-workers")
+    ids = "\n".join(f"batch_{number}" for number in range(1000))
+    await shell.run("watch", "--file", "-", "--url", "http://127.0.0.1:9/", input=ids)
+    listing = await shell.start_piped("list", "watches", "--all", "--json")
+    assert listing.stdout is not None
+    await listing.stdout.readline()
+    listing.stdout._transport.close()  # type: ignore[attr-defined]
+    _, errors = await listing.communicate()
+    assert errors == b""
+    assert listing.returncode == 141
+
+
+async def test_the_sandbox_can_be_used_as_it_says(shell: Shell) -> None:
+    serving = await shell.start("sandbox", "--port", "0", "--receiver-port", "0")
+    await serving.says("batchbell serve")
+    await serving.says("webhooks:")
+    line = next(line for line in serving.said.splitlines() if "batchbell serve" in line)
+    words = dict(word.split("=", 1) for word in line.split() if "=" in word)
+    checked = await shell.run("doctor", "--json", **words)
+    states = {finding["check"]: finding["state"] for finding in checked.json_lines}
+    assert states["provider"] == "ok"
+    assert await serving.end(signal.SIGINT) == 130
+    assert "Traceback" not in serving.said

@@ -1,0 +1,92 @@
+"""`batchbell doctor` finds what is wrong and says what to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.acceptance.conftest import Ended, Shell
+
+
+def findings(ended: Ended) -> dict[str, Any]:
+    return {finding["check"]: finding for finding in ended.json_lines}
+
+
+async def test_all_is_well_beside_a_running_server(shell: Shell) -> None:
+    await shell.serve()
+    ended = await shell.run("doctor", "--json")
+    assert ended.code == 0, ended.out
+    assert {one["state"] for one in ended.json_lines} == {"ok"}
+    assert {"settings", "sqlite", "database", "clock", "provider", "server", "receivers"} <= set(
+        findings(ended)
+    )
+    assert "local mode" in findings(ended)["receivers"]["says"]
+
+
+async def test_before_the_first_start_nothing_has_failed_and_nothing_is_made(shell: Shell) -> None:
+    ended = await shell.run("doctor")
+    assert ended.code == 0, ended.out
+    assert "`batchbell serve` makes it." in ended.out
+    assert not (shell.folder / "batchbell.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("environment", "says", "advice"),
+    [
+        ({"OPENAI_API_KEY": "sk-wrong"}, "sk-wrong", "Check OPENAI_API_KEY"),
+        ({"OPENAI_API_KEY": ""}, "is not set", "export OPENAI_API_KEY="),
+        ({"OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}, "http://127.0.0.1:9/v1", "network"),
+        ({"OPENAI_BASE_URL": "nowhere"}, "no base URL", "Mend it"),
+    ],
+    ids=["wrong key", "no key", "unreachable", "no URL"],
+)
+async def test_a_provider_that_cannot_be_used_is_explained(
+    shell: Shell, environment: dict[str, str], says: str, advice: str
+) -> None:
+    ended = await shell.run("doctor", "--json", **environment)
+    assert ended.code == 1
+    provider = findings(ended)["provider"]
+    assert provider["state"] == "failed"
+    assert advice in provider["advice"]
+    if says == "sk-wrong":
+        assert says not in ended.out, "no key is ever shown"
+    else:
+        assert says in provider["says"]
+
+
+async def test_a_database_and_a_server_that_are_away_are_explained(shell: Shell) -> None:
+    ended = await shell.run(
+        "doctor",
+        "--json",
+        "--server",
+        "http://127.0.0.1:9",
+        DATABASE_URL="postgresql://nobody@127.0.0.1:9/nowhere",
+    )
+    assert ended.code == 1
+    for check in ("database", "server"):
+        assert findings(ended)[check]["state"] == "failed"
+        assert findings(ended)[check]["advice"]
+
+
+async def test_a_server_that_wants_a_key_is_explained(shell: Shell) -> None:
+    await shell.run("keys", "create", "--name", "ops")
+    await shell.serve()
+    ended = await shell.run("doctor", "--json")
+    assert ended.code == 1
+    assert "BATCHBELL_API_KEY" in findings(ended)["access"]["advice"]
+
+
+async def test_a_setting_that_cannot_be_read_is_the_first_thing_to_mend(shell: Shell) -> None:
+    ended = await shell.run("doctor", "--json", BATCHBELL_ALLOW_CIDRS="10.0.0.0/99")
+    assert ended.code == 1
+    (finding,) = ended.json_lines
+    assert "BATCHBELL_ALLOW_CIDRS" in finding["says"]
+
+
+async def test_the_database_s_clock_is_compared(shell: Shell, postgres_url: str) -> None:
+    await shell.run("migrate", DATABASE_URL=postgres_url)
+    ended = await shell.run("doctor", "--json", DATABASE_URL=postgres_url)
+    clocks = [one["says"] for one in ended.json_lines if one["check"] == "clock"]
+    assert clocks[0] == "As the database's clock, within a few seconds."
+    assert clocks[1] == "As the provider's clock, within a few seconds."
