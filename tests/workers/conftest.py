@@ -111,7 +111,11 @@ async def house(
     provider = open_provider(account, API_KEY, connect=connect, clock=clock)
     chance = {"clock": clock, "mint": mint, "rand": lambda: 0.5, "metrics": metrics}
     async with WebhookSender(lambda: rules, clock=time.time) as sender:
-        watcher = Watcher(store, provider, account.id, pace=Pace(), **chance)
+
+        async def sleep(seconds: float) -> None:
+            clock.advance(seconds)
+
+        watcher = Watcher(store, provider, account.id, pace=Pace(), sleep=sleep, **chance)
         dispatcher = Dispatcher(store, sender, **chance, timeout_seconds=2.5)
         yield House(
             store, account, sandbox, receiver, watcher, dispatcher, sender, clock, mint, metrics

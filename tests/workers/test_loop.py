@@ -117,11 +117,11 @@ async def test_a_loop_that_dies_is_started_again(clock: Clock, monkeypatch) -> N
     monkeypatch.setattr("batchbell.workers.loop.FIRST_PAUSE_SECONDS", 0.0)
 
     class Dying(Scripted):
-        deaths = 0
+        died = asyncio.Event()
 
         async def idle_seconds(self) -> float:
-            if not self.deaths:
-                self.deaths += 1
+            if not self.died.is_set():
+                self.died.set()
                 self.done.clear()
                 raise RuntimeError("died outside a step")
             return 60.0
@@ -129,9 +129,8 @@ async def test_a_loop_that_dies_is_started_again(clock: Clock, monkeypatch) -> N
     worker = Dying()
     crew = crew_of(worker, clock)
     async with asyncio.timeout(5):
+        await worker.died.wait()
         await worker.done.wait()
-        while not worker.deaths or not worker.done.is_set():
-            await asyncio.sleep(0)
     crew.stop()
     await crew.ended(within_seconds=5)
     assert worker.closed

@@ -8,6 +8,7 @@ import pytest
 from tests.workers.conftest import House
 
 from batchbell.core.model import DEFAULT_PROJECT, AccountState, EventType, Status
+from batchbell.core.pacing import Pace
 from batchbell.storage import accounts, batches, events, history
 
 
@@ -264,3 +265,36 @@ async def test_a_watch_made_while_a_sweep_runs_is_swept_right_after_it(house: Ho
         accounts.finish, account_id=house.account.id, token="mine", next_at=now + 15, now=now
     )
     assert await house.watcher.step()
+
+
+async def test_a_sweep_that_trouble_ended_goes_on_where_it_was(house: House) -> None:
+    """Pitfall 24: else the tail of a long list would never be seen under a low rate limit."""
+    ids = house.provider.add_batches(450)
+    await house.register(*ids)
+    house.provider.faults.add("rate_limited", route="list", skip_calls=2, retry_after_seconds=20)
+    await house.sweep()
+    assert house.provider.calls["list"] == 3
+    await house.sweep()
+    assert house.provider.calls == {"list": 6}
+    seen = [id for id in ids if (await batch_of(house, id)).status is Status.IN_PROGRESS]
+    assert len(seen) == 450
+
+
+async def test_new_watches_never_drive_sweeps_above_the_call_budget(house: House) -> None:
+    """Pitfall 24: polling must not burn the rate limit, however often somebody registers."""
+    await house.register(*house.provider.add_batches(450))
+    await house.sweep()
+    await house.register(*house.provider.add_batches(1))
+    assert not await house.watcher.step(), "five calls are a quarter of a second of the budget"
+    house.clock.advance(0.3)
+    assert await house.watcher.step()
+
+
+async def test_a_sweep_of_very_many_is_spread_over_its_budget(house: House) -> None:
+    ids = house.provider.add_batches(2_000)
+    await house.register(*ids)
+    house.watcher.pace = Pace(calls_per_minute=60)
+    before = house.clock()
+    await house.sweep()
+    assert house.provider.calls["list"] == 20
+    assert house.clock() - before >= 20 - Pace().poll_interval_seconds

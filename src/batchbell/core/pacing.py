@@ -64,8 +64,21 @@ def next_sweep(*, now: float, calls: int, pace: Pace, rand: float) -> float:
 
     Up to 3 % early, so that accounts spread out, but never above the call budget.
     """
-    budget_seconds = calls * 60.0 / pace.calls_per_minute
-    return now + max(pace.poll_interval_seconds * (0.97 + 0.03 * rand), budget_seconds)
+    interval = pace.poll_interval_seconds * (0.97 + 0.03 * rand)
+    return now + max(interval, budget_seconds(calls, pace))
+
+
+def budget_seconds(calls: int, pace: Pace) -> float:
+    """The time that the budget gives so many calls: no sweep begins sooner, whoever asks for it."""
+    return calls * 60.0 / pace.calls_per_minute
+
+
+def seconds_ahead(calls: int, *, elapsed_seconds: float, pace: Pace) -> float:
+    """How long a sweep that has made `calls` calls in this time must wait before the next one.
+
+    What fits into one poll interval goes out at once; the rest at the budget's rate.
+    """
+    return budget_seconds(calls, pace) - pace.poll_interval_seconds - elapsed_seconds
 
 
 def after_trouble(

@@ -7,7 +7,7 @@ not show is never taken for gone: only a 404 of its own says so.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from batchbell.core import pacing
@@ -37,7 +37,7 @@ class Found:
 
 @dataclass(slots=True)
 class Calls:
-    """What the sweep cost."""
+    """What the sweep has cost so far."""
 
     pages: int = 0
     retrieves: int = 0
@@ -46,48 +46,55 @@ class Calls:
     def total(self) -> int:
         return self.pages + self.retrieves
 
+    def since(self, before: Calls) -> Calls:
+        """What has been called after `before` was noted."""
+        return Calls(self.pages - before.pages, self.retrieves - before.retrieves)
+
 
 class Sweep:
-    """See the module. Run `found()` once to its end; `calls` then tells the cost."""
+    """See the module. `found()` may be run again after an error: it goes on where it ended."""
 
     def __init__(
         self, provider: Provider, open_batches: Sequence[OpenBatch], *, last_pages: int | None
     ) -> None:
+        self.open = len(open_batches)
         self.calls = Calls()
+        self.pages_read = 0
+        """Pages that came; a call may fail."""
         self._provider = provider
         self._fingerprints = {batch.id: batch.fingerprint for batch in open_batches}
         self._unseen = set(self._fingerprints)
         self._oldest = _oldest(open_batches)
         self._expected = pacing.pages_expected(len(open_batches), last_pages)
+        self._cursor: str | None = None
+        self._listing = True
 
     async def found(self) -> AsyncIterator[Found]:
         """What each answer brought, as it comes. Raises ProviderError where the sweep must end."""
-        async for page in self._pages():
-            yield self._sift(page)
-        unseen = sorted(self._unseen)
-        for start in range(0, len(unseen), RETRIEVES_AT_ONCE):
+        while self._listing and pacing.should_list(
+            len(self._unseen), self.pages_read, self._expected
+        ):
+            yield self._sift(await self._next_page())
+        for part in batched(sorted(self._unseen), RETRIEVES_AT_ONCE):
             found = Found()
-            part = unseen[start : start + RETRIEVES_AT_ONCE]
             errors = await asyncio.gather(*(self._retrieve(id, found) for id in part))
             yield found
             for error in errors:
                 if error is not None:
                     raise error
 
-    async def _pages(self) -> AsyncIterator[Page]:
-        cursor: str | None = None
-        while pacing.should_list(len(self._unseen), self.calls.pages, self._expected):
-            try:
-                page = await self._provider.list_page(cursor)
-            except (ProviderNotFound, ProviderRejected):
-                return
-            finally:
-                self.calls.pages += 1
-            yield page
-            times = [batch.created_at for batch in page.batches]
-            cursor = page.next_cursor
-            if cursor is None or pacing.reached_oldest(times, self._oldest):
-                return
+    async def _next_page(self) -> Page:
+        """The next page; an empty last one from a provider that has no list."""
+        self.calls.pages += 1
+        try:
+            page = await self._provider.list_page(self._cursor)
+        except (ProviderNotFound, ProviderRejected):
+            page = Page(batches=())
+        self.pages_read += 1
+        times = [batch.created_at for batch in page.batches]
+        self._cursor = page.next_cursor
+        self._listing = self._cursor is not None and not pacing.reached_oldest(times, self._oldest)
+        return page
 
     def _sift(self, page: Page) -> Found:
         found = Found()
@@ -115,7 +122,13 @@ class Sweep:
             found.reasons[id] = error.message
         except ProviderError as error:
             return error
+        self._unseen.discard(id)
         return None
+
+
+def batched(ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    """The ids in parts of at most `size`."""
+    return (ids[start : start + size] for start in range(0, len(ids), size))
 
 
 def _oldest(open_batches: Sequence[OpenBatch]) -> float | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import structlog
 
@@ -16,7 +18,7 @@ from batchbell.providers.protocol import Provider
 from batchbell.storage import accounts, batches, sweeps
 from batchbell.storage.batches import Change
 from batchbell.storage.engine import ACCOUNTS, Store
-from batchbell.workers.sweep import Found, Sweep
+from batchbell.workers.sweep import Calls, Found, Sweep
 
 log = structlog.get_logger("batchbell.watcher")
 
@@ -40,18 +42,22 @@ class Watcher:
         mint: Mint,
         rand: Callable[[], float],
         metrics: Metrics,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.name = "watcher"
         self.signal = store.signal(ACCOUNTS)
         self._store = store
         self._provider = provider
         self._account_id = account_id
-        self._pace = pace
+        self.pace = pace
         self._clock = clock
         self._mint = mint
         self._rand = rand
         self._metrics = metrics
+        self._sleep = sleep
         self._held_at = 0.0
+        self._unfinished: Sweep | None = None
+        """A sweep that trouble ended goes on where it was: else its tail might never be seen."""
 
     async def step(self) -> bool:
         """Sweep the account if it is due and nobody else does."""
@@ -80,17 +86,33 @@ class Watcher:
 
     async def _sweep(self, account: Account) -> None:
         started = self._held_at = self._clock()
-        known = await self._store.read(batches.open_batches, account.id, now=started)
-        sweep = Sweep(self._provider, known, last_pages=account.pages)
+        sweep = self._unfinished or await self._begin(account, now=started)
+        self._unfinished = None
+        before = replace(sweep.calls)
         moved = 0
         error: ProviderError | None = None
         try:
             async for found in sweep.found():
                 moved += len(await self._write(account, found))
+                await self._keep_pace(sweep.calls.since(before), started)
         except ProviderError as trouble:
             error = trouble
-        await self._finish(account, sweep, error)
-        self._report(account, sweep, error, moved=moved, open=len(known), started=started)
+            self._unfinished = sweep
+        calls = sweep.calls.since(before)
+        await self._finish(account, sweep, calls, error)
+        self._report(account, calls, error, moved=moved, open=sweep.open, started=started)
+
+    async def _begin(self, account: Account, *, now: float) -> Sweep:
+        known = await self._store.read(batches.open_batches, account.id, now=now)
+        return Sweep(self._provider, known, last_pages=account.pages)
+
+    async def _keep_pace(self, calls: Calls, started: float) -> None:
+        """Spread a sweep of very many calls over the time that the budget gives them."""
+        behind = pacing.seconds_ahead(
+            calls.total, elapsed_seconds=self._clock() - started, pace=self.pace
+        )
+        if behind > 0:
+            await self._sleep(behind)
 
     async def _write(self, account: Account, found: Found) -> list[Change]:
         """Write what one answer brought, and with it keep the lease; nothing new writes nothing."""
@@ -133,24 +155,26 @@ class Watcher:
             lease_seconds=LEASE_SECONDS,
         )
 
-    async def _finish(self, account: Account, sweep: Sweep, error: ProviderError | None) -> None:
+    async def _finish(
+        self, account: Account, sweep: Sweep, calls: Calls, error: ProviderError | None
+    ) -> None:
         now = self._clock()
         if error is None:
-            next_at = pacing.next_sweep(
-                now=now, calls=sweep.calls.total, pace=self._pace, rand=self._rand()
-            )
             await self._store.write(
                 accounts.finish,
                 account_id=account.id,
                 token=_token(account),
-                next_at=next_at,
-                pages=sweep.calls.pages or None,
+                next_at=pacing.next_sweep(
+                    now=now, calls=calls.total, pace=self.pace, rand=self._rand()
+                ),
+                not_before=now + pacing.budget_seconds(calls.total, self.pace),
+                pages=sweep.pages_read or None,
                 now=now,
             )
             return
         failures = account.failures + 1
         next_at = pacing.after_trouble(
-            error, failures=failures, now=now, pace=self._pace, rand=self._rand()
+            error, failures=failures, now=now, pace=self.pace, rand=self._rand()
         )
         await self._store.write(
             accounts.finish,
@@ -167,7 +191,7 @@ class Watcher:
     def _report(
         self,
         account: Account,
-        sweep: Sweep,
+        calls: Calls,
         error: ProviderError | None,
         *,
         moved: int,
@@ -176,7 +200,7 @@ class Watcher:
     ) -> None:
         seconds = max(0.0, self._clock() - started)
         result = "ok" if error is None else type(error).__name__
-        metrics, calls = self._metrics, sweep.calls
+        metrics = self._metrics
         metrics.sweeps.labels(account.name, result).inc()
         metrics.provider_calls.labels(account.name, "list").inc(calls.pages)
         metrics.provider_calls.labels(account.name, "retrieve").inc(calls.retrieves)
