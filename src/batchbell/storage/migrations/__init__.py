@@ -1,0 +1,1 @@
+"""Migrations: how the schema came to be what `storage.schema` says. Alembic runs them."""
