@@ -38,7 +38,9 @@ def secret(json: Json = False, server: Server = None, api_key: ApiKey = None) ->
 
 
 def create_key(
-    name: Annotated[str, typer.Option("--name", help="What the key is for, for your own list.")],
+    name: Annotated[
+        str, typer.Option("--name", metavar="NAME", help="What the key is for, for your own list.")
+    ],
     json: Json = False,
     server: Server = None,
     api_key: ApiKey = None,

@@ -34,7 +34,9 @@ DELIVERED = {"delivered": True, "undelivered": False}
 
 
 def list_(
-    kind: Annotated[Kind, typer.Argument(help="What to list.")] = Kind.BATCHES,
+    kind: Annotated[
+        Kind, typer.Argument(metavar="KIND", help="batches, watches, events or deliveries.")
+    ] = Kind.BATCHES,
     *,
     status: Annotated[
         str | None,
@@ -49,7 +51,9 @@ def list_(
         str | None,
         typer.Option("--batch", metavar="BATCH_ID", help="Only watches or events of this batch."),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="How many at most.")] = LIMIT,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="NUMBER", min=1, help="How many at most.")
+    ] = LIMIT,
     all_: Annotated[
         bool, typer.Option("--all", help="All of them, whatever --limit says.")
     ] = False,

@@ -44,7 +44,10 @@ def sandbox(
         str, typer.Option("--api-key", metavar="KEY", help="The key that callers must send.")
     ] = "sk-sandbox",
     seconds: Annotated[
-        float, typer.Option("--seconds", min=0, help="How long a batch takes from start to end.")
+        float,
+        typer.Option(
+            "--seconds", metavar="SECONDS", min=0, help="How long a batch takes from start to end."
+        ),
     ] = SANDBOX_SECONDS,
     receiver_port: Annotated[
         int | None,
