@@ -1,0 +1,48 @@
+"""`python -m bench [a b …] [--quick]`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import uvloop
+
+from bench import deliveries, endings, machine, memory, registrations, sweeps
+from bench.run import Run
+
+BENCHES: dict[str, Callable[[Run], Awaitable[None]]] = {
+    "a": deliveries.run,
+    "b": sweeps.run,
+    "c": memory.run,
+    "d": endings.run,
+    "e": registrations.run,
+}
+
+
+def main() -> None:
+    """Run the benches that were asked for, in order."""
+    listed = "; ".join(f"{letter}: {bench.__doc__}" for letter, bench in BENCHES.items())
+    parser = argparse.ArgumentParser(prog="python -m bench", description=listed)
+    parser.add_argument("which", nargs="*", metavar="a-e", help="all of them unless some are named")
+    parser.add_argument("--quick", action="store_true", help="small numbers, within a minute")
+    asked = parser.parse_args()
+    if strange := set(asked.which) - set(BENCHES):
+        parser.error(f"there is no bench {', '.join(sorted(strange))}")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_run(sorted(set(asked.which)) or list(BENCHES), quick=asked.quick))
+
+
+async def _run(which: list[str], *, quick: bool) -> None:
+    async with Run(quick=quick) as run:
+        machine.describe(run.folder)
+        for letter in which:
+            started = time.perf_counter()
+            print(f"\n## ({letter}) {BENCHES[letter].__doc__}\n", flush=True)
+            await BENCHES[letter](run)
+            print(f"\n(took {time.perf_counter() - started:.0f} s)", flush=True)
+
+
+if __name__ == "__main__":
+    main()

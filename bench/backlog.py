@@ -1,0 +1,155 @@
+"""Deliveries that wait: written as an end of many batches at once would write them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, func, select
+
+from batchbell.core.model import DEFAULT_PROJECT, Dialect, EventType
+from batchbell.storage.bulk import insert_missing
+from batchbell.storage.schema import accounts, attempts, batches, deliveries, endpoints, events
+from bench.run import mint, opened
+
+BODY_BYTES = 1024
+CHUNK = 5000
+
+
+def body(event_id: str, batch_id: str) -> str:
+    """An event's body of 1 KB."""
+    head = (
+        f'{{"id":"{event_id}","object":"event","type":"batch.completed","created_at":1790000000,'
+        f'"data":{{"id":"{batch_id}","status":"completed","metadata":{{"filling":"'
+    )
+    return head + "x" * (BODY_BYTES - len(head) - 4) + '"}}}'
+
+
+class Backlog:
+    """Fills one database; `urls` are the endpoints, taken in turn.
+
+    The database is open only while it is written: SQLite serves one process.
+    """
+
+    def __init__(self, database_url: str, urls: Sequence[str], dialect: Dialect) -> None:
+        self.database_url = database_url
+        self._urls = urls
+        self._dialect = dialect
+        self._endpoints = [mint("ep") for _ in urls]
+        self._account = mint("acc")
+        self.total = 0
+
+    async def add(self, number: int) -> None:
+        """Let so many deliveries wait, each of an event of its own."""
+        async with opened(self.database_url) as store:
+            if self.total == 0:
+                await store.write(self._write_stage)
+            for start in range(self.total, self.total + number, CHUNK):
+                last = min(start + CHUNK, self.total + number)
+                await store.write(self._write, range(start, last))
+        self.total += number
+
+    async def check(self) -> None:
+        """All that ever waited was delivered, with one attempt each."""
+        async with opened(self.database_url) as store:
+            delivered, tried, twice = await store.read(_counts)
+        assert (delivered, tried, twice) == (self.total, self.total, 0), (delivered, tried, twice)
+
+    def _write_stage(self, connection: Connection) -> None:
+        now = time.time()
+        account = {
+            "id": self._account,
+            "project_id": DEFAULT_PROJECT,
+            "name": "openai",
+            "provider": "openai",
+            "base_url": "http://127.0.0.1/v1",
+            "state": "active",
+            "failures": 0,
+            "due_at": now,
+            "not_before": 0.0,
+            "created_at": now,
+        }
+        insert_missing(connection, accounts, [account])
+        rows = [
+            {
+                "id": id,
+                "project_id": DEFAULT_PROJECT,
+                "url": url,
+                "state": "active",
+                "failures": 0,
+                "created_at": now,
+            }
+            for id, url in zip(self._endpoints, self._urls, strict=True)
+        ]
+        insert_missing(connection, endpoints, rows)
+
+    def _write(self, connection: Connection, numbers: range) -> None:
+        now = time.time()
+        same = {"project_id": DEFAULT_PROJECT}
+        ids = [f"batch_{number:032x}" for number in numbers]
+        batch = {
+            "account_id": self._account,
+            "status": "completed",
+            "generation": 1,
+            "registered_at": now,
+            "updated_at": now,
+            "ended_at": now,
+            "check_at": 0.0,
+        }
+        insert_missing(connection, batches, [{**same, **batch, "id": id} for id in ids])
+        keys = dict(
+            connection.execute(
+                select(batches.c.id, batches.c.key).where(batches.c.id.between(ids[0], ids[-1]))
+            ).all()
+        )
+        told = [(mint("evt"), id) for id in ids]
+        event = {
+            "type": EventType.COMPLETED,
+            "generation": 1,
+            "created_at": now,
+            "recorded_at": now,
+        }
+        insert_missing(
+            connection,
+            events,
+            [
+                {**same, **event, "id": e, "batch_key": keys[b], "batch_id": b, "body": body(e, b)}
+                for e, b in told
+            ],
+        )
+        delivery = {
+            "event_type": EventType.COMPLETED,
+            "dialect": self._dialect,
+            "watch_metadata": "{}",
+            "state": "pending",
+            "attempts": 0,
+            "attempts_before": 0,
+            "due_at": now,
+            "created_at": now,
+        }
+        places = len(self._endpoints)
+        insert_missing(
+            connection,
+            deliveries,
+            [
+                {
+                    **same,
+                    **delivery,
+                    "id": mint("dlv"),
+                    "event_id": e,
+                    "batch_id": b,
+                    "endpoint_id": self._endpoints[number % places],
+                    "watch_id": mint("wat"),
+                }
+                for number, (e, b) in zip(numbers, told, strict=True)
+            ],
+        )
+
+
+def _counts(connection: Connection) -> tuple[int, int, int]:
+    """How many are delivered, how many attempts there are, and how many of those are seconds."""
+    delivered = select(func.count()).where(deliveries.c.state == "delivered")
+    tried = select(func.count()).select_from(attempts)
+    twice = select(func.count()).where(attempts.c.number > 1)
+    a, b, c = (connection.execute(query).scalar_one() for query in (delivered, tried, twice))
+    return a, b, c

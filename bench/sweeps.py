@@ -1,0 +1,59 @@
+"""(b): what it costs to watch when nothing changes."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable
+
+from batchbell.core.pacing import PAGE_SIZE
+from bench.run import Run
+from bench.swept import Cost, Swept, swept
+from bench.tables import show
+
+SIZES = (100, 1_000, 10_000, 100_000)
+STRAGGLERS = 0
+"""Every batch of this provider is in its list."""
+
+
+async def run(run: Run) -> None:
+    """Provider calls and CPU seconds of a sweep, nothing changing"""
+    found = [await swept(run, number) for number in SIZES[: 3 if run.quick else 4]]
+    for one in found:
+        _check(one)
+    show(
+        ["open batches", "calls", "seconds", "CPU s", "CPU µs a batch", "first sweep: s", "CPU s"],
+        [_row(one) for one in found],
+    )
+    print(
+        "\nMedians of three sweeps, SQLite; the provider is a process of its own, and its answers"
+        " are in the seconds.\nNo row of a batch was written, and never more than two of any table"
+        " in a sweep: the account's.\nThe first sweep sees every batch for the first time, and"
+        " writes it."
+    )
+
+
+def _check(one: Swept) -> None:
+    pages = math.ceil(one.open_batches / PAGE_SIZE)
+    calls = [cost.calls for cost in one.idle]
+    assert max(calls) <= pages + STRAGGLERS, f"{calls} calls for {pages} pages"
+    assert one.batches_unchanged, "rows of batches have changed"
+    written = [cost.rows_written for cost in one.idle]
+    # A sweep that takes long keeps its lease: one row every 20 s.
+    assert max(written) <= 2 + max(cost.seconds for cost in one.idle) / 20, written
+
+
+def _row(one: Swept) -> list[str]:
+    def middle(of: Callable[[Cost], float]) -> float:
+        return statistics.median(of(cost) for cost in one.idle)
+
+    cpu = middle(lambda cost: cost.cpu_seconds)
+    return [
+        f"{one.open_batches:,}",
+        f"{middle(lambda cost: cost.calls):,.0f}",
+        f"{middle(lambda cost: cost.seconds):.2f}",
+        f"{cpu:.2f}",
+        f"{cpu / one.open_batches * 1e6:.0f}",
+        f"{one.first.seconds:.2f}",
+        f"{one.first.cpu_seconds:.2f}",
+    ]
