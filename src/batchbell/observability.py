@@ -7,7 +7,9 @@ import sys
 from typing import Any
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+from batchbell.core.errors import SettingsError
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30)
 LAG_SECONDS = (1, 2.5, 5, 10, 15, 20, 30, 60, 120, 300, 900, 3600, 4 * 3600, 24 * 3600)
@@ -45,6 +47,22 @@ class Metrics:
         self._add_deliveries(self.registry)
         self._add_watching(self.registry)
         self._add_process(self.registry)
+
+    def serve(self, host: str, port: int) -> None:
+        """Answer scrapes in a thread. Raises SettingsError when the port is taken."""
+        try:
+            self._server, self._thread = start_http_server(port, host, self.registry)
+        except OSError as error:
+            raise SettingsError(
+                f"Cannot serve metrics on {host}:{port}: {error.strerror or error}."
+                " Set BATCHBELL_METRICS_PORT to another."
+            ) from error
+
+    def stop_serving(self) -> None:
+        """End what `serve` began."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
 
     def _add_deliveries(self, registry: CollectorRegistry) -> None:
         self.delivery_lag = Histogram(

@@ -317,6 +317,8 @@ async def work(settings: Settings, *, on_ready: Callable[[Runtime], None] | None
         )
     stopped = _stopped_by_signal()
     async with open_runtime(settings) as runtime, running_workers(runtime):
+        if settings.metrics_port is not None:
+            runtime.metrics.serve(settings.host, settings.metrics_port)
         log.info("working")
         if on_ready is not None:
             on_ready(runtime)

@@ -120,6 +120,12 @@ class Settings(BaseSettings):
         validation_alias=_named("BATCHBELL_RETENTION_DAYS"),
         description="Days that an ended batch is kept, with its events, deliveries and attempts.",
     )
+    metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
+        None,
+        validation_alias=_named("BATCHBELL_METRICS_PORT"),
+        description="Where `batchbell worker` serves its own `/metrics`, on `HOST`; the server has"
+        " them beside its other routes.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info",
         validation_alias=_named("BATCHBELL_LOG_LEVEL"),

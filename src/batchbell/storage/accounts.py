@@ -57,6 +57,11 @@ def list_accounts(connection: Connection, project_id: str) -> list[Account]:
     return [_account(row) for row in connection.execute(query)]
 
 
+def get_account(connection: Connection, account_id: str) -> Account:
+    """The account as it is now."""
+    return _account(connection.execute(select(accounts).where(accounts.c.id == account_id)).one())
+
+
 def claim_due(
     connection: Connection,
     *,

@@ -56,6 +56,7 @@ class PostgresStore(Store):
         self._engine = create_async_engine(
             "postgresql+asyncpg://",
             async_creator=self._connect,
+            hide_parameters=True,
             pool_size=pool_size,
             max_overflow=0,
             pool_pre_ping=False,

@@ -65,6 +65,7 @@ def sqlite_engine(
     engine = create_engine(
         URL.create("sqlite", database=str(path)),
         poolclass=QueuePool,
+        hide_parameters=True,
         pool_size=READERS if read_only else 1,
         max_overflow=0,
         connect_args={"check_same_thread": False, "timeout": busy_timeout_ms / 1000},

@@ -205,7 +205,6 @@ class Watcher:
         metrics.provider_calls.labels(account.name, "list").inc(calls.pages)
         metrics.provider_calls.labels(account.name, "retrieve").inc(calls.retrieves)
         metrics.sweep_duration.observe(seconds)
-        metrics.account_failing.labels(account.name).set(error is not None)
         tell = log.warning if error else (log.info if moved else log.debug)
         tell(
             "swept",
