@@ -17,7 +17,7 @@ from batchbell.storage.engine import Signal
 log = structlog.get_logger("batchbell.worker")
 
 FIRST_PAUSE_SECONDS = 0.5
-LAST_PAUSE_SECONDS = 15.0
+LAST_PAUSE_SECONDS = 5.0
 ALIVE_SECONDS = 300.0
 """A worker whose last step ended longer ago than this is not ready."""
 
