@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 
-import pytest
-
 from batchbell.sandbox import Receiver, Respond, Sandbox
 from tests.acceptance.conftest import Ended, Shell
 
@@ -96,21 +94,19 @@ async def test_without_a_server_the_line_says_to_start_one(shell: Shell) -> None
     assert "batchbell serve" in line
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("watch", "--url", "http://127.0.0.1:9/"),
+async def test_a_misspelt_command_exits_with_2(shell: Shell) -> None:
+    url = ("--url", "http://127.0.0.1:9/")
+    misspelt: list[tuple[str, ...]] = [
+        ("watch", *url),
         ("watch", "batch_1"),
-        ("watch", "batch_1", "--url", "http://127.0.0.1:9/", "--metadata", "x"),
-        ("watch", "--file", "nowhere.txt", "--url", "http://127.0.0.1:9/"),
+        ("watch", "batch_1", *url, "--metadata", "x"),
+        ("watch", "--file", "nowhere.txt", *url),
         ("list", "nothings"),
         ("list", "events", "--status", "completed"),
         ("no-such-command",),
-    ],
-)
-async def test_a_misspelt_command_exits_with_2(shell: Shell, words: tuple[str, ...]) -> None:
-    ended = await shell.run(*words)
-    assert (ended.code, ended.out) == (2, "")
+    ]
+    ended = await asyncio.gather(*(shell.run(*words) for words in misspelt))
+    assert [(one.code, one.out) for one in ended] == [(2, "")] * len(misspelt)
 
 
 async def test_ctrl_c_ends_a_wait_quietly(shell: Shell, sandbox: Sandbox) -> None:

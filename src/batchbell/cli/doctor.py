@@ -9,7 +9,7 @@ import typer
 
 from batchbell.cli.endings import Code
 from batchbell.cli.options import ApiKey, Json, Server
-from batchbell.cli.printing import console, plain, print_json_lines
+from batchbell.cli.printing import plain, print_json_lines, show
 
 if TYPE_CHECKING:
     from batchbell.cli.checks import Finding
@@ -46,4 +46,4 @@ def _print(findings: list[Finding]) -> None:
         if finding.advice:
             says.append(f"\n{plain(finding.advice)}", style="bold")
         table.add_row(Text(word, style=style), Text(finding.check, style="bold"), says)
-    console().print(table)
+    show(table)

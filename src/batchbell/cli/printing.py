@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 PIPE_WIDTH = 400
 """Columns for a table that goes to no terminal: nothing is cut that a script may look for."""
@@ -50,7 +51,7 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[object]], *, empty
     for row in rows:
         table.add_row(*(Text(plain(cell)) for cell in row))
     if table.row_count:
-        console().print(table)
+        show(table)
     else:
         print(empty, file=sys.stderr)
 
@@ -66,7 +67,19 @@ def print_facts(facts: Iterable[tuple[str, object]]) -> None:
     for name, value in facts:
         if value is not None:
             table.add_row(name, Text(plain(value)))
-    console().print(table)
+    show(table)
+
+
+def show(table: Table) -> None:
+    """A table on standard output; to no terminal, without the spaces that fill its lines."""
+    target = console()
+    if target.is_terminal:
+        target.print(table)
+        return
+    with target.capture() as captured:
+        target.print(table)
+    for line in captured.get().splitlines():
+        print(line.rstrip())
 
 
 def plain(value: object) -> str:
