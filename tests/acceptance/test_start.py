@@ -36,3 +36,15 @@ def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
     )
     assert "batchbell.cli.app" in told.stdout.split()
     assert set(HEAVY) & set(told.stdout.split()) == set()
+
+
+async def test_reading_the_secret_makes_no_database(shell: Shell, tmp_path: Path) -> None:
+    """From the wrong directory a new file would hold another secret than the server's."""
+    elsewhere = tmp_path / "elsewhere.db"
+    for words in (("secret",), ("keys", "list")):
+        ended = await shell.run(*words, DATABASE_PATH=str(elsewhere))
+        assert ended.code == 2
+        assert "There is no database at" in ended.err
+    assert not elsewhere.exists()
+    assert (await shell.run("keys", "create", "--name", "first", DATABASE_PATH=str(elsewhere))).out
+    assert elsewhere.exists()

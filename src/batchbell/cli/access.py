@@ -53,7 +53,9 @@ def create_key(
     async def direct(store: Store) -> Key:
         return await _create(store, settings, name)
 
-    made = with_store_or_server(settings, direct, lambda client: client.create_key(name))
+    made = with_store_or_server(
+        settings, direct, lambda client: client.create_key(name), may_create=True
+    )
     if json:
         print_json(made)
         return

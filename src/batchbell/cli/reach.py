@@ -40,26 +40,37 @@ def with_store_or_server(
     settings: Settings,
     direct: Callable[[Store], Awaitable[T]],
     over_http: Callable[[Batchbell], T],
+    *,
+    may_create: bool = False,
 ) -> T:
-    """Work on the database; where a running server owns the SQLite file, ask that server.
+    """Work on the database; ask the server where that is named, or owns the SQLite file.
 
-    Raises StoreInUse where the file is in use and no server answers.
+    A database that is not there is made only if `may_create`, and no server answers: else the
+    command would speak of a database that nobody serves. Raises SettingsError then, and
+    StoreInUse where the file is in use and no server answers.
     """
     from batchbell.client import ServerUnreachable
-    from batchbell.core.errors import StoreInUse
+    from batchbell.core.errors import SettingsError, StoreInUse
 
-    try:
-        return asyncio.run(_on_store(settings, direct))
-    except StoreInUse as error:
-        in_use = error
-    with client_for(settings) as client:
+    if settings.url is None and (settings.database_url or settings.database_path.exists()):
         try:
+            return asyncio.run(_on_store(settings, direct))
+        except StoreInUse as error:
+            reason: Exception = StoreInUse(f"{error} Set BATCHBELL_URL, or stop that process.")
+    else:
+        reason = SettingsError(
+            f"There is no database at {settings.database_path}, and no server answers at"
+            f" {settings.server_url}: set DATABASE_PATH or BATCHBELL_URL as the server has it."
+        )
+    try:
+        with client_for(settings) as client:
             return over_http(client)
-        except ServerUnreachable as error:
-            raise StoreInUse(
-                f"{in_use} No server answers at {settings.server_url}: set BATCHBELL_URL, or stop"
-                " that process."
-            ) from error
+    except ServerUnreachable as error:
+        if settings.url is not None:
+            raise
+        if may_create and isinstance(reason, SettingsError):
+            return asyncio.run(_on_store(settings, direct))
+        raise reason from error
 
 
 async def _on_store(settings: Settings, work: Callable[[Store], Awaitable[T]]) -> T:
