@@ -15,6 +15,7 @@ from batchbell.core import signing
 from batchbell.net.client import WebhookSender
 from batchbell.net.guard import AddressRules
 from batchbell.observability import Metrics, configure_logging
+from batchbell.process import calm_collector
 from batchbell.storage import deliveries
 from batchbell.storage.engine import P, Query, Store, T
 from batchbell.storage.opening import open_store
@@ -42,6 +43,7 @@ class Timing:
 async def main(talk: Talk, *, urls: list[str]) -> None:
     """Orders: `bare` or `guarded` and how many, or `durable` and the database where they wait."""
     configure_logging(level="info", format="json")
+    calm_collector()
     talk.say()
     while (order := await talk.hear()) is not None:
         match order:

@@ -18,7 +18,10 @@ def show(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         table.add_column(column, justify="right" if place else "left", no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    Console(width=WIDTH, highlight=False).print(table)
+    console = Console(width=WIDTH, highlight=False)
+    with console.capture() as printed:
+        console.print(table)
+    print("\n".join(line.rstrip() for line in printed.get().splitlines() if line.strip()))
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

@@ -6,9 +6,7 @@ import asyncio
 import contextlib
 import os
 import random
-import resource
 import secrets
-import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -26,6 +24,7 @@ from batchbell.net.api import ApiClient
 from batchbell.net.client import WebhookSender
 from batchbell.net.guard import AddressRules, parse_cidrs
 from batchbell.observability import Metrics
+from batchbell.process import calm_collector, raise_file_limit, stopped_by_signal
 from batchbell.providers import open_provider
 from batchbell.settings import Settings
 from batchbell.storage import accounts, keys, leases, projects
@@ -116,7 +115,8 @@ class Runtime:
 async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
     """Open the database, migrated, with its project and the accounts of the environment."""
     parse_cidrs(settings.allow_cidrs)
-    _raise_file_limit()
+    raise_file_limit()
+    calm_collector()
     store = await open_store(settings.store_url)
     try:
         await ensure_secret(store, settings)
@@ -285,7 +285,7 @@ async def serve(
 
     `on_ready` is told the URL once the port is open.
     """
-    stopped = _stopped_by_signal()
+    stopped = stopped_by_signal()
     async with open_runtime(settings) as runtime:
         listener = bind(settings, local=runtime.access.local)
         async with contextlib.AsyncExitStack() as stack:
@@ -315,7 +315,7 @@ async def work(settings: Settings, *, on_ready: Callable[[Runtime], None] | None
             "SQLite serves one process, and `batchbell serve` already works in it. For more"
             " workers set DATABASE_URL=postgresql://…"
         )
-    stopped = _stopped_by_signal()
+    stopped = stopped_by_signal()
     async with open_runtime(settings) as runtime, running_workers(runtime):
         if settings.metrics_port is not None:
             runtime.metrics.serve(settings.host, settings.metrics_port)
@@ -325,18 +325,3 @@ async def work(settings: Settings, *, on_ready: Callable[[Runtime], None] | None
         await stopped.wait()
         log.info("stopping")
     log.info("stopped")
-
-
-def _raise_file_limit() -> None:
-    """A connection is a file; many systems allow 1,024 unless asked for more."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def _stopped_by_signal() -> asyncio.Event:
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
-    return stopped

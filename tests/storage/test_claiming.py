@@ -12,7 +12,13 @@ from sqlalchemy import Connection, text, update
 from batchbell.core.model import Claimed, EndpointState
 from batchbell.storage import deliveries, endpoints, schema
 from batchbell.storage.bulk import insert_missing
-from batchbell.storage.deliveries import RING, TAKE_POSTGRESQL, TAKE_SQLITE
+from batchbell.storage.deliveries import (
+    DUE_SQLITE,
+    RING,
+    TAKE_POSTGRESQL,
+    TAKE_SQLITE,
+    TAKEN_SQLITE,
+)
 from tests.storage.scene import GONE, OK, Scene
 
 RECEIVERS = [f"https://receiver.example/{n}" for n in range(20)]
@@ -246,8 +252,11 @@ async def test_a_claim_reads_the_index_of_what_is_due_and_no_more(scene: Scene) 
 
     def plans(connection: Connection) -> list[str]:
         if connection.dialect.name == "sqlite":
-            explain, take = "EXPLAIN QUERY PLAN ", (times["lease"], "lease_1", "whe_1", 1.0, 8)
-            rows = connection.exec_driver_sql(explain + TAKE_SQLITE, take).all()
+            explain = "EXPLAIN QUERY PLAN "
+            due, take = (1.0, 8, '["whe_1"]'), (times["lease"], "lease_1", '["dlv_1"]')
+            rows = connection.exec_driver_sql(explain + DUE_SQLITE, due).all()
+            rows += connection.exec_driver_sql(explain + TAKE_SQLITE, take).all()
+            rows += connection.exec_driver_sql(explain + TAKEN_SQLITE, take[2:]).all()
         else:
             explain = "EXPLAIN "
             query = text(explain + TAKE_POSTGRESQL.text)

@@ -187,7 +187,7 @@ def settle(outcome: Outcome, *, attempt: int, now: float, rand: float) -> Settle
 
     `attempt` counts from the last resend. `rand` in [0, 1) spreads the retries.
     """
-    if outcome.status is not None and 200 <= outcome.status < 300:
+    if outcome.success:
         return Settlement(state=DeliveryState.DELIVERED, due_at=None)
     if outcome.status == 410:
         return Settlement(state=DeliveryState.HELD, due_at=None, needs_you=advice(outcome))
@@ -228,7 +228,7 @@ def endpoint_after(endpoint: Endpoint, outcomes: Iterable[Outcome], now: float) 
 
 
 def _endpoint_step(endpoint: Endpoint, outcome: Outcome, now: float) -> Endpoint:
-    if outcome.status is not None and 200 <= outcome.status < 300:
+    if outcome.success:
         return _recovered(endpoint, now)
     if outcome.status == 410:
         return replace(

@@ -33,3 +33,8 @@ class Outcome:
     response_body: str | None = None
     started_at: float = 0.0
     duration_ms: float = 0.0
+
+    @property
+    def success(self) -> bool:
+        """Only a 2xx is one."""
+        return self.status is not None and 200 <= self.status < 300

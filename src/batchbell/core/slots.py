@@ -14,6 +14,6 @@ def slots_after(slots: float, outcome: Outcome) -> float:
     """The slots after an outcome: additive increase, multiplicative decrease, 1 to MOST."""
     if outcome.status in DISTRESS_STATUSES or outcome.fault in DISTRESS_FAULTS:
         return max(FEWEST, slots / 2)
-    if outcome.status is not None and 200 <= outcome.status < 300:
+    if outcome.success:
         return min(float(MOST), slots + 1 / slots)
     return slots

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection, text
 
 from batchbell.core.lifecycle import Settlement
@@ -30,13 +32,26 @@ def write(connection: Connection, tried: Sequence[Tried], *, now: float) -> set[
     rows = [_row(one, now) for one in tried]
     if dialect_of(connection) == "postgresql":
         return set(connection.execute(WRITE, columns_of(list(COLUMNS), rows)).scalars())
-    leases = connection.exec_driver_sql(LEASES, (json.dumps([row["id"] for row in rows]),))
-    tokens = {row.id: row.lease_token for row in leases}
-    held = [row for row in rows if tokens.get(row["id"]) == row["token"]]
-    if held:
-        connection.exec_driver_sql(RECORD_ONE, held)
-        connection.exec_driver_sql(SETTLE_ONE, held)
-    return {row["id"] for row in held}
+    return _write_sqlite(connection, rows)
+
+
+def _write_sqlite(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Each statement is one step of SQLite for all rows.
+
+    Its thread gives up the interpreter with every step, and may wait long to have it back.
+    """
+    leases = _packed(rows, ("id", "token"))
+    held = set(json.loads(connection.exec_driver_sql(HELD, leases).scalar_one()))
+    kept = [row for row in rows if row["id"] in held]
+    connection.exec_driver_sql(RECORD, _packed(kept, ATTEMPT_FIELDS))
+    connection.exec_driver_sql(SETTLE, _packed(kept, SETTLED_FIELDS))
+    return held
+
+
+def _packed(rows: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> tuple[str]:
+    """These fields of the rows as one parameter."""
+    pick = itemgetter(*fields)
+    return (msgspec.json.encode([pick(row) for row in rows]).decode(),)
 
 
 COLUMNS = {
@@ -117,16 +132,37 @@ FROM r JOIN written ON written.id = r.id
 RETURNING delivery_id
 """)  # noqa: S608 - no value is put in
 
-LEASES = """
-SELECT id, lease_token FROM deliveries
-WHERE state = 'pending' AND id IN (SELECT value FROM json_each(?))
+ATTEMPT_FIELDS = (
+    "id",
+    "number",
+    "started_at",
+    "duration_ms",
+    "status",
+    "fault",
+    "detail",
+    "location",
+    "remote_address",
+    "response_headers",
+    "response_body",
+)
+SETTLED_FIELDS = ("id", "state", "due_at", "finished_at", "needs_you", "status", "error")
+
+
+def _unpacked(fields: Sequence[str]) -> str:
+    return ", ".join(f"json_extract(value, '$[{n}]') AS {name}" for n, name in enumerate(fields))
+
+
+HELD = """
+SELECT json_group_array(d.id) FROM json_each(?) AS r
+JOIN deliveries AS d ON d.id = json_extract(r.value, '$[0]')
+WHERE d.lease_token = json_extract(r.value, '$[1]') AND d.state = 'pending'
 """
-RECORD_ONE = f"""
-INSERT INTO attempts ({_ATTEMPT}) VALUES (:id, :number, :started_at, :duration_ms, :status, :fault,
-  :detail, :location, :remote_address, :response_headers, :response_body)
+RECORD = f"""
+INSERT INTO attempts ({_ATTEMPT}) SELECT {_unpacked(ATTEMPT_FIELDS)} FROM json_each(?)
 """  # noqa: S608 - no value is put in
-SETTLE_ONE = """
-UPDATE deliveries SET state = :state, due_at = :due_at, finished_at = :finished_at,
-  needs_you = :needs_you, last_status = :status, last_error = :error, lease_token = NULL
-WHERE id = :id
-"""
+SETTLE = f"""
+WITH r AS MATERIALIZED (SELECT {_unpacked(SETTLED_FIELDS)} FROM json_each(?))
+UPDATE deliveries AS d SET state = r.state, due_at = r.due_at, finished_at = r.finished_at,
+  needs_you = r.needs_you, last_status = r.status, last_error = r.error, lease_token = NULL
+FROM r WHERE d.id = r.id
+"""  # noqa: S608 - no value is put in

@@ -6,10 +6,12 @@ nor its fairness depends on how much waits for any one of them.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection, func, select, text, update
 
 from batchbell.core import lifecycle
@@ -17,7 +19,7 @@ from batchbell.core.model import Claimed, DeliveryState, Dialect, Endpoint, Endp
 from batchbell.storage import attempts
 from batchbell.storage.attempts import Tried as Tried  # noqa: PLC0414 - what `settle` takes
 from batchbell.storage.bulk import among
-from batchbell.storage.endpoints import endpoints_by_id, locked, save_health
+from batchbell.storage.endpoints import endpoints_by_id, failing_among, locked, save_health
 from batchbell.storage.engine import dialect_of
 from batchbell.storage.schema import deliveries, endpoints
 
@@ -85,17 +87,11 @@ FROM ring WHERE ring.id IS NOT NULL ORDER BY ring.n
 def _take(
     connection: Connection, takes: Mapping[str, int], limit: int, times: Mapping[str, Any]
 ) -> list[Claimed]:
-    """One statement on PostgreSQL; on SQLite, which has one writer, one for each endpoint."""
-    rows: list[Any] = []
     if dialect_of(connection) == "sqlite":
-        before = (times["lease"], times["token"])
-        for id, take in takes.items():
-            if (most := min(take, limit - len(rows))) <= 0:
-                break
-            rows += connection.exec_driver_sql(TAKE_SQLITE, (*before, id, times["now"], most))
+        rows: Sequence[Any] = _take_sqlite(connection, takes, limit, times)
     else:
         room = {"ids": list(takes), "takes": list(takes.values()), "limit": limit}
-        rows += connection.execute(TAKE_POSTGRESQL, {**times, **room})
+        rows = connection.execute(TAKE_POSTGRESQL, {**times, **room}).all()
     return [
         Claimed(
             id=row[0],
@@ -103,7 +99,7 @@ def _take(
             event_id=row[2],
             attempt=row[3],
             first_attempt_base=row[4],
-            dialect=Dialect(row[5]),
+            dialect=DIALECTS[row[5]],
             watch_id=row[6],
             watch_metadata=row[7],
             event_body=row[8],
@@ -115,15 +111,49 @@ def _take(
     ]
 
 
-_TAKEN = """deliveries.id, deliveries.endpoint_id, deliveries.event_id, deliveries.attempts,
-  deliveries.attempts_before, deliveries.dialect, deliveries.watch_id, deliveries.watch_metadata"""
+DIALECTS = {dialect.value: dialect for dialect in Dialect}
 
-TAKE_SQLITE = f"""
+_TAKEN = """deliveries.id, deliveries.endpoint_id, deliveries.event_id, deliveries.attempts,
+  deliveries.attempts_before, deliveries.dialect, deliveries.watch_id, deliveries.watch_metadata,
+  events.body, events.created_at"""
+
+
+def _take_sqlite(
+    connection: Connection, takes: Mapping[str, int], limit: int, times: Mapping[str, Any]
+) -> list[Any]:
+    """There is one writer, so what is chosen here cannot be chosen elsewhere meanwhile.
+
+    Each statement is one step of SQLite for all rows: its thread gives up the interpreter with
+    every step, and may wait long to have it back.
+    """
+    room, names = max(takes.values()), json.dumps(list(takes))
+    chosen = connection.exec_driver_sql(DUE_SQLITE, (times["now"], room, names)).scalar_one()
+    ids: list[str] = []
+    for endpoint_id, due in json.loads(chosen):
+        ids += due[: min(takes[endpoint_id], limit - len(ids))]
+    packed = json.dumps(ids)
+    connection.exec_driver_sql(TAKE_SQLITE, (times["lease"], times["token"], packed))
+    taken: list[Any] = msgspec.json.decode(
+        connection.exec_driver_sql(TAKEN_SQLITE, (packed,)).scalar_one()
+    )
+    return taken
+
+
+DUE_SQLITE = """
+SELECT json_group_array(json_array(room.value,
+  (SELECT json_group_array(id) FROM (
+    SELECT id FROM deliveries WHERE endpoint_id = room.value AND state = 'pending' AND due_at <= ?
+    ORDER BY due_at LIMIT ?))))
+FROM json_each(?) AS room
+"""
+TAKE_SQLITE = """
 UPDATE deliveries SET due_at = ?, lease_token = ?, attempts = attempts + 1
-WHERE id IN (SELECT id FROM deliveries
-             WHERE endpoint_id = ? AND state = 'pending' AND due_at <= ? ORDER BY due_at LIMIT ?)
-RETURNING {_TAKEN}, (SELECT body FROM events WHERE events.id = event_id),
-  (SELECT created_at FROM events WHERE events.id = event_id)
+WHERE id IN (SELECT value FROM json_each(?))
+"""
+TAKEN_SQLITE = f"""
+SELECT json_group_array(json_array({_TAKEN}))
+FROM json_each(?) AS taken JOIN deliveries ON deliveries.id = taken.value
+JOIN events ON events.id = deliveries.event_id
 """  # noqa: S608 - no value is put in
 
 TAKE_POSTGRESQL = text(f"""
@@ -136,7 +166,7 @@ WITH due AS MATERIALIZED (
   LIMIT :limit)
 UPDATE deliveries SET due_at = :lease, lease_token = :token, attempts = deliveries.attempts + 1
 FROM due, events WHERE deliveries.id = due.id AND events.id = deliveries.event_id
-RETURNING {_TAKEN}, events.body, events.created_at
+RETURNING {_TAKEN}
 """)  # noqa: S608 - no value is put in
 
 
@@ -151,16 +181,17 @@ def settle(connection: Connection, tried: Sequence[Tried], *, now: float) -> set
 
 
 def _fold_health(connection: Connection, tried: Sequence[Tried], now: float) -> None:
+    """Only where there is news: a failure, or a success after failures."""
     heard: dict[str, list[Outcome]] = {}
     for one in tried:
         heard.setdefault(one.delivery.endpoint_id, []).append(one.outcome)
-    was = endpoints_by_id(connection, sorted(heard))
-    news = [id for id, e in was.items() if lifecycle.endpoint_after(e, heard[id], now) != e]
+    bad = {one.delivery.endpoint_id for one in tried if not one.outcome.success}
+    news = sorted(bad | failing_among(connection, list(heard)))
     if not news:
         return
     before = locked(connection, news)
-    after = [lifecycle.endpoint_after(before[id], heard[id], now) for id in sorted(news)]
-    save_health(connection, after)
+    after = [lifecycle.endpoint_after(before[id], heard[id], now) for id in news]
+    save_health(connection, [endpoint for endpoint in after if endpoint != before[endpoint.id]])
     for endpoint in after:
         if endpoint.state is EndpointState.DISABLED:
             hold_back(connection, endpoint.id)

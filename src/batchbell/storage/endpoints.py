@@ -66,6 +66,14 @@ def endpoints_by_id(connection: Connection, ids: Collection[str]) -> dict[str, E
     return {row.id: _endpoint(row) for row in connection.execute(query)}
 
 
+def failing_among(connection: Connection, ids: Sequence[str]) -> set[str]:
+    """Those of these endpoints that have failed since their last success."""
+    query = select(endpoints.c.id).where(
+        among(connection, endpoints.c.id, ids), endpoints.c.failures > 0
+    )
+    return set(connection.execute(query).scalars())
+
+
 def locked(connection: Connection, ids: Sequence[str]) -> dict[str, Endpoint]:
     """The same, kept from being changed by others until the transaction ends."""
     query = _joined().where(among(connection, endpoints.c.id, ids)).order_by(endpoints.c.id)

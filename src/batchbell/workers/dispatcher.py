@@ -175,9 +175,7 @@ class Dispatcher:
             now=self._clock(),
             rand=self._rand(),
         )
-        tried = Tried(delivery, outcome, settlement)
-        written = await self._settling.add(tried)
-        self._report(tried, written=written)
+        await self._settling.add(Tried(delivery, outcome, settlement))
         if _shuts(outcome):
             await self._give_back(self._ring.open(delivery.endpoint_id))
 
@@ -193,30 +191,33 @@ class Dispatcher:
                     raise
                 await asyncio.sleep(SETTLE_AGAIN_SECONDS)
         answers = [one.delivery.id in written for one in tried]
-        results = Counter(_result(one, ok) for one, ok in zip(tried, answers, strict=True))
+        results = Counter(map(self._report, tried, answers))
         for result, count in results.items():
             self._metrics.attempts.labels(result).inc(count)
         log.info("dispatched", **results)
         return answers
 
-    def _report(self, tried: Tried, *, written: bool) -> None:
+    def _report(self, tried: Tried, written: bool) -> str:
+        """Measure one attempt, log it if it failed, and say what came of it in a word."""
         delivery, outcome = tried.delivery, tried.outcome
+        result = _result(tried, written=written)
         self._metrics.attempt_duration.observe(outcome.duration_ms / 1000)
-        if tried.settlement.state is DeliveryState.DELIVERED and written:
+        if result == DeliveryState.DELIVERED:
             self._metrics.delivery_lag.observe(max(0.0, self._clock() - delivery.occurred_at))
-            return
+            return result
         log.warning(
             "not delivered",
             delivery_id=delivery.id,
             event_id=delivery.event_id,
             endpoint_id=delivery.endpoint_id,
             attempt=delivery.attempt,
-            result=_result(tried, written),
+            result=result,
             status=outcome.status,
             fault=outcome.fault,
             ms=round(outcome.duration_ms),
             next_at=tried.settlement.due_at,
         )
+        return result
 
     async def _give_back(self, claimed: Sequence[Claimed]) -> None:
         if not claimed:
@@ -232,7 +233,7 @@ def _shuts(outcome: Outcome) -> bool:
     return outcome.status == 410 or lifecycle.pause_seconds(outcome) is not None
 
 
-def _result(tried: Tried, written: bool) -> str:
+def _result(tried: Tried, *, written: bool) -> str:
     if not written:
         return "lease_lost"
     state = tried.settlement.state
