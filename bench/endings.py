@@ -48,7 +48,7 @@ class Arrivals:
 
 async def run(run: Run) -> None:
     """From the end of 1,000 batches at the provider to their webhooks' arrival"""
-    interval, phases = (2.0, (0.5,)) if run.quick else (5.0, (0.1, 0.3, 0.5, 0.7, 0.9))
+    interval, phases = (2.0, (0.5,)) if run.quick else (5.0, (0.17, 0.5, 0.83))
     databases = {"SQLite": run.sqlite(), "PostgreSQL": await run.postgresql()}
     rows = []
     for name, database_url in databases.items():

@@ -27,9 +27,10 @@ async def run(run: Run) -> None:
     )
     print(
         "\nMedians of three sweeps, SQLite, without the call budget, which would spread 1,000 calls"
-        " over most of a minute.\nThe provider is a process of its own; the seconds hold its answers.\nNo row of a batch was written, and never more than two of any table"
-        " in a sweep: the account's.\nThe first sweep sees every batch for the first time, and"
-        " writes it."
+        " over most of a minute.\nThe provider is a process of its own; the seconds hold its"
+        " answers. No row of a batch was written, and of any\ntable no more than the account's,"
+        " when a sweep begins and ends. The first sweep sees every batch for the first time,"
+        " and writes it."
     )
 
 
