@@ -344,3 +344,22 @@ async def test_metadata_of_a_watch_comes_back_beside_the_batchs_own(house: House
     await house.deliver()
     (hook,) = house.receiver.received
     assert json.loads(hook.body)["watch"]["metadata"] == {"job": "42"}
+
+
+async def test_a_failure_of_our_own_is_an_attempt_that_is_seen_and_retried(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what we cannot send would be claimed for ever, and nobody would know why."""
+    await ended_batch(house)
+
+    async def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("whsec_not-for-others")
+
+    monkeypatch.setattr(house.sender, "send", broken)
+    await house.deliver()
+    delivery = await only_delivery(house)
+    assert (delivery.state, delivery.attempts) == (DeliveryState.PENDING, 1)
+    assert delivery.last_error == "Batchbell itself failed to send this: RuntimeError."
+    monkeypatch.undo()
+    await go_on(house)
+    assert (await only_delivery(house)).state is DeliveryState.DELIVERED

@@ -12,7 +12,7 @@ from batchbell import __version__, failpoints
 from batchbell.core import lifecycle, payload, signing
 from batchbell.core.errors import StoreUnavailable
 from batchbell.core.model import Claimed, DeliveryState, Endpoint, Mint
-from batchbell.core.outcome import Outcome
+from batchbell.core.outcome import Fault, Outcome
 from batchbell.net.client import Sender
 from batchbell.observability import Metrics
 from batchbell.storage import deliveries
@@ -133,7 +133,7 @@ class Dispatcher:
         outcome: Outcome | None = None
         try:
             if self._clock() + self._timeout_seconds + MARGIN_SECONDS <= delivery.lease_until:
-                outcome = await self._send(delivery, endpoint)
+                outcome = await self._try(delivery, endpoint)
                 if _shuts(outcome):
                     self._ring.shut(endpoint.id)
         finally:
@@ -144,6 +144,15 @@ class Dispatcher:
             await self._give_back([delivery])
         else:
             await self._settle(delivery, outcome)
+
+    async def _try(self, delivery: Claimed, endpoint: Endpoint) -> Outcome:
+        """Send; what goes wrong in our own code is a failed attempt too, seen and retried."""
+        try:
+            return await self._send(delivery, endpoint)
+        except Exception as error:
+            log.exception("not sent", delivery_id=delivery.id, endpoint_id=delivery.endpoint_id)
+            detail = f"Batchbell itself failed to send this: {type(error).__name__}."
+            return Outcome(fault=Fault.PROTOCOL, detail=detail, started_at=self._clock())
 
     async def _send(self, delivery: Claimed, endpoint: Endpoint) -> Outcome:
         body = payload.dressed(
