@@ -18,6 +18,7 @@ import uvloop
 
 ROOT = Path(__file__).parents[1]
 LINE_MAX_BYTES = 2**26
+ANSWER_SECONDS = 300.0
 END_SECONDS = 30.0
 
 
@@ -62,7 +63,8 @@ class Child:
         assert stdin is not None
         stdin.write(json.dumps(order).encode() + b"\n")
         await stdin.drain()
-        return await self._answer()
+        async with asyncio.timeout(ANSWER_SECONDS):
+            return await self._answer()
 
     async def _answer(self) -> dict[str, Any]:
         stdout = self._running().stdout

@@ -105,8 +105,7 @@ class Counted(Store):
         super().__init__()
         self._store = store
         self.claimed = self.settled = 0
-        self.last_at = 0.0
-        self.last_cpu = 0.0
+        self.last_at, self.last_cpu = time.time(), time.process_time()
         self.done = asyncio.Event()
 
     async def read(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -125,7 +124,7 @@ class Counted(Store):
             self.claimed += len(result.deliveries)
             # A claim with no room brings nothing although there is more.
             sought = all(room > 0 for room in how["rooms"].values())
-            if sought and not result.deliveries and self.claimed == self.settled > 0:
+            if sought and not result.deliveries and self.claimed == self.settled:
                 self.done.set()
 
     async def close(self) -> None:
