@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from batchbell.core.errors import InvalidRequest
 
@@ -41,6 +42,7 @@ def check_secret(secret: str) -> str:
     return secret
 
 
+@lru_cache(maxsize=4096)
 def _key(secret: str) -> bytes:
     return base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
 

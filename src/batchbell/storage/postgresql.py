@@ -24,8 +24,6 @@ CHANNEL = "batchbell"
 CONNECT_TIMEOUT_SECONDS = 5.0
 COMMAND_TIMEOUT_SECONDS = 30.0
 RELISTEN_SECONDS = 1.0
-SERVER_SETTINGS = {"plan_cache_mode": "force_custom_plan"}
-"""A plan made when a table was small would be kept for the connection's life, and scan it whole."""
 SERVER_SETTINGS = {
     "application_name": "batchbell",
     "jit": "off",
