@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Double,
@@ -18,6 +19,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 
@@ -135,10 +137,42 @@ endpoints = Table(
     Column("failing_since", Double),
     Column("paused_until", Double),
     Column("created_at", Double, nullable=False),
-    UniqueConstraint("project_id", "url"),
+    Column("managed", Boolean, nullable=False, server_default=false()),
+    Column("name", Text),
+    Column("description", Text),
+    Column("event_types", Text),
+    Column("accounts", Text),
+    Column("metadata", Text),
+    Column("headers", Text),
+    Column("schedule", Text),
+    Column("secrets", Text),
+    Column("timeout_seconds", Double),
+    Column("state_since", Double),
+    Column("updated_at", Double),
+    Column("deleted_at", Double),
     CheckConstraint("state IN ('active', 'failing', 'disabled')", name="state"),
     CheckConstraint("(state = 'disabled') = (reason IS NOT NULL)", name="reason"),
     CheckConstraint("(failing_since IS NULL) = (failures = 0)", name="failing"),
+    CheckConstraint(
+        "NOT managed OR (name IS NOT NULL AND event_types IS NOT NULL)", name="managed"
+    ),
+)
+_implied = text("NOT managed AND deleted_at IS NULL")
+Index(
+    "uq_endpoints_implied",
+    endpoints.c.project_id,
+    endpoints.c.url,
+    unique=True,
+    sqlite_where=_implied,
+    postgresql_where=_implied,
+)
+_managed = text("managed AND deleted_at IS NULL")
+Index(
+    "ix_endpoints_managed",
+    endpoints.c.project_id,
+    endpoints.c.id,
+    sqlite_where=_managed,
+    postgresql_where=_managed,
 )
 
 watches = Table(
