@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from batchbell import __version__
-from batchbell.cli import access, doctor, reading, serving, trying, waiting, watching
+from batchbell.cli import access, doctor, reading, serving, signatures, trying, waiting, watching
 from batchbell.cli.endings import Commands
 
 RUNNING = "Run it"
@@ -65,3 +65,5 @@ app.command("secret", rich_help_panel=ACCESS)(access.secret)
 app.add_typer(keys, rich_help_panel=ACCESS)
 app.command("demo", rich_help_panel=TRYING)(trying.demo)
 app.command("sandbox", rich_help_panel=TRYING)(trying.sandbox)
+app.command("sign", rich_help_panel=TRYING)(signatures.sign)
+app.command("verify", rich_help_panel=TRYING)(signatures.verify)
