@@ -27,7 +27,9 @@ async def only(scene: Scene) -> Delivery:
 
 
 async def endpoint_of(scene: Scene, delivery: Delivery) -> Endpoint:
-    found = await scene.store.read(endpoints.endpoints_by_id, [delivery.endpoint_id])
+    found = await scene.store.read(
+        endpoints.endpoints_by_id, [delivery.endpoint_id], now=scene.clock()
+    )
     return found[delivery.endpoint_id]
 
 

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import assert_never
 
@@ -182,16 +182,24 @@ class Settlement:
     needs_you: str | None = None
 
 
-def settle(outcome: Outcome, *, attempt: int, now: float, rand: float) -> Settlement:
+def settle(
+    outcome: Outcome,
+    *,
+    attempt: int,
+    now: float,
+    rand: float,
+    schedule: Sequence[float] | None = None,
+) -> Settlement:
     """Decide what an outcome makes of the delivery that was tried for the `attempt`th time.
 
     `attempt` counts from the last resend. `rand` in [0, 1) spreads the retries.
+    `schedule` is the endpoint's own, where it has one.
     """
     if outcome.success:
         return Settlement(state=DeliveryState.DELIVERED, due_at=None)
     if outcome.status == 410:
         return Settlement(state=DeliveryState.HELD, due_at=None, needs_you=advice(outcome))
-    delay = backoff.delay_after(attempt, rand=rand)
+    delay = backoff.delay_after(attempt, rand=rand, schedule=schedule)
     if delay is None:
         return Settlement(state=DeliveryState.EXHAUSTED, due_at=None, needs_you=advice(outcome))
     wait = max(delay, pause_seconds(outcome) or 0.0)

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from batchbell.core.ids import ID_PATTERN as ID_PATTERN  # noqa: PLC0414 - every word is here
+from batchbell.core.endpoint import Endpoint as Endpoint  # noqa: PLC0414 - every word is here
+from batchbell.core.endpoint import EndpointState as EndpointState  # noqa: PLC0414
+from batchbell.core.ids import ID_PATTERN as ID_PATTERN  # noqa: PLC0414
 from batchbell.core.ids import MAX_ID_LENGTH as MAX_ID_LENGTH  # noqa: PLC0414
 from batchbell.core.ids import new_id as new_id  # noqa: PLC0414
 from batchbell.core.outcome import Fault as Fault  # noqa: PLC0414
@@ -236,30 +238,6 @@ class Watch:
     events: tuple[EventType, ...]
     metadata: Mapping[str, str]
     created_at: float
-
-
-class EndpointState(StrEnum):
-    ACTIVE = "active"
-    FAILING = "failing"
-    DISABLED = "disabled"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
-    """A webhook destination, and how it has been doing."""
-
-    id: str
-    project_id: str
-    url: str
-    secrets: tuple[str, ...]
-    """What to sign with, the current secret first."""
-    state: EndpointState = EndpointState.ACTIVE
-    reason: str | None = None
-    failures: int = 0
-    """Failures since the last success."""
-    failing_since: float | None = None
-    paused_until: float | None = None
-    """Nothing is sent before this time: the endpoint asked for it (429, 503)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -64,7 +64,7 @@ def claim_due(
     cursor = ring[-1].id if len(ring) == RING_STEP else ""
     if taken and len(taken) >= limit:
         cursor = max(visited)
-    return Claim(taken, endpoints_by_id(connection, visited) if visited else {}, cursor)
+    return Claim(taken, endpoints_by_id(connection, visited, now=now) if visited else {}, cursor)
 
 
 RING = text("""

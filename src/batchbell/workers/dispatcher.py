@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 
 from batchbell import __version__, failpoints
-from batchbell.core import lifecycle, payload, signing
+from batchbell.core import lifecycle, payload
+from batchbell.core.endpoint import request_headers
 from batchbell.core.errors import StoreUnavailable
 from batchbell.core.model import Claimed, DeliveryState, Endpoint, Mint
 from batchbell.core.outcome import Outcome
@@ -33,7 +34,7 @@ MARGIN_SECONDS = 10.0
 IDLE_SECONDS = 1.0
 SETTLE_AGAIN_SECONDS = 0.5
 
-HEADERS = {"content-type": "application/json", "user-agent": f"Batchbell/{__version__}"}
+USER_AGENT = f"Batchbell/{__version__}"
 
 
 class Dispatcher:
@@ -61,7 +62,7 @@ class Dispatcher:
         self._metrics = metrics
         self._max_in_flight = max_in_flight
         self._timeout_seconds = timeout_seconds
-        self._lease_seconds = 2 * timeout_seconds + MARGIN_SECONDS
+        self._longest_seconds = timeout_seconds
         self._ring = Ring()
         self._cursor = ""
         self._full = False
@@ -86,14 +87,26 @@ class Dispatcher:
             room=ROOM,
             limit=CLAIM_MOST - self._held,
             now=self._clock(),
-            lease_seconds=self._lease_seconds,
+            lease_seconds=2 * self._longest_seconds + MARGIN_SECONDS,
             token=self._mint("lease"),
         )
         if claim.deliveries:
             failpoints.reach(failpoints.AFTER_CLAIM)
         self._cursor = claim.cursor
+        self._stretch(claim.endpoints.values())
         self._ring.add(claim.deliveries, claim.endpoints)
         return bool(claim.deliveries or claim.cursor)
+
+    def _stretch(self, met: Iterable[Endpoint]) -> None:
+        """Have leases outlive the longest call met so far.
+
+        What was claimed for less goes back uncounted, and is claimed again.
+        """
+        longest = max(map(self._timeout, met), default=0.0)
+        self._longest_seconds = max(self._longest_seconds, longest)
+
+    def _timeout(self, endpoint: Endpoint) -> float:
+        return endpoint.timeout_seconds or self._timeout_seconds
 
     @property
     def _held(self) -> int:
@@ -132,7 +145,8 @@ class Dispatcher:
     async def _call(self, delivery: Claimed, endpoint: Endpoint) -> None:
         outcome: Outcome | None = None
         try:
-            if self._clock() + self._timeout_seconds + MARGIN_SECONDS <= delivery.lease_until:
+            needed = self._timeout(endpoint) + MARGIN_SECONDS
+            if self._clock() + needed <= delivery.lease_until:
                 outcome = await self._send(delivery, endpoint)
                 if _shuts(outcome):
                     self._ring.shut(endpoint.id)
@@ -143,7 +157,7 @@ class Dispatcher:
         if outcome is None:
             await self._give_back([delivery])
         else:
-            await self._settle(delivery, outcome)
+            await self._settle(delivery, endpoint, outcome)
 
     async def _send(self, delivery: Claimed, endpoint: Endpoint) -> Outcome:
         body = payload.dressed(
@@ -152,28 +166,28 @@ class Dispatcher:
             watch_id=delivery.watch_id,
             watch_metadata=delivery.watch_metadata,
         )
-        signed = signing.headers(
-            endpoint.secrets,
+        headers = request_headers(
+            endpoint,
+            user_agent=USER_AGENT,
             message_id=delivery.event_id,
             timestamp=int(self._clock()),
             body=body,
+            attempt=delivery.attempt,
         )
         failpoints.reach(failpoints.BEFORE_SEND)
         outcome = await self._sender.send(
-            endpoint.url,
-            headers={**HEADERS, **signed, "webhook-attempt": str(delivery.attempt)},
-            body=body,
-            timeout_seconds=self._timeout_seconds,
+            endpoint.url, headers=headers, body=body, timeout_seconds=self._timeout(endpoint)
         )
         failpoints.reach(failpoints.AFTER_SEND)
         return outcome
 
-    async def _settle(self, delivery: Claimed, outcome: Outcome) -> None:
+    async def _settle(self, delivery: Claimed, endpoint: Endpoint, outcome: Outcome) -> None:
         settlement = lifecycle.settle(
             outcome,
             attempt=delivery.attempt - delivery.first_attempt_base,
             now=self._clock(),
             rand=self._rand(),
+            schedule=endpoint.schedule,
         )
         await self._settling.add(Tried(delivery, outcome, settlement))
         if _shuts(outcome):
