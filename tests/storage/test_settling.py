@@ -168,8 +168,8 @@ async def test_odd_words_of_a_receiver_spoil_no_neighbour(scene: Scene) -> None:
         )
         for one, odd in zip(claimed, words, strict=True)
     ]
-    written = await scene.store.write(deliveries.settle, tried, now=scene.clock())
-    assert len(written) == 6
+    settled = await scene.store.write(deliveries.settle, tried, now=scene.clock())
+    assert len(settled.written) == 6
     for one, odd in zip(claimed, words, strict=True):
         delivery = await _get(scene, one.id)
         (attempt,) = await scene.store.read(history.list_attempts, delivery)

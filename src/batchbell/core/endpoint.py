@@ -66,6 +66,12 @@ class Endpoint:
     failing_since: float | None = None
     paused_until: float | None = None
     """Nothing is sent before this time: the endpoint asked for it (429, 503)."""
+    opened_at: float | None = None
+    """Since when the breaker is open: all waits, but for one probe at a time."""
+    probe_at: float | None = None
+    """When the next probe may be sent. Set exactly while the breaker is open."""
+    warnings: int = 0
+    """How often it was said aloud that it fails (after 1 h, 24 h, 72 h)."""
 
 
 def header_problem(name: str, value: str) -> str | None:

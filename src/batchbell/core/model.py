@@ -296,6 +296,8 @@ class Claimed:
     """Counts from 1; this try included."""
     first_attempt_base: int
     """Attempts spent before the last resend: the schedule starts over there."""
+    first_due_at: float
+    """When it was first to be sent, or was last sent again."""
     occurred_at: float
     """When what the event tells of happened."""
     event_body: str
@@ -304,6 +306,15 @@ class Claimed:
     watch_metadata: str | None
     lease_token: str
     lease_until: float
+
+    @property
+    def life_attempt(self) -> int:
+        """Counts from 1 again after a resend."""
+        return self.attempt - self.first_attempt_base
+
+    @property
+    def is_retry(self) -> bool:
+        return self.life_attempt > 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

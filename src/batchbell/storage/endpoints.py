@@ -17,12 +17,15 @@ from batchbell.storage.schema import endpoints, projects
 IMPLIED = and_(not_(endpoints.c.managed), endpoints.c.deleted_at.is_(None))
 """A URL that is watched: there is one for each."""
 
+NO_OUTAGE: Mapping[str, Any] = {"opened_at": None, "probe_at": None, "warnings": 0}
+
 FRESH: Mapping[str, Any] = {
     "state": EndpointState.ACTIVE,
     "reason": None,
     "failures": 0,
     "failing_since": None,
     "paused_until": None,
+    **NO_OUTAGE,
 }
 """What is known of how an endpoint does before anything was sent."""
 
@@ -90,12 +93,17 @@ def _enable(connection: Connection, ids: Sequence[str], *, now: float) -> None:
 
 
 def enable(connection: Connection, endpoint_id: str, *, now: float) -> None:
-    """Let a disabled endpoint be called again, unless it was deleted."""
+    """Let a disabled endpoint be called again, unless it was deleted.
+
+    One behind an open breaker is probed at once, and soon again.
+    """
     state = select(endpoints.c.state).where(
         endpoints.c.id == endpoint_id, endpoints.c.deleted_at.is_(None)
     )
     if connection.execute(state).scalar_one_or_none() == EndpointState.DISABLED:
         _enable(connection, [endpoint_id], now=now)
+    waits = (endpoints.c.id == endpoint_id, endpoints.c.opened_at.isnot(None))
+    connection.execute(update(endpoints).where(*waits).values(opened_at=now, probe_at=now))
 
 
 def endpoints_by_id(
@@ -131,6 +139,7 @@ def save_health(connection: Connection, changed: Sequence[Endpoint]) -> None:
         "failures",
         "failing_since",
         "paused_until",
+        *NO_OUTAGE,
     )
     rows = [{name: getattr(endpoint, name) for name in names} for endpoint in changed]
     update_all(connection, endpoints, "id", rows)
@@ -159,6 +168,9 @@ def to_endpoint(row: Row[Any], *, now: float = 0.0) -> Endpoint:
         failures=row.failures,
         failing_since=row.failing_since,
         paused_until=row.paused_until,
+        opened_at=row.opened_at,
+        probe_at=row.probe_at,
+        warnings=row.warnings,
     )
 
 

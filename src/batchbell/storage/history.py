@@ -114,6 +114,8 @@ def _start_over(connection: Connection, ids: Sequence[str], *, now: float) -> No
             finished_at=None,
             needs_you=None,
             attempts_before=deliveries.c.attempts,
+            resent_at=now,
+            pulled=0,
         )
     )
 
