@@ -118,7 +118,7 @@ class Counted(Store):
 
     def _note(self, query: object, result: Any, how: dict[str, Any]) -> None:
         if query is deliveries.settle:
-            self.settled += len(result)
+            self.settled += len(result.written)
             self.last_at, self.last_cpu = time.time(), time.process_time()
         elif query is deliveries.claim_due:
             self.claimed += len(result.deliveries)

@@ -99,6 +99,17 @@ class Metrics:
             ["state"],
             registry=registry,
         )
+        self.deliveries_parked = Gauge(
+            "batchbell_deliveries_parked",
+            "Deliveries that are due and wait for the breaker of their endpoint to close.",
+            registry=registry,
+        )
+        self.endpoints = Gauge(
+            "batchbell_endpoints",
+            "Endpoints, by state: active, failing, open (failing, and probed only) or disabled.",
+            ["state"],
+            registry=registry,
+        )
 
     def _add_watching(self, registry: CollectorRegistry) -> None:
         self.open_batches = Gauge(

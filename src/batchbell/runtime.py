@@ -21,7 +21,7 @@ from batchbell.core.ids import new_id
 from batchbell.core.model import DEFAULT_PROJECT, Account
 from batchbell.core.pacing import Pace
 from batchbell.net.api import ApiClient
-from batchbell.net.client import WebhookSender
+from batchbell.net.client import Sender, WebhookSender
 from batchbell.net.guard import AddressRules, parse_cidrs
 from batchbell.observability import Metrics
 from batchbell.process import calm_collector, raise_file_limit, stopped_by_signal
@@ -45,6 +45,8 @@ DRAIN_SECONDS = 3
 """Of these, what HTTP callers get to finish, while the workers stop already."""
 ACCESS_SECONDS = 1.0
 """How often the keys are looked at again: another process may have made the first one."""
+TESTS_AT_ONCE = 20
+"""Test events that callers may have under way."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -96,7 +98,7 @@ class Runtime:
     accounts: Mapping[str, Account]
     loops: list[Loop] = field(default_factory=list)
 
-    def context(self) -> Context:
+    def context(self, sender: Sender) -> Context:
         """What the HTTP surface is given."""
         return Context(
             store=self.store,
@@ -107,6 +109,7 @@ class Runtime:
             rules=self.access.rules,
             keys_changed=self.access.changed.set,
             accounts=self.accounts,
+            sender=sender,
             workers_alive=lambda: {f"{loop.worker.name}": loop.alive() for loop in self.loops},
         )
 
@@ -241,21 +244,22 @@ class _Server(uvicorn.Server):
 @contextlib.asynccontextmanager
 async def serving(runtime: Runtime, listener: socket.socket) -> AsyncIterator[None]:
     """Serve HTTP on a bound socket while the context lasts."""
-    config = uvicorn.Config(
-        create_app(runtime.context()),
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=DRAIN_SECONDS,
-    )
-    server = _Server(config)
-    task = asyncio.create_task(server.serve(sockets=[listener]))
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        await task
+    async with WebhookSender(runtime.access.rules, max_connections=TESTS_AT_ONCE) as sender:
+        config = uvicorn.Config(
+            create_app(runtime.context(sender)),
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+        )
+        server = _Server(config)
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            yield
+        finally:
+            server.should_exit = True
+            await task
 
 
 def bind(settings: Settings, *, local: bool) -> socket.socket:

@@ -142,3 +142,26 @@ async def test_the_sandbox_can_be_used_as_it_says(shell: Shell) -> None:
     assert states["provider"] == "ok"
     assert await serving.end(signal.SIGINT) == 130
     assert "Traceback" not in serving.said
+
+
+async def test_an_endpoint_is_made_tested_rotated_and_deleted(
+    shell: Shell, receiver: Receiver
+) -> None:
+    await shell.serve()
+    how = ("--url", receiver.url(), "--name", "nightly", "--header", "X-Team: night")
+    made = await shell.run("endpoints", "create", *how, "--schedule", "5,60")
+    assert made.out.startswith("whsec_"), made.err
+    (endpoint,) = (await shell.run("endpoints", "list", "--json")).json_lines
+    assert (endpoint["headers"], endpoint["schedule"]) == ({"X-Team": "***"}, [5, 60])
+    tested = await shell.run("endpoints", "test", endpoint["id"])
+    assert (tested.code, "delivered" in tested.out) == (0, True), tested.err
+    assert receiver.received[0].headers["x-team"] == "night"
+    receiver.behave("/hook", Respond(500))
+    assert (await shell.run("endpoints", "test", endpoint["id"])).code == 1
+    rotated = await shell.run("endpoints", "rotate", endpoint["id"])
+    assert rotated.out != made.out
+    await shell.run("endpoints", "update", endpoint["id"], "--name", "daily")
+    assert "daily" in (await shell.run("endpoints", "show", endpoint["id"])).out
+    assert (await shell.run("endpoints", "enable", endpoint["id"])).code == 0
+    assert (await shell.run("endpoints", "delete", endpoint["id"])).code == 0
+    assert (await shell.run("endpoints", "list")).err == "No endpoints.\n"

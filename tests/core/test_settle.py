@@ -1,4 +1,4 @@
-"""What an attempt makes of its delivery and of its endpoint."""
+"""What an attempt makes of its delivery."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from batchbell.core.backoff import (
 )
 from batchbell.core.lifecycle import (
     DELIVERY_MOVES,
+    PAUSE_MOST_SECONDS,
     advice,
-    endpoint_after,
     pause_seconds,
     settle,
 )
-from batchbell.core.model import DeliveryState, EndpointState, Fault, Outcome
+from batchbell.core.model import DeliveryState, Fault, Outcome
 
-from .making import NOW, an_endpoint
+from .making import NOW
 
 PENDING = DeliveryState.PENDING
 NEEDS_YOU = [Fault.TLS, Fault.DNS, Fault.REFUSED]
@@ -129,6 +129,36 @@ def test_a_retry_after_on_any_other_answer_is_ignored(status: int | None) -> Non
     assert pause_seconds(Outcome(status=status, retry_after_seconds=60.0)) is None
 
 
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    ("asked", "scheduled", "pauses"),
+    [
+        (None, 5.0, 5.0),
+        (60.0, 5.0, 60.0),
+        (60.0, 120.0, 120.0),
+        (None, 24 * 3600.0, PAUSE_MOST_SECONDS),
+        (7 * 86_400.0, 5.0, RETRY_AFTER_MAX_SECONDS),
+    ],
+)
+def test_the_whole_endpoint_waits_as_long_as_it_asks_or_the_delivery_does(
+    status: int, asked: float | None, scheduled: float, pauses: float
+) -> None:
+    """But one delivery that was tried often does not keep new ones waiting for a day."""
+    outcome = Outcome(status=status, retry_after_seconds=asked)
+    assert pause_seconds(outcome, scheduled_seconds=scheduled) == pauses
+
+
+def test_what_was_parked_for_the_whole_schedule_is_tried_once_more_and_that_was_it() -> None:
+    whole = sum(SCHEDULE_SECONDS)
+    down = Outcome(status=500)
+    parked = settle(down, attempt=2, now=NOW, rand=0.0, parked_seconds=whole)
+    assert parked.state is DeliveryState.EXHAUSTED
+    still = settle(down, attempt=2, now=NOW, rand=0.0, parked_seconds=whole - 1)
+    assert still.state is PENDING
+    told = settle(Outcome(status=200), attempt=2, now=NOW, rand=0.0, parked_seconds=whole)
+    assert told.state is DeliveryState.DELIVERED
+
+
 outcomes = st.builds(
     Outcome,
     status=st.one_of(st.none(), st.integers(100, 999)),
@@ -170,65 +200,3 @@ def test_only_a_resend_leads_back_to_pending() -> None:
     assert set(DELIVERY_MOVES) == set(DeliveryState)
     for state in set(DeliveryState) - {PENDING}:
         assert DELIVERY_MOVES[state] == {PENDING}
-
-
-# --- the endpoint --------------------------------------------------------------------------------
-
-OK = Outcome(status=200)
-DOWN = Outcome(status=500)
-GONE = Outcome(status=410)
-BUSY = Outcome(status=429, retry_after_seconds=60.0)
-
-
-def test_failures_add_up_from_the_first() -> None:
-    once = endpoint_after(an_endpoint(), [DOWN], NOW)
-    more = endpoint_after(once, [DOWN, Outcome(fault=Fault.TIMEOUT)], NOW + 50)
-    assert (more.state, more.failures, more.failing_since) == (EndpointState.FAILING, 3, NOW)
-
-
-def test_a_success_forgives_everything() -> None:
-    failing = endpoint_after(an_endpoint(), [DOWN, DOWN], NOW)
-    assert endpoint_after(failing, [OK], NOW + 1) == an_endpoint()
-
-
-def test_a_healthy_success_changes_nothing_so_that_nothing_is_written() -> None:
-    endpoint = an_endpoint()
-    assert endpoint_after(endpoint, [OK] * 3, NOW) is endpoint
-
-
-def test_410_disables_now_and_nothing_heard_later_enables() -> None:
-    """Pitfall 25: an auto-disable that never happened."""
-    gone = endpoint_after(an_endpoint(), [DOWN, GONE, OK, DOWN], NOW)
-    assert gone.state is EndpointState.DISABLED
-    assert gone.reason
-    assert endpoint_after(gone, [OK, BUSY], NOW + 9).state is EndpointState.DISABLED
-
-
-def test_a_429_pauses_the_whole_endpoint_and_the_longest_wish_wins() -> None:
-    busy = endpoint_after(an_endpoint(), [BUSY, Outcome(status=503, retry_after_seconds=5.0)], NOW)
-    assert busy.paused_until == NOW + 60
-    assert endpoint_after(busy, [DOWN], NOW + 1).paused_until == NOW + 60
-
-
-def test_a_success_that_was_under_way_does_not_cut_a_pause_short() -> None:
-    busy = endpoint_after(an_endpoint(), [BUSY, OK], NOW)
-    assert (busy.state, busy.failures) == (EndpointState.ACTIVE, 0)
-    assert busy.paused_until == NOW + 60
-
-
-def test_a_success_after_the_pause_ends_it() -> None:
-    busy = endpoint_after(an_endpoint(), [BUSY], NOW)
-    assert endpoint_after(busy, [OK], NOW + 60) == an_endpoint()
-
-
-@given(heard=st.lists(outcomes, max_size=20))
-def test_an_endpoints_state_and_its_figures_always_agree(heard: list[Outcome]) -> None:
-    after = endpoint_after(an_endpoint(), heard, NOW)
-    if after.state is EndpointState.ACTIVE:
-        assert (after.failures, after.failing_since) == (0, None)
-    if after.state is EndpointState.FAILING:
-        assert after.failures > 0
-        assert after.failing_since == NOW
-    if any(o.status == 410 for o in heard):
-        assert after.state is EndpointState.DISABLED
-    assert after.paused_until is None or NOW <= after.paused_until <= NOW + RETRY_AFTER_MAX_SECONDS

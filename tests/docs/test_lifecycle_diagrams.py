@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from batchbell.core.health import ENDPOINT_MOVES
 from batchbell.core.lifecycle import BATCH_MOVES, DELIVERY_MOVES
 
 PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "lifecycle.md"
@@ -35,13 +36,17 @@ def moves_of(table: Mapping[str, frozenset[str]]) -> Moves:
 
 
 def test_there_is_a_diagram_for_each_table() -> None:
-    assert len(diagrams()) == 2
+    assert len(diagrams()) == 3
 
 
 @pytest.mark.parametrize(
     ("index", "table", "first"),
-    [(0, BATCH_MOVES, "validating"), (1, DELIVERY_MOVES, "pending")],
-    ids=["batch", "delivery"],
+    [
+        (0, BATCH_MOVES, "validating"),
+        (1, DELIVERY_MOVES, "pending"),
+        (2, ENDPOINT_MOVES, "active"),
+    ],
+    ids=["batch", "delivery", "endpoint"],
 )
 def test_a_diagram_shows_the_moves_of_its_table_and_no_others(
     index: int, table: Mapping[str, frozenset[str]], first: str
@@ -51,7 +56,11 @@ def test_a_diagram_shows_the_moves_of_its_table_and_no_others(
     assert (START, first) in drawn
 
 
-@pytest.mark.parametrize("table", [BATCH_MOVES, DELIVERY_MOVES], ids=["batch", "delivery"])
+@pytest.mark.parametrize(
+    "table",
+    [BATCH_MOVES, DELIVERY_MOVES, ENDPOINT_MOVES],
+    ids=["batch", "delivery", "endpoint"],
+)
 def test_each_state_is_explained_in_a_row_of_its_own(table: Mapping[str, object]) -> None:
     text = PAGE.read_text(encoding="utf-8")
     for state in table:

@@ -107,9 +107,10 @@ class Scene:
         )
 
     async def settle(self, claimed: Sequence[Claimed], outcome: Outcome = OK) -> set[str]:
-        return await self.store.write(
+        settled = await self.store.write(
             deliveries.settle, [self.tried(one, outcome) for one in claimed], now=self.clock()
         )
+        return settled.written
 
     def tried(self, claimed: Claimed, outcome: Outcome = OK) -> Tried:
         attempt = claimed.attempt - claimed.first_attempt_base

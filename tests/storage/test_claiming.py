@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, text, update
 
 from batchbell.core.model import Claimed, EndpointState
-from batchbell.storage import deliveries, endpoints, schema
+from batchbell.storage import deliveries, endpoints, outages, schema
 from batchbell.storage.bulk import insert_missing
 from batchbell.storage.deliveries import (
     DUE_SQLITE,
@@ -209,14 +209,14 @@ async def test_many_claims_at_once_never_share_a_delivery(scene: Scene) -> None:
 async def test_deliveries_of_a_disabled_endpoint_are_set_aside_in_steps(
     scene: Scene, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(deliveries, "HOLD_STEP", 10)
+    monkeypatch.setattr(outages, "STEP", 10)
     await fill(scene, {RECEIVERS[0]: 26})
     (one,) = (await scene.claim(limit=1)).deliveries
     await scene.settle([one], GONE)
     assert await scene.store.read(deliveries.count_by_state) == {"held": 11, "pending": 15}
-    assert await scene.store.write(deliveries.hold_back_disabled) == 10
-    assert await scene.store.write(deliveries.hold_back_disabled) == 5
-    assert await scene.store.write(deliveries.hold_back_disabled) == 0
+    assert await scene.store.write(outages.hold_back_disabled) == 10
+    assert await scene.store.write(outages.hold_back_disabled) == 5
+    assert await scene.store.write(outages.hold_back_disabled) == 0
     assert await scene.store.read(deliveries.count_by_state) == {"held": 26}
 
 
@@ -245,7 +245,7 @@ async def test_a_claim_reads_the_index_of_what_is_due_and_no_more(scene: Scene) 
         connection.execute(text("ANALYZE"))
 
     await scene.store.write(finish_half)
-    ring = {"after": "", "step": 500, "now": scene.clock()}
+    ring = {"after": "", "step": 500, "now": scene.clock(), "ahead": scene.clock() + 1800}
     last = (await scene.deliveries())[-1].endpoint_id
     room = {"ids": [last], "takes": [8], "limit": 8}
     times = {"now": scene.clock(), "lease": scene.clock() + 60, "token": "lease_1"}

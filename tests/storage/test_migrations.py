@@ -11,6 +11,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import CheckConstraint, Connection, event, inspect, text
+from sqlalchemy.exc import IntegrityError
 
 from batchbell.core.errors import StoreOutdated
 from batchbell.storage import migrating
@@ -70,6 +71,8 @@ async def test_the_migrations_make_every_check_and_every_partial_index(store: St
         "ix_batches_ended",
         "ix_deliveries_due",
         "ix_deliveries_held",
+        "ix_endpoints_managed",
+        "uq_endpoints_implied",
     }
 
 
@@ -136,3 +139,38 @@ async def test_processes_that_start_together_take_turns_to_upgrade(postgres_url:
     finally:
         for store in stores:
             await store.close()
+
+
+async def test_endpoints_made_anew_keep_who_points_to_them(database_url: str) -> None:
+    store = bare(database_url)
+
+    def first(connection: Connection) -> None:
+        migrating.upgrade(connection, "0001")
+        for statement in ONE_OF_EACH:
+            connection.execute(text(statement))
+
+    try:
+        await store.write(first)
+        assert await store.write(migrating.upgrade) == migrating.head()
+        for table in ("endpoints", "deliveries"):
+            count = text(f"SELECT count(*) FROM {table}")
+            assert await store.read(lambda c, q=count: c.execute(q).scalar()) == 1
+        with pytest.raises(IntegrityError):
+            await store.write(lambda c: c.execute(text("DELETE FROM endpoints")))
+    finally:
+        await store.close()
+
+
+ONE_OF_EACH = [
+    "INSERT INTO projects VALUES ('default', 'default', 'whsec_x', 1)",
+    "INSERT INTO accounts (id, project_id, name, provider, base_url, state, failures, due_at,"
+    " not_before, created_at) VALUES ('a', 'default', 'a', 'openai', 'u', 'active', 0, 1, 1, 1)",
+    "INSERT INTO batches (key, project_id, account_id, id, status, generation, registered_at,"
+    " updated_at, check_at) VALUES (1, 'default', 'a', 'batch_1', 'validating', 1, 1, 1, 0)",
+    "INSERT INTO endpoints (id, project_id, url, state, failures, created_at)"
+    " VALUES ('whe_1', 'default', 'https://a.example', 'active', 0, 1)",
+    "INSERT INTO events VALUES ('evt_1', 'default', 1, 'batch_1', 'batch.completed', 1, 1, 1, '')",
+    "INSERT INTO deliveries (id, project_id, event_id, event_type, batch_id, endpoint_id, dialect,"
+    " state, attempts, attempts_before, due_at, created_at) VALUES ('dlv_1', 'default', 'evt_1',"
+    " 'batch.completed', 'batch_1', 'whe_1', 'watch', 'pending', 0, 0, 1, 1)",
+]

@@ -20,7 +20,7 @@ from batchbell.core.model import (
 )
 from batchbell.storage import batches, schema
 from batchbell.storage.batches import OpenBatch
-from batchbell.storage.deliveries import hold_back
+from batchbell.storage.outages import hold_back
 from tests.storage.scene import GONE, Scene, snapshot
 
 OTHER_URL = "https://receiver.example/other"

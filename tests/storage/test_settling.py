@@ -27,7 +27,9 @@ async def only(scene: Scene) -> Delivery:
 
 
 async def endpoint_of(scene: Scene, delivery: Delivery) -> Endpoint:
-    found = await scene.store.read(endpoints.endpoints_by_id, [delivery.endpoint_id])
+    found = await scene.store.read(
+        endpoints.endpoints_by_id, [delivery.endpoint_id], now=scene.clock()
+    )
     return found[delivery.endpoint_id]
 
 
@@ -166,8 +168,8 @@ async def test_odd_words_of_a_receiver_spoil_no_neighbour(scene: Scene) -> None:
         )
         for one, odd in zip(claimed, words, strict=True)
     ]
-    written = await scene.store.write(deliveries.settle, tried, now=scene.clock())
-    assert len(written) == 6
+    settled = await scene.store.write(deliveries.settle, tried, now=scene.clock())
+    assert len(settled.written) == 6
     for one, odd in zip(claimed, words, strict=True):
         delivery = await _get(scene, one.id)
         (attempt,) = await scene.store.read(history.list_attempts, delivery)

@@ -16,6 +16,7 @@ import structlog
 import uvicorn
 
 from batchbell.core.model import Account, Mint
+from batchbell.net.client import WebhookSender
 from batchbell.net.guard import AddressRules
 from batchbell.observability import Metrics, configure_logging
 from batchbell.settings import Settings
@@ -69,6 +70,7 @@ async def served(
 ) -> AsyncIterator[Served]:
     workers: dict[str, bool] = {}
     key_changes: list[None] = []
+    sender = WebhookSender(lambda: rules)
     context = Context(
         store=store,
         settings=Settings(),
@@ -78,6 +80,7 @@ async def served(
         rules=lambda: rules,
         keys_changed=lambda: key_changes.append(None),
         accounts=accounts,
+        sender=sender,
         workers_alive=lambda: workers,
     )
     app = create_app(context)
@@ -89,3 +92,4 @@ async def served(
         yield Served(url, app, context, http, workers, key_changes)
     server.should_exit = True
     await running
+    await sender.aclose()

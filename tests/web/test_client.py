@@ -233,3 +233,19 @@ def test_a_server_that_is_away_is_waited_for_until_the_time_is_up() -> None:
 def test_everything_that_is_offered_is_there() -> None:
     assert [name for name in client.__all__ if not hasattr(client, name)] == []
     assert client.__all__ == sorted(client.__all__)
+
+
+async def test_an_endpoint_is_managed_from_making_to_deleting(bell: AsyncBatchbell) -> None:
+    made = await bell.create_endpoint(HOOK, "nightly", event_types=["batch.completed"])
+    assert made.signing_secret is not None
+    assert made.signing_secret not in repr(made)
+    assert (await bell.update_endpoint(made.id, name="daily")).name == "daily"
+    rotated = await bell.rotate_secret(made.id, keep_old_seconds=60)
+    assert (rotated.active_secrets, rotated.signing_secret is None) == (2, False)
+    result = await bell.test_endpoint(made.id)
+    assert (result.success, result.attempt.fault) == (False, "connection_failed")
+    assert (await bell.enable_endpoint(made.id)).state == "active"
+    assert [one.id async for one in bell.endpoints()] == [made.id]
+    await bell.delete_endpoint(made.id)
+    with pytest.raises(NothingFound):
+        await bell.endpoint(made.id)

@@ -22,7 +22,7 @@ from batchbell.web import shapes
 from batchbell.web.app import ROUTERS
 from batchbell.web.contract import SCHEMA_OF
 
-from .making import Served, a_snapshot
+from .making import HOOK, Served, a_snapshot
 
 CHECKS = [
     not_a_server_error,
@@ -72,7 +72,10 @@ async def some_of_everything(served: Served) -> dict[str, str]:
     watch = await served.watch("batch_1")
     await served.see(a_snapshot("batch_1"))
     [delivery] = (await served.http.get("/v1/deliveries")).json()["data"]
+    wanted = {"name": "n", "url": HOOK, "event_types": ["batch.completed"]}
+    endpoint = (await served.http.post("/v1/webhook_endpoints", json=wanted)).json()
     return {
+        "webhook_endpoint_id": endpoint["id"],
         "watch_id": watch["id"],
         "batch_id": "batch_1",
         "event_id": delivery["event_id"],
@@ -110,7 +113,7 @@ async def test_no_request_is_answered_by_what_the_document_does_not_say(served: 
     key = (await served.http.post("/v1/keys", json={"name": "judge"})).json()["key"]
     schema = schemathesis.openapi.from_dict(with_examples(await document(served), names))
     operations = [found.ok() for found in schema.get_all_operations()]
-    assert len(operations) == 21
+    assert len(operations) == 30
     for operation in operations:
         assert await asyncio.to_thread(try_operation, operation, served.url, key) > 0
 

@@ -19,6 +19,7 @@ from batchbell.net.client import WebhookSender
 from batchbell.net.guard import AddressRules
 from batchbell.sandbox import Drip, Endless, GzipBomb, Hang, Hold, Reset, Respond, Stall, redirect
 from batchbell.storage import deliveries, events, history
+from batchbell.storage.endpoints import endpoints_by_id
 from batchbell.storage.schema import endpoints
 from batchbell.workers.dispatcher import Dispatcher
 
@@ -38,10 +39,12 @@ async def only_delivery(house: House) -> Delivery:
 
 
 async def go_on(house: House) -> None:
-    """Let time pass until the delivery is due again, and send it."""
-    due = (await only_delivery(house)).due_at
-    assert due is not None
-    house.clock.now = max(house.clock.now, due)
+    """Let time pass until the delivery is due again and may be sent, and send it."""
+    delivery = await only_delivery(house)
+    assert delivery.due_at is not None
+    known = await house.read(endpoints_by_id, [delivery.endpoint_id], now=house.clock())
+    probe_at = known[delivery.endpoint_id].probe_at or 0.0
+    house.clock.now = max(house.clock.now, delivery.due_at, probe_at)
     await house.deliver()
 
 

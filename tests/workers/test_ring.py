@@ -20,13 +20,14 @@ def endpoint(id: str) -> Endpoint:
     return Endpoint(id=id, project_id="default", url=f"https://{id}.example", secrets=("whsec_",))
 
 
-def delivery(id: str, endpoint_id: str) -> Claimed:
+def delivery(id: str, endpoint_id: str, *, attempt: int = 1) -> Claimed:
     return Claimed(
         id=id,
         endpoint_id=endpoint_id,
         event_id=f"evt_{id}",
-        attempt=1,
+        attempt=attempt,
         first_attempt_base=0,
+        first_due_at=0.0,
         occurred_at=0.0,
         event_body="{}",
         dialect=Dialect.WATCH,
@@ -38,7 +39,7 @@ def delivery(id: str, endpoint_id: str) -> Claimed:
 
 
 def ring_of(**numbers: int) -> Ring:
-    ring = Ring()
+    ring = Ring(200)
     claimed = [delivery(f"{id}{n}", id) for id, number in numbers.items() for n in range(number)]
     ring.add(claimed, {id: endpoint(id) for id in numbers})
     return ring
@@ -58,22 +59,58 @@ def test_endpoints_take_turns() -> None:
 
 def test_no_endpoint_has_more_under_way_than_it_takes() -> None:
     ring = ring_of(a=30, b=3)
-    assert Counter(d.endpoint_id for d in take_all(ring)) == {"a": MOST, "b": 3}
-    ring.ended("a", GOOD)
+    taken = take_all(ring)
+    assert Counter(d.endpoint_id for d in taken) == {"a": MOST, "b": 3}
+    ring.ended(taken[0], GOOD)
     assert [d.endpoint_id for d in take_all(ring)] == ["a"]
 
 
 def test_an_endpoint_in_distress_gets_half_and_slowly_more_again() -> None:
     ring = ring_of(a=32)
-    take_all(ring)
-    for _ in range(MOST):
-        ring.ended("a", TIMEOUT)
-    assert len(take_all(ring)) == 1
-    for _ in range(40):
-        ring.ended("a", GOOD)
-        ring.add([delivery(f"more{_}", "a")], {"a": endpoint("a")})
-        take_all(ring)
+    for one in take_all(ring):
+        ring.ended(one, TIMEOUT)
+    under_way = take_all(ring)
+    assert len(under_way) == 1
+    assert ring.rooms()["a"] == 0, "nor is more claimed for it than it takes"
+    for n in range(40):
+        ring.ended(under_way.pop(), GOOD)
+        ring.add([delivery(f"more{n}", "a")], {"a": endpoint("a")})
+        under_way += take_all(ring)
     assert ring.under_way == MOST
+
+
+def test_retries_hold_half_of_the_calls_while_a_first_attempt_waits() -> None:
+    ring = Ring(10)
+    names = [f"e{n}" for n in range(20)]
+    retries = [delivery(f"r{id}", id, attempt=2) for id in names]
+    ring.add(retries, {id: endpoint(id) for id in names})
+    ring.add([delivery(f"f{n}", "busy") for n in range(32)], {"busy": endpoint("busy")})
+    taken = [next_[0] for _ in range(10) if (next_ := ring.take())]
+    assert Counter(one.is_retry for one in taken) == {True: 5, False: 5}
+    assert taken[0].is_retry is False
+    for _ in range(3):
+        assert (more := ring.take()) is not None
+        assert not more[0].is_retry, "the busy one still has slots"
+    assert ring.take() is None, "its slots are full, and its first attempts wait"
+
+
+def test_retries_hold_all_calls_when_no_first_attempt_waits() -> None:
+    ring = Ring(10)
+    names = [f"e{n}" for n in range(20)]
+    ring.add([delivery(id, id, attempt=2) for id in names], {id: endpoint(id) for id in names})
+    assert len(take_all(ring)) == 20
+
+
+def test_after_an_outage_an_endpoint_starts_with_one_call_and_doubles() -> None:
+    ring = ring_of(a=ROOM)
+    ring.start_slowly("a")
+    rounds = []
+    while rounds[-1:] != [MOST]:
+        taken = take_all(ring)
+        rounds.append(len(taken))
+        for one in taken:
+            ring.ended(one, GOOD)
+    assert rounds == [1, 2, 4, 8]
 
 
 def test_a_shut_endpoint_is_sent_nothing_until_it_is_opened() -> None:
@@ -81,7 +118,7 @@ def test_a_shut_endpoint_is_sent_nothing_until_it_is_opened() -> None:
     taken = take_all(ring)
     ring.shut("a")
     for one in taken:
-        ring.ended(one.endpoint_id, GOOD)
+        ring.ended(one, GOOD)
     assert take_all(ring) == []
     assert ring.rooms()["a"] == 0
     assert len(ring.open("a")) == 20 - MOST
@@ -93,7 +130,7 @@ def test_a_lane_that_was_filled_asks_for_more_when_half_of_it_is_gone() -> None:
     wanted = 0
     for _ in range(ROOM // MOST):
         for one in take_all(ring):
-            wanted += ring.ended(one.endpoint_id, GOOD)
+            wanted += ring.ended(one, GOOD)
     assert wanted == 1
 
 
@@ -101,23 +138,27 @@ def test_a_lane_that_was_filled_asks_for_more_when_half_of_it_is_gone() -> None:
 @given(st.data())
 def test_nothing_is_lost_or_handed_out_twice(data: st.DataObject) -> None:
     """Whatever is added, taken, ended, shut and opened: each delivery comes out exactly once."""
-    ring, out, under_way, number = Ring(), [], [], 0
+    ring, out, under_way, number = Ring(6), [], [], 0
     for _ in range(data.draw(st.integers(1, 60))):
         id = data.draw(st.sampled_from("abc"))
-        match data.draw(st.sampled_from(["add", "take", "end", "shut", "open"])):
+        match data.draw(st.sampled_from(["add", "take", "end", "shut", "open", "slow"])):
             case "add":
-                ring.add([delivery(f"d{number}", id)], {id: endpoint(id)})
+                attempt = data.draw(st.integers(1, 2))
+                ring.add([delivery(f"d{number}", id, attempt=attempt)], {id: endpoint(id)})
                 number += 1
             case "take" if (next_ := ring.take()) is not None:
                 under_way.append(next_[0])
                 counts = Counter(d.endpoint_id for d in under_way)
                 assert counts[next_[0].endpoint_id] <= MOST
+                assert ring.retries_under_way == sum(d.is_retry for d in under_way)
             case "end" if under_way:
                 one = under_way.pop(0)
-                ring.ended(one.endpoint_id, data.draw(st.sampled_from([GOOD, TIMEOUT, None])))
+                ring.ended(one, data.draw(st.sampled_from([GOOD, TIMEOUT, None])))
                 out.append(one.id)
             case "shut":
                 ring.shut(id)
+            case "slow":
+                ring.start_slowly(id)
             case "open":
                 out += [d.id for d in ring.open(id)]
             case _:

@@ -7,7 +7,17 @@ from typing import Annotated
 import typer
 
 from batchbell import __version__
-from batchbell.cli import access, doctor, reading, serving, trying, waiting, watching
+from batchbell.cli import (
+    access,
+    doctor,
+    endpoints,
+    reading,
+    serving,
+    signatures,
+    trying,
+    waiting,
+    watching,
+)
 from batchbell.cli.endings import Commands
 
 RUNNING = "Run it"
@@ -52,6 +62,20 @@ keys.command("create")(access.create_key)
 keys.command("list")(access.list_keys)
 keys.command("revoke")(access.revoke_key)
 
+hooks = typer.Typer(
+    name="endpoints",
+    help="Endpoints: webhooks that hear of every batch of the project.",
+    no_args_is_help=True,
+)
+hooks.command("list")(endpoints.list_)
+hooks.command("create")(endpoints.create)
+hooks.command("show")(endpoints.show)
+hooks.command("update")(endpoints.update)
+hooks.command("delete")(endpoints.delete)
+hooks.command("rotate")(endpoints.rotate)
+hooks.command("test")(endpoints.try_)
+hooks.command("enable")(endpoints.enable)
+
 app.command("serve", rich_help_panel=RUNNING)(serving.serve)
 app.command("worker", rich_help_panel=RUNNING)(serving.worker)
 app.command("migrate", rich_help_panel=RUNNING)(serving.migrate)
@@ -61,7 +85,10 @@ app.command("wait", rich_help_panel=WATCHING)(waiting.wait)
 app.command("list", rich_help_panel=WATCHING)(reading.list_)
 app.command("show", rich_help_panel=WATCHING)(reading.show)
 app.command("resend", rich_help_panel=WATCHING)(reading.resend)
+app.add_typer(hooks, rich_help_panel=WATCHING)
 app.command("secret", rich_help_panel=ACCESS)(access.secret)
 app.add_typer(keys, rich_help_panel=ACCESS)
 app.command("demo", rich_help_panel=TRYING)(trying.demo)
 app.command("sandbox", rich_help_panel=TRYING)(trying.sandbox)
+app.command("sign", rich_help_panel=TRYING)(signatures.sign)
+app.command("verify", rich_help_panel=TRYING)(signatures.verify)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from batchbell.cli.printing import moment
 
 if TYPE_CHECKING:
-    from batchbell.client import Attempt, Batch, Delivery, Event, Watch
+    from batchbell.client import Attempt, Batch, Delivery, Endpoint, Event, Watch
 
 Look = tuple[Sequence[str], Callable[[Any], Sequence[object]]]
 """Column heads, and what makes a row of an item."""
@@ -51,6 +51,19 @@ def _delivery_row(delivery: Delivery) -> Sequence[object]:
     )
 
 
+def _endpoint_row(endpoint: Endpoint) -> Sequence[object]:
+    events = " ".join(event.removeprefix("batch.") for event in endpoint.event_types)
+    return (
+        endpoint.id,
+        "(watched)" if endpoint.implied else endpoint.name,
+        endpoint.url,
+        events,
+        endpoint.state,
+        moment(endpoint.state_since),
+        endpoint.reason,
+    )
+
+
 def _attempt_row(attempt: Attempt) -> Sequence[object]:
     took = None if attempt.duration_ms is None else f"{attempt.duration_ms:,.0f} ms"
     return (
@@ -76,6 +89,10 @@ TABLES: dict[str, Look] = {
         _delivery_row,
     ),
 }
+ENDPOINTS: Look = (
+    ["endpoint", "name", "url", "events", "state", "since", "because"],
+    _endpoint_row,
+)
 ATTEMPTS: Look = (
     ["try", "result", "HTTP", "took", "at", "because", "answer"],
     _attempt_row,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx2
 
@@ -147,6 +147,45 @@ class Batchbell:
     ) -> Iterator[shapes.Delivery]:
         """All deliveries, newest first."""
         return self._items(calls.deliveries(state=state, event_id=event_id, page_size=page_size))
+
+    def create_endpoint(self, url: str, name: str, **wishes: Any) -> shapes.Endpoint:
+        """Make an endpoint that hears of the whole project. Its secret is shown this once.
+
+        `wishes` are the other fields of `POST /v1/webhook_endpoints`, such as `event_types`.
+        """
+        return self._send(calls.create_endpoint({"url": url, "name": name, **wishes}))
+
+    def endpoint(self, endpoint_id: str) -> shapes.Endpoint:
+        """One endpoint."""
+        return self._send(calls.endpoint(endpoint_id))
+
+    def endpoints(
+        self, *, implied: bool = False, page_size: int = PAGE_SIZE
+    ) -> Iterator[shapes.Endpoint]:
+        """All endpoints, newest first; those of watched URLs only if `implied`."""
+        return self._items(calls.endpoints(implied=implied, page_size=page_size))
+
+    def update_endpoint(self, endpoint_id: str, **changes: Any) -> shapes.Endpoint:
+        """Change some of what was wished for; None sets an optional field back."""
+        return self._send(calls.update_endpoint(endpoint_id, changes))
+
+    def delete_endpoint(self, endpoint_id: str) -> None:
+        """Delete an endpoint, and what it was still to be told."""
+        self._send(calls.delete_endpoint(endpoint_id))
+
+    def rotate_secret(self, endpoint_id: str, *, keep_old_seconds: float = 0) -> shapes.Endpoint:
+        """Sign with a new secret, shown this once, and with the old ones for that long."""
+        return self._send(calls.rotate_secret(endpoint_id, keep_old_seconds=keep_old_seconds))
+
+    def test_endpoint(
+        self, endpoint_id: str, *, event_type: str = "batch.completed"
+    ) -> shapes.EndpointTest:
+        """Send a test event now, once."""
+        return self._send(calls.test_endpoint(endpoint_id, event_type=event_type))
+
+    def enable_endpoint(self, endpoint_id: str) -> shapes.Endpoint:
+        """Let a disabled endpoint be called again."""
+        return self._send(calls.enable_endpoint(endpoint_id))
 
     def accounts(self) -> list[shapes.Account]:
         """The accounts that batches are watched in."""

@@ -172,6 +172,45 @@ def deliveries(
     return Call("GET", "/v1/deliveries", Page[shapes.Delivery], query)
 
 
+ENDPOINTS = "/v1/webhook_endpoints"
+
+
+def create_endpoint(wishes: Mapping[str, Any]) -> Call[shapes.Endpoint]:
+    return Call("POST", ENDPOINTS, shapes.Endpoint, body=wishes)
+
+
+def endpoint(endpoint_id: str) -> Call[shapes.Endpoint]:
+    return Call("GET", f"{ENDPOINTS}/{_id(endpoint_id)}", shapes.Endpoint)
+
+
+def endpoints(*, implied: bool, page_size: int) -> Call[Page[shapes.Endpoint]]:
+    query = _query(limit=page_size, implied=implied)
+    return Call("GET", ENDPOINTS, Page[shapes.Endpoint], query)
+
+
+def update_endpoint(endpoint_id: str, changes: Mapping[str, Any]) -> Call[shapes.Endpoint]:
+    return Call("POST", f"{ENDPOINTS}/{_id(endpoint_id)}", shapes.Endpoint, body=changes)
+
+
+def delete_endpoint(endpoint_id: str) -> Call[_Deleted]:
+    return Call("DELETE", f"{ENDPOINTS}/{_id(endpoint_id)}", _Deleted)
+
+
+def rotate_secret(endpoint_id: str, *, keep_old_seconds: float) -> Call[shapes.Endpoint]:
+    path = f"{ENDPOINTS}/{_id(endpoint_id)}/rotate_secret"
+    body = {"keep_old_secret_active_seconds": keep_old_seconds}
+    return Call("POST", path, shapes.Endpoint, body=body)
+
+
+def test_endpoint(endpoint_id: str, *, event_type: str) -> Call[shapes.EndpointTest]:
+    path = f"{ENDPOINTS}/{_id(endpoint_id)}/test"
+    return Call("POST", path, shapes.EndpointTest, body={"event_type": event_type})
+
+
+def enable_endpoint(endpoint_id: str) -> Call[shapes.Endpoint]:
+    return Call("POST", f"{ENDPOINTS}/{_id(endpoint_id)}/enable", shapes.Endpoint)
+
+
 def accounts() -> Call[Page[shapes.Account]]:
     return Call("GET", "/v1/accounts", Page[shapes.Account])
 

@@ -159,6 +159,45 @@ class Delivery(Struct, frozen=True, kw_only=True):
     attempts: tuple[Attempt, ...] | None = None
 
 
+class Endpoint(Struct, frozen=True, kw_only=True):
+    """`signing_secret` is there once, where it was made or rotated; it is not in the `repr`."""
+
+    id: str
+    name: str
+    url: str
+    event_types: tuple[str, ...]
+    signing_secret_hint: str
+    created_at: int
+    updated_at: int
+    description: str | None
+    accounts: tuple[str, ...] | None
+    metadata: dict[str, str]
+    headers: dict[str, str]
+    timeout_seconds: float | None
+    schedule: tuple[float, ...] | None
+    active_secrets: int
+    implied: bool
+    state: str
+    state_since: int
+    reason: str | None
+    failures: int
+    failing_since: int | None
+    paused_until: int | None
+    signing_secret: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Endpoint(id={self.id!r}, name={self.name!r}, url={self.url!r})"
+
+
+class EndpointTest(Struct, frozen=True, kw_only=True):
+    webhook_endpoint_id: str
+    event_type: str
+    event_id: str
+    status_code: int
+    success: bool
+    attempt: Attempt
+
+
 class Account(Struct, frozen=True, kw_only=True):
     id: str
     name: str

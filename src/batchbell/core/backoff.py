@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
@@ -33,11 +34,14 @@ def jittered(seconds: float, rand: float) -> float:
     return seconds + min(seconds * 0.1, JITTER_MAX_SECONDS) * rand
 
 
-def delay_after(attempt: int, *, rand: float) -> float | None:
+def delay_after(
+    attempt: int, *, rand: float, schedule: Sequence[float] | None = None
+) -> float | None:
     """Seconds to wait after the `attempt`th failure; None when the schedule has run out."""
-    if attempt >= len(SCHEDULE_SECONDS):
+    waits = SCHEDULE_SECONDS if schedule is None else schedule
+    if attempt >= len(waits):
         return None
-    return jittered(SCHEDULE_SECONDS[attempt], rand)
+    return jittered(waits[attempt], rand)
 
 
 def retry_after(value: str | None, *, now: float) -> float | None:

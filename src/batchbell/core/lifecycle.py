@@ -1,12 +1,13 @@
 """The two state machines: what may become of a batch, and of a delivery.
 
 `BATCH_MOVES` and `DELIVERY_MOVES` are the law; the diagrams in the docs are drawn from them.
-`observe` and `settle` decide what happens next and write nothing.
+`observe` and `settle` decide what happens next and write nothing. The third machine, that of an
+endpoint, is in `health`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import assert_never
 
@@ -15,8 +16,6 @@ from batchbell.core.model import (
     ENDED,
     Batch,
     DeliveryState,
-    Endpoint,
-    EndpointState,
     EventType,
     Fault,
     Missing,
@@ -56,6 +55,10 @@ LOST_AFTER_SECONDS = 60.0
 
 POISON_SECONDS = 3600.0
 """How far a row that cannot be understood is pushed ahead."""
+
+BUSY_STATUSES = frozenset({429, 503})
+PAUSE_MOST_SECONDS = 900.0
+"""How long the whole endpoint is left alone at most when it does not say for how long."""
 
 EVENT_OF: Mapping[Status, EventType] = {
     Status.IN_PROGRESS: EventType.IN_PROGRESS,
@@ -180,29 +183,51 @@ class Settlement:
     due_at: float | None
     """When to try next; None unless `pending`."""
     needs_you: str | None = None
+    scheduled_seconds: float = 0.0
+    """How long the schedule waits; `due_at` may be later, where the receiver asked for it."""
 
 
-def settle(outcome: Outcome, *, attempt: int, now: float, rand: float) -> Settlement:
+def settle(
+    outcome: Outcome,
+    *,
+    attempt: int,
+    now: float,
+    rand: float,
+    schedule: Sequence[float] | None = None,
+    parked_seconds: float = 0.0,
+) -> Settlement:
     """Decide what an outcome makes of the delivery that was tried for the `attempt`th time.
 
-    `attempt` counts from the last resend. `rand` in [0, 1) spreads the retries.
+    `attempt` counts from the last resend. `rand` in [0, 1) spreads the retries. `schedule` is
+    the endpoint's own, if any. A delivery that was parked for as long as the whole schedule takes
+    is tried once more, and that was it.
     """
     if outcome.success:
         return Settlement(state=DeliveryState.DELIVERED, due_at=None)
     if outcome.status == 410:
         return Settlement(state=DeliveryState.HELD, due_at=None, needs_you=advice(outcome))
-    delay = backoff.delay_after(attempt, rand=rand)
-    if delay is None:
+    delay = backoff.delay_after(attempt, rand=rand, schedule=schedule)
+    if delay is None or parked_seconds >= sum(schedule or backoff.SCHEDULE_SECONDS):
         return Settlement(state=DeliveryState.EXHAUSTED, due_at=None, needs_you=advice(outcome))
     wait = max(delay, pause_seconds(outcome) or 0.0)
-    return Settlement(state=DeliveryState.PENDING, due_at=now + wait, needs_you=advice(outcome))
+    return Settlement(
+        state=DeliveryState.PENDING,
+        due_at=now + wait,
+        needs_you=advice(outcome),
+        scheduled_seconds=delay,
+    )
 
 
-def pause_seconds(outcome: Outcome) -> float | None:
-    """How long a 429 or 503 keeps the whole endpoint from being called; None without one."""
-    if outcome.status not in (429, 503) or outcome.retry_after_seconds is None:
+def pause_seconds(outcome: Outcome, *, scheduled_seconds: float = 0.0) -> float | None:
+    """How long a 429 or 503 keeps the whole endpoint from being called; None for all else.
+
+    As long as it asks for, and as the delivery itself waits: but for 15 minutes of that at most,
+    so that one delivery that was tried often does not keep the new ones waiting for hours.
+    """
+    if outcome.status not in BUSY_STATUSES:
         return None
-    return min(outcome.retry_after_seconds, backoff.RETRY_AFTER_MAX_SECONDS)
+    asked = min(outcome.retry_after_seconds or 0.0, backoff.RETRY_AFTER_MAX_SECONDS)
+    return max(asked, min(scheduled_seconds, PAUSE_MOST_SECONDS))
 
 
 def advice(outcome: Outcome) -> str | None:
@@ -218,43 +243,3 @@ def advice(outcome: Outcome) -> str | None:
     if outcome.fault in (Fault.TLS, Fault.DNS, Fault.REFUSED):
         return outcome.detail or f"The endpoint cannot be called: {outcome.fault}."
     return None
-
-
-def endpoint_after(endpoint: Endpoint, outcomes: Iterable[Outcome], now: float) -> Endpoint:
-    """Fold what was just heard of an endpoint into its state, in the order it was heard."""
-    for outcome in outcomes:
-        endpoint = _endpoint_step(endpoint, outcome, now)
-    return endpoint
-
-
-def _endpoint_step(endpoint: Endpoint, outcome: Outcome, now: float) -> Endpoint:
-    if outcome.success:
-        return _recovered(endpoint, now)
-    if outcome.status == 410:
-        return replace(
-            endpoint, state=EndpointState.DISABLED, reason="answered 410 Gone", paused_until=None
-        )
-    pause = pause_seconds(outcome)
-    return replace(
-        endpoint,
-        state=endpoint.state if endpoint.state is EndpointState.DISABLED else EndpointState.FAILING,
-        failures=endpoint.failures + 1,
-        failing_since=now if endpoint.failing_since is None else endpoint.failing_since,
-        paused_until=endpoint.paused_until
-        if pause is None
-        else max(now + pause, endpoint.paused_until or 0.0),
-    )
-
-
-def _recovered(endpoint: Endpoint, now: float) -> Endpoint:
-    """A pause that still runs stays: such a success was under way when the pause was asked for."""
-    if endpoint.state is EndpointState.DISABLED or endpoint.failures == 0:
-        return endpoint
-    paused = endpoint.paused_until
-    return replace(
-        endpoint,
-        state=EndpointState.ACTIVE,
-        failures=0,
-        failing_since=None,
-        paused_until=paused if paused is not None and paused > now else None,
-    )

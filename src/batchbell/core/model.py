@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from batchbell.core.ids import ID_PATTERN as ID_PATTERN  # noqa: PLC0414 - every word is here
+from batchbell.core.endpoint import Endpoint as Endpoint  # noqa: PLC0414 - every word is here
+from batchbell.core.endpoint import EndpointState as EndpointState  # noqa: PLC0414
+from batchbell.core.ids import ID_PATTERN as ID_PATTERN  # noqa: PLC0414
 from batchbell.core.ids import MAX_ID_LENGTH as MAX_ID_LENGTH  # noqa: PLC0414
 from batchbell.core.ids import new_id as new_id  # noqa: PLC0414
 from batchbell.core.outcome import Fault as Fault  # noqa: PLC0414
@@ -238,30 +240,6 @@ class Watch:
     created_at: float
 
 
-class EndpointState(StrEnum):
-    ACTIVE = "active"
-    FAILING = "failing"
-    DISABLED = "disabled"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
-    """A webhook destination, and how it has been doing."""
-
-    id: str
-    project_id: str
-    url: str
-    secrets: tuple[str, ...]
-    """What to sign with, the current secret first."""
-    state: EndpointState = EndpointState.ACTIVE
-    reason: str | None = None
-    failures: int = 0
-    """Failures since the last success."""
-    failing_since: float | None = None
-    paused_until: float | None = None
-    """Nothing is sent before this time: the endpoint asked for it (429, 503)."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """Something that happened to a batch. Immutable. `body` is its canonical JSON."""
@@ -318,6 +296,8 @@ class Claimed:
     """Counts from 1; this try included."""
     first_attempt_base: int
     """Attempts spent before the last resend: the schedule starts over there."""
+    first_due_at: float
+    """When it was first to be sent, or was last sent again."""
     occurred_at: float
     """When what the event tells of happened."""
     event_body: str
@@ -326,6 +306,15 @@ class Claimed:
     watch_metadata: str | None
     lease_token: str
     lease_until: float
+
+    @property
+    def life_attempt(self) -> int:
+        """Counts from 1 again after a resend."""
+        return self.attempt - self.first_attempt_base
+
+    @property
+    def is_retry(self) -> bool:
+        return self.life_attempt > 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

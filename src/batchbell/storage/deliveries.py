@@ -14,19 +14,18 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, func, select, text, update
 
-from batchbell.core import lifecycle
-from batchbell.core.model import Claimed, DeliveryState, Dialect, Endpoint, EndpointState, Outcome
+from batchbell.core.health import PROBE_FURTHEST_SECONDS, Change
+from batchbell.core.model import Claimed, DeliveryState, Dialect, Endpoint, EndpointState
 from batchbell.storage import attempts
 from batchbell.storage.attempts import Tried as Tried  # noqa: PLC0414 - what `settle` takes
 from batchbell.storage.bulk import among
-from batchbell.storage.endpoints import endpoints_by_id, failing_among, locked, save_health
+from batchbell.storage.endpoints import endpoints_by_id
 from batchbell.storage.engine import dialect_of
+from batchbell.storage.outages import fold, take_probes
 from batchbell.storage.schema import deliveries, endpoints
 
 RING_STEP = 500
 """Endpoints that one claim visits at most."""
-HOLD_STEP = 1000
-"""Deliveries of a disabled endpoint that one step sets aside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +52,29 @@ def claim_due(
     """Take up to `limit` due deliveries, walking the ring of endpoints on from `after`.
 
     From an endpoint in `rooms` at most that many are taken, from another at most `room`. Each
-    attempt is counted here, before it is made: what kills a worker is not tried for ever.
+    attempt is counted here, before it is made: what kills a worker is not tried for ever. Where
+    the breaker of an endpoint is open, one delivery is taken to probe it, if a probe is due.
     """
-    ring = connection.execute(RING, {"after": after, "step": RING_STEP, "now": now}).all()
+    ahead = now + PROBE_FURTHEST_SECONDS
+    asked = {"after": after, "step": RING_STEP, "now": now, "ahead": ahead}
+    ring = connection.execute(RING, asked).all()
     ready = sorted(row.id for row in ring if row.ready)
     takes = {id: take for id in ready if (take := rooms.get(id, room)) > 0}
-    times = {"now": now, "lease": now + lease_seconds, "token": token}
+    times: dict[str, Any] = {"now": now, "lease": now + lease_seconds, "token": token}
+    if parked := [row.id for row in ring if row.ready == PROBE and row.id in takes]:
+        mine = take_probes(connection, parked, now=now, until=times["lease"])
+        takes |= dict.fromkeys(parked, 0) | dict.fromkeys(mine, 1)
+        takes = {id: take for id, take in takes.items() if take}
     taken = _take(connection, takes, limit, times) if takes and limit > 0 else []
     visited = {one.endpoint_id for one in taken}
     cursor = ring[-1].id if len(ring) == RING_STEP else ""
     if taken and len(taken) >= limit:
         cursor = max(visited)
-    return Claim(taken, endpoints_by_id(connection, visited) if visited else {}, cursor)
+    return Claim(taken, endpoints_by_id(connection, visited, now=now) if visited else {}, cursor)
 
 
+PROBE = 2
+"""Of an endpoint whose breaker is open: one of its deliveries may be sent to try it."""
 RING = text("""
 WITH RECURSIVE ring(id, n) AS (
   SELECT (SELECT min(endpoint_id) FROM deliveries
@@ -76,10 +84,14 @@ WITH RECURSIVE ring(id, n) AS (
           WHERE d.state = 'pending' AND d.endpoint_id > ring.id), ring.n + 1
   FROM ring WHERE ring.id IS NOT NULL AND ring.n < :step)
 SELECT ring.id,
-  (SELECT e.state <> 'disabled' AND (e.paused_until IS NULL OR e.paused_until <= :now)
-   FROM endpoints e WHERE e.id = ring.id)
-  AND EXISTS (SELECT 1 FROM deliveries d WHERE d.endpoint_id = ring.id
-              AND d.state = 'pending' AND d.due_at <= :now) AS ready
+  CASE WHEN EXISTS (SELECT 1 FROM deliveries d WHERE d.endpoint_id = ring.id
+                    AND d.state = 'pending' AND d.due_at <= :now)
+  THEN (SELECT CASE WHEN e.state = 'disabled' OR e.paused_until > :now THEN 0
+                    WHEN e.probe_at IS NULL THEN 1
+                    WHEN e.probe_at <= :now OR e.probe_at > :ahead THEN 2
+                    ELSE 0 END
+        FROM endpoints e WHERE e.id = ring.id)
+  ELSE 0 END AS ready
 FROM ring WHERE ring.id IS NOT NULL ORDER BY ring.n
 """)
 
@@ -104,6 +116,7 @@ def _take(
             watch_metadata=row[7],
             event_body=row[8],
             occurred_at=row[9],
+            first_due_at=row[10],
             lease_token=times["token"],
             lease_until=times["lease"],
         )
@@ -115,7 +128,7 @@ DIALECTS = {dialect.value: dialect for dialect in Dialect}
 
 _TAKEN = """deliveries.id, deliveries.endpoint_id, deliveries.event_id, deliveries.attempts,
   deliveries.attempts_before, deliveries.dialect, deliveries.watch_id, deliveries.watch_metadata,
-  events.body, events.created_at"""
+  events.body, events.created_at, coalesce(deliveries.resent_at, deliveries.created_at)"""
 
 
 def _take_sqlite(
@@ -170,53 +183,21 @@ RETURNING {_TAKEN}
 """)  # noqa: S608 - no value is put in
 
 
-def settle(connection: Connection, tried: Sequence[Tried], *, now: float) -> set[str]:
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What was written: the ids of the deliveries, and what it changed about their endpoints."""
+
+    written: set[str]
+    changes: list[Change]
+
+
+def settle(connection: Connection, tried: Sequence[Tried], *, now: float) -> Settled:
     """Write attempts and what they make of their deliveries and endpoints, fenced by the lease.
 
-    Returns the ids that were written: a delivery whose lease was lost is passed over whole.
+    A delivery whose lease was lost is passed over whole.
     """
     written = attempts.write(connection, tried, now=now)
-    _fold_health(connection, [one for one in tried if one.delivery.id in written], now)
-    return written
-
-
-def _fold_health(connection: Connection, tried: Sequence[Tried], now: float) -> None:
-    """Only where there is news: a failure, or a success after failures."""
-    heard: dict[str, list[Outcome]] = {}
-    for one in tried:
-        heard.setdefault(one.delivery.endpoint_id, []).append(one.outcome)
-    bad = {one.delivery.endpoint_id for one in tried if not one.outcome.success}
-    news = sorted(bad | failing_among(connection, list(heard)))
-    if not news:
-        return
-    before = locked(connection, news)
-    after = [lifecycle.endpoint_after(before[id], heard[id], now) for id in news]
-    save_health(connection, [endpoint for endpoint in after if endpoint != before[endpoint.id]])
-    for endpoint in after:
-        if endpoint.state is EndpointState.DISABLED:
-            hold_back(connection, endpoint.id)
-
-
-def hold_back(connection: Connection, endpoint_id: str) -> int:
-    """Set aside up to HOLD_STEP of what waits for a disabled endpoint; returns how many."""
-    waiting = (
-        select(deliveries.c.id)
-        .where(
-            deliveries.c.endpoint_id == endpoint_id,
-            deliveries.c.state == DeliveryState.PENDING,
-            deliveries.c.lease_token.is_(None),
-        )
-        .limit(HOLD_STEP)
-        .with_for_update(skip_locked=True)
-    )
-    held = update(deliveries).where(deliveries.c.id.in_(waiting))
-    return connection.execute(held.values(state=DeliveryState.HELD, due_at=None)).rowcount
-
-
-def hold_back_disabled(connection: Connection) -> int:
-    """Go on setting aside what waits for disabled endpoints; returns how many in this step."""
-    disabled = select(endpoints.c.id).where(endpoints.c.state == EndpointState.DISABLED)
-    return sum(hold_back(connection, id) for id in connection.execute(disabled).scalars().all())
+    return Settled(written, fold(connection, [t for t in tried if t.delivery.id in written], now))
 
 
 def give_back(connection: Connection, claimed: Sequence[Claimed], *, now: float) -> None:
@@ -232,19 +213,41 @@ def give_back(connection: Connection, claimed: Sequence[Claimed], *, now: float)
         )
 
 
-def oldest_past_due(connection: Connection, *, now: float) -> float | None:
-    """Since when the delivery that is most overdue has waited; leases and pauses do not count."""
-    may_be_called = endpoints.c.state != EndpointState.DISABLED
-    query = (
-        select(func.min(deliveries.c.due_at))
-        .join(endpoints, endpoints.c.id == deliveries.c.endpoint_id)
-        .where(
-            deliveries.c.state == DeliveryState.PENDING,
-            deliveries.c.due_at <= now,
-            may_be_called,
-            func.coalesce(endpoints.c.paused_until, 0.0) <= now,
+def give_up(connection: Connection, claimed: Sequence[Claimed], *, now: float) -> None:
+    """End deliveries that were claimed after the last attempt of their schedule was cut short."""
+    for one in claimed:
+        connection.execute(
+            update(deliveries)
+            .where(deliveries.c.id == one.id, deliveries.c.lease_token == one.lease_token)
+            .values(
+                state=DeliveryState.EXHAUSTED,
+                due_at=None,
+                lease_token=None,
+                finished_at=now,
+                attempts=deliveries.c.attempts - 1,
+                needs_you="The outcome of the last attempt is unknown: send the event again.",
+            )
         )
+
+
+def oldest_past_due(connection: Connection, *, now: float) -> float | None:
+    """Since when the delivery that is most overdue has waited.
+
+    Leases do not count, nor does what waits for an endpoint: one that is paused, disabled, or
+    behind an open breaker. Asks one question for each endpoint, however much waits.
+    """
+    first = (
+        select(func.min(deliveries.c.due_at))
+        .where(deliveries.c.endpoint_id == endpoints.c.id, text("deliveries.state = 'pending'"))
+        .scalar_subquery()
     )
+    firsts = select(first.label("due_at")).where(
+        endpoints.c.state != EndpointState.DISABLED,
+        func.coalesce(endpoints.c.paused_until, 0.0) <= now,
+        endpoints.c.opened_at.is_(None),
+    )
+    oldest = firsts.subquery()
+    query = select(func.min(oldest.c.due_at)).where(oldest.c.due_at <= now)
     since: float | None = connection.execute(query).scalar_one()
     return since
 

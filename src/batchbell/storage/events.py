@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -14,15 +13,15 @@ from batchbell.core.errors import NotFound
 from batchbell.core.model import (
     Batch,
     DeliveryState,
-    EndpointState,
     Event,
     EventType,
     Mint,
 )
+from batchbell.storage.audience import Audience, Listener, held, watching
 from batchbell.storage.bulk import among, insert_missing
 from batchbell.storage.engine import DELIVERIES, wake
 from batchbell.storage.paging import Page, page_of
-from batchbell.storage.schema import batches, deliveries, endpoints, events, watches
+from batchbell.storage.schema import batches, deliveries, events
 
 Happened = tuple[Batch, EventType]
 
@@ -32,21 +31,17 @@ def record(connection: Connection, happened: Sequence[Happened], *, mint: Mint, 
 
     An end is always written down; what only some ask for, only when somebody does.
     """
-    audience = _audience(connection, [batch.key for batch, _ in happened])
+    audience = Audience(connection, [batch for batch, _ in happened])
     event_rows: list[dict[str, Any]] = []
     delivery_rows: list[dict[str, Any]] = []
     for batch, type_ in happened:
-        told: dict[EventType, list[Row[Any]]] = defaultdict(list)
+        told = audience.for_event(batch, type_)
         if batch.status.ended:
-            told[lifecycle.STANDS_IN.get(type_, type_)] = []
-        for watch in audience.get(batch.key, ()):
-            chosen = lifecycle.type_for(type_, _events_of(watch))
-            if chosen is not None:
-                told[chosen].append(watch)
+            told.setdefault(lifecycle.STANDS_IN.get(type_, type_), [])
         for chosen, listeners in told.items():
             event = _event_row(batch, chosen, mint=mint, now=now)
             event_rows.append(event)
-            delivery_rows += [_delivery_row(event, w, mint=mint, now=now) for w in listeners]
+            delivery_rows += [_delivery_row(event, one, mint=mint, now=now) for one in listeners]
     _insert(connection, event_rows, delivery_rows)
 
 
@@ -65,19 +60,18 @@ def tell_late(
     ends = _end_events(connection, by_key)
     late = set(new_watches)
     rows = []
-    for key, listeners in _audience(connection, list(by_key)).items():
-        for watch in listeners:
-            event = _end_for(ends.get(key, []), by_key[key], watch)
-            if event is not None and watch.watch_id in late:
-                rows.append(_delivery_row(event, watch, mint=mint, now=now))
+    for key, listeners in watching(connection, list(by_key)).items():
+        for listener in listeners:
+            event = _end_for(ends.get(key, []), by_key[key], listener)
+            if event is not None and listener.watch_id in late:
+                rows.append(_delivery_row(event, listener, mint=mint, now=now))
     _insert(connection, [], rows)
 
 
-def _end_for(ends: list[Row[Any]], batch: Batch, watch: Row[Any]) -> dict[str, Any] | None:
+def _end_for(ends: list[Row[Any]], batch: Batch, listener: Listener) -> dict[str, Any] | None:
     type_ = lifecycle.EVENT_OF[batch.status]
-    wanted = _events_of(watch)
     for event in ends:
-        if event.type in wanted and event.type in (type_, lifecycle.STANDS_IN.get(type_)):
+        if event.type in listener.events and event.type in (type_, lifecycle.STANDS_IN.get(type_)):
             return dict(event._mapping)
     return None
 
@@ -89,33 +83,6 @@ def _end_events(connection: Connection, by_key: dict[int, Batch]) -> dict[int, l
         if row.generation == by_key[row.batch_key].generation:
             found[row.batch_key].append(row)
     return found
-
-
-def _audience(connection: Connection, keys: Sequence[int]) -> dict[int, list[Any]]:
-    if not keys:
-        return {}
-    query = (
-        select(
-            watches.c.id.label("watch_id"),
-            watches.c.batch_key,
-            watches.c.endpoint_id,
-            watches.c.dialect,
-            watches.c.events,
-            watches.c.metadata.label("watch_metadata"),
-            endpoints.c.state.label("endpoint_state"),
-        )
-        .join(endpoints, endpoints.c.id == watches.c.endpoint_id)
-        .where(among(connection, watches.c.batch_key, keys))
-        .order_by(watches.c.id)
-    )
-    found: dict[int, list[Any]] = defaultdict(list)
-    for row in connection.execute(query):
-        found[row.batch_key].append(row)
-    return found
-
-
-def _events_of(watch: Row[Any]) -> tuple[EventType, ...]:
-    return tuple(EventType(word) for word in json.loads(watch.events))
 
 
 def _event_row(batch: Batch, type_: EventType, *, mint: Mint, now: float) -> dict[str, Any]:
@@ -135,23 +102,23 @@ def _event_row(batch: Batch, type_: EventType, *, mint: Mint, now: float) -> dic
 
 
 def _delivery_row(
-    event: dict[str, Any], watch: Row[Any], *, mint: Mint, now: float
+    event: dict[str, Any], listener: Listener, *, mint: Mint, now: float
 ) -> dict[str, Any]:
-    held = watch.endpoint_state == EndpointState.DISABLED
+    waits = held(listener)
     return {
         "id": mint("dlv"),
         "project_id": event["project_id"],
         "event_id": event["id"],
         "event_type": event["type"],
         "batch_id": event["batch_id"],
-        "endpoint_id": watch.endpoint_id,
-        "watch_id": watch.watch_id,
-        "dialect": watch.dialect,
-        "watch_metadata": watch.watch_metadata,
-        "state": DeliveryState.HELD if held else DeliveryState.PENDING,
+        "endpoint_id": listener.endpoint_id,
+        "watch_id": listener.watch_id,
+        "dialect": listener.dialect,
+        "watch_metadata": listener.watch_metadata,
+        "state": DeliveryState.HELD if waits else DeliveryState.PENDING,
         "attempts": 0,
         "attempts_before": 0,
-        "due_at": None if held else now,
+        "due_at": None if waits else now,
         "created_at": now,
     }
 

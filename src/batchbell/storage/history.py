@@ -72,13 +72,15 @@ def resend(
 ) -> list[Delivery]:
     """Deliver an event again, with the full schedule, to everyone or to one endpoint.
 
-    A delivery that is under way already is only made due now. Raises NotFound, and
-    InvalidRequest where nobody was to hear of the event.
+    A delivery that is under way already is only made due now, and an endpoint that was deleted
+    is left out. Raises NotFound, and InvalidRequest where nobody is to hear of the event.
     """
     get_event(connection, project_id, event_id)
     _keep(connection, event_id)
-    query = select(deliveries.c.id, deliveries.c.endpoint_id).where(
-        deliveries.c.event_id == event_id
+    query = (
+        select(deliveries.c.id, deliveries.c.endpoint_id)
+        .join(endpoints, endpoints.c.id == deliveries.c.endpoint_id)
+        .where(deliveries.c.event_id == event_id, endpoints.c.deleted_at.is_(None))
     )
     if endpoint_id is not None:
         query = query.where(deliveries.c.endpoint_id == endpoint_id)
@@ -90,7 +92,7 @@ def resend(
             code="nothing_to_resend",
         )
     for row in found:
-        enable(connection, row.endpoint_id)
+        enable(connection, row.endpoint_id, now=now)
     _start_over(connection, [row.id for row in found], now=now)
     wake(connection, DELIVERIES)
     return [get_delivery(connection, project_id, row.id) for row in found]
@@ -112,6 +114,8 @@ def _start_over(connection: Connection, ids: Sequence[str], *, now: float) -> No
             finished_at=None,
             needs_you=None,
             attempts_before=deliveries.c.attempts,
+            resent_at=now,
+            pulled=0,
         )
     )
 

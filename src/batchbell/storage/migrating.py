@@ -37,8 +37,8 @@ def current(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
-def upgrade(connection: Connection) -> str:
-    """Migrate to the newest schema and return its revision.
+def upgrade(connection: Connection, to: str = "head") -> str:
+    """Migrate to the newest schema, or on the way there to an older one; return its revision.
 
     Raises StoreOutdated when the database belongs to a newer version.
     """
@@ -48,9 +48,9 @@ def upgrade(connection: Connection) -> str:
     if revision == head():
         return revision
     _known(revision)
-    command.upgrade(_config(connection), "head")
+    command.upgrade(_config(connection), to)
     failpoints.reach(failpoints.IN_MIGRATION)
-    return head()
+    return head() if to == "head" else to
 
 
 def check(connection: Connection) -> str:

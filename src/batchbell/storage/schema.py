@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Double,
@@ -18,6 +19,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 
@@ -135,10 +137,48 @@ endpoints = Table(
     Column("failing_since", Double),
     Column("paused_until", Double),
     Column("created_at", Double, nullable=False),
-    UniqueConstraint("project_id", "url"),
+    Column("managed", Boolean, nullable=False, server_default=false()),
+    Column("name", Text),
+    Column("description", Text),
+    Column("event_types", Text),
+    Column("accounts", Text),
+    Column("metadata", Text),
+    Column("headers", Text),
+    Column("schedule", Text),
+    Column("secrets", Text),
+    Column("timeout_seconds", Double),
+    Column("state_since", Double),
+    Column("updated_at", Double),
+    Column("deleted_at", Double),
+    Column("opened_at", Double),
+    Column("probe_at", Double),
+    Column("flush_at", Double),
+    Column("warnings", Integer, nullable=False, server_default="0"),
     CheckConstraint("state IN ('active', 'failing', 'disabled')", name="state"),
     CheckConstraint("(state = 'disabled') = (reason IS NOT NULL)", name="reason"),
     CheckConstraint("(failing_since IS NULL) = (failures = 0)", name="failing"),
+    CheckConstraint("(opened_at IS NULL) = (probe_at IS NULL)", name="probe"),
+    CheckConstraint("opened_at IS NULL OR state = 'failing'", name="breaker"),
+    CheckConstraint(
+        "NOT managed OR (name IS NOT NULL AND event_types IS NOT NULL)", name="managed"
+    ),
+)
+_implied = text("NOT managed AND deleted_at IS NULL")
+Index(
+    "uq_endpoints_implied",
+    endpoints.c.project_id,
+    endpoints.c.url,
+    unique=True,
+    sqlite_where=_implied,
+    postgresql_where=_implied,
+)
+_managed = text("managed AND deleted_at IS NULL")
+Index(
+    "ix_endpoints_managed",
+    endpoints.c.project_id,
+    endpoints.c.id,
+    sqlite_where=_managed,
+    postgresql_where=_managed,
 )
 
 watches = Table(
@@ -195,6 +235,8 @@ deliveries = Table(
     Column("last_status", Integer),
     Column("last_error", Text),
     Column("needs_you", Text),
+    Column("resent_at", Double),
+    Column("pulled", Integer, nullable=False, server_default="0"),
     UniqueConstraint("event_id", "endpoint_id"),
     CheckConstraint("state IN ('pending', 'delivered', 'exhausted', 'held')", name="state"),
     CheckConstraint("(state = 'pending') = (due_at IS NOT NULL)", name="due"),

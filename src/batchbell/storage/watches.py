@@ -24,7 +24,7 @@ from batchbell.storage import events
 from batchbell.storage.accounts import make_due
 from batchbell.storage.batches import joined_batches, reopen_lost, to_batch
 from batchbell.storage.bulk import among_pairs, insert_missing
-from batchbell.storage.endpoints import ensure_endpoints
+from batchbell.storage.endpoints import ensure_endpoints, named_urls
 from batchbell.storage.paging import Page, page_of
 from batchbell.storage.schema import batches, deliveries, endpoints, watches
 
@@ -36,14 +36,24 @@ Pair = tuple[int, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registration:
-    """What somebody asks for: tell this URL of this batch."""
+    """What somebody asks for: tell this URL, or this endpoint, of this batch."""
 
     account_id: str
     batch_id: str
-    url: str
+    url: str = ""
+    endpoint_id: str | None = None
+    """In place of a URL: an endpoint that is there."""
     dialect: Dialect = Dialect.WATCH
     events: tuple[EventType, ...] = DEFAULT_EVENTS
     metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An endpoint and its URL."""
+
+    id: str
+    url: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,22 +74,43 @@ def register(
 ) -> list[Registered]:
     """Make a watch for each registration, in their order, and have the accounts swept at once.
 
-    A batch that has ended already is told of at once; a lost one begins a new life.
+    A batch that has ended already is told of at once; a lost one begins a new life. Raises
+    InvalidRequest for an endpoint that the project has not.
     """
+    targets = _targets(connection, project_id, wanted, mint=mint, now=now)
     found = _ensure_batches(connection, project_id, wanted, now=now)
     reopen_lost(connection, found.values(), now=now)
-    endpoint_ids = ensure_endpoints(
-        connection, project_id, [w.url for w in wanted], mint=mint, now=now
-    )
-    pairs = [(found[w.account_id, w.batch_id].key, endpoint_ids[w.url]) for w in wanted]
+    pairs = [
+        (found[w.account_id, w.batch_id].key, target.id)
+        for w, target in zip(wanted, targets, strict=True)
+    ]
     known = _by_pair(connection, pairs)
-    new = _new_watches(project_id, zip(wanted, pairs, strict=True), known, mint=mint, now=now)
+    asked = zip(wanted, pairs, targets, strict=True)
+    new = _new_watches(project_id, asked, known, mint=mint, now=now)
     insert_missing(connection, watches, [_row(new[pair]) for pair in sorted(new)])
     made = {watch.id for watch in new.values()}
     keys = {watch.batch_key for watch in new.values()}
     ended = [b for b in found.values() if _is_over(b.status) and b.key in keys]
     events.tell_late(connection, ended, sorted(made), mint=mint, now=now)
     return [_answer(new.get(pair) or known[pair], made) for pair in pairs]
+
+
+def _targets(
+    connection: Connection,
+    project_id: str,
+    wanted: Sequence[Registration],
+    *,
+    mint: Mint,
+    now: float,
+) -> list[Target]:
+    """Where each of them is to be told, in their order."""
+    named = named_urls(connection, project_id, {w.endpoint_id for w in wanted if w.endpoint_id})
+    urls = [w.url for w in wanted if not w.endpoint_id]
+    made = ensure_endpoints(connection, project_id, urls, mint=mint, now=now) if urls else {}
+    return [
+        Target(w.endpoint_id, named[w.endpoint_id]) if w.endpoint_id else Target(made[w.url], w.url)
+        for w in wanted
+    ]
 
 
 def _is_over(status: Status) -> bool:
@@ -147,14 +178,14 @@ def _locked(connection: Connection, names: Sequence[Name]) -> dict[Name, Batch]:
 
 def _new_watches(
     project_id: str,
-    wanted: Iterable[tuple[Registration, Pair]],
+    wanted: Iterable[tuple[Registration, Pair, Target]],
     known: Mapping[Pair, Watch],
     *,
     mint: Mint,
     now: float,
 ) -> dict[Pair, Watch]:
     new: dict[Pair, Watch] = {}
-    for registration, pair in wanted:
+    for registration, pair, target in wanted:
         if pair in known or pair in new:
             continue
         new[pair] = Watch(
@@ -163,7 +194,7 @@ def _new_watches(
             batch_key=pair[0],
             batch_id=registration.batch_id,
             endpoint_id=pair[1],
-            url=registration.url,
+            url=target.url,
             dialect=registration.dialect,
             events=tuple(registration.events),
             metadata=dict(registration.metadata),

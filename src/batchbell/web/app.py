@@ -13,7 +13,16 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from batchbell import __version__
-from batchbell.web.api import access, awaiter, batches, deliveries, events, health, watches
+from batchbell.web.api import (
+    access,
+    awaiter,
+    batches,
+    deliveries,
+    endpoints,
+    events,
+    health,
+    watches,
+)
 from batchbell.web.auth import Gate, Keyring
 from batchbell.web.calling import Surface
 from batchbell.web.condition import Condition
@@ -23,7 +32,8 @@ from batchbell.web.front import Front
 from batchbell.web.registering import Registrar
 
 ROUTERS = tuple(
-    module.router for module in (awaiter, watches, batches, events, deliveries, access, health)
+    module.router
+    for module in (awaiter, watches, batches, events, deliveries, endpoints, access, health)
 )
 DESCRIPTION = (
     "Watches batch jobs and calls your webhook, signed and retried, the moment they end. Errors"

@@ -89,6 +89,28 @@ class Fields:
         """The value as it came; None where it is missing."""
         return self._values.get(name)
 
+    def has(self, name: str) -> bool:
+        """Whether it is there at all, if only as null."""
+        return name in self._values
+
+    def flag(self, name: str) -> bool:
+        """True or false; false where it is missing or null."""
+        value = self.get(name)
+        if value is not None and not isinstance(value, bool):
+            self.wrong(name, f"{self.path(name)} must be true or false.")
+        return value is True
+
+    def optional_number(self, name: str, *, least: float, most: float) -> float | None:
+        """A number from `least` to `most`, or None where it is missing or null."""
+        value = self.get(name)
+        if value is None:
+            return None
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not least <= value <= most:
+            self.wrong(name, f"{self.path(name)} must be a number from {least:g} to {most:g}.")
+            return None
+        return float(value)
+
     def text(self, name: str, *, most: int, pattern: str | None = None, shape: str = "") -> str:
         """A string of 1 to `most` characters that must be there; `shape` explains `pattern`."""
         value = self.get(name)

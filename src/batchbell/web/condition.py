@@ -8,7 +8,7 @@ import structlog
 
 from batchbell.core.errors import StoreError, StoreUnavailable
 from batchbell.core.model import AccountState, DeliveryState, Status
-from batchbell.storage import accounts, batches, deliveries, migrating
+from batchbell.storage import accounts, batches, deliveries, migrating, outages
 from batchbell.web.context import Context
 from batchbell.web.remembering import Remembered
 
@@ -66,6 +66,10 @@ class Condition:
         waiting = await store.read(deliveries.count_by_state)
         for state in (DeliveryState.PENDING, DeliveryState.HELD):
             metrics.deliveries.labels(state=state.value).set(waiting.get(state, 0))
+        metrics.deliveries_parked.set(await store.read(outages.count_parked, now=now))
+        known = await store.read(outages.count_endpoints)
+        for word in outages.ENDPOINT_WORDS:
+            metrics.endpoints.labels(state=word).set(known.get(word, 0))
         for account in self._context.accounts.values():
             now_so = await store.read(accounts.get_account, account.id)
             failing = now_so.state is AccountState.FAILING

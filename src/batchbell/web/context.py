@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from batchbell.core.model import Account, Mint
+from batchbell.net.client import Sender
 from batchbell.net.guard import AddressRules
 from batchbell.observability import Metrics
 from batchbell.settings import Settings
@@ -27,5 +28,7 @@ class Context:
     """Call after a key was made or revoked: local mode may have begun or ended."""
     accounts: Mapping[str, Account]
     """The accounts that can be watched, by name; the first one is the default."""
+    sender: Sender
+    """Sends test events, under the same address rules as every webhook."""
     workers_alive: Callable[[], Mapping[str, bool]]
     """Whether each worker of this process has shown life lately; empty without workers."""

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.responses import Response
 
-from batchbell.web import shapes
+from batchbell.web import endpoint_shapes, shapes
 
 REFERENCE = "#/components/schemas/{name}"
 REQUESTS = (
@@ -20,6 +20,10 @@ REQUESTS = (
     list[shapes.WatchRequest],
     shapes.ResendRequest,
     shapes.KeyRequest,
+    endpoint_shapes.EndpointRequest,
+    endpoint_shapes.EndpointChanges,
+    endpoint_shapes.RotateRequest,
+    endpoint_shapes.TestRequest,
 )
 ANSWERS = (
     shapes.ErrorBody,
@@ -41,6 +45,11 @@ ANSWERS = (
     shapes.Page[shapes.Delivery],
     shapes.Page[shapes.Account],
     shapes.Page[shapes.Key],
+    endpoint_shapes.Endpoint,
+    endpoint_shapes.EndpointDeleted,
+    endpoint_shapes.TestResult,
+    endpoint_shapes.EventTypes,
+    shapes.Page[endpoint_shapes.Endpoint],
 )
 _SCHEMAS, COMPONENTS = msgspec.json.schema_components((*REQUESTS, *ANSWERS), ref_template=REFERENCE)
 SCHEMA_OF: Mapping[Any, dict[str, Any]] = dict(zip((*REQUESTS, *ANSWERS), _SCHEMAS, strict=True))

@@ -49,6 +49,9 @@ class Registrar:
 
     async def register(self, project_id: str, wanted: Registration) -> Registered:
         """Make one watch; when this returns, it is on disk."""
+        if wanted.endpoint_id is not None:
+            # It may be gone: those who share a transaction must not fail with it.
+            return (await self.register_all(project_id, [wanted]))[0]
         registered = await self._gathering.add(_Asked(project_id, wanted))
         self._count([registered])
         return registered
@@ -101,7 +104,10 @@ class WatchForm:
         return read()
 
     def watch(self, body: Any) -> Registration:
-        """`{"batch_id", "url", "events"?, "metadata"?, "account"?}`. Raises InvalidRequest."""
+        """`{"batch_id", "url" or "endpoint_id", "events"?, "metadata"?, "account"?}`.
+
+        Raises InvalidRequest.
+        """
         fields = Fields(body)
         read = self._watch(fields)
         fields.raise_problems()
@@ -133,10 +139,18 @@ class WatchForm:
     ) -> Callable[[], Registration]:
         """Check what all registrations have; call the answer once nothing was wrong."""
         batch_id = fields.text(id, most=MAX_ID_LENGTH, pattern=ID_PATTERN, shape=ID_SHAPE)
-        target = webhook_url(fields, url, self._rules)
+        target, endpoint_id = "", None
+        if url == "url" and fields.get("url") is None and fields.has("endpoint_id"):
+            endpoint_id = fields.text("endpoint_id", most=MAX_ID_LENGTH)
+        else:
+            target = webhook_url(fields, url, self._rules)
         account = chosen_account(fields, self._accounts)
         return lambda: Registration(
-            account_id=account.id if account else "", batch_id=batch_id, url=target, **rest
+            account_id=account.id if account else "",
+            batch_id=batch_id,
+            url=target,
+            endpoint_id=endpoint_id,
+            **rest,
         )
 
 
@@ -172,18 +186,18 @@ def chosen_account(fields: Fields, accounts: Mapping[str, Account]) -> Account |
     return accounts.get(name)
 
 
-def event_types(fields: Fields) -> tuple[EventType, ...]:
-    """What a watch wants to hear of; OpenAI's four by default."""
-    value = fields.get("events")
+def event_types(fields: Fields, field: str = "events") -> tuple[EventType, ...]:
+    """What somebody wants to hear of; OpenAI's four by default."""
+    value = fields.get(field)
     if value is None:
         return DEFAULT_EVENTS
     if not isinstance(value, list) or not value:
-        fields.wrong("events", f"{fields.path('events')} must be a list with one event or more.")
+        fields.wrong(field, f"{fields.path(field)} must be a list with one event or more.")
         return ()
     allowed = list(EventType)
     wrong = [i for i, word in enumerate(value) if word not in allowed]
     for i in wrong[:1]:
-        name = f"events[{i}]"
+        name = f"{field}[{i}]"
         fields.wrong(name, f"{fields.path(name)} is no event type: use {', '.join(allowed)}.")
     return () if wrong else tuple(dict.fromkeys(EventType(word) for word in value))
 

@@ -81,8 +81,11 @@ class AwaiterAnswer(Struct, frozen=True, kw_only=True, rename={"batch_id": "batc
 
 
 class WatchRequest(Struct, frozen=True, kw_only=True):
+    """Either `url` or `endpoint_id` must be there."""
+
     batch_id: BatchId
-    url: WebhookUrl
+    url: WebhookUrl | None = None
+    endpoint_id: str | None = None
     events: Annotated[list[EventType], Meta(min_length=1)] | None = None
     metadata: (
         Annotated[

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 
 from batchbell import __version__, failpoints
-from batchbell.core import lifecycle, payload, signing
+from batchbell.core import health, lifecycle, payload
+from batchbell.core.backoff import SCHEDULE_SECONDS
+from batchbell.core.endpoint import request_headers
 from batchbell.core.errors import StoreUnavailable
+from batchbell.core.health import Change
 from batchbell.core.model import Claimed, DeliveryState, Endpoint, Mint
 from batchbell.core.outcome import Fault, Outcome
 from batchbell.net.client import Sender
@@ -20,6 +23,7 @@ from batchbell.storage.deliveries import Tried
 from batchbell.storage.engine import DELIVERIES, Store
 from batchbell.storage.gathering import Gathering
 from batchbell.workers.ring import ROOM, Ring
+from batchbell.workers.telling import tell
 
 log = structlog.get_logger("batchbell.dispatcher")
 
@@ -33,7 +37,7 @@ MARGIN_SECONDS = 10.0
 IDLE_SECONDS = 1.0
 SETTLE_AGAIN_SECONDS = 0.5
 
-HEADERS = {"content-type": "application/json", "user-agent": f"Batchbell/{__version__}"}
+USER_AGENT = f"Batchbell/{__version__}"
 
 
 class Dispatcher:
@@ -61,8 +65,8 @@ class Dispatcher:
         self._metrics = metrics
         self._max_in_flight = max_in_flight
         self._timeout_seconds = timeout_seconds
-        self._lease_seconds = 2 * timeout_seconds + MARGIN_SECONDS
-        self._ring = Ring()
+        self._longest_seconds = timeout_seconds
+        self._ring = Ring(max_in_flight)
         self._cursor = ""
         self._full = False
         self._calls: set[asyncio.Task[None]] = set()
@@ -86,14 +90,26 @@ class Dispatcher:
             room=ROOM,
             limit=CLAIM_MOST - self._held,
             now=self._clock(),
-            lease_seconds=self._lease_seconds,
+            lease_seconds=2 * self._longest_seconds + MARGIN_SECONDS,
             token=self._mint("lease"),
         )
         if claim.deliveries:
             failpoints.reach(failpoints.AFTER_CLAIM)
         self._cursor = claim.cursor
+        self._stretch(claim.endpoints.values())
         self._ring.add(claim.deliveries, claim.endpoints)
         return bool(claim.deliveries or claim.cursor)
+
+    def _stretch(self, met: Iterable[Endpoint]) -> None:
+        """Have leases outlive the longest call met so far.
+
+        What was claimed for less goes back uncounted, and is claimed again.
+        """
+        longest = max(map(self._timeout, met), default=0.0)
+        self._longest_seconds = max(self._longest_seconds, longest)
+
+    def _timeout(self, endpoint: Endpoint) -> float:
+        return endpoint.timeout_seconds or self._timeout_seconds
 
     @property
     def _held(self) -> int:
@@ -131,19 +147,23 @@ class Dispatcher:
 
     async def _call(self, delivery: Claimed, endpoint: Endpoint) -> None:
         outcome: Outcome | None = None
+        overdrawn = delivery.life_attempt > len(endpoint.schedule or SCHEDULE_SECONDS)
         try:
-            if self._clock() + self._timeout_seconds + MARGIN_SECONDS <= delivery.lease_until:
+            needed = self._timeout(endpoint) + MARGIN_SECONDS
+            if not overdrawn and self._clock() + needed <= delivery.lease_until:
                 outcome = await self._try(delivery, endpoint)
                 if _shuts(outcome):
                     self._ring.shut(endpoint.id)
         finally:
-            if self._ring.ended(endpoint.id, outcome):
+            if self._ring.ended(delivery, outcome):
                 self.signal.set()
             self.start_calls()
-        if outcome is None:
-            await self._give_back([delivery])
+        if outcome is not None:
+            await self._settle(delivery, endpoint, outcome)
+        elif overdrawn:
+            await self._store.write(deliveries.give_up, [delivery], now=self._clock())
         else:
-            await self._settle(delivery, outcome)
+            await self._give_back([delivery])
 
     async def _try(self, delivery: Claimed, endpoint: Endpoint) -> Outcome:
         """Send; what goes wrong in our own code is a failed attempt too, seen and retried."""
@@ -161,28 +181,32 @@ class Dispatcher:
             watch_id=delivery.watch_id,
             watch_metadata=delivery.watch_metadata,
         )
-        signed = signing.headers(
-            endpoint.secrets,
+        headers = request_headers(
+            endpoint,
+            user_agent=USER_AGENT,
             message_id=delivery.event_id,
             timestamp=int(self._clock()),
             body=body,
+            attempt=delivery.attempt,
         )
         failpoints.reach(failpoints.BEFORE_SEND)
         outcome = await self._sender.send(
-            endpoint.url,
-            headers={**HEADERS, **signed, "webhook-attempt": str(delivery.attempt)},
-            body=body,
-            timeout_seconds=self._timeout_seconds,
+            endpoint.url, headers=headers, body=body, timeout_seconds=self._timeout(endpoint)
         )
         failpoints.reach(failpoints.AFTER_SEND)
         return outcome
 
-    async def _settle(self, delivery: Claimed, outcome: Outcome) -> None:
+    async def _settle(self, delivery: Claimed, endpoint: Endpoint, outcome: Outcome) -> None:
+        now = self._clock()
         settlement = lifecycle.settle(
             outcome,
-            attempt=delivery.attempt - delivery.first_attempt_base,
-            now=self._clock(),
+            attempt=delivery.life_attempt,
+            now=now,
             rand=self._rand(),
+            schedule=endpoint.schedule,
+            parked_seconds=health.parked_seconds(
+                endpoint, first_due_at=delivery.first_due_at, now=now
+            ),
         )
         await self._settling.add(Tried(delivery, outcome, settlement))
         if _shuts(outcome):
@@ -193,18 +217,29 @@ class Dispatcher:
         failpoints.reach(failpoints.BEFORE_SETTLE)
         while True:
             try:
-                written = await self._store.write(deliveries.settle, tried, now=self._clock())
+                settled = await self._store.write(deliveries.settle, tried, now=self._clock())
                 break
             except StoreUnavailable:
                 if self._clock() > min(one.delivery.lease_until for one in tried):
                     raise
                 await asyncio.sleep(SETTLE_AGAIN_SECONDS)
-        answers = [one.delivery.id in written for one in tried]
+        answers = [one.delivery.id in settled.written for one in tried]
         results = Counter(map(self._report, tried, answers))
         for result, count in results.items():
             self._metrics.attempts.labels(result).inc(count)
         log.info("dispatched", **results)
+        for change in settled.changes:
+            await self._follow(change)
         return answers
+
+    async def _follow(self, change: Change) -> None:
+        """Have the lane follow what became of its endpoint; what waits for a breaker goes back."""
+        tell(change)
+        unbroken = change.before.opened_at is None
+        if change.opened or (change.recovered and unbroken):
+            self._ring.start_slowly(change.after.id)
+        if change.opened:
+            await self._give_back(self._ring.open(change.after.id))
 
     def _report(self, tried: Tried, written: bool) -> str:
         """Measure one attempt, log it if it failed, and say what came of it in a word."""
@@ -239,7 +274,7 @@ class Dispatcher:
 
 def _shuts(outcome: Outcome) -> bool:
     """Whether the endpoint wants no more calls for now: those that wait go back."""
-    return outcome.status == 410 or lifecycle.pause_seconds(outcome) is not None
+    return outcome.status == 410 or outcome.status in lifecycle.BUSY_STATUSES
 
 
 def _result(tried: Tried, *, written: bool) -> str:

@@ -1,4 +1,8 @@
-"""The janitor: forgets what is old, in bounded steps, and sets aside what nobody may call for."""
+"""The janitor: forgets what is old, in bounded steps, and ends what outages have begun.
+
+What waits for disabled endpoints is set aside, what waits for recovered ones pulled forward. It
+also says aloud when deliveries are late.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from collections.abc import Callable
 
 import structlog
 
-from batchbell.storage import deliveries, history
+from batchbell.storage import deliveries, history, outages
 from batchbell.storage.engine import Signal, Store
 
 log = structlog.get_logger("batchbell.janitor")
@@ -15,6 +19,8 @@ FORGET_STEP = 200
 """Batches that one transaction deletes, so that no table is locked for long."""
 IDLE_SECONDS = 60.0
 DAY_SECONDS = 86400.0
+LATE_SECONDS = 60.0
+"""A delivery that is past due for longer is worth a line in the log, once in as long."""
 
 
 class Janitor:
@@ -27,14 +33,27 @@ class Janitor:
         self._store = store
         self._clock = clock
         self._keep_seconds = retention_days * DAY_SECONDS
+        self._looked_at: float | None = None
 
     async def step(self) -> bool:
-        before = self._clock() - self._keep_seconds
-        held = await self._store.write(deliveries.hold_back_disabled)
-        forgotten = await self._store.write(history.forget_old, before=before, limit=FORGET_STEP)
-        if held or forgotten:
-            log.info("cleaned", held=held, batches_forgotten=forgotten)
-        return bool(held or forgotten)
+        now = self._clock()
+        held = await self._store.write(outages.hold_back_disabled)
+        pulled = await self._store.write(outages.pull_forward_recovered, now=now)
+        forgotten = await self._store.write(
+            history.forget_old, before=now - self._keep_seconds, limit=FORGET_STEP
+        )
+        if held or pulled or forgotten:
+            log.info("cleaned", held=held, pulled_forward=pulled, batches_forgotten=forgotten)
+        await self._look_for_late_ones(now)
+        return bool(held or pulled or forgotten)
+
+    async def _look_for_late_ones(self, now: float) -> None:
+        if self._looked_at is not None and abs(now - self._looked_at) < LATE_SECONDS:
+            return
+        self._looked_at = now
+        since = await self._store.read(deliveries.oldest_past_due, now=now)
+        if since is not None and now - since > LATE_SECONDS:
+            log.warning("deliveries.late", oldest_past_due_seconds=round(now - since))
 
     async def idle_seconds(self) -> float:
         return IDLE_SECONDS

@@ -1,7 +1,8 @@
 """The deliveries in one dispatcher's hands: a lane for each endpoint, visited in a ring.
 
 No lane may have more under way than its endpoint takes, and none is served twice while another
-waits: an endpoint that hangs or is flooded costs the others nothing.
+waits: an endpoint that hangs or is flooded costs the others nothing. First attempts and retries
+wait apart, and take turns as well: while a first attempt waits, retries hold half of the calls.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from dataclasses import dataclass, field
 
 from batchbell.core.model import Claimed, Endpoint
 from batchbell.core.outcome import Outcome
-from batchbell.core.slots import MOST, slots_after
+from batchbell.core.slots import FEWEST, MOST, slots_after
 
-ROOM = 32
+ROOM_PER_SLOT = 4
+ROOM = MOST * ROOM_PER_SLOT
 """Deliveries of one endpoint that are held at most: what waits beyond stays in the database."""
 LANES_REMEMBERED = 10_000
 
@@ -24,9 +26,12 @@ class Lane:
     """One endpoint's deliveries here."""
 
     endpoint: Endpoint
-    waiting: deque[Claimed] = field(default_factory=deque)
+    firsts: deque[Claimed] = field(default_factory=deque)
+    retries: deque[Claimed] = field(default_factory=deque)
     under_way: int = 0
     slots: float = float(MOST)
+    starting: bool = False
+    """After an outage, until it takes as much as it ever did: one slot more for each success."""
     more: bool = False
     """The last claim filled the lane: there may be more in the database."""
     closed: bool = False
@@ -34,70 +39,129 @@ class Lane:
 
     @property
     def held(self) -> int:
-        return len(self.waiting) + self.under_way
+        return len(self.firsts) + len(self.retries) + self.under_way
+
+    @property
+    def room(self) -> int:
+        """What the lane may hold: less for an endpoint that takes less."""
+        return ROOM_PER_SLOT * int(self.slots)
 
     @property
     def may_send(self) -> bool:
-        return bool(self.waiting) and not self.closed and self.under_way < int(self.slots)
+        return not self.closed and self.under_way < int(self.slots)
+
+
+class Turns:
+    """Lanes of which some may be sent to, each once."""
+
+    def __init__(self) -> None:
+        self._order: deque[str] = deque()
+        self._among: set[str] = set()
+
+    def give(self, endpoint_id: str) -> None:
+        if endpoint_id not in self._among:
+            self._order.append(endpoint_id)
+            self._among.add(endpoint_id)
+
+    def next(self) -> str | None:
+        if not self._order:
+            return None
+        endpoint_id = self._order.popleft()
+        self._among.discard(endpoint_id)
+        return endpoint_id
 
 
 class Ring:
-    """See the module."""
+    """See the module. Of `calls` at once, retries hold half while a first attempt waits."""
 
-    def __init__(self) -> None:
+    def __init__(self, calls: int) -> None:
         self._lanes: dict[str, Lane] = {}
-        self._turns: deque[str] = deque()
-        self._has_turn: set[str] = set()
+        self._firsts = Turns()
+        self._retries = Turns()
+        self._retries_most = max(1, calls // 2)
+        self._firsts_waiting = 0
+        self._retry_is_next = False
         self.waiting = 0
         self.under_way = 0
+        self.retries_under_way = 0
 
     def add(self, claimed: Iterable[Claimed], endpoints: Mapping[str, Endpoint]) -> None:
         """Take deliveries in, with how their endpoints are now."""
         for endpoint_id, endpoint in endpoints.items():
             lane = self._lanes.setdefault(endpoint_id, Lane(endpoint))
             lane.endpoint = endpoint
+            if endpoint.opened_at is not None:
+                self.start_slowly(endpoint_id)
         for delivery in claimed:
-            self._lanes[delivery.endpoint_id].waiting.append(delivery)
+            lane = self._lanes[delivery.endpoint_id]
+            if delivery.is_retry:
+                lane.retries.append(delivery)
+            else:
+                lane.firsts.append(delivery)
+                self._firsts_waiting += 1
             self.waiting += 1
         for endpoint_id in endpoints:
             lane = self._lanes[endpoint_id]
-            lane.more = lane.held >= ROOM
-            self._give_turn(endpoint_id, lane)
+            lane.more = lane.held >= lane.room
+            self._give_turns(endpoint_id, lane)
 
     def take(self) -> tuple[Claimed, Lane] | None:
         """The next delivery that may be sent, in turn; None when no lane may send."""
-        while self._turns:
-            endpoint_id = self._turns.popleft()
-            self._has_turn.discard(endpoint_id)
-            lane = self._lanes.get(endpoint_id)
-            if lane is not None and lane.may_send:
-                return self._take_from(endpoint_id, lane), lane
+        full = self.retries_under_way >= self._retries_most and self._firsts_waiting > 0
+        kinds = (False,) if full else (self._retry_is_next, not self._retry_is_next)
+        for retry in kinds:
+            if taken := self._take_of(retry=retry):
+                self._retry_is_next = not retry
+                return taken
         return None
 
-    def _take_from(self, endpoint_id: str, lane: Lane) -> Claimed:
-        delivery = lane.waiting.popleft()
+    def _take_of(self, *, retry: bool) -> tuple[Claimed, Lane] | None:
+        turns = self._retries if retry else self._firsts
+        while (endpoint_id := turns.next()) is not None:
+            lane = self._lanes.get(endpoint_id)
+            waiting = lane and (lane.retries if retry else lane.firsts)
+            if lane is not None and waiting and lane.may_send:
+                return self._take_from(endpoint_id, lane, waiting, retry=retry), lane
+        return None
+
+    def _take_from(
+        self, endpoint_id: str, lane: Lane, waiting: deque[Claimed], *, retry: bool
+    ) -> Claimed:
+        delivery = waiting.popleft()
         lane.under_way += 1
         self.waiting -= 1
         self.under_way += 1
-        self._give_turn(endpoint_id, lane)
+        if retry:
+            self.retries_under_way += 1
+        else:
+            self._firsts_waiting -= 1
+        self._give_turns(endpoint_id, lane)
         return delivery
 
-    def ended(self, endpoint_id: str, outcome: Outcome | None) -> bool:
-        """One call of the lane has ended; whether its room is worth a new claim.
+    def ended(self, delivery: Claimed, outcome: Outcome | None) -> bool:
+        """A call has ended; whether the room in its lane is worth a new claim.
 
         `outcome` is None when nothing was sent.
         """
+        endpoint_id = delivery.endpoint_id
         lane = self._lanes[endpoint_id]
         lane.under_way -= 1
         self.under_way -= 1
+        self.retries_under_way -= delivery.is_retry
         if outcome is not None:
-            lane.slots = slots_after(lane.slots, outcome)
-        self._give_turn(endpoint_id, lane)
-        wanted = lane.more and lane.held <= ROOM // 2
+            lane.slots = slots_after(lane.slots, outcome, starting=lane.starting)
+            lane.starting = lane.starting and lane.slots < MOST
+        self._give_turns(endpoint_id, lane)
+        wanted = lane.more and lane.held <= lane.room // 2
         if wanted:
             lane.more = False
         self._forget(endpoint_id, lane)
         return wanted
+
+    def start_slowly(self, endpoint_id: str) -> None:
+        """Begin again with one call at once: the endpoint has an outage, or just had one."""
+        if (lane := self._lanes.get(endpoint_id)) is not None:
+            lane.slots, lane.starting = FEWEST, True
 
     def shut(self, endpoint_id: str) -> None:
         """Send nothing more to the endpoint until it is opened."""
@@ -114,7 +178,8 @@ class Ring:
     def rooms(self) -> dict[str, int]:
         """How many more each endpoint may have here; those not named may have ROOM."""
         return {
-            id: 0 if lane.closed else max(0, ROOM - lane.held) for id, lane in self._lanes.items()
+            id: 0 if lane.closed else max(0, lane.room - lane.held)
+            for id, lane in self._lanes.items()
         }
 
     def empty(self) -> list[Claimed]:
@@ -122,15 +187,19 @@ class Ring:
         return [delivery for lane in self._lanes.values() for delivery in self._empty(lane)]
 
     def _empty(self, lane: Lane) -> list[Claimed]:
-        handed = list(lane.waiting)
-        lane.waiting.clear()
+        handed = [*lane.firsts, *lane.retries]
+        self._firsts_waiting -= len(lane.firsts)
+        lane.firsts.clear()
+        lane.retries.clear()
         self.waiting -= len(handed)
         return handed
 
-    def _give_turn(self, endpoint_id: str, lane: Lane) -> None:
-        if lane.may_send and endpoint_id not in self._has_turn:
-            self._turns.append(endpoint_id)
-            self._has_turn.add(endpoint_id)
+    def _give_turns(self, endpoint_id: str, lane: Lane) -> None:
+        if lane.may_send:
+            if lane.firsts:
+                self._firsts.give(endpoint_id)
+            if lane.retries:
+                self._retries.give(endpoint_id)
 
     def _forget(self, endpoint_id: str, lane: Lane) -> None:
         """A lane is kept while it knows something: that its endpoint takes fewer calls."""

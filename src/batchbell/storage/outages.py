@@ -1,0 +1,177 @@
+"""What the health of endpoints does to what waits for them: parked, held, pulled forward.
+
+Each step is bounded, so that no transaction is long; the janitor goes on where one ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, Update, case, func, select, text, update
+
+from batchbell.core import health
+from batchbell.core.health import Change
+from batchbell.core.model import DeliveryState, EndpointState, Outcome
+from batchbell.storage.attempts import Tried
+from batchbell.storage.bulk import among
+from batchbell.storage.endpoints import failing_among, locked, save_health
+from batchbell.storage.engine import DELIVERIES, wake
+from batchbell.storage.schema import deliveries, endpoints
+
+STEP = 1000
+"""Deliveries of one endpoint that one step sets aside or pulls forward."""
+OPEN = "open"
+ENDPOINT_WORDS = (EndpointState.ACTIVE, EndpointState.FAILING, OPEN, EndpointState.DISABLED)
+"""How endpoints are counted: `open` are the failing ones that are only probed."""
+PULLS_MOST = 3
+"""How often a delivery is pulled forward in one life.
+
+Else one that its endpoint always refuses would spend its schedule on the successes of others.
+"""
+
+
+def fold(connection: Connection, tried: Sequence[Tried], now: float) -> list[Change]:
+    """Fold what was heard into the endpoints, and have their deliveries follow.
+
+    Only where there is news: a failure, or a success after failures.
+    """
+    heard: dict[str, list[tuple[Outcome, float]]] = {}
+    for one in tried:
+        said = (one.outcome, one.settlement.scheduled_seconds)
+        heard.setdefault(one.delivery.endpoint_id, []).append(said)
+    bad = {one.delivery.endpoint_id for one in tried if not one.outcome.success}
+    news = sorted(bad | failing_among(connection, list(heard)))
+    if not news:
+        return []
+    before = locked(connection, news)
+    changes = [
+        Change(before[id], after, now)
+        for id in news
+        if (after := health.endpoint_after(before[id], heard[id], now)) != before[id]
+    ]
+    save_health(connection, [change.after for change in changes])
+    for change in changes:
+        _follow(connection, change)
+    return changes
+
+
+def _follow(connection: Connection, change: Change) -> None:
+    if change.after.state is EndpointState.DISABLED:
+        hold_back(connection, change.after.id)
+    if change.recovered:
+        wake(connection, DELIVERIES)
+        if pull_forward(connection, change.after.id, now=change.at) == STEP:
+            connection.execute(_flush_of(change.after.id).values(flush_at=change.at))
+
+
+def hold_back(connection: Connection, endpoint_id: str) -> int:
+    """Set aside up to STEP of what waits for a disabled endpoint; returns how many."""
+    waiting = (
+        select(deliveries.c.id)
+        .where(
+            deliveries.c.endpoint_id == endpoint_id,
+            deliveries.c.state == DeliveryState.PENDING,
+            deliveries.c.lease_token.is_(None),
+        )
+        .limit(STEP)
+        .with_for_update(skip_locked=True)
+    )
+    held = update(deliveries).where(deliveries.c.id.in_(waiting))
+    return connection.execute(held.values(state=DeliveryState.HELD, due_at=None)).rowcount
+
+
+def hold_back_disabled(connection: Connection) -> int:
+    """Go on setting aside what waits for disabled endpoints; returns how many in this step."""
+    disabled = select(endpoints.c.id).where(endpoints.c.state == EndpointState.DISABLED)
+    return sum(hold_back(connection, id) for id in connection.execute(disabled).scalars().all())
+
+
+def pull_forward(connection: Connection, endpoint_id: str, *, now: float) -> int:
+    """Make up to STEP of the retries that wait for an endpoint due now; returns how many."""
+    waiting = (
+        select(deliveries.c.id)
+        .where(
+            deliveries.c.endpoint_id == endpoint_id,
+            text("deliveries.state = 'pending'"),
+            deliveries.c.due_at > now,
+            deliveries.c.lease_token.is_(None),
+            deliveries.c.pulled < PULLS_MOST,
+        )
+        .order_by(deliveries.c.due_at)
+        .limit(STEP)
+        .with_for_update(skip_locked=True)
+    )
+    pulled = update(deliveries).where(deliveries.c.id.in_(waiting))
+    return connection.execute(pulled.values(due_at=now, pulled=deliveries.c.pulled + 1)).rowcount
+
+
+def pull_forward_recovered(connection: Connection, *, now: float) -> int:
+    """Go on pulling forward for endpoints that have recovered; returns how many in this step.
+
+    One that fails again is left to the schedule.
+    """
+    left = select(endpoints.c.id, endpoints.c.state).where(endpoints.c.flush_at.isnot(None))
+    return sum(_go_on(connection, *row, now=now) for row in connection.execute(left).all())
+
+
+def _go_on(connection: Connection, endpoint_id: str, state: str, *, now: float) -> int:
+    active = state == EndpointState.ACTIVE
+    pulled = pull_forward(connection, endpoint_id, now=now) if active else 0
+    if pulled:
+        wake(connection, DELIVERIES)
+    if pulled < STEP:
+        connection.execute(_flush_of(endpoint_id).values(flush_at=None))
+    return pulled
+
+
+def _flush_of(endpoint_id: str) -> Update:
+    return update(endpoints).where(endpoints.c.id == endpoint_id)
+
+
+def take_probes(
+    connection: Connection, ids: Sequence[str], *, now: float, until: float
+) -> list[str]:
+    """Those of these endpoints that the caller may probe.
+
+    Nobody else does before `until`, unless the probe has been settled. A time that lies further
+    ahead than any probe was written before the clock went back, and counts as come.
+    """
+    if not ids:
+        return []
+    probe_at = endpoints.c.probe_at
+    free = (
+        select(endpoints.c.id)
+        .where(
+            among(connection, endpoints.c.id, ids),
+            (probe_at <= now) | (probe_at > now + health.PROBE_FURTHEST_SECONDS),
+        )
+        .order_by(endpoints.c.id)
+        .with_for_update(skip_locked=True, key_share=True)
+    )
+    mine = list(connection.execute(free).scalars())
+    taken = update(endpoints).where(among(connection, endpoints.c.id, mine))
+    connection.execute(taken.values(probe_at=until))
+    return mine
+
+
+def count_parked(connection: Connection, *, now: float) -> int:
+    """How many deliveries are due and wait for the breaker of their endpoint to close."""
+    open_ = select(endpoints.c.id).where(endpoints.c.opened_at.isnot(None))
+    parked = (
+        select(func.count())
+        .select_from(deliveries)
+        .where(
+            deliveries.c.endpoint_id.in_(open_),
+            text("deliveries.state = 'pending'"),
+            deliveries.c.due_at <= now,
+        )
+    )
+    count: int = connection.execute(parked).scalar_one()
+    return count
+
+
+def count_endpoints(connection: Connection) -> dict[str, int]:
+    """How many endpoints there are, by the ENDPOINT_WORDS."""
+    state = case((endpoints.c.opened_at.isnot(None), OPEN), else_=endpoints.c.state)
+    query = select(state, func.count()).where(endpoints.c.deleted_at.is_(None)).group_by(state)
+    return {row[0]: row[1] for row in connection.execute(query)}

@@ -1,0 +1,121 @@
+"""Endpoints of one's own: kept, changed, rotated and gone, on both databases."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from batchbell.core import signing
+from batchbell.core.errors import InvalidRequest, NotFound
+from batchbell.core.model import DEFAULT_PROJECT, EventType
+from batchbell.storage import managed
+from batchbell.storage.managed import Known, Wishes
+from tests.storage.scene import GONE, URL, Scene
+
+WISHES = Wishes(
+    url=URL,
+    name="nightly",
+    event_types=(EventType.COMPLETED, EventType.LOST),
+    description="of the night",
+    accounts=("openai",),
+    metadata={"when": "night"},
+    headers={"X-Team": "night"},
+    timeout_seconds=20.0,
+    schedule=(1.0, 60.0),
+)
+
+
+def secret(number: int) -> str:
+    return signing.make_secret(bytes([number] * 24))
+
+
+async def make(scene: Scene, wishes: Wishes = WISHES) -> Known:
+    return await scene.store.write(
+        managed.create,
+        DEFAULT_PROJECT,
+        wishes,
+        secret=secret(0),
+        mint=scene.mint,
+        now=scene.clock(),
+    )
+
+
+async def do(scene: Scene, step: Any, id: str, *args: Any, **more: Any) -> Any:
+    return await scene.store.write(step, DEFAULT_PROJECT, id, *args, now=scene.clock(), **more)
+
+
+async def test_every_wish_is_kept(scene: Scene) -> None:
+    made = await make(scene)
+    assert made.wishes == WISHES
+    assert made.endpoint.schedule == (0.0, 1.0, 60.0)
+    assert made.endpoint.secrets == (secret(0),)
+    assert await do(scene, managed.get, made.id) == made
+
+
+async def test_several_may_have_the_same_url_and_a_watch_makes_one_more(scene: Scene) -> None:
+    ids = {(await make(scene)).id, (await make(scene)).id}
+    [first], [second] = await scene.register("batch_1"), await scene.register("batch_2")
+    assert first.watch.endpoint_id == second.watch.endpoint_id
+    assert len(ids | {first.watch.endpoint_id}) == 3
+
+
+async def test_a_change_touches_what_it_names_and_only_a_change_is_dated(scene: Scene) -> None:
+    made = await make(scene)
+    scene.clock.advance(10)
+    assert await do(scene, managed.change, made.id, {"name": "nightly"}) == made
+    changed = await do(scene, managed.change, made.id, {"description": None, "schedule": ()})
+    assert (changed.wishes.description, changed.endpoint.schedule) == (None, (0.0,))
+    assert changed.wishes.headers == WISHES.headers
+    assert changed.updated_at == scene.clock()
+
+
+async def test_each_secret_signs_until_its_own_time(scene: Scene) -> None:
+    id = (await make(scene)).id
+    await do(scene, managed.rotate, id, secret=secret(1), grace_seconds=100.0)
+    scene.clock.advance(50)
+    rotated = await do(scene, managed.rotate, id, secret=secret(2), grace_seconds=100.0)
+    assert rotated.endpoint.secrets == (secret(2), secret(1), secret(0))
+    scene.clock.advance(50)
+    assert (await do(scene, managed.get, id)).endpoint.secrets == (secret(2), secret(1))
+    scene.clock.advance(50)
+    assert (await do(scene, managed.get, id)).endpoint.secrets == (secret(2),)
+
+
+async def test_without_grace_no_older_secret_signs(scene: Scene) -> None:
+    id = (await make(scene)).id
+    await do(scene, managed.rotate, id, secret=secret(1), grace_seconds=100.0)
+    rotated = await do(scene, managed.rotate, id, secret=secret(2), grace_seconds=0.0)
+    assert rotated.endpoint.secrets == (secret(2),)
+
+
+async def test_the_endpoint_of_a_watched_url_is_not_changed(scene: Scene) -> None:
+    [registered] = await scene.register("batch_1")
+    id = registered.watch.endpoint_id
+    with pytest.raises(InvalidRequest, match="watched"):
+        await do(scene, managed.change, id, {"name": "mine"})
+    with pytest.raises(InvalidRequest, match="watched"):
+        await do(scene, managed.rotate, id, secret=secret(1), grace_seconds=0.0)
+
+
+async def test_another_url_begins_anew(scene: Scene) -> None:
+    id = (await make(scene)).id
+    await scene.register("batch_1", endpoint_id=id)
+    await scene.end("batch_1")
+    await scene.settle((await scene.claim()).deliveries, GONE)
+    assert (await do(scene, managed.get, id)).endpoint.state == "disabled"
+    moved = await do(scene, managed.change, id, {"url": "https://moved.example/"})
+    assert (moved.endpoint.state, moved.endpoint.reason) == ("active", None)
+
+
+async def test_a_url_whose_endpoint_was_deleted_can_be_watched_again(scene: Scene) -> None:
+    [first] = await scene.register("batch_1")
+    await scene.end("batch_1")
+    await do(scene, managed.remove, first.watch.endpoint_id)
+    assert await scene.deliveries() == []
+    with pytest.raises(NotFound):
+        await do(scene, managed.get, first.watch.endpoint_id)
+    [again] = await scene.register("batch_1")
+    assert again.created
+    assert again.watch.endpoint_id != first.watch.endpoint_id
+    assert len(await scene.deliveries()) == 1

@@ -1,0 +1,1 @@
+"""Our webhooks, as they are sent, before judges that others wrote."""

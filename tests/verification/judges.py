@@ -1,0 +1,112 @@
+"""The libraries that judge: three for Python, three for Node."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import openai
+import pytest
+import standardwebhooks
+import svix.webhooks
+
+NODE = Path(__file__).parent / "node"
+EVERY = frozenset({"openai", "standardwebhooks", "svix"})
+INSTALL_SECONDS = 90.0
+RUN_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Hook:
+    """A webhook as a receiver has it."""
+
+    headers: dict[str, str]
+    body: bytes
+    secret: str
+
+
+Verify = Callable[[Hook], object]
+CLIENT = openai.OpenAI(api_key="not used to verify")
+IN_PYTHON: dict[str, tuple[Verify, type[Exception]]] = {
+    "openai": (
+        lambda hook: CLIENT.webhooks.unwrap(hook.body, hook.headers, secret=hook.secret),
+        openai.InvalidWebhookSignatureError,
+    ),
+    "standardwebhooks": (
+        lambda hook: standardwebhooks.Webhook(hook.secret).verify(hook.body, hook.headers),
+        standardwebhooks.WebhookVerificationError,
+    ),
+    "svix": (
+        lambda hook: svix.webhooks.Webhook(hook.secret).verify(hook.body, hook.headers),
+        svix.webhooks.WebhookVerificationError,
+    ),
+}
+
+
+def accepting_in_python(hook: Hook) -> frozenset[str]:
+    """Who accepts it. A crash is no verdict, and fails the test."""
+    return frozenset(name for name, judge in IN_PYTHON.items() if _accepts(*judge, hook))
+
+
+def _accepts(verify: Verify, refusal: type[Exception], hook: Hook) -> bool:
+    try:
+        verify(hook)
+    except refusal:
+        return False
+    return True
+
+
+class Node:
+    """Runs scripts that may import the packages in `node/package.json`."""
+
+    def __init__(self, node: str, folder: Path) -> None:
+        self._node = node
+        self.folder = folder
+
+    def run(self, script: Path, *, input: str) -> list[str]:
+        """The lines that the script prints."""
+        # Node looks for packages beside the script, so it runs where they were put.
+        placed = shutil.copy(script, self.folder)
+        ended = subprocess.run(
+            [self._node, placed],
+            input=input,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=RUN_SECONDS,
+            check=False,
+        )
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout.splitlines()
+
+    def accepting(self, hook: Hook) -> frozenset[str]:
+        told = {"headers": hook.headers, "body": hook.body.decode(), "secret": hook.secret}
+        (line,) = self.run(NODE / "judge.mjs", input=json.dumps(told) + "\n")
+        return frozenset(json.loads(line))
+
+
+def install_node(folder: Path) -> Node:
+    """Put the packages into the folder; skip the test, with the reason, where that cannot be.
+
+    In CI a Node that is there must work: a failing install is a failure.
+    """
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if not node or not npm:
+        pytest.skip("Node and npm are not on this machine: nothing was verified in Node.")
+    shutil.copy(NODE / "package.json", folder)
+    command = [npm, "install", "--no-package-lock", "--no-audit", "--no-fund"]
+    try:
+        subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=True
+        )
+    except subprocess.SubprocessError as error:
+        why = f"npm could not install the packages: {getattr(error, 'stderr', None) or error}"
+        if os.environ.get("CI"):
+            pytest.fail(why)
+        pytest.skip(f"{why} Nothing was verified in Node.")
+    return Node(node, folder)

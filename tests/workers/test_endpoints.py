@@ -1,0 +1,108 @@
+"""Endpoints that hear of a whole project, called as they wish."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from tests.storage.scene import snapshot
+from tests.workers.conftest import House
+
+from batchbell.core import signing
+from batchbell.core.model import DEFAULT_EVENTS, DEFAULT_PROJECT, EventType, Status
+from batchbell.sandbox.behaviours import Respond
+from batchbell.storage import batches, history, managed, projects
+
+SECRET = signing.make_secret(bytes(24))
+
+
+async def make(house: House, path: str, *, project: str = DEFAULT_PROJECT, **more: Any) -> str:
+    wishes = managed.Wishes(url=house.receiver.url(path), name=path, event_types=DEFAULT_EVENTS)
+    made = await house.store.write(
+        managed.create,
+        project,
+        replace(wishes, **more),
+        secret=SECRET,
+        mint=house.mint,
+        now=house.clock(),
+    )
+    return made.id
+
+
+async def end(house: House, batch_id: str, **told: Any) -> None:
+    """A batch that is watched at /watched ends."""
+    await house.register(batch_id, path="/watched")
+    await house.store.write(
+        batches.observe,
+        account_id=house.account.id,
+        sightings=[snapshot(batch_id, Status.COMPLETED, **told)],
+        mint=house.mint,
+        now=house.clock(),
+    )
+
+
+async def test_it_is_called_beside_the_watch_signed_with_its_own_secret(house: House) -> None:
+    await make(house, "/all", headers={"X-Team": "night"})
+    await end(house, "batch_1")
+    await house.deliver()
+    assert house.receiver.counts == {"/watched": 1, "/all": 1}
+    [request] = [one for one in house.receiver.received if one.path == "/all"]
+    now = int(request.headers["webhook-timestamp"])
+    assert signing.verify([SECRET], headers=request.headers, body=request.body, now=now)
+    assert request.headers["x-team"] == "night"
+    [other] = [one for one in house.receiver.received if one.path == "/watched"]
+    assert "x-team" not in other.headers
+    assert not signing.verify([SECRET], headers=other.headers, body=other.body, now=now)
+
+
+async def test_what_does_not_pass_its_filters_is_not_told(house: House) -> None:
+    await make(house, "/failed", event_types=(EventType.FAILED,))
+    await make(house, "/elsewhere", accounts=("mars",))
+    await make(house, "/nights", metadata={"when": "night"})
+    await end(house, "batch_1", metadata={"when": "day"})
+    await end(house, "batch_2", metadata={"when": "night", "more": "yes"})
+    await house.deliver()
+    assert house.receiver.counts == {"/watched": 2, "/nights": 1}
+
+
+async def test_another_projects_endpoint_hears_nothing(house: House) -> None:
+    await house.store.write(projects.ensure_project, id="other", secret=SECRET, now=house.clock())
+    await make(house, "/theirs", project="other")
+    await end(house, "batch_1")
+    await house.deliver()
+    assert house.receiver.counts == {"/watched": 1}
+
+
+async def test_its_own_schedule_is_kept(house: House) -> None:
+    id = await make(house, "/all", schedule=(60.0,))
+    house.receiver.behave("/all", Respond(status=500))
+    await end(house, "batch_1")
+    started = house.clock()
+    await house.deliver()
+    page = await house.read(history.list_deliveries, DEFAULT_PROJECT, limit=10)
+    [waiting] = [one for one in page.items if one.endpoint_id == id]
+    assert waiting.due_at is not None
+    assert 60 <= waiting.due_at - started <= 66
+    house.clock.now = waiting.due_at
+    await house.deliver()
+    done = await house.read(history.get_delivery, DEFAULT_PROJECT, waiting.id)
+    assert (done.state, done.attempts) == ("exhausted", 2)
+
+
+async def test_a_longer_timeout_has_a_longer_lease(house: House) -> None:
+    """Nothing is sent under a lease that the call might outlive, and no attempt is lost by it."""
+    id = await make(house, "/slow", timeout_seconds=30.0)
+    await end(house, "batch_1")
+    await house.deliver()
+    page = await house.read(history.list_deliveries, DEFAULT_PROJECT, limit=10)
+    [done] = [one for one in page.items if one.endpoint_id == id]
+    assert (done.state, done.attempts) == ("delivered", 1)
+
+
+async def test_a_deleted_endpoint_is_called_no_more(house: House) -> None:
+    id = await make(house, "/all")
+    await end(house, "batch_1")
+    await house.store.write(managed.remove, DEFAULT_PROJECT, id, now=house.clock())
+    await end(house, "batch_2")
+    await house.deliver()
+    assert house.receiver.counts == {"/watched": 2}
