@@ -17,6 +17,7 @@ AFTER_SEND = "dispatch.after_send"
 BEFORE_SETTLE = "dispatch.before_settle"
 BEFORE_WRITE = "sweep.before_write"
 INSIDE_WRITE = "sweep.inside_write"
+INSIDE_REPLAY = "replay.inside_step"
 IN_MIGRATION = "migrate.inside"
 
 _armed, _, _count = os.environ.get(VARIABLE, "").partition(":")

@@ -35,6 +35,7 @@ from batchbell.web.context import Context
 from batchbell.workers.dispatcher import Dispatcher
 from batchbell.workers.janitor import Janitor
 from batchbell.workers.loop import Crew, Loop, Worker
+from batchbell.workers.replayer import Replayer
 from batchbell.workers.watcher import Watcher
 
 log = structlog.get_logger("batchbell.runtime")
@@ -194,6 +195,7 @@ async def running_workers(runtime: Runtime) -> AsyncIterator[Crew]:
                 timeout_seconds=settings.delivery_timeout_seconds,
             ),
             Janitor(store, clock=time.time, retention_days=settings.retention_days),
+            Replayer(store, clock=time.time, mint=mint),
             *[await _watcher(runtime, account, stack) for account in runtime.accounts.values()],
         ]
         runtime.loops = [

@@ -268,3 +268,11 @@ def test_dressing_adds_the_fields_and_touches_nothing(
     assert sent.isascii()
     assert json.loads(sent) == json.loads(body) | extra
     assert sent.endswith(body[1:].encode())
+
+
+def test_what_is_sent_as_new_carries_both_ids() -> None:
+    body = '{"id":"evt_1","object":"event","data":{"id":"batch_1"}}'
+    sent = dressed(
+        body, dialect=Dialect.WATCH, watch_id="wat_1", watch_metadata=None, message_id="evt_2"
+    )
+    assert sent == b'{"id":"evt_2","replay_of":"evt_1","object":"event","data":{"id":"batch_1"}}'

@@ -131,6 +131,7 @@ class Town:
                 self.database_url,
                 "UPDATE accounts SET lease_until = 0, due_at = 0 WHERE lease_token IS NOT NULL",
                 "UPDATE deliveries SET due_at = 0 WHERE lease_token IS NOT NULL",
+                "UPDATE replays SET lease_until = 0 WHERE lease_token IS NOT NULL",
             )
         )
 

@@ -7,7 +7,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from batchbell.core.model import DEFAULT_PROJECT
-from batchbell.storage import keys, projects
+from batchbell.core.replay import ReplayFilter
+from batchbell.storage import keys, projects, replays
 from tests.storage.scene import Scene
 
 IMPOSSIBLE = [
@@ -35,6 +36,13 @@ IMPOSSIBLE = [
     "UPDATE deliveries SET state = 'delivered', due_at = NULL",
     "UPDATE deliveries SET state = 'held', due_at = NULL, lease_token = 'lease_1'",
     "UPDATE deliveries SET event_id = 'evt_0'",
+    "UPDATE replays SET state = 'asleep'",
+    "UPDATE replays SET state = 'done'",
+    "UPDATE replays SET finished_at = 1",
+    "UPDATE replays SET lease_token = 'lease_1'",
+    "UPDATE replays SET state = 'done', finished_at = 1, lease_token = 'l', lease_until = 1",
+    "UPDATE replays SET status = 'broken'",
+    "UPDATE replays SET pace = 0",
     "DELETE FROM endpoints",
     "DELETE FROM accounts",
 ]
@@ -43,6 +51,9 @@ IMPOSSIBLE = [
 @pytest.mark.parametrize("statement", IMPOSSIBLE)
 async def test_impossible_rows_are_refused(scene: Scene, statement: str) -> None:
     await scene.due("batch_1")
+    await scene.store.write(
+        replays.create, DEFAULT_PROJECT, ReplayFilter(), mint=scene.mint, now=scene.clock()
+    )
     with pytest.raises(IntegrityError):
         await scene.store.write(lambda c: c.execute(text(statement)))
 

@@ -71,6 +71,7 @@ async def test_the_migrations_make_every_check_and_every_partial_index(store: St
         "ix_batches_ended",
         "ix_deliveries_due",
         "ix_deliveries_held",
+        "ix_replays_running",
         "ix_endpoints_managed",
         "uq_endpoints_implied",
     }

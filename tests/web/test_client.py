@@ -27,7 +27,7 @@ from batchbell.client import (
 from batchbell.client import shapes as told
 from batchbell.client.waiting import LOOK_SECONDS, LOOK_SECONDS_MAX, Wait
 from batchbell.core.model import Outcome, Status
-from batchbell.web import shapes
+from batchbell.web import replaying, shapes
 
 from ..conftest import SECRET
 from .making import HOOK, Served, a_snapshot
@@ -65,6 +65,20 @@ async def test_every_call_says_what_the_server_said(served: Served, bell: AsyncB
     assert [account.name for account in await bell.accounts()] == ["openai"]
     assert await bell.secret() == SECRET
     assert (await bell.ready()).ready
+
+
+async def test_a_replay_is_counted_begun_followed_and_cancelled(
+    served: Served, bell: AsyncBatchbell
+) -> None:
+    await bell.watch("batch_1", HOOK)
+    await served.see(a_snapshot("batch_1"))
+    await served.try_all(Outcome(status=500, duration_ms=1.0))
+    assert (await bell.count_replay(status="failed")).total == 1
+    made = await bell.replay(since=0, types=["batch.completed"], pace=5, as_new=True)
+    assert (made.state, made.total, made.as_new, made.pace) == ("running", 1, True, 5.0)
+    assert await bell.get_replay(made.id) == made
+    assert [found.id async for found in bell.list_replays()] == [made.id]
+    assert (await bell.cancel_replay(made.id)).state == "cancelled"
 
 
 async def test_lists_are_walked_page_by_page(served: Served, bell: AsyncBatchbell) -> None:
@@ -131,6 +145,13 @@ def test_both_clients_offer_the_same_calls() -> None:
 
 
 SAME_SHAPES = ["Watch", "Batch", "BatchExtras", "Event", "Attempt", "Delivery", "Account", "Key"]
+
+
+@pytest.mark.parametrize("name", ["Replay", "ReplayCounts"])
+def test_the_client_knows_every_field_of_a_replay(name: str) -> None:
+    ours, theirs = getattr(replaying, name), getattr(told, name)
+    fields = {field.name for field in msgspec.structs.fields(ours)}
+    assert fields - {"object"} == {field.name for field in msgspec.structs.fields(theirs)}
 
 
 @pytest.mark.parametrize("name", SAME_SHAPES)

@@ -68,13 +68,15 @@ async def test_every_route_describes_its_errors_in_openais_shape(served: Served)
 
 
 async def some_of_everything(served: Served) -> dict[str, str]:
-    """A batch that ended, a watch, an event and a delivery, and what they are called."""
+    """A batch that ended, a watch, an event, a delivery and a replay, and what they are called."""
     watch = await served.watch("batch_1")
     await served.see(a_snapshot("batch_1"))
     [delivery] = (await served.http.get("/v1/deliveries")).json()["data"]
     wanted = {"name": "n", "url": HOOK, "event_types": ["batch.completed"]}
     endpoint = (await served.http.post("/v1/webhook_endpoints", json=wanted)).json()
+    replay = (await served.http.post("/v1/replays", json={})).json()
     return {
+        "replay_id": replay["id"],
         "webhook_endpoint_id": endpoint["id"],
         "watch_id": watch["id"],
         "batch_id": "batch_1",
@@ -113,7 +115,7 @@ async def test_no_request_is_answered_by_what_the_document_does_not_say(served: 
     key = (await served.http.post("/v1/keys", json={"name": "judge"})).json()["key"]
     schema = schemathesis.openapi.from_dict(with_examples(await document(served), names))
     operations = [found.ok() for found in schema.get_all_operations()]
-    assert len(operations) == 30
+    assert len(operations) == 34
     for operation in operations:
         assert await asyncio.to_thread(try_operation, operation, served.url, key) > 0
 

@@ -12,6 +12,7 @@ from batchbell.cli import (
     doctor,
     endpoints,
     reading,
+    replaying,
     serving,
     signatures,
     trying,
@@ -85,6 +86,7 @@ app.command("wait", rich_help_panel=WATCHING)(waiting.wait)
 app.command("list", rich_help_panel=WATCHING)(reading.list_)
 app.command("show", rich_help_panel=WATCHING)(reading.show)
 app.command("resend", rich_help_panel=WATCHING)(reading.resend)
+app.command("replay", rich_help_panel=WATCHING)(replaying.replay)
 app.add_typer(hooks, rich_help_panel=WATCHING)
 app.command("secret", rich_help_panel=ACCESS)(access.secret)
 app.add_typer(keys, rich_help_panel=ACCESS)

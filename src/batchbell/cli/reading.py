@@ -98,19 +98,22 @@ def _items(
 def show(
     identity: Annotated[
         str,
-        typer.Argument(metavar="ID", help="A batch's id, or one that begins evt_, dlv_ or wat_."),
+        typer.Argument(
+            metavar="ID", help="A batch's id, or one that begins evt_, dlv_, wat_ or rpl_."
+        ),
     ],
     json: Json = False,
     server: Server = None,
     api_key: ApiKey = None,
 ) -> None:
-    """Show one batch, event, delivery (with its attempts) or watch."""
+    """Show one batch, event, delivery (with its attempts), watch or replay."""
     with connected(server, api_key) as client:
         prefix = identity.partition("_")[0]
         ways: dict[str, Any] = {
             "evt": client.event,
             "dlv": client.delivery,
             "wat": client.get_watch,
+            "rpl": client.get_replay,
         }
         found = ways.get(prefix, client.batch)(identity)
     if json:

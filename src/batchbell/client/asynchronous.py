@@ -193,6 +193,73 @@ class AsyncBatchbell:
         """Let a disabled endpoint be called again."""
         return await self._send(calls.enable_endpoint(endpoint_id))
 
+    async def replay(
+        self,
+        *,
+        status: str = "failed",
+        endpoint_id: str | None = None,
+        event_id: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        types: Sequence[str] | None = None,
+        enable: bool = False,
+        as_new: bool = False,
+        pace: float | None = None,
+    ) -> shapes.Replay:
+        """Send many deliveries again, as a job of the server: `failed`, `held`, `missing`, `all`.
+
+        `since` and `until` (seconds since the epoch) bound the time of the event.
+        """
+        return await self._send(
+            calls.replay(
+                status=status,
+                endpoint_id=endpoint_id,
+                event_id=event_id,
+                since=since,
+                until=until,
+                types=types,
+                enable=enable,
+                as_new=as_new,
+                pace=pace,
+            )
+        )
+
+    async def count_replay(
+        self,
+        *,
+        status: str = "failed",
+        endpoint_id: str | None = None,
+        event_id: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        types: Sequence[str] | None = None,
+        enable: bool = False,
+    ) -> shapes.ReplayCounts:
+        """What `replay` would do; nothing is sent."""
+        return await self._send(
+            calls.count_replay(
+                status=status,
+                endpoint_id=endpoint_id,
+                event_id=event_id,
+                since=since,
+                until=until,
+                types=types,
+                enable=enable,
+            )
+        )
+
+    async def get_replay(self, replay_id: str) -> shapes.Replay:
+        """One replay, with how far it is."""
+        return await self._send(calls.get_replay(replay_id))
+
+    def list_replays(self, *, page_size: int = PAGE_SIZE) -> AsyncIterator[shapes.Replay]:
+        """All replays, newest first."""
+        return self._items(calls.list_replays(page_size=page_size))
+
+    async def cancel_replay(self, replay_id: str) -> shapes.Replay:
+        """Walk no further; what was made due stays so."""
+        return await self._send(calls.cancel_replay(replay_id))
+
     async def accounts(self) -> list[shapes.Account]:
         """The accounts that batches are watched in."""
         return list((await self._send(calls.accounts())).data)

@@ -211,6 +211,26 @@ def enable_endpoint(endpoint_id: str) -> Call[shapes.Endpoint]:
     return Call("POST", f"{ENDPOINTS}/{_id(endpoint_id)}/enable", shapes.Endpoint)
 
 
+def replay(**wanted: Any) -> Call[shapes.Replay]:
+    return Call("POST", "/v1/replays", shapes.Replay, body=wanted)
+
+
+def count_replay(**wanted: Any) -> Call[shapes.ReplayCounts]:
+    return Call("POST", "/v1/replays", shapes.ReplayCounts, body={**wanted, "dry_run": True})
+
+
+def get_replay(replay_id: str) -> Call[shapes.Replay]:
+    return Call("GET", f"/v1/replays/{_id(replay_id)}", shapes.Replay)
+
+
+def list_replays(*, page_size: int) -> Call[Page[shapes.Replay]]:
+    return Call("GET", "/v1/replays", Page[shapes.Replay], _query(limit=page_size))
+
+
+def cancel_replay(replay_id: str) -> Call[shapes.Replay]:
+    return Call("POST", f"/v1/replays/{_id(replay_id)}/cancel", shapes.Replay)
+
+
 def accounts() -> Call[Page[shapes.Account]]:
     return Call("GET", "/v1/accounts", Page[shapes.Account])
 

@@ -146,6 +146,7 @@ class Delivery(Struct, frozen=True, kw_only=True):
     batch_id: str
     endpoint_id: str
     watch_id: str | None
+    webhook_id: str
     url: str
     state: str
     in_flight: bool
@@ -196,6 +197,34 @@ class EndpointTest(Struct, frozen=True, kw_only=True):
     status_code: int
     success: bool
     attempt: Attempt
+
+
+class Replay(Struct, frozen=True, kw_only=True):
+    """`done` of `total` were sent again so far; `skipped` are of disabled endpoints."""
+
+    id: str
+    state: str
+    status: str
+    endpoint_id: str | None
+    event_id: str | None
+    since: float | None
+    until: float | None
+    types: tuple[str, ...]
+    as_new: bool
+    pace: float
+    total: int
+    done: int
+    skipped: int
+    created_at: int
+    updated_at: int
+    finished_at: int | None
+
+
+class ReplayCounts(Struct, frozen=True, kw_only=True):
+    """What a replay would send again, and what it would leave of disabled endpoints."""
+
+    total: int
+    skipped: int
 
 
 class Account(Struct, frozen=True, kw_only=True):

@@ -283,6 +283,8 @@ class Delivery:
     needs_you: str | None
     """What only the owner of the endpoint can mend, after a failure that waiting rarely cures."""
     lease_token: str | None
+    message_id: str | None = None
+    """What it is sent as, where a replay asked for another id than the event's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -306,6 +308,8 @@ class Claimed:
     watch_metadata: str | None
     lease_token: str
     lease_until: float
+    message_id: str | None = None
+    """What it is sent as, where that is not the event's id."""
 
     @property
     def life_attempt(self) -> int:

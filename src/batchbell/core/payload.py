@@ -167,13 +167,17 @@ def dressed(
     dialect: Dialect,
     watch_id: str | None,
     watch_metadata: str | None,
+    message_id: str | None = None,
 ) -> bytes:
     """The bytes for one watch: its own fields in front of the event's, the rest untouched.
 
     `watch_metadata` is JSON text as the watch gave it. Where it would make the body longer than
-    `BODY_MAX_BYTES` it is left out, and `watch.omitted` says so.
+    `BODY_MAX_BYTES` it is left out, and `watch.omitted` says so. With a `message_id` that is the
+    body's `id`, and the event's own stands in `replay_of`.
     """
     front = ""
+    if message_id is not None:
+        body = _renamed(body, message_id)
     if dialect is Dialect.AWAITER:
         data = json.loads(body)["data"]
         front += f'"batchId":{compact(data["id"])},"status":{compact(_plain_status(data))},'
@@ -184,6 +188,12 @@ def dressed(
             words = '"omitted":["metadata"]'
         front += watch + words + "},"
     return ("{" + front + body[1:]).encode("ascii")
+
+
+def _renamed(body: str, message_id: str) -> str:
+    """A canonical body begins with its id."""
+    event_id, end = json.JSONDecoder().raw_decode(body, len('{"id":'))
+    return f'{{"id":{compact(message_id)},"replay_of":{compact(event_id)}' + body[end:]
 
 
 def _ascii(text: str) -> str:

@@ -117,6 +117,7 @@ def _take(
             event_body=row[8],
             occurred_at=row[9],
             first_due_at=row[10],
+            message_id=row[11],
             lease_token=times["token"],
             lease_until=times["lease"],
         )
@@ -128,7 +129,8 @@ DIALECTS = {dialect.value: dialect for dialect in Dialect}
 
 _TAKEN = """deliveries.id, deliveries.endpoint_id, deliveries.event_id, deliveries.attempts,
   deliveries.attempts_before, deliveries.dialect, deliveries.watch_id, deliveries.watch_metadata,
-  events.body, events.created_at, coalesce(deliveries.resent_at, deliveries.created_at)"""
+  events.body, events.created_at, coalesce(deliveries.resent_at, deliveries.created_at),
+  deliveries.message_id"""
 
 
 def _take_sqlite(

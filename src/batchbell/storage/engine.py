@@ -20,7 +20,8 @@ Query = Callable[Concatenate[Connection, P], T]
 
 DELIVERIES = "deliveries"
 ACCOUNTS = "accounts"
-CHANNELS = (DELIVERIES, ACCOUNTS)
+REPLAYS = "replays"
+CHANNELS = (DELIVERIES, ACCOUNTS, REPLAYS)
 
 _WAKES = "batchbell.wakes"
 

@@ -172,6 +172,7 @@ def _delivery(row: Row[Any]) -> Delivery:
         last_error=row.last_error,
         needs_you=row.needs_you,
         lease_token=row.lease_token,
+        message_id=row.message_id,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, update
 
-from batchbell.storage.schema import accounts, deliveries
+from batchbell.storage.schema import accounts, deliveries, replays
 
 
 def release_all(connection: Connection, *, now: float) -> int:
@@ -17,6 +17,11 @@ def release_all(connection: Connection, *, now: float) -> int:
         update(accounts)
         .where(accounts.c.lease_token.isnot(None))
         .values(lease_token=None, lease_until=None, due_at=now)
+    )
+    connection.execute(
+        update(replays)
+        .where(replays.c.lease_token.isnot(None))
+        .values(lease_token=None, lease_until=None)
     )
     left = update(deliveries).where(deliveries.c.lease_token.isnot(None))
     return connection.execute(left.values(lease_token=None, due_at=now)).rowcount

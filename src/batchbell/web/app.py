@@ -21,6 +21,7 @@ from batchbell.web.api import (
     endpoints,
     events,
     health,
+    replays,
     watches,
 )
 from batchbell.web.auth import Gate, Keyring
@@ -33,7 +34,17 @@ from batchbell.web.registering import Registrar
 
 ROUTERS = tuple(
     module.router
-    for module in (awaiter, watches, batches, events, deliveries, endpoints, access, health)
+    for module in (
+        awaiter,
+        watches,
+        batches,
+        events,
+        deliveries,
+        endpoints,
+        replays,
+        access,
+        health,
+    )
 )
 DESCRIPTION = (
     "Watches batch jobs and calls your webhook, signed and retried, the moment they end. Errors"

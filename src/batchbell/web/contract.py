@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.responses import Response
 
-from batchbell.web import endpoint_shapes, shapes
+from batchbell.web import endpoint_shapes, replaying, shapes
 
 REFERENCE = "#/components/schemas/{name}"
 REQUESTS = (
@@ -24,6 +24,7 @@ REQUESTS = (
     endpoint_shapes.EndpointChanges,
     endpoint_shapes.RotateRequest,
     endpoint_shapes.TestRequest,
+    replaying.ReplayRequest,
 )
 ANSWERS = (
     shapes.ErrorBody,
@@ -50,6 +51,9 @@ ANSWERS = (
     endpoint_shapes.TestResult,
     endpoint_shapes.EventTypes,
     shapes.Page[endpoint_shapes.Endpoint],
+    replaying.Replay,
+    replaying.ReplayCounts,
+    shapes.Page[replaying.Replay],
 )
 _SCHEMAS, COMPONENTS = msgspec.json.schema_components((*REQUESTS, *ANSWERS), ref_template=REFERENCE)
 SCHEMA_OF: Mapping[Any, dict[str, Any]] = dict(zip((*REQUESTS, *ANSWERS), _SCHEMAS, strict=True))

@@ -137,6 +137,7 @@ def delivery(found: Delivery, attempts: Sequence[Attempt] | None = None) -> shap
         batch_id=found.batch_id,
         endpoint_id=found.endpoint_id,
         watch_id=found.watch_id,
+        webhook_id=found.message_id or found.event_id,
         url=found.url,
         state=found.state,
         in_flight=in_flight,

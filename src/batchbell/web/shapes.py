@@ -241,6 +241,7 @@ class Delivery(Struct, frozen=True, kw_only=True):
     batch_id: str
     endpoint_id: str
     watch_id: str | None
+    webhook_id: str
     url: str
     state: DeliveryState
     in_flight: bool

@@ -180,11 +180,12 @@ class Dispatcher:
             dialect=delivery.dialect,
             watch_id=delivery.watch_id,
             watch_metadata=delivery.watch_metadata,
+            message_id=delivery.message_id,
         )
         headers = request_headers(
             endpoint,
             user_agent=USER_AGENT,
-            message_id=delivery.event_id,
+            message_id=delivery.message_id or delivery.event_id,
             timestamp=int(self._clock()),
             body=body,
             attempt=delivery.attempt,

@@ -1,0 +1,68 @@
+"""The replayer: walks replays, a few deliveries at a time, as fast as each one's pace allows.
+
+It only makes deliveries due; the dispatcher sends them like all others, so a replay can neither
+pass an endpoint's slots nor keep another endpoint waiting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+
+from batchbell.core.errors import LeaseLost
+from batchbell.core.model import Mint
+from batchbell.core.replay import ReplayState
+from batchbell.storage import replays
+from batchbell.storage.engine import REPLAYS, Store
+
+log = structlog.get_logger("batchbell.replayer")
+
+LEASE_SECONDS = 60.0
+LOOK_SECONDS = 5.0
+"""The longest rest before looking again whether a replay is due."""
+
+
+class Replayer:
+    """See the module. However many processes run one, a replay is stepped by one at a time."""
+
+    name = "replayer"
+
+    def __init__(self, store: Store, *, clock: Callable[[], float], mint: Mint) -> None:
+        self.signal = store.signal(REPLAYS)
+        self._store = store
+        self._clock = clock
+        self._mint = mint
+
+    async def step(self) -> bool:
+        """Take the replay that is due, and begin its next deliveries again."""
+        if await self._seconds_left() > 0:
+            return False
+        replay = await self._store.write(
+            replays.claim_due,
+            now=self._clock(),
+            lease_seconds=LEASE_SECONDS,
+            token=self._mint("lease"),
+        )
+        if replay is None:
+            return False
+        try:
+            after = await self._store.write(
+                replays.step, replay, mint=self._mint, now=self._clock()
+            )
+        except LeaseLost:
+            log.info("replay given up: cancelled, or another worker's", replay_id=replay.id)
+            return True
+        tell = log.debug if after.state is ReplayState.RUNNING else log.info
+        tell("replayed", replay_id=after.id, state=after.state, done=after.done, total=after.total)
+        return True
+
+    async def idle_seconds(self) -> float:
+        return min(max(await self._seconds_left(), 0.05), LOOK_SECONDS)
+
+    async def _seconds_left(self) -> float:
+        due = await self._store.read(replays.next_due)
+        return LOOK_SECONDS if due is None else due - self._clock()
+
+    async def close(self) -> None:
+        """Nothing is ever under way between steps."""

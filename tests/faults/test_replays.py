@@ -1,0 +1,93 @@
+"""SIGKILL inside a step of a replay: nothing is lost, and nothing begun twice."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx2
+import pytest
+from tests.faults.conftest import SERVE_ONLY, START_SECONDS, WORK, Town, make_town
+
+from batchbell import failpoints
+
+BATCHES = 30
+PACE = 5
+"""Ten deliveries a step, so that a kill finds some of the work done."""
+
+
+async def delivered(town: Town) -> list[str]:
+    """Batches that have been told of, every one, and written down as delivered."""
+    ids = town.sandbox.provider.add_batches(BATCHES)
+    await town.register(ids)
+    for id in ids:
+        town.sandbox.provider.finish(id, "completed")
+    await town.all_arrived(ids)
+    async with asyncio.timeout(START_SECONDS):
+        while town.recorded() < BATCHES:  # noqa: ASYNC110 - another process writes it
+            await asyncio.sleep(0.05)
+    return ids
+
+
+async def ask(town: Town, method: str, path: str, **body: Any) -> dict[str, Any]:
+    async with httpx2.AsyncClient(base_url=town.url, timeout=30) as client:
+        answer = await client.request(method, path, json=body or None)
+    assert answer.is_success, answer.text
+    told: dict[str, Any] = answer.json()
+    return told
+
+
+async def ended(town: Town, replay_id: str) -> dict[str, Any]:
+    async with asyncio.timeout(60):
+        while True:
+            replay = await ask(town, "GET", f"/v1/replays/{replay_id}")
+            if replay["state"] != "running":
+                return replay
+            await asyncio.sleep(0.05)
+
+
+async def told_again(town: Town) -> None:
+    """Wait until every batch was told of a second time."""
+    await town.receiver.wait_for(2 * BATCHES, timeout=60)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+async def test_killed_inside_a_step(town: Town, count: int) -> None:
+    process = await town.start()
+    ids = await delivered(town)
+    await process.terminate()
+    process = await town.start(SERVE_ONLY)
+    replay = await ask(town, "POST", "/v1/replays", status="all", pace=PACE, as_new=True)
+    assert replay["total"] == BATCHES
+    await process.terminate()
+
+    process = await town.start(failpoint=f"{failpoints.INSIDE_REPLAY}:{count}")
+    await process.killed()
+    in_flight = len(town.receiver.received) - BATCHES
+    assert in_flight <= (count - 1) * 10, "a step that was killed began nothing"
+    town.let_leases_run_out()
+    await town.start()
+    done = await ended(town, replay["id"])
+    assert (done["state"], done["done"]) == ("done", BATCHES)
+    await told_again(town)
+    told = town.told()
+    assert set(told) == set(ids)
+    assert min(told.values()) == 2
+    assert all(len(two) == 2 for two in town.webhook_ids().values()), "one new id for each"
+    assert town.receiver.bad_signatures == 0
+
+
+async def test_two_workers_share_a_replay_and_tell_nobody_twice(
+    postgres_url: str, tmp_path: Any
+) -> None:
+    async with make_town(postgres_url, tmp_path) as town:
+        await town.start(SERVE_ONLY)
+        workers = await asyncio.gather(town.start(WORK), town.start(WORK))
+        await delivered(town)
+        replay = await ask(town, "POST", "/v1/replays", status="all", pace=100)
+        assert (await ended(town, replay["id"]))["done"] == BATCHES
+        await told_again(town)
+        for worker in workers:
+            assert await worker.terminate() == 0
+        assert set(town.told().values()) == {2}
+        assert len(town.receiver.received) == 2 * BATCHES
