@@ -71,6 +71,8 @@ async def test_the_migrations_make_every_check_and_every_partial_index(store: St
         "ix_batches_ended",
         "ix_deliveries_due",
         "ix_deliveries_held",
+        "ix_deliveries_order",
+        "ix_events_of_no_batch",
         "ix_replays_running",
         "ix_endpoints_managed",
         "uq_endpoints_implied",
@@ -142,7 +144,7 @@ async def test_processes_that_start_together_take_turns_to_upgrade(postgres_url:
             await store.close()
 
 
-async def test_endpoints_made_anew_keep_who_points_to_them(database_url: str) -> None:
+async def test_tables_made_anew_keep_their_rows_and_who_points_to_them(database_url: str) -> None:
     store = bare(database_url)
 
     def first(connection: Connection) -> None:
@@ -153,7 +155,7 @@ async def test_endpoints_made_anew_keep_who_points_to_them(database_url: str) ->
     try:
         await store.write(first)
         assert await store.write(migrating.upgrade) == migrating.head()
-        for table in ("endpoints", "deliveries"):
+        for table in metadata.tables.keys() - {"keys", "replays"}:
             count = text(f"SELECT count(*) FROM {table}")
             assert await store.read(lambda c, q=count: c.execute(q).scalar()) == 1
         with pytest.raises(IntegrityError):
@@ -174,4 +176,6 @@ ONE_OF_EACH = [
     "INSERT INTO deliveries (id, project_id, event_id, event_type, batch_id, endpoint_id, dialect,"
     " state, attempts, attempts_before, due_at, created_at) VALUES ('dlv_1', 'default', 'evt_1',"
     " 'batch.completed', 'batch_1', 'whe_1', 'watch', 'pending', 0, 0, 1, 1)",
+    "INSERT INTO attempts (delivery_id, number, started_at, duration_ms) VALUES ('dlv_1', 1, 1, 1)",
+    "INSERT INTO watches VALUES ('wch_1', 'default', 1, 'whe_1', 'watch', '[]', '{}', 1)",
 ]

@@ -42,6 +42,7 @@ projects = Table(
     Column("name", Text, nullable=False),
     Column("webhook_secret", Text, nullable=False),
     Column("created_at", Double, nullable=False),
+    Index("uq_projects_name", "name", unique=True),
 )
 
 keys = Table(
@@ -74,8 +75,10 @@ accounts = Table(
     Column("lease_token", Text),
     Column("swept_at", Double),
     Column("created_at", Double, nullable=False),
+    Column("credentials", Text),
+    Column("removed_at", Double),
     UniqueConstraint("project_id", "name"),
-    CheckConstraint("state IN ('active', 'failing')", name="state"),
+    CheckConstraint("state IN ('active', 'failing', 'paused')", name="state"),
     CheckConstraint("(lease_token IS NULL) = (lease_until IS NULL)", name="lease"),
     CheckConstraint("(state = 'failing') = (trouble IS NOT NULL)", name="trouble"),
 )
@@ -98,6 +101,7 @@ batches = Table(
     Column("missing_since", Double),
     Column("check_at", Double, nullable=False),
     Column("trouble", Text),
+    Column("expunged_at", Double),
     UniqueConstraint("account_id", "id"),
     CheckConstraint(
         "status IN ('validating', 'in_progress', 'finalizing', 'cancelling',"
@@ -154,6 +158,9 @@ endpoints = Table(
     Column("probe_at", Double),
     Column("flush_at", Double),
     Column("warnings", Integer, nullable=False, server_default="0"),
+    Column("rate_limit", Double),
+    Column("rate_at", Double),
+    Column("ordered", Boolean, nullable=False, server_default=false()),
     CheckConstraint("state IN ('active', 'failing', 'disabled')", name="state"),
     CheckConstraint("(state = 'disabled') = (reason IS NOT NULL)", name="reason"),
     CheckConstraint("(failing_since IS NULL) = (failures = 0)", name="failing"),
@@ -202,15 +209,23 @@ events = Table(
     metadata,
     Column("id", Text, primary_key=True),
     Column("project_id", ForeignKey("projects.id"), nullable=False),
-    Column("batch_key", ForeignKey("batches.key", ondelete="CASCADE"), nullable=False),
-    Column("batch_id", Text, nullable=False),
+    Column("batch_key", ForeignKey("batches.key", ondelete="CASCADE")),
+    Column("batch_id", Text),
     Column("type", Text, nullable=False),
     Column("generation", Integer, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("recorded_at", Double, nullable=False),
     Column("body", Text, nullable=False),
     UniqueConstraint("batch_key", "type", "generation"),
+    CheckConstraint("(batch_key IS NULL) = (batch_id IS NULL)", name="batch"),
     Index("ix_events_listed", "project_id", "id"),
+)
+_of_no_batch = text("batch_key IS NULL")
+Index(
+    "ix_events_of_no_batch",
+    events.c.recorded_at,
+    sqlite_where=_of_no_batch,
+    postgresql_where=_of_no_batch,
 )
 
 deliveries = Table(
@@ -220,7 +235,7 @@ deliveries = Table(
     Column("project_id", ForeignKey("projects.id"), nullable=False),
     Column("event_id", ForeignKey("events.id", ondelete="CASCADE"), nullable=False),
     Column("event_type", Text, nullable=False),
-    Column("batch_id", Text, nullable=False),
+    Column("batch_id", Text),
     Column("endpoint_id", ForeignKey("endpoints.id"), nullable=False),
     Column("watch_id", Text),
     Column("dialect", Text, nullable=False),
@@ -256,6 +271,13 @@ Index(
     sqlite_where=_pending,
     postgresql_where=_pending,
 )
+Index(
+    "ix_deliveries_order",
+    deliveries.c.endpoint_id,
+    deliveries.c.id,
+    sqlite_where=_pending,
+    postgresql_where=_pending,
+)
 _held = text("state = 'held'")
 Index(
     "ix_deliveries_held",
@@ -279,6 +301,11 @@ attempts = Table(
     Column("remote_address", Text),
     Column("response_headers", Text),
     Column("response_body", Text),
+    Column("dns_ms", Double),
+    Column("connect_ms", Double),
+    Column("tls_ms", Double),
+    Column("first_byte_ms", Double),
+    Column("request_headers", Text),
 )
 
 replays = Table(
