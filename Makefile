@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+# Tests that run at once: many of them wait for processes more than for the processor.
+JOBS   ?= 4
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint format check bench clean
@@ -20,15 +22,15 @@ setup: $(VENV)/.ready ## Make the virtual environment
 demo: setup ## The main job end to end: no key, no network
 	$(BIN)/batchbell demo
 
-test: setup ## Run every test (SQLite and PostgreSQL)
-	$(BIN)/python -m pytest
+test: setup ## Run every test (SQLite and PostgreSQL), JOBS at once
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 
 lint: setup ## ruff, mypy, import floors, docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest tests/docs
+	$(BIN)/python -m pytest --numprocesses $(JOBS) tests/docs
 
 format: setup ## Let ruff mend what it can
 	$(BIN)/ruff check --fix .

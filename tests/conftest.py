@@ -20,6 +20,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from hypothesis import HealthCheck, settings
 from sqlalchemy.engine import make_url
 
 from batchbell.core.model import DEFAULT_PROJECT, Account, Mint, new_id
@@ -29,6 +30,10 @@ from batchbell.storage.opening import open_store
 from batchbell.storage.projects import ensure_project
 
 T = TypeVar("T")
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 SECRET = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX"
 """Signs the webhooks of the project `default` in tests."""

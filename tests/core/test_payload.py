@@ -8,7 +8,7 @@ from typing import Any
 
 import openai
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from batchbell.core import signing
@@ -248,7 +248,6 @@ def test_a_plain_watch_without_words_of_its_own_gets_the_canonical_bytes(
     assert told == body.encode()
 
 
-@settings(deadline=None)
 @given(
     note=st.text(),
     metadata=st.dictionaries(st.text(max_size=20), st.text(max_size=40), min_size=1, max_size=5),

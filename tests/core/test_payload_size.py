@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from batchbell.core.model import MAX_ID_LENGTH, BatchProblem, Dialect, EventType, Status
@@ -142,7 +142,6 @@ metadata_texts = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(
     seen=snapshots,
     status=st.sampled_from(Status),

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import trustme
 from aiohttp import AddrInfoType
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchbell.core.errors import AddressRefused
@@ -309,7 +309,7 @@ def test_a_socket_is_not_opened_for_an_address_that_is_refused() -> None:
             open_socket(info)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(st.sampled_from([b"", OK_HEAD, OK_HEAD + b"\r\n", b"HTTP/1.1 "]), st.binary(max_size=400))
 def test_no_bytes_make_it_raise(head: bytes, noise: bytes) -> None:
     async def scenario() -> None:

@@ -134,7 +134,7 @@ def test_a_lane_that_was_filled_asks_for_more_when_half_of_it_is_gone() -> None:
     assert wanted == 1
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_nothing_is_lost_or_handed_out_twice(data: st.DataObject) -> None:
     """Whatever is added, taken, ended, shut and opened: each delivery comes out exactly once."""
