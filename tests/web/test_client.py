@@ -144,7 +144,17 @@ def test_both_clients_offer_the_same_calls() -> None:
     assert offered(Batchbell) == offered(AsyncBatchbell)
 
 
-SAME_SHAPES = ["Watch", "Batch", "BatchExtras", "Event", "Attempt", "Delivery", "Account", "Key"]
+SAME_SHAPES = [
+    "Watch",
+    "Batch",
+    "BatchExtras",
+    "Event",
+    "Attempt",
+    "Delivery",
+    "Account",
+    "Key",
+    "Project",
+]
 
 
 @pytest.mark.parametrize("name", ["Replay", "ReplayCounts"])

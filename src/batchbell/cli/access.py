@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from batchbell.cli.options import ApiKey, Json, Server
+from batchbell.cli.options import ApiKey, Json, Project, Server
 from batchbell.cli.printing import moment, print_json, print_json_lines, print_table, tell
 from batchbell.cli.reach import with_store_or_server
 
@@ -21,16 +21,20 @@ if TYPE_CHECKING:
 KEY_BYTES = 24
 
 
-def secret(json: Json = False, server: Server = None, api_key: ApiKey = None) -> None:
+def secret(
+    project: Project = None, json: Json = False, server: Server = None, api_key: ApiKey = None
+) -> None:
     """Print the secret that signs the webhooks: your receiver checks signatures with it."""
     settings = _settings(server, api_key)
 
     async def direct(store: Store) -> str:
-        from batchbell.runtime import ensure_secret
+        from batchbell.storage import projects
 
-        return await ensure_secret(store, settings)
+        secret = await store.read(projects.webhook_secret, await _project(store, settings, project))
+        assert secret is not None
+        return secret
 
-    found = with_store_or_server(settings, direct, lambda client: client.secret())
+    found = with_store_or_server(settings, direct, lambda client: client.secret(project=project))
     if json:
         print_json({"secret": found})
     else:
@@ -41,6 +45,7 @@ def create_key(
     name: Annotated[
         str, typer.Option("--name", metavar="NAME", help="What the key is for, for your own list.")
     ],
+    project: Project = None,
     json: Json = False,
     server: Server = None,
     api_key: ApiKey = None,
@@ -51,10 +56,13 @@ def create_key(
         raise typer.BadParameter("A name has 1 to 100 characters.", param_hint="--name")
 
     async def direct(store: Store) -> Key:
-        return await _create(store, settings, name)
+        return await _create(store, settings, name, project)
 
     made = with_store_or_server(
-        settings, direct, lambda client: client.create_key(name), may_create=True
+        settings,
+        direct,
+        lambda client: client.create_key(name, project=project),
+        may_create=project is None,
     )
     if json:
         print_json(made)
@@ -66,17 +74,19 @@ def create_key(
     )
 
 
-def list_keys(json: Json = False, server: Server = None, api_key: ApiKey = None) -> None:
+def list_keys(
+    project: Project = None, json: Json = False, server: Server = None, api_key: ApiKey = None
+) -> None:
     """List the API keys, revoked ones too. The keys themselves are not kept."""
     settings = _settings(server, api_key)
 
     async def direct(store: Store) -> list[Key]:
-        from batchbell.core.model import DEFAULT_PROJECT
         from batchbell.storage import keys
 
-        return [_shown(key) for key in await store.read(keys.list_keys, DEFAULT_PROJECT)]
+        project_id = await _project(store, settings, project)
+        return [_shown(key) for key in await store.read(keys.list_keys, project_id)]
 
-    found = with_store_or_server(settings, direct, lambda client: client.list_keys())
+    found = with_store_or_server(settings, direct, lambda client: client.list_keys(project=project))
     if json:
         print_json_lines(found)
         return
@@ -89,6 +99,7 @@ def list_keys(json: Json = False, server: Server = None, api_key: ApiKey = None)
 
 def revoke_key(
     key_id: Annotated[str, typer.Argument(metavar="KEY_ID", help="As `batchbell keys list` says.")],
+    project: Project = None,
     json: Json = False,
     server: Server = None,
     api_key: ApiKey = None,
@@ -97,13 +108,13 @@ def revoke_key(
     settings = _settings(server, api_key)
 
     async def direct(store: Store) -> None:
-        from batchbell.core.model import DEFAULT_PROJECT
         from batchbell.storage import keys
 
-        await store.write(keys.revoke_key, DEFAULT_PROJECT, key_id, now=time.time())
+        project_id = await _project(store, settings, project)
+        await store.write(keys.revoke_key, project_id, key_id, now=time.time())
 
     def over_http(client: Batchbell) -> None:
-        client.revoke_key(key_id)
+        client.revoke_key(key_id, project=project)
 
     with_store_or_server(settings, direct, over_http)
     if json:
@@ -121,15 +132,24 @@ def _settings(server: str | None, api_key: str | None) -> Settings:
     return load_settings(url=server, api_key=api_key)
 
 
-async def _create(store: Store, settings: Settings, name: str) -> Key:
+async def _project(store: Store, settings: Settings, word: str | None) -> str:
+    """The id of the project that is named, `default` if none is. Raises NotFound."""
     from batchbell.core.model import DEFAULT_PROJECT
-    from batchbell.runtime import ensure_secret, mint
+    from batchbell.runtime import ensure_secret
+    from batchbell.storage import projects
+
+    await ensure_secret(store, settings)  # makes `default` in a new database
+    return (await store.read(projects.find_project, word or DEFAULT_PROJECT)).id
+
+
+async def _create(store: Store, settings: Settings, name: str, project: str | None) -> Key:
+    from batchbell.runtime import mint
     from batchbell.storage import keys
 
-    await ensure_secret(store, settings)  # makes the project that the key belongs to
+    project_id = await _project(store, settings, project)
     key = keys.PREFIX + secrets.token_hex(KEY_BYTES)
     made = await store.write(
-        keys.create_key, DEFAULT_PROJECT, name=name, key=key, mint=mint, now=time.time()
+        keys.create_key, project_id, name=name, key=key, mint=mint, now=time.time()
     )
     return _shown(made, key_itself=key)
 
@@ -140,6 +160,7 @@ def _shown(key: stored.Key, *, key_itself: str | None = None) -> Key:
 
     return Key(
         id=key.id,
+        project_id=key.project_id,
         name=key.name,
         hint=key.hint,
         created_at=int(key.created_at),

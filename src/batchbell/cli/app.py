@@ -11,6 +11,7 @@ from batchbell.cli import (
     access,
     doctor,
     endpoints,
+    projects,
     reading,
     replaying,
     serving,
@@ -63,6 +64,14 @@ keys.command("create")(access.create_key)
 keys.command("list")(access.list_keys)
 keys.command("revoke")(access.revoke_key)
 
+tenants = typer.Typer(
+    name="projects",
+    help="Projects: each with keys, accounts, endpoints and batches of its own.",
+    no_args_is_help=True,
+)
+tenants.command("create")(projects.create)
+tenants.command("list")(projects.list_)
+
 hooks = typer.Typer(
     name="endpoints",
     help="Endpoints: webhooks that hear of every batch of the project.",
@@ -90,6 +99,7 @@ app.command("replay", rich_help_panel=WATCHING)(replaying.replay)
 app.add_typer(hooks, rich_help_panel=WATCHING)
 app.command("secret", rich_help_panel=ACCESS)(access.secret)
 app.add_typer(keys, rich_help_panel=ACCESS)
+app.add_typer(tenants, rich_help_panel=ACCESS)
 app.command("demo", rich_help_panel=TRYING)(trying.demo)
 app.command("sandbox", rich_help_panel=TRYING)(trying.sandbox)
 app.command("sign", rich_help_panel=TRYING)(signatures.sign)

@@ -33,6 +33,12 @@ BatchId = Annotated[str, typer.Argument(metavar="BATCH_ID", help="The provider's
 WebhookUrl = Annotated[
     str | None, typer.Option("--url", metavar="URL", help="The webhook to call when it ends.")
 ]
+Project = Annotated[
+    str | None,
+    typer.Option(
+        "--project", metavar="NAME", help="Another project, by name or id; only `default` may."
+    ),
+]
 Account = Annotated[
     str | None, typer.Option("--account", metavar="NAME", help="The account that the batch is in.")
 ]

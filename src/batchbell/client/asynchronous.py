@@ -13,13 +13,14 @@ import httpx2
 from batchbell.client import calls, shapes
 from batchbell.client.calls import PAGE_SIZE, TIMEOUT_SECONDS, Call
 from batchbell.client.faults import ServerUnavailable, ServerUnreachable
+from batchbell.client.setting_up import AsyncSettingUp
 from batchbell.client.shapes import Page, WatchSpec
 from batchbell.client.waiting import OnChange, Wait
 
 T = TypeVar("T")
 
 
-class AsyncBatchbell:
+class AsyncBatchbell(AsyncSettingUp):
     """Talks to a Batchbell server. Use it in an `async with` block, or `aclose()` it.
 
     `url` and `api_key` default to `BATCHBELL_URL` and `BATCHBELL_API_KEY`, and without those to
@@ -259,26 +260,6 @@ class AsyncBatchbell:
     async def cancel_replay(self, replay_id: str) -> shapes.Replay:
         """Walk no further; what was made due stays so."""
         return await self._send(calls.cancel_replay(replay_id))
-
-    async def accounts(self) -> list[shapes.Account]:
-        """The accounts that batches are watched in."""
-        return list((await self._send(calls.accounts())).data)
-
-    async def create_key(self, name: str) -> shapes.Key:
-        """Make an API key. Its `key` is shown this once; from now on every caller needs one."""
-        return await self._send(calls.create_key(name))
-
-    async def list_keys(self) -> list[shapes.Key]:
-        """The keys, revoked ones too."""
-        return list((await self._send(calls.list_keys())).data)
-
-    async def revoke_key(self, key_id: str) -> None:
-        """Put a key out of force."""
-        await self._send(calls.revoke_key(key_id))
-
-    async def secret(self) -> str:
-        """The `whsec_…` secret that signs the webhooks."""
-        return (await self._send(calls.secret())).secret
 
     async def ready(self) -> shapes.Readiness:
         """Whether the server can work, and if not, why."""

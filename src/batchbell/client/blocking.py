@@ -12,13 +12,14 @@ import httpx2
 from batchbell.client import calls, shapes
 from batchbell.client.calls import PAGE_SIZE, TIMEOUT_SECONDS, Call
 from batchbell.client.faults import ServerUnavailable, ServerUnreachable
+from batchbell.client.setting_up import SettingUp
 from batchbell.client.shapes import Page, WatchSpec
 from batchbell.client.waiting import OnChange, Wait
 
 T = TypeVar("T")
 
 
-class Batchbell:
+class Batchbell(SettingUp):
     """Talks to a Batchbell server. Use it in a `with` block, or `close()` it.
 
     `url` and `api_key` default to `BATCHBELL_URL` and `BATCHBELL_API_KEY`, and without those to
@@ -253,26 +254,6 @@ class Batchbell:
     def cancel_replay(self, replay_id: str) -> shapes.Replay:
         """Walk no further; what was made due stays so."""
         return self._send(calls.cancel_replay(replay_id))
-
-    def accounts(self) -> list[shapes.Account]:
-        """The accounts that batches are watched in."""
-        return list(self._send(calls.accounts()).data)
-
-    def create_key(self, name: str) -> shapes.Key:
-        """Make an API key. Its `key` is shown this once; from now on every caller needs one."""
-        return self._send(calls.create_key(name))
-
-    def list_keys(self) -> list[shapes.Key]:
-        """The keys, revoked ones too."""
-        return list(self._send(calls.list_keys()).data)
-
-    def revoke_key(self, key_id: str) -> None:
-        """Put a key out of force."""
-        self._send(calls.revoke_key(key_id))
-
-    def secret(self) -> str:
-        """The `whsec_…` secret that signs the webhooks."""
-        return self._send(calls.secret()).secret
 
     def ready(self) -> shapes.Readiness:
         """Whether the server can work, and if not, why."""

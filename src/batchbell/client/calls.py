@@ -235,20 +235,28 @@ def accounts() -> Call[Page[shapes.Account]]:
     return Call("GET", "/v1/accounts", Page[shapes.Account])
 
 
-def create_key(name: str) -> Call[shapes.Key]:
-    return Call("POST", "/v1/keys", shapes.Key, body={"name": name})
+def create_project(name: str) -> Call[shapes.Project]:
+    return Call("POST", "/v1/projects", shapes.Project, body={"name": name})
 
 
-def list_keys() -> Call[Page[shapes.Key]]:
-    return Call("GET", "/v1/keys", Page[shapes.Key])
+def projects() -> Call[Page[shapes.Project]]:
+    return Call("GET", "/v1/projects", Page[shapes.Project])
 
 
-def revoke_key(key_id: str) -> Call[_Deleted]:
-    return Call("DELETE", f"/v1/keys/{_id(key_id)}", _Deleted)
+def create_key(name: str, *, project: str | None) -> Call[shapes.Key]:
+    return Call("POST", "/v1/keys", shapes.Key, body={"name": name, "project_id": project})
 
 
-def secret() -> Call[_Secret]:
-    return Call("GET", "/v1/secret", _Secret)
+def list_keys(*, project: str | None) -> Call[Page[shapes.Key]]:
+    return Call("GET", "/v1/keys", Page[shapes.Key], _query(project_id=project))
+
+
+def revoke_key(key_id: str, *, project: str | None) -> Call[_Deleted]:
+    return Call("DELETE", f"/v1/keys/{_id(key_id)}", _Deleted, _query(project_id=project))
+
+
+def secret(*, project: str | None) -> Call[_Secret]:
+    return Call("GET", "/v1/secret", _Secret, _query(project_id=project))
 
 
 def ready() -> Call[shapes.Readiness]:

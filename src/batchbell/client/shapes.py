@@ -241,6 +241,7 @@ class Key(Struct, frozen=True, kw_only=True):
     """`key` is there once, from `create_key`; it is not in the `repr`."""
 
     id: str
+    project_id: str
     name: str
     hint: str
     created_at: int
@@ -249,6 +250,12 @@ class Key(Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"Key(id={self.id!r}, name={self.name!r}, hint={self.hint!r})"
+
+
+class Project(Struct, frozen=True, kw_only=True):
+    id: str
+    name: str
+    created_at: int
 
 
 class Readiness(Struct, frozen=True, kw_only=True):

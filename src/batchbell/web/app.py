@@ -21,6 +21,7 @@ from batchbell.web.api import (
     endpoints,
     events,
     health,
+    projects,
     replays,
     watches,
 )
@@ -43,6 +44,7 @@ ROUTERS = tuple(
         endpoints,
         replays,
         access,
+        projects,
         health,
     )
 )

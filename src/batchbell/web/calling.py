@@ -7,8 +7,12 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 from fastapi import Depends, Request
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from batchbell.core.errors import NotFound
+from batchbell.core.model import DEFAULT_PROJECT
+from batchbell.storage import projects
 from batchbell.storage.paging import Page
 from batchbell.web import shapes
 from batchbell.web.auth import Keyring
@@ -39,13 +43,39 @@ class Call:
     surface: Surface
     project_id: str
 
+    @property
+    def is_operator(self) -> bool:
+        """Whether the caller belongs to the project that looks after the others."""
+        return self.project_id == DEFAULT_PROJECT
+
+    async def named_project(self, word: str | None) -> str:
+        """The id of the project that is named, by default the caller's own.
+
+        Raises NotFound: only `default` may name another, and to all else there is none.
+        """
+        if word is None:
+            return self.project_id
+        found = await self.context.store.read(projects.find_project, word)
+        if not self.is_operator and found.id != self.project_id:
+            raise NotFound("project", word)
+        return found.id
+
 
 async def call_of(request: Request) -> Call:
     surface: Surface = request.app.state.surface
     return Call(surface.context, surface, request.scope["state"]["project_id"])
 
 
+async def operator_of(request: Request) -> Call:
+    """A call of project `default`; for the others the route is not there."""
+    call = await call_of(request)
+    if not call.is_operator:
+        raise HTTPException(404)
+    return call
+
+
 Caller = Annotated[Call, Depends(call_of)]
+Operator = Annotated[Call, Depends(operator_of)]
 
 
 def answer(value: Any, status: int = 200) -> Response:

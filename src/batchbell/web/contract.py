@@ -20,6 +20,7 @@ REQUESTS = (
     list[shapes.WatchRequest],
     shapes.ResendRequest,
     shapes.KeyRequest,
+    shapes.ProjectRequest,
     endpoint_shapes.EndpointRequest,
     endpoint_shapes.EndpointChanges,
     endpoint_shapes.RotateRequest,
@@ -36,6 +37,7 @@ ANSWERS = (
     shapes.Event,
     shapes.Delivery,
     shapes.Key,
+    shapes.Project,
     shapes.WebhookSecret,
     shapes.Health,
     shapes.Readiness,
@@ -46,6 +48,7 @@ ANSWERS = (
     shapes.Page[shapes.Delivery],
     shapes.Page[shapes.Account],
     shapes.Page[shapes.Key],
+    shapes.Page[shapes.Project],
     endpoint_shapes.Endpoint,
     endpoint_shapes.EndpointDeleted,
     endpoint_shapes.TestResult,
@@ -63,6 +66,7 @@ MEANINGS = {
     401: "No API key, or one that is not in force.",
     403: "No API key was made yet, and the call does not come from this machine.",
     404: "Nothing of that id in this project.",
+    409: "It clashes with what is there; `code` says how.",
     413: "The body is too large.",
     500: "A bug of ours; the log says more.",
     503: "The database does not answer just now; try again after `Retry-After` seconds.",
@@ -92,9 +96,9 @@ def open_answers(shape: Any, also: Mapping[int, Any] | None = None) -> dict[str,
     return {"responses": told | dict(also or {}), "response_class": Response}
 
 
-def text_answers(media_type: str) -> dict[str, Any]:
-    """Arguments of a route that answers text, and the errors of GUARDED."""
-    made = answers(shapes.Health)
+def text_answers(media_type: str, *also: int) -> dict[str, Any]:
+    """Arguments of a route that answers text, and the errors of GUARDED and `also`."""
+    made = answers(shapes.Health, *also)
     made["responses"][200]["content"] = {media_type: {"schema": {"type": "string"}}}
     return made
 

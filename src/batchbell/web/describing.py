@@ -23,6 +23,7 @@ from batchbell.core.model import (
     Watch,
 )
 from batchbell.storage.keys import Key
+from batchbell.storage.projects import Project
 from batchbell.web import shapes
 
 UNKNOWN_OUTCOME = (
@@ -210,9 +211,14 @@ def without_credentials(url: str) -> str:
 def key(found: Key, *, shown: str | None = None) -> shapes.Key:
     return shapes.Key(
         id=found.id,
+        project_id=found.project_id,
         name=found.name,
         hint=found.hint,
         created_at=int(found.created_at),
         revoked_at=_second(found.revoked_at),
         key=msgspec.UNSET if shown is None else shown,
     )
+
+
+def project(found: Project) -> shapes.Project:
+    return shapes.Project(id=found.id, name=found.name, created_at=int(found.created_at))

@@ -31,7 +31,9 @@ METADATA_PAIRS_MAX = 16
 METADATA_KEY_MAX = 64
 METADATA_VALUE_MAX = 512
 
-ID_SHAPE = "must be a plain token of letters, digits and . _ : @ = + -, such as batch_abc123."
+_PLAIN = "must be a plain token of letters, digits and . _ : @ = + -"
+ID_SHAPE = f"{_PLAIN}, such as batch_abc123."
+NAME_SHAPE = f"{_PLAIN}, such as nightly."
 
 
 @dataclass(frozen=True, slots=True)

@@ -267,7 +267,10 @@ class Account(Struct, frozen=True, kw_only=True):
 
 
 class KeyRequest(Struct, frozen=True, kw_only=True):
+    """`project_id` is the id or the name of another project; only `default` may name one."""
+
     name: Annotated[str, Meta(min_length=1, max_length=100)]
+    project_id: Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)] | None = None
 
 
 class Key(Struct, frozen=True, kw_only=True):
@@ -275,11 +278,23 @@ class Key(Struct, frozen=True, kw_only=True):
 
     id: str
     object: Literal["key"] = "key"
+    project_id: str
     name: str
     hint: str
     created_at: int
     revoked_at: int | None
     key: str | UnsetType = UNSET
+
+
+class ProjectRequest(Struct, frozen=True, kw_only=True):
+    name: Annotated[str, Meta(pattern=ID_PATTERN, min_length=1, max_length=100)]
+
+
+class Project(Struct, frozen=True, kw_only=True):
+    id: str
+    object: Literal["project"] = "project"
+    name: str
+    created_at: int
 
 
 class WebhookSecret(Struct, frozen=True, kw_only=True):

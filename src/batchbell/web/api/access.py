@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import secrets
+from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from batchbell.core.errors import NotFound
+from batchbell.core.model import MAX_ID_LENGTH
 from batchbell.storage import accounts, keys, projects
 from batchbell.storage.paging import Page
 from batchbell.web import describing, shapes
 from batchbell.web.bodies import Fields, read_json
 from batchbell.web.calling import Call, Caller, answer, page_answer
 from batchbell.web.contract import answers, takes
+from batchbell.web.registering import NAME_MAX
 
 router = APIRouter(tags=["access"])
 
 KEY_BYTES = 24
-NAME_MAX = 100
+ProjectId = Annotated[
+    str | None,
+    Query(description="The id or the name of another project; only `default` may name one."),
+]
 
 
 @router.get("/v1/accounts", summary="List accounts", **answers(shapes.Page[shapes.Account]))
@@ -32,24 +38,26 @@ async def list_accounts(call: Caller) -> Response:
     "/v1/keys",
     summary="Make an API key: from then on every caller needs one",
     openapi_extra=takes(shapes.KeyRequest),
-    **answers(shapes.Key, 413, status=201, says="The key. `key` is shown this once."),
+    **answers(shapes.Key, 404, 413, status=201, says="The key. `key` is shown this once."),
 )
 async def create_key(call: Caller, request: Request) -> Response:
     fields = Fields(await read_json(request))
     name = fields.text("name", most=NAME_MAX)
+    project = fields.optional_text("project_id", most=MAX_ID_LENGTH)
     fields.raise_problems()
+    project_id = await call.named_project(project)
     key = keys.PREFIX + secrets.token_hex(KEY_BYTES)
     context = call.context
     made = await context.store.write(
-        keys.create_key, call.project_id, name=name, key=key, mint=context.mint, now=context.clock()
+        keys.create_key, project_id, name=name, key=key, mint=context.mint, now=context.clock()
     )
     _keys_changed(call)
     return answer(describing.key(made, shown=key), 201)
 
 
-@router.get("/v1/keys", summary="List API keys", **answers(shapes.Page[shapes.Key]))
-async def list_keys(call: Caller) -> Response:
-    found = await call.context.store.read(keys.list_keys, call.project_id)
+@router.get("/v1/keys", summary="List API keys", **answers(shapes.Page[shapes.Key], 404))
+async def list_keys(call: Caller, project_id: ProjectId = None) -> Response:
+    found = await call.context.store.read(keys.list_keys, await call.named_project(project_id))
     data = [describing.key(one) for one in found]
     return page_answer(Page(data, has_more=False), data, [one.id for one in data])
 
@@ -57,9 +65,9 @@ async def list_keys(call: Caller) -> Response:
 @router.delete(
     "/v1/keys/{key_id}", summary="Put a key out of force", **answers(shapes.Deleted, 404)
 )
-async def revoke_key(call: Caller, key_id: str) -> Response:
-    context = call.context
-    await context.store.write(keys.revoke_key, call.project_id, key_id, now=context.clock())
+async def revoke_key(call: Caller, key_id: str, project_id: ProjectId = None) -> Response:
+    context, project = call.context, await call.named_project(project_id)
+    await context.store.write(keys.revoke_key, project, key_id, now=context.clock())
     _keys_changed(call)
     return answer(shapes.Deleted(id=key_id, object="key.deleted"))
 
@@ -71,11 +79,12 @@ def _keys_changed(call: Call) -> None:
 
 @router.get(
     "/v1/secret",
-    summary="The secret that signs this project's webhooks",
+    summary="The secret that signs a project's webhooks",
     **answers(shapes.WebhookSecret, 404),
 )
-async def get_secret(call: Caller) -> Response:
-    secret = await call.context.store.read(projects.webhook_secret, call.project_id)
+async def get_secret(call: Caller, project_id: ProjectId = None) -> Response:
+    project = await call.named_project(project_id)
+    secret = await call.context.store.read(projects.webhook_secret, project)
     if secret is None:
-        raise NotFound("project", call.project_id)
+        raise NotFound("project", project)
     return answer(shapes.WebhookSecret(secret=secret))

@@ -10,7 +10,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from batchbell import __version__
 from batchbell.web import shapes
-from batchbell.web.calling import Caller, answer
+from batchbell.web.calling import Caller, Operator, answer
 from batchbell.web.contract import document, json_content, open_answers, text_answers
 from batchbell.web.reference import reference_page
 
@@ -43,8 +43,12 @@ async def readyz(call: Caller) -> Response:
     return answer(shapes.Readiness(status="ready", reasons=[]))
 
 
-@router.get("/metrics", summary="Metrics for Prometheus", **text_answers("text/plain"))
-async def metrics(call: Caller) -> Response:
+@router.get(
+    "/metrics",
+    summary="Metrics for Prometheus, of all projects: for keys of `default` only",
+    **text_answers("text/plain", 404),
+)
+async def metrics(call: Operator) -> Response:
     await call.surface.condition.refresh_gauges()
     text = generate_latest(call.context.metrics.registry)
     return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})

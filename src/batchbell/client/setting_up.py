@@ -1,0 +1,81 @@
+"""What an operator sets up: accounts, projects, keys, the secret. Part of both clients."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TypeVar
+
+from batchbell.client import calls, shapes
+from batchbell.client.calls import Call
+
+T = TypeVar("T")
+
+
+class SettingUp(ABC):
+    """For the client that blocks."""
+
+    @abstractmethod
+    def _send(self, call: Call[T]) -> T: ...
+
+    def accounts(self) -> list[shapes.Account]:
+        """The accounts that batches are watched in, the default first."""
+        return list(self._send(calls.accounts()).data)
+
+    def create_project(self, name: str) -> shapes.Project:
+        """Make a project. Only for keys of `default`, as what names a `project` below."""
+        return self._send(calls.create_project(name))
+
+    def projects(self) -> list[shapes.Project]:
+        """All projects, the oldest first."""
+        return list(self._send(calls.projects()).data)
+
+    def create_key(self, name: str, *, project: str | None = None) -> shapes.Key:
+        """Make an API key. Its `key` is shown this once; from now on every caller needs one."""
+        return self._send(calls.create_key(name, project=project))
+
+    def list_keys(self, *, project: str | None = None) -> list[shapes.Key]:
+        """The keys, revoked ones too."""
+        return list(self._send(calls.list_keys(project=project)).data)
+
+    def revoke_key(self, key_id: str, *, project: str | None = None) -> None:
+        """Put a key out of force."""
+        self._send(calls.revoke_key(key_id, project=project))
+
+    def secret(self, *, project: str | None = None) -> str:
+        """The `whsec_…` secret that signs the webhooks."""
+        return self._send(calls.secret(project=project)).secret
+
+
+class AsyncSettingUp(ABC):
+    """For the client that is awaited."""
+
+    @abstractmethod
+    async def _send(self, call: Call[T]) -> T: ...
+
+    async def accounts(self) -> list[shapes.Account]:
+        """The accounts that batches are watched in, the default first."""
+        return list((await self._send(calls.accounts())).data)
+
+    async def create_project(self, name: str) -> shapes.Project:
+        """Make a project. Only for keys of `default`, as what names a `project` below."""
+        return await self._send(calls.create_project(name))
+
+    async def projects(self) -> list[shapes.Project]:
+        """All projects, the oldest first."""
+        return list((await self._send(calls.projects())).data)
+
+    async def create_key(self, name: str, *, project: str | None = None) -> shapes.Key:
+        """Make an API key. Its `key` is shown this once; from now on every caller needs one."""
+        return await self._send(calls.create_key(name, project=project))
+
+    async def list_keys(self, *, project: str | None = None) -> list[shapes.Key]:
+        """The keys, revoked ones too."""
+        return list((await self._send(calls.list_keys(project=project))).data)
+
+    async def revoke_key(self, key_id: str, *, project: str | None = None) -> None:
+        """Put a key out of force."""
+        await self._send(calls.revoke_key(key_id, project=project))
+
+    async def secret(self, *, project: str | None = None) -> str:
+        """The `whsec_…` secret that signs the webhooks."""
+        return (await self._send(calls.secret(project=project))).secret
