@@ -39,6 +39,15 @@ SECRET = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX"
 """Signs the webhooks of the project `default` in tests."""
 
 
+MASTER_KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+"""Seals the secrets of tests on PostgreSQL; on SQLite there is a key file."""
+
+
+def master_key(database_url: str) -> str | None:
+    """What BATCHBELL_MASTER_KEY is for this database in tests."""
+    return None if database_url.startswith("sqlite") else MASTER_KEY
+
+
 class Clock:
     """Stands still until it is told to go on."""
 
@@ -169,7 +178,7 @@ def database_url(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 async def store(database_url: str, clock: Clock) -> AsyncIterator[Store]:
     """An open store with the newest schema and the project `default`."""
-    store = await open_store(database_url)
+    store = await open_store(database_url, master_key=master_key(database_url))
     await store.write(ensure_project, id=DEFAULT_PROJECT, secret=SECRET, now=clock())
     yield store
     await store.close()

@@ -19,6 +19,9 @@ BEFORE_WRITE = "sweep.before_write"
 INSIDE_WRITE = "sweep.inside_write"
 INSIDE_REPLAY = "replay.inside_step"
 IN_MIGRATION = "migrate.inside"
+BEFORE_KEY_FILE = "keyfile.before_rename"
+AFTER_KEY_FILE = "keyfile.after_rename"
+IN_SEALING = "seal.inside_step"
 
 _armed, _, _count = os.environ.get(VARIABLE, "").partition(":")
 _left = int(_count or 1)

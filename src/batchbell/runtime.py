@@ -121,8 +121,9 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
     parse_cidrs(settings.allow_cidrs)
     raise_file_limit()
     calm_collector()
-    store = await open_store(settings.store_url)
+    store = await open_store(settings.store_url, master_key=settings.master_keys)
     try:
+        tell_of_keys(store)
         await ensure_secret(store, settings)
         if is_sqlite(settings):
             await store.write(leases.release_all, now=time.time())
@@ -138,6 +139,18 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                 await looking
     finally:
         await store.close()
+
+
+def tell_of_keys(store: Store) -> None:
+    """What the operator must know of the key that seals, where it is made or missing."""
+    if store.keys.made:
+        log.warning("made the master key: back it up with the database", file=store.keys.source)
+    if not store.seals:
+        log.warning(
+            "secrets are kept as they are: set BATCHBELL_MASTER_KEY, or whoever reads the database"
+            " can sign webhooks",
+            advice="openssl rand -base64 32",
+        )
 
 
 def is_sqlite(settings: Settings) -> bool:

@@ -73,6 +73,13 @@ class Settings(BaseSettings):
         description="Signs the webhooks: `whsec_` and base64. Without it one is made at first"
         " start and kept in the database; `batchbell secret` shows it.",
     )
+    master_key: SecretStr | None = Field(
+        None,
+        validation_alias=_named("BATCHBELL_MASTER_KEY"),
+        description="Seals the secrets in the database: the base64 of 32 bytes, or several with"
+        " commas between them, of which the first seals and all open. Without it SQLite has a key"
+        " file, made beside it, and on PostgreSQL secrets are kept as they are.",
+    )
     url: str | None = Field(
         None,
         validation_alias=_named("BATCHBELL_URL"),
@@ -141,6 +148,11 @@ class Settings(BaseSettings):
     def store_url(self) -> str:
         """The database to open: `DATABASE_URL` if set, else the file at `DATABASE_PATH`."""
         return self.database_url or f"sqlite:///{self.database_path}"
+
+    @property
+    def master_keys(self) -> str | None:
+        """The master keys as they were given."""
+        return None if self.master_key is None else self.master_key.get_secret_value()
 
     @property
     def server_url(self) -> str:

@@ -12,6 +12,7 @@ from batchbell.core.errors import StoreInUse
 from batchbell.core.model import new_id
 from batchbell.storage import deliveries, projects
 from batchbell.storage.opening import open_store
+from tests.conftest import master_key
 
 
 def say(words: object) -> None:
@@ -21,7 +22,7 @@ def say(words: object) -> None:
 
 async def claim(url: str) -> None:
     """Claim until nothing is left, after a word from the parent, and say what was got."""
-    store = await open_store(url, migrate=False)
+    store = await open_store(url, migrate=False, master_key=master_key(url))
     say("ready")
     await asyncio.to_thread(sys.stdin.readline)
     mine: list[str] = []

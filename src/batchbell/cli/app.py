@@ -13,6 +13,7 @@ from batchbell.cli import (
     endpoints,
     projects,
     reading,
+    rekeying,
     replaying,
     serving,
     signatures,
@@ -59,10 +60,15 @@ def _root(
     pass
 
 
-keys = typer.Typer(name="keys", help="API keys: make, list, revoke.", no_args_is_help=True)
+keys = typer.Typer(
+    name="keys",
+    help="API keys: make, list, revoke. And rekey, for the master key.",
+    no_args_is_help=True,
+)
 keys.command("create")(access.create_key)
 keys.command("list")(access.list_keys)
 keys.command("revoke")(access.revoke_key)
+keys.command("rekey")(rekeying.rekey)
 
 tenants = typer.Typer(
     name="projects",

@@ -83,7 +83,7 @@ async def opened(settings: Settings, *, migrate: bool = True) -> AsyncIterator[S
     """The database, for as long as the context lasts."""
     from batchbell.storage.opening import open_store
 
-    store = await open_store(settings.store_url, migrate=migrate)
+    store = await open_store(settings.store_url, migrate=migrate, master_key=settings.master_keys)
     try:
         yield store
     finally:

@@ -27,7 +27,7 @@ def serve(
     ] = False,
 ) -> None:
     """Serve HTTP, watch batches and deliver webhooks, until Ctrl-C or SIGTERM."""
-    settings = _settings(
+    settings = settings_of(
         host=host, port=port, database_path=database_path, database_url=database_url
     )
     from batchbell import runtime
@@ -40,7 +40,7 @@ def serve(
 
 def worker(database_url: DatabaseUrl = None) -> None:
     """Watch and deliver beside other processes, on PostgreSQL, until Ctrl-C or SIGTERM."""
-    settings = _settings(database_url=database_url)
+    settings = settings_of(database_url=database_url)
     from batchbell import runtime
 
     def say(running: Runtime) -> None:
@@ -53,7 +53,7 @@ def migrate(
     database_path: DatabasePath = None, database_url: DatabaseUrl = None, json: Json = False
 ) -> None:
     """Bring the database's schema up to date. `serve` and `worker` do so by themselves."""
-    settings = _settings(database_path=database_path, database_url=database_url)
+    settings = settings_of(database_path=database_path, database_url=database_url)
     revision = asyncio.run(_migrated(settings))
     if json:
         print_json({"revision": revision})
@@ -69,7 +69,7 @@ async def _migrated(settings: Settings) -> str:
         return await store.read(migrating.check)
 
 
-def _settings(**overrides: Any) -> Settings:
+def settings_of(**overrides: Any) -> Settings:
     """The settings with what was given on the command line, and logging as they say.
 
     A path that is given here wins over a DATABASE_URL of the environment.

@@ -8,7 +8,8 @@ BatchbellError
 ├── StoreError
 │   ├── StoreInUse           another process owns the SQLite file
 │   ├── StoreOutdated        the schema is not the one that this version needs
-│   └── StoreUnavailable     the database did not answer; worth trying again
+│   ├── StoreUnavailable     the database did not answer; worth trying again
+│   └── SecretUnreadable     a secret in it does not open under the master keys given
 ├── LeaseLost                another worker holds the lease now; the write was discarded
 ├── AddressRefused           the address rules forbid a call to this URL
 └── ProviderError            a provider's API did not answer as it should
@@ -85,6 +86,10 @@ class StoreOutdated(StoreError):
 
 class StoreUnavailable(StoreError):
     """The database did not answer, or was locked for too long. Trying again may work."""
+
+
+class SecretUnreadable(StoreError):
+    """A secret in the database is sealed under a key that is not here, or is damaged."""
 
 
 class LeaseLost(BatchbellError):

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Connection,
     Table,
     TextClause,
+    TypeDecorator,
     any_,
     bindparam,
     func,
@@ -99,26 +100,35 @@ def columns_of(names: Sequence[str], rows: Rows) -> dict[str, list[Any]]:
 
 @cache
 def _insertion(table: Table, names: tuple[str, ...]) -> TextClause:
-    return text(
+    insertion = text(
         f"INSERT INTO {table.name} ({', '.join(names)})"  # noqa: S608 - our own names
         f" SELECT * FROM {_unnested(table, names)} ON CONFLICT DO NOTHING"
     )
+    return _typed(insertion, table, names)
 
 
 @cache
 def _update_of_all(table: Table, key: str, names: tuple[str, ...]) -> TextClause:
     changes = ", ".join(f"{name} = n.{name}" for name in names if name != key)
-    return text(
+    change = text(
         f"UPDATE {table.name} SET {changes}"  # noqa: S608 - our own names
         f" FROM {_unnested(table, names)} AS n({', '.join(names)})"
         f" WHERE {table.name}.{key} = n.{key}"
     )
+    return _typed(change, table, names)
 
 
 @cache
 def _update_of_one(table: Table, key: str, names: tuple[str, ...]) -> Any:
     changes: dict[str, Any] = {name: bindparam(f"{name}_") for name in names if name != key}
     return update(table).where(table.c[key] == bindparam(f"{key}_")).values(changes)
+
+
+def _typed(statement: TextClause, table: Table, names: Sequence[str]) -> TextClause:
+    """With the types whose values are changed on their way: a text knows none of itself."""
+    own = [name for name in names if isinstance(table.c[name].type, TypeDecorator)]
+    arrays = [bindparam(name, type_=ARRAY(table.c[name].type)) for name in own]
+    return statement.bindparams(*arrays)
 
 
 def _unnested(table: Table, names: Sequence[str]) -> str:

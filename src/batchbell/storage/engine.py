@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from typing import Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Dialect
+
+from batchbell.storage.masterkeys import MasterKeys
+from batchbell.storage.sealing import Seal, hang
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -63,6 +67,31 @@ class Store(ABC):
 
     def __init__(self) -> None:
         self._signals: dict[str, set[Signal]] = {channel: set() for channel in CHANNELS}
+        self.keys = MasterKeys()
+
+    @property
+    def seals(self) -> bool:
+        """Whether secrets are kept sealed; if not, provider credentials must not be kept."""
+        return bool(self.keys.keys)
+
+    def use(self, keys: MasterKeys) -> None:
+        """Seal and open secrets with these keys from now on."""
+        self.keys = keys
+        seal = Seal(keys.keys)
+        for dialect in self._dialects():
+            hang(dialect, seal)
+
+    @asynccontextmanager
+    async def erasing(self) -> AsyncIterator[None]:
+        """What is overwritten or dropped meanwhile is nowhere in a file of ours afterwards.
+
+        Not on PostgreSQL, whose files are its own. Nothing else may use the store at that time.
+        """
+        yield
+
+    @abstractmethod
+    def _dialects(self) -> Iterable[Dialect]:
+        """Those of its engines."""
 
     def signal(self, channel: str) -> Signal:
         """A new signal that is set whenever work for `channel` has been committed."""

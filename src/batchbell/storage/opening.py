@@ -10,8 +10,10 @@ from sqlalchemy.exc import ArgumentError
 from batchbell.core.errors import SettingsError, StoreUnavailable
 from batchbell.storage import migrating
 from batchbell.storage.engine import Store
+from batchbell.storage.masterkeys import file_beside
 from batchbell.storage.postgresql import PostgresStore
 from batchbell.storage.sqlite import SqliteStore
+from batchbell.storage.unlocking import unlock
 
 
 def parse_url(database_url: str) -> URL:
@@ -35,17 +37,28 @@ def parse_url(database_url: str) -> URL:
     return url
 
 
-async def open_store(database_url: str, *, migrate: bool = True) -> Store:
-    """Open the database and bring its schema up to date.
+async def open_store(
+    database_url: str, *, migrate: bool = True, master_key: str | None = None
+) -> Store:
+    """Open the database, bring its schema up to date, and seal the secrets in it.
 
-    With `migrate=False` the schema is only checked. Raises SettingsError for a URL that cannot
-    be used, StoreInUse, StoreUnavailable, and StoreOutdated when the schema is not ours.
+    `master_key` is the setting; without it the keys of a SQLite file are beside it, and made at
+    first start. With `migrate=False` schema and keys are only checked. Raises SettingsError for a
+    URL or a key that cannot be used, StoreInUse, StoreUnavailable, and StoreOutdated when the
+    schema is not ours.
     """
     url = parse_url(database_url)
-    sqlite = url.drivername == "sqlite"
-    store: Store = SqliteStore(_path(url)) if sqlite else PostgresStore(url)
+    path = _path(url) if url.drivername == "sqlite" else None
+    store: Store = PostgresStore(url) if path is None else SqliteStore(path)
+    file = None if path is None else file_beside(path)
     try:
-        await (store.write(migrating.upgrade) if migrate else store.read(migrating.check))
+        if migrate:
+            async with store.erasing():
+                await store.write(migrating.upgrade)
+                await unlock(store, setting=master_key, file=file, write=True)
+        else:
+            await store.read(migrating.check)
+            await unlock(store, setting=master_key, file=file, write=False)
     except BaseException:
         await store.close()
         raise

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Iterable
 from typing import Any
 
 import asyncpg
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Dialect, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -61,6 +62,9 @@ class PostgresStore(Store):
             pool_timeout=COMMAND_TIMEOUT_SECONDS,
         )
         self._listener = asyncio.create_task(self._listen(), name="batchbell-listen")
+
+    def _dialects(self) -> Iterable[Dialect]:
+        return (self._engine.sync_engine.dialect,)
 
     async def _connect(self) -> Any:
         """By asyncpg's own reading of the URL, which knows `sslmode` and libpq's other words."""

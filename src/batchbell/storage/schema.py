@@ -6,11 +6,14 @@ end of the lease, so that an expired lease is simply due again.
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
     CheckConstraint,
     Column,
+    ColumnElement,
     Double,
     ForeignKey,
     Index,
@@ -18,10 +21,13 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    TextClause,
     UniqueConstraint,
     false,
     text,
 )
+
+from batchbell.storage.sealing import Sealed
 
 metadata = MetaData(
     naming_convention={
@@ -35,12 +41,20 @@ metadata = MetaData(
 
 BigKey = BigInteger().with_variant(Integer, "sqlite")
 
+
+def _partial(
+    name: str, *columns: Column[Any], where: ColumnElement[bool] | TextClause, unique: bool = False
+) -> None:
+    """An index of some of the rows."""
+    Index(name, *columns, unique=unique, sqlite_where=where, postgresql_where=where)
+
+
 projects = Table(
     "projects",
     metadata,
     Column("id", Text, primary_key=True),
     Column("name", Text, nullable=False),
-    Column("webhook_secret", Text, nullable=False),
+    Column("webhook_secret", Sealed("projects.webhook_secret"), nullable=False),
     Column("created_at", Double, nullable=False),
     Index("uq_projects_name", "name", unique=True),
 )
@@ -75,7 +89,7 @@ accounts = Table(
     Column("lease_token", Text),
     Column("swept_at", Double),
     Column("created_at", Double, nullable=False),
-    Column("credentials", Text),
+    Column("credentials", Sealed("accounts.credentials")),
     Column("removed_at", Double),
     UniqueConstraint("project_id", "name"),
     CheckConstraint("state IN ('active', 'failing', 'paused')", name="state"),
@@ -117,17 +131,11 @@ batches = Table(
     sqlite_autoincrement=True,
 )
 _open = batches.c.ended_at.is_(None)
-Index(
-    "ix_batches_open",
-    batches.c.account_id,
-    batches.c.id,
-    sqlite_where=_open,
-    postgresql_where=_open,
-)
+_partial("ix_batches_open", batches.c.account_id, batches.c.id, where=_open)
 Index("ix_batches_listed", batches.c.project_id, batches.c.key)
 Index("ix_batches_id", batches.c.id)
 _over = batches.c.ended_at.isnot(None)
-Index("ix_batches_ended", batches.c.ended_at, sqlite_where=_over, postgresql_where=_over)
+_partial("ix_batches_ended", batches.c.ended_at, where=_over)
 
 endpoints = Table(
     "endpoints",
@@ -147,9 +155,9 @@ endpoints = Table(
     Column("event_types", Text),
     Column("accounts", Text),
     Column("metadata", Text),
-    Column("headers", Text),
+    Column("headers", Sealed("endpoints.headers")),
     Column("schedule", Text),
-    Column("secrets", Text),
+    Column("secrets", Sealed("endpoints.secrets")),
     Column("timeout_seconds", Double),
     Column("state_since", Double),
     Column("updated_at", Double),
@@ -171,22 +179,11 @@ endpoints = Table(
     ),
 )
 _implied = text("NOT managed AND deleted_at IS NULL")
-Index(
-    "uq_endpoints_implied",
-    endpoints.c.project_id,
-    endpoints.c.url,
-    unique=True,
-    sqlite_where=_implied,
-    postgresql_where=_implied,
+_partial(
+    "uq_endpoints_implied", endpoints.c.project_id, endpoints.c.url, unique=True, where=_implied
 )
 _managed = text("managed AND deleted_at IS NULL")
-Index(
-    "ix_endpoints_managed",
-    endpoints.c.project_id,
-    endpoints.c.id,
-    sqlite_where=_managed,
-    postgresql_where=_managed,
-)
+_partial("ix_endpoints_managed", endpoints.c.project_id, endpoints.c.id, where=_managed)
 
 watches = Table(
     "watches",
@@ -221,12 +218,7 @@ events = Table(
     Index("ix_events_listed", "project_id", "id"),
 )
 _of_no_batch = text("batch_key IS NULL")
-Index(
-    "ix_events_of_no_batch",
-    events.c.recorded_at,
-    sqlite_where=_of_no_batch,
-    postgresql_where=_of_no_batch,
-)
+_partial("ix_events_of_no_batch", events.c.recorded_at, where=_of_no_batch)
 
 deliveries = Table(
     "deliveries",
@@ -264,27 +256,10 @@ deliveries = Table(
     postgresql_with={"fillfactor": "70"},
 )
 _pending = text("state = 'pending'")
-Index(
-    "ix_deliveries_due",
-    deliveries.c.endpoint_id,
-    deliveries.c.due_at,
-    sqlite_where=_pending,
-    postgresql_where=_pending,
-)
-Index(
-    "ix_deliveries_order",
-    deliveries.c.endpoint_id,
-    deliveries.c.id,
-    sqlite_where=_pending,
-    postgresql_where=_pending,
-)
+_partial("ix_deliveries_due", deliveries.c.endpoint_id, deliveries.c.due_at, where=_pending)
+_partial("ix_deliveries_order", deliveries.c.endpoint_id, deliveries.c.id, where=_pending)
 _held = text("state = 'held'")
-Index(
-    "ix_deliveries_held",
-    deliveries.c.endpoint_id,
-    sqlite_where=_held,
-    postgresql_where=_held,
-)
+_partial("ix_deliveries_held", deliveries.c.endpoint_id, where=_held)
 Index("ix_deliveries_watch", deliveries.c.watch_id)
 
 attempts = Table(
@@ -341,9 +316,4 @@ replays = Table(
     Index("ix_replays_listed", "project_id", "id"),
 )
 _running = text("state = 'running'")
-Index(
-    "ix_replays_running",
-    replays.c.due_at,
-    sqlite_where=_running,
-    postgresql_where=_running,
-)
+_partial("ix_replays_running", replays.c.due_at, where=_running)

@@ -8,10 +8,11 @@ second process away. Writes that wait for the writer share one commit, each in i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Dialect, Engine, create_engine, event
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import QueuePool
 
@@ -80,10 +81,16 @@ def _on_connect(connection: Any, _record: object, *, read_only: bool) -> None:
     connection.isolation_level = None
     pragmas = ["PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA foreign_keys=ON"]
     pragmas += ["PRAGMA cache_size=-65536", "PRAGMA wal_autocheckpoint=4000"]
+    pragmas += ["PRAGMA secure_delete=FAST"]
     if read_only:
         pragmas = ["PRAGMA query_only=ON", "PRAGMA wal_autocheckpoint=0"]
     for pragma in pragmas:
         connection.execute(pragma)
+
+
+def _erase(connection: Connection, how: str) -> None:
+    """Zero what is deleted: `ON` everywhere, `FAST` only where it costs no further write."""
+    connection.exec_driver_sql(f"PRAGMA secure_delete = {how}")
 
 
 def own(path: Path) -> FileLock:
@@ -151,6 +158,25 @@ class SqliteStore(Store):
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="batchbell-read")
         self._thread = threading.Thread(target=self._run, name="batchbell-write", daemon=True)
         self._thread.start()
+
+    def _dialects(self) -> Iterable[Dialect]:
+        return (self._writer.dialect, self._reader.dialect)
+
+    @contextlib.asynccontextmanager
+    async def erasing(self) -> AsyncIterator[None]:
+        await self.write(_erase, "ON")
+        try:
+            yield
+        finally:
+            await self.write(_erase, "FAST")
+            await asyncio.to_thread(self._empty_log)
+
+    def _empty_log(self) -> None:
+        connection = self._writer.raw_connection()
+        try:
+            connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            connection.close()
 
     async def read(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         self._check_open()
