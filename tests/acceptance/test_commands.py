@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 
 from batchbell.sandbox import Receiver, Respond, Sandbox
@@ -29,10 +30,14 @@ async def test_a_batch_can_be_watched_listed_shown_and_resent(
     (delivery,) = (await shell.run("list", "deliveries", "--json")).json_lines
     shown = (await shell.run("show", delivery["id"], "--json")).json
     assert [attempt["status"] for attempt in shown["attempts"]] == [410]
-    assert "410" in (await shell.run("show", delivery["id"])).out
+    told = (await shell.run("show", delivery["id"])).out
+    assert "410" in told
+    assert re.search(r"connect \d+ · first byte \d+ · total \d+ ms", told)
+    assert re.search(r"^webhook-signature +\*\*\*$", told, re.MULTILINE)
+    assert f"webhook-id         {event['id']}" in told
     for identity in (batch_id, watch["id"], event["id"]):
-        told = await shell.run("show", identity)
-        assert (told.code, identity in told.out) == (0, True), told.err
+        ended = await shell.run("show", identity)
+        assert (ended.code, identity in ended.out) == (0, True), ended.err
 
     assert delivery["id"] in (await shell.run("resend", event["id"])).out
     await receiver.wait_for(2, timeout=15)

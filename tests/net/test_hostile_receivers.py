@@ -291,7 +291,9 @@ async def test_headers_are_few_short_and_without_secrets(
     receiver = await receive(
         answering(
             b"HTTP/1.1 200 OK\r\nX-Auth-Token: hunter2\r\nX-Api-Key: hunter2\r\n"
-            b"WWW-Authenticate: hunter2\r\n" + many + b"Content-Length: 0\r\n\r\n"
+            b"WWW-Authenticate: hunter2\r\nX-Echo: Bearer hunter2\r\n"
+            + many
+            + b"Content-Length: 0\r\n\r\n"
         )
     )
     outcome = await send(sender, receiver.url())

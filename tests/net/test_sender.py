@@ -43,6 +43,7 @@ async def test_a_2xx_is_an_outcome_with_all_there_is_to_know(
     assert outcome.response_body == "ok"
     assert outcome.response_headers == {"content-length": "2"}
     assert outcome.remote_address == "127.0.0.1"
+    assert outcome.request_headers == HEADERS
     assert outcome.started_at == 1_000.0
     assert outcome.duration_ms > 0
 
@@ -69,7 +70,7 @@ async def test_a_connection_is_used_again_and_cookies_are_not(
     outcomes = [await send(sender, receiver.url()) for _ in range(3)]
     assert receiver.connections == 1
     assert [outcome.status for outcome in outcomes] == [204, 204, 204]
-    assert outcomes[0].response_headers == {"set-cookie": "[redacted]"}
+    assert outcomes[0].response_headers == {"set-cookie": "***"}
     assert not any(b"cookie" in request.lower() for request in receiver.requests)
 
 

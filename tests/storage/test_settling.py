@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +18,7 @@ from batchbell.core.model import (
     Fault,
     Outcome,
 )
+from batchbell.core.outcome import Timings
 from batchbell.storage import deliveries, endpoints, history
 from batchbell.storage.texts import storable
 from tests.storage.scene import BROKEN, GONE, OK, URL, Scene
@@ -50,6 +53,7 @@ async def test_a_success_is_delivered_with_its_attempt(scene: Scene) -> None:
         remote_address="192.0.2.1",
         response_headers={"server": "x"},
         response_body="thanks",
+        timings=Timings(dns_ms=1.5, connect_ms=2.5, tls_ms=3.5, first_byte_ms=11.25),
     )
     assert await scene.settle([claimed], answer) == {claimed.id}
 
@@ -58,6 +62,28 @@ async def test_a_success_is_delivered_with_its_attempt(scene: Scene) -> None:
     assert (delivery.last_status, delivery.last_error, delivery.due_at) == (204, None, None)
     (attempt,) = await scene.store.read(history.list_attempts, delivery)
     assert (attempt.number, attempt.outcome) == (1, answer)
+
+
+@pytest.mark.parametrize("late", [0, 1])
+async def test_the_headers_of_an_attempt_are_told_as_they_were_sent(
+    scene: Scene, late: int
+) -> None:
+    await scene.due("batch_1")
+    (claimed,) = (await scene.claim()).deliveries
+    headers = {
+        "content-type": "application/json",
+        "user-agent": "Batchbell/1",
+        "webhook-id": claimed.event_id,
+        "webhook-timestamp": str(int(scene.clock())),
+        "webhook-signature": "***",
+        "webhook-attempt": "1",
+        "X-Key": "***",
+    }
+    sent = replace(OK, started_at=scene.clock() + late, request_headers=headers)
+    await scene.settle([claimed], sent)
+    (attempt,) = await scene.store.read(history.list_attempts, await only(scene))
+    assert attempt.outcome is not None
+    assert attempt.outcome.request_headers == headers
 
 
 async def test_a_failure_waits_for_its_next_attempt(scene: Scene) -> None:

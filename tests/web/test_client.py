@@ -150,6 +150,7 @@ SAME_SHAPES = [
     "BatchExtras",
     "Event",
     "Attempt",
+    "Timings",
     "Delivery",
     "Account",
     "Key",

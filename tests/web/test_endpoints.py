@@ -97,6 +97,9 @@ async def test_a_test_event_is_sent_and_verifies(
     shown = await served.http.post(f"/v1/webhook_endpoints/{created.id}/test")
     attempt = shown.json()["attempt"]
     assert (attempt["status"], attempt["result"]) == (200, "delivered")
+    assert attempt["request_headers"]["X-Team"] == "***"
+    assert attempt["request_headers"]["webhook-id"] == shown.json()["event_id"]
+    assert attempt["timings"]["first_byte_ms"] <= attempt["duration_ms"]
 
 
 async def test_a_test_of_what_does_not_answer_says_why(served: Served) -> None:

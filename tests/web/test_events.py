@@ -7,13 +7,21 @@ from typing import Any
 import pytest
 
 from batchbell.core.model import EventType, Fault, Outcome, Status
+from batchbell.core.outcome import Timings
 
 from ..conftest import Clock
 from .making import HOOK, Served, a_snapshot
 
 REFUSED = Outcome(fault=Fault.CONNECT, detail="Connection refused.", duration_ms=1.5)
 MOVED = Outcome(status=307, location="https://elsewhere.example/", duration_ms=2.0)
-FINE = Outcome(status=204, response_headers={"x-id": "1"}, started_at=5.25, duration_ms=3.0)
+FINE = Outcome(
+    status=204,
+    request_headers={"webhook-signature": "***", "user-agent": "Batchbell/1"},
+    response_headers={"x-id": "1"},
+    started_at=5.25,
+    duration_ms=3.0,
+    timings=Timings(connect_ms=1.25, first_byte_ms=2.5),
+)
 
 
 async def items(served: Served, path: str, **query: Any) -> list[dict[str, Any]]:
@@ -74,6 +82,20 @@ async def test_a_delivery_shows_each_attempt(served: Served, clock: Clock) -> No
     assert done["attempts"][0]["location"] == "https://elsewhere.example/"
     assert done["attempts"][1]["started_at"] == 5.25
     assert done["attempts"][1]["response_headers"] == {"x-id": "1"}
+    assert done["attempts"][1]["request_headers"] == {
+        "content-type": "application/json",
+        "webhook-id": done["event_id"],
+        "webhook-timestamp": "5",
+        "webhook-attempt": "2",
+        "webhook-signature": "***",
+        "user-agent": "Batchbell/1",
+    }
+    assert done["attempts"][1]["timings"] == {
+        "dns_ms": None,
+        "connect_ms": 1.25,
+        "tls_ms": None,
+        "first_byte_ms": 2.5,
+    }
 
 
 async def test_an_attempt_that_a_crash_hid_is_unknown_and_explained(

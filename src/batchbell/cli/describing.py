@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from batchbell.cli.printing import moment
 
 if TYPE_CHECKING:
-    from batchbell.client import Attempt, Batch, Delivery, Endpoint, Event, Watch
+    from batchbell.client import Batch, Delivery, Endpoint, Event, Watch
 
 Look = tuple[Sequence[str], Callable[[Any], Sequence[object]]]
 """Column heads, and what makes a row of an item."""
@@ -64,19 +64,6 @@ def _endpoint_row(endpoint: Endpoint) -> Sequence[object]:
     )
 
 
-def _attempt_row(attempt: Attempt) -> Sequence[object]:
-    took = None if attempt.duration_ms is None else f"{attempt.duration_ms:,.0f} ms"
-    return (
-        attempt.number,
-        attempt.result,
-        attempt.status,
-        took,
-        moment(attempt.started_at),
-        attempt.explanation or attempt.detail,
-        attempt.response_body,
-    )
-
-
 TABLES: dict[str, Look] = {
     "batches": (
         ["batch", "status", "outcome", "requests", "account", "registered", "ended", "trouble"],
@@ -92,10 +79,6 @@ TABLES: dict[str, Look] = {
 ENDPOINTS: Look = (
     ["endpoint", "name", "url", "events", "state", "since", "because"],
     _endpoint_row,
-)
-ATTEMPTS: Look = (
-    ["try", "result", "HTTP", "took", "at", "because", "answer"],
-    _attempt_row,
 )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from batchbell.cli import describing
+from batchbell.cli.attempts import print_attempts
 from batchbell.cli.options import ApiKey, Json, Server
 from batchbell.cli.printing import print_facts, print_json, print_json_lines, print_table, tell
 from batchbell.cli.reach import connected
@@ -193,8 +194,7 @@ def try_(
     if json:
         print_json(result)
     else:
-        heads, row = describing.ATTEMPTS
-        print_table(heads, [row(result.attempt)], empty="")
+        print_attempts([result.attempt])
     if result.attempt.result != "delivered":
         raise typer.Exit(1)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from batchbell.cli import describing
+from batchbell.cli.attempts import print_attempts
 from batchbell.cli.options import ApiKey, Json, Server
 from batchbell.cli.printing import print_facts, print_json, print_json_lines, print_table, tell
 from batchbell.cli.reach import connected
@@ -123,8 +124,7 @@ def show(
     attempts = getattr(found, "attempts", None)
     if attempts:
         print()
-        heads, row = describing.ATTEMPTS
-        print_table(heads, map(row, attempts), empty="")
+        print_attempts(attempts)
 
 
 def resend(

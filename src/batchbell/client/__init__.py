@@ -41,6 +41,7 @@ from batchbell.client.shapes import (
     Replay,
     ReplayCounts,
     RequestCounts,
+    Timings,
     Watch,
     WatchSpec,
 )
@@ -72,6 +73,7 @@ __all__ = [
     "RequestCounts",
     "ServerUnavailable",
     "ServerUnreachable",
+    "Timings",
     "WaitTimedOut",
     "Watch",
     "WatchSpec",

@@ -122,6 +122,18 @@ class Event(Struct, frozen=True, kw_only=True):
     deliveries: DeliveryCounts | None = None
 
 
+class Timings(Struct, frozen=True, kw_only=True):
+    """Milliseconds. `first_byte_ms` counts from the begin of the call, the others do not.
+
+    A kept connection has no `dns_ms`, `connect_ms` and `tls_ms`.
+    """
+
+    dns_ms: float | None
+    connect_ms: float | None
+    tls_ms: float | None
+    first_byte_ms: float | None
+
+
 class Attempt(Struct, frozen=True, kw_only=True):
     number: int
     result: str
@@ -131,10 +143,12 @@ class Attempt(Struct, frozen=True, kw_only=True):
     detail: str | None
     location: str | None
     remote_address: str | None
+    request_headers: dict[str, str]
     response_headers: dict[str, str]
     response_body: str | None
     started_at: float | None
     duration_ms: float | None
+    timings: Timings | None
 
 
 class Delivery(Struct, frozen=True, kw_only=True):

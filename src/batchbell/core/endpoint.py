@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from batchbell.core import signing
+from batchbell.core import sent, signing
 
 TIMEOUT_SECONDS = (5.0, 30.0)
 """The least and the most that an endpoint may ask for."""
@@ -99,7 +99,7 @@ def request_headers(
 ) -> dict[str, str]:
     """All headers of one call: the endpoint's own, and ours, which win."""
     ours = {
-        "content-type": "application/json",
+        "content-type": sent.CONTENT_TYPE,
         "user-agent": user_agent,
         **signing.headers(endpoint.secrets, message_id=message_id, timestamp=timestamp, body=body),
         "webhook-attempt": str(attempt),

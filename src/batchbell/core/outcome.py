@@ -20,6 +20,22 @@ class Fault(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """How long the stages of one call took, in milliseconds; None is what was not reached.
+
+    A call over a kept connection has no `dns_ms`, `connect_ms` and `tls_ms`, one without TLS no
+    `tls_ms`. A stage that was cut short has lasted until the end of the call.
+    """
+
+    dns_ms: float | None = None
+    connect_ms: float | None = None
+    """From the addresses to the TCP connection, whichever of them it was."""
+    tls_ms: float | None = None
+    first_byte_ms: float | None = None
+    """From the begin of the call until the status and headers of its answer were there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What one HTTP try brought: a status, or the fault that prevented one."""
 
@@ -31,8 +47,11 @@ class Outcome:
     remote_address: str | None = None
     response_headers: Mapping[str, str] = field(default_factory=dict)
     response_body: str | None = None
+    request_headers: Mapping[str, str] = field(default_factory=dict)
+    """As `core.sent.shown` lets them be seen."""
     started_at: float = 0.0
     duration_ms: float = 0.0
+    timings: Timings = Timings()
 
     @property
     def success(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from functools import lru_cache
 from weakref import WeakSet
@@ -9,14 +10,27 @@ from weakref import WeakSet
 from aiohttp import ClientConnectionError, ClientResponse
 from aiohttp.connector import Connection
 
+from batchbell.core.sent import MASK
+
 BODY_MAX_BYTES = 16 * 1024
 HEADERS_MAX = 32
 HEADER_MAX_CHARACTERS = 500
 LOCATION_MAX_CHARACTERS = 200
-REDACTED = "[redacted]"
+CREDENTIALS = re.compile(r"(bearer|basic|digest) |v1,|whsec_", re.IGNORECASE | re.ASCII)
+"""How values begin that may be somebody's: an echo of what was sent, say."""
 
 SECRET_HEADERS = frozenset({"set-cookie", "set-cookie2", "cookie", "www-authenticate"})
-SECRET_PARTS = ("auth", "token", "secret", "api-key", "apikey", "password", "session", "credential")
+SECRET_PARTS = (
+    "auth",
+    "token",
+    "secret",
+    "signature",
+    "api-key",
+    "apikey",
+    "password",
+    "session",
+    "credential",
+)
 REPLACEMENT = "\ufffd"
 
 
@@ -77,7 +91,9 @@ def shown_headers(answer: ClientResponse) -> dict[str, str]:
         if len(shown) == HEADERS_MAX:
             break
         key, secret = _header_name(name)
-        shown[key] = REDACTED if secret else clean(value, HEADER_MAX_CHARACTERS)
+        shown[key] = (
+            MASK if secret or CREDENTIALS.match(value) else clean(value, HEADER_MAX_CHARACTERS)
+        )
     return shown
 
 

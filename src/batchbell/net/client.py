@@ -17,6 +17,7 @@ from batchbell.net.exchange import Exchange, Pool
 from batchbell.net.faults import CONNECT_TIMEOUT_SECONDS
 from batchbell.net.guard import AddressRules
 from batchbell.net.names import Lookup, SystemNames, VettedNames
+from batchbell.net.timing import TimedConnector
 
 TIMEOUT_SECONDS = 15.0
 KEEPALIVE_SECONDS = 4.0
@@ -114,7 +115,7 @@ class WebhookSender:
             await pool.session.close()
 
     def _open_pool(self, rules: AddressRules) -> Pool:
-        connector = aiohttp.TCPConnector(
+        connector = TimedConnector(
             resolver=VettedNames(rules, self._lookup),
             socket_factory=vetted_sockets(rules),
             ssl=self._tls,

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import io
-import time
 from collections.abc import Callable, Mapping
 
 import aiohttp
 from yarl import URL
 
-from batchbell.core import backoff
+from batchbell.core import backoff, sent
 from batchbell.core.outcome import Outcome
 from batchbell.net.answers import (
     Answer,
@@ -22,6 +21,7 @@ from batchbell.net.answers import (
 )
 from batchbell.net.faults import fault_of
 from batchbell.net.guard import AddressRules
+from batchbell.net.timing import STOPWATCH, Stopwatch
 
 TARGETS_KEPT = 10_000
 ADDRESSES_KEPT = 10_000
@@ -76,12 +76,13 @@ class Exchange:
         self._body = body
         self._clock = clock
         self._started_at = clock()
-        self._begun = time.perf_counter()
+        self._watch = Stopwatch()
         self._answer: Answer | None = None
         self._chunks: list[bytes] = []
 
     async def run(self, timeout_seconds: float) -> Outcome:
         """Send and read within the time. Raises nothing but cancellation."""
+        STOPWATCH.set(self._watch)
         try:
             async with asyncio.timeout(timeout_seconds):
                 await self._call()
@@ -116,6 +117,7 @@ class Exchange:
         answer = await self._pool.session.post(
             self._pool.target(self._url), data=data, headers=self._headers, allow_redirects=False
         )
+        self._watch.answer()
         assert isinstance(answer, Answer)
         return answer
 
@@ -124,8 +126,10 @@ class Exchange:
         return Outcome(
             fault=fault,
             detail=detail,
+            request_headers=sent.shown(self._headers),
             started_at=self._started_at,
-            duration_ms=self._elapsed_ms(),
+            duration_ms=self._watch.elapsed_ms(),
+            timings=self._watch.timings(),
         )
 
     def _answered(self, answer: Answer) -> Outcome:
@@ -137,12 +141,11 @@ class Exchange:
             remote_address=answer.remote_address,
             response_headers=shown_headers(answer),
             response_body=self._shown_body(answer),
+            request_headers=sent.shown(self._headers),
             started_at=self._started_at,
-            duration_ms=self._elapsed_ms(),
+            duration_ms=self._watch.elapsed_ms(),
+            timings=self._watch.timings(),
         )
-
-    def _elapsed_ms(self) -> float:
-        return (time.perf_counter() - self._begun) * 1000
 
     def _shown_body(self, answer: Answer) -> str | None:
         address = answer.remote_address

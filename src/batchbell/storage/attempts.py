@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from operator import itemgetter
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, text
 
+from batchbell.core import sent
 from batchbell.core.lifecycle import Settlement
 from batchbell.core.model import Claimed, DeliveryState, Outcome
 from batchbell.storage.bulk import columns_of
@@ -72,6 +74,11 @@ COLUMNS = {
     "remote_address": "text",
     "response_headers": "text",
     "response_body": "text",
+    "dns_ms": "float8",
+    "connect_ms": "float8",
+    "tls_ms": "float8",
+    "first_byte_ms": "float8",
+    "request_headers": "text",
 }
 
 
@@ -79,6 +86,7 @@ def _row(tried: Tried, now: float) -> dict[str, Any]:
     delivery, outcome, settlement = tried.delivery, tried.outcome, tried.settlement
     done = settlement.state in (DeliveryState.DELIVERED, DeliveryState.EXHAUSTED)
     delivered = settlement.state is DeliveryState.DELIVERED
+    timings = outcome.timings
     return {
         "id": delivery.id,
         "token": delivery.lease_token,
@@ -97,6 +105,11 @@ def _row(tried: Tried, now: float) -> dict[str, Any]:
         "remote_address": _kept(outcome.remote_address),
         "response_headers": _kept_headers(outcome.response_headers),
         "response_body": _kept(outcome.response_body),
+        "dns_ms": timings.dns_ms,
+        "connect_ms": timings.connect_ms,
+        "tls_ms": timings.tls_ms,
+        "first_byte_ms": timings.first_byte_ms,
+        "request_headers": _request_headers(delivery, outcome),
     }
 
 
@@ -110,30 +123,29 @@ def _kept_headers(headers: Mapping[str, str]) -> str | None:
     return json.dumps({storable(name): storable(value) for name, value in headers.items()})
 
 
+def _request_headers(delivery: Claimed, outcome: Outcome) -> str | None:
+    if not outcome.request_headers:
+        return None
+    told = sent.implied(
+        message_id=delivery.message_id or delivery.event_id,
+        attempt=delivery.attempt,
+        started_at=outcome.started_at,
+    )
+    return _encoded(tuple(sent.beyond(outcome.request_headers, told).items()))
+
+
+@lru_cache(maxsize=1024)
+def _encoded(headers: tuple[tuple[str, str], ...]) -> str:
+    """Mostly the same for all attempts of an endpoint."""
+    return json.dumps(dict(headers))
+
+
 def error_of(outcome: Outcome) -> str:
     """A failure in a few words, for lists."""
     return outcome.detail or (f"HTTP {outcome.status}" if outcome.status else "no answer")
 
 
-_ATTEMPT = """delivery_id, number, started_at, duration_ms, status, fault, detail, location,
-  remote_address, response_headers, response_body"""
-_ARRAYS = ", ".join(f"CAST(:{name} AS {type_}[])" for name, type_ in COLUMNS.items())
-
-WRITE = text(f"""
-WITH r AS MATERIALIZED (SELECT * FROM unnest({_ARRAYS}) AS r({", ".join(COLUMNS)})),
-written AS (
-  UPDATE deliveries AS d SET state = r.state, due_at = r.due_at, finished_at = r.finished_at,
-    needs_you = r.needs_you, last_status = r.status, last_error = r.error, lease_token = NULL
-  FROM r WHERE d.id = r.id AND d.lease_token = r.token AND d.state = 'pending' RETURNING d.id)
-INSERT INTO attempts ({_ATTEMPT})
-SELECT r.id, r.number, r.started_at, r.duration_ms, r.status, r.fault, r.detail, r.location,
-  r.remote_address, r.response_headers, r.response_body
-FROM r JOIN written ON written.id = r.id
-RETURNING delivery_id
-""")  # noqa: S608 - no value is put in
-
-ATTEMPT_FIELDS = (
-    "id",
+RECORDED = (
     "number",
     "started_at",
     "duration_ms",
@@ -144,7 +156,29 @@ ATTEMPT_FIELDS = (
     "remote_address",
     "response_headers",
     "response_body",
+    "dns_ms",
+    "connect_ms",
+    "tls_ms",
+    "first_byte_ms",
+    "request_headers",
 )
+"""What an attempt keeps, beside the id of its delivery."""
+ATTEMPT_FIELDS = ("id", *RECORDED)
+_ATTEMPT = ", ".join(("delivery_id", *RECORDED))
+_ARRAYS = ", ".join(f"CAST(:{name} AS {type_}[])" for name, type_ in COLUMNS.items())
+
+WRITE = text(f"""
+WITH r AS MATERIALIZED (SELECT * FROM unnest({_ARRAYS}) AS r({", ".join(COLUMNS)})),
+written AS (
+  UPDATE deliveries AS d SET state = r.state, due_at = r.due_at, finished_at = r.finished_at,
+    needs_you = r.needs_you, last_status = r.status, last_error = r.error, lease_token = NULL
+  FROM r WHERE d.id = r.id AND d.lease_token = r.token AND d.state = 'pending' RETURNING d.id)
+INSERT INTO attempts ({_ATTEMPT})
+SELECT {", ".join(f"r.{name}" for name in ATTEMPT_FIELDS)}
+FROM r JOIN written ON written.id = r.id
+RETURNING delivery_id
+""")  # noqa: S608 - no value is put in
+
 SETTLED_FIELDS = ("id", "state", "due_at", "finished_at", "needs_you", "status", "error")
 
 

@@ -8,8 +8,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, delete, select, update
 
+from batchbell.core import sent
 from batchbell.core.errors import InvalidRequest, NotFound
 from batchbell.core.model import Attempt, Delivery, DeliveryState, EventType, Fault, Outcome
+from batchbell.core.outcome import Timings
 from batchbell.storage.bulk import among
 from batchbell.storage.endpoints import enable
 from batchbell.storage.engine import DELIVERIES, wake
@@ -55,7 +57,7 @@ def list_attempts(connection: Connection, delivery: Delivery) -> list[Attempt]:
     being made at this moment is not listed.
     """
     query = select(attempts).where(attempts.c.delivery_id == delivery.id)
-    known = {row.number: _outcome(row) for row in connection.execute(query)}
+    known = {row.number: _outcome(delivery, row) for row in connection.execute(query)}
     made = delivery.attempts - (1 if delivery.lease_token else 0)
     return [
         Attempt(delivery_id=delivery.id, number=n, outcome=known.get(n)) for n in range(1, made + 1)
@@ -176,7 +178,7 @@ def _delivery(row: Row[Any]) -> Delivery:
     )
 
 
-def _outcome(row: Row[Any]) -> Outcome:
+def _outcome(delivery: Delivery, row: Row[Any]) -> Outcome:
     return Outcome(
         status=row.status,
         fault=Fault(row.fault) if row.fault else None,
@@ -185,6 +187,26 @@ def _outcome(row: Row[Any]) -> Outcome:
         remote_address=row.remote_address,
         response_headers=json.loads(row.response_headers) if row.response_headers else {},
         response_body=row.response_body,
+        request_headers=_request_headers(delivery, row),
         started_at=row.started_at,
         duration_ms=row.duration_ms,
+        timings=Timings(
+            dns_ms=row.dns_ms,
+            connect_ms=row.connect_ms,
+            tls_ms=row.tls_ms,
+            first_byte_ms=row.first_byte_ms,
+        ),
     )
+
+
+def _request_headers(delivery: Delivery, row: Row[Any]) -> dict[str, str]:
+    """None were kept by older releases, nor are of a batch that was expunged."""
+    if row.request_headers is None:
+        return {}
+    told = sent.implied(
+        message_id=delivery.message_id or delivery.event_id,
+        attempt=row.number,
+        started_at=row.started_at,
+    )
+    kept: dict[str, str] = json.loads(row.request_headers)
+    return told | kept

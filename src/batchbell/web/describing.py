@@ -162,18 +162,23 @@ def attempt(found: Attempt) -> shapes.Attempt:
             result="unknown",
             explanation=UNKNOWN_OUTCOME,
             **dict.fromkeys(OUTCOME_FIELDS),
+            request_headers={},
             response_headers={},
+            timings=None,
         )
     delivered = outcome.status is not None and 200 <= outcome.status < 300
     return shapes.Attempt(
         number=found.number,
         result="delivered" if delivered else "failed",
         explanation=None,
+        request_headers=dict(outcome.request_headers),
         response_headers=dict(outcome.response_headers),
+        timings=shapes.Timings(**{n: getattr(outcome.timings, n) for n in TIMING_FIELDS}),
         **_outcome(outcome),
     )
 
 
+TIMING_FIELDS = shapes.Timings.__struct_fields__
 OUTCOME_FIELDS = (
     "status",
     "fault",

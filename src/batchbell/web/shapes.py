@@ -214,8 +214,23 @@ class ResendRequest(Struct, frozen=True, kw_only=True):
     endpoint_id: str | None = None
 
 
+class Timings(Struct, frozen=True, kw_only=True):
+    """Milliseconds. A kept connection has no `dns_ms`, `connect_ms` and `tls_ms`.
+
+    `first_byte_ms` counts from the begin of the call; the others are each stage alone.
+    """
+
+    dns_ms: float | None
+    connect_ms: float | None
+    tls_ms: float | None
+    first_byte_ms: float | None
+
+
 class Attempt(Struct, frozen=True, kw_only=True):
-    """One HTTP try. `started_at` is exact, in seconds with a fraction."""
+    """One HTTP try. `started_at` is exact, in seconds with a fraction.
+
+    Values of `request_headers` that may be secret are `***`.
+    """
 
     number: int
     result: Literal["delivered", "failed", "unknown"]
@@ -225,10 +240,12 @@ class Attempt(Struct, frozen=True, kw_only=True):
     detail: str | None
     location: str | None
     remote_address: str | None
+    request_headers: dict[str, str]
     response_headers: dict[str, str]
     response_body: str | None
     started_at: float | None
     duration_ms: float | None
+    timings: Timings | None
 
 
 class Delivery(Struct, frozen=True, kw_only=True):
