@@ -125,7 +125,7 @@ class Settings(BaseSettings):
     retention_days: Annotated[float, Field(gt=0)] = Field(
         30.0,
         validation_alias=_named("BATCHBELL_RETENTION_DAYS"),
-        description="Days that an ended batch is kept, with its events, deliveries and attempts.",
+        description="Days that ended batches and replays are kept, with all events and deliveries.",
     )
     metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
         None,

@@ -108,7 +108,10 @@ class Scene:
 
     async def settle(self, claimed: Sequence[Claimed], outcome: Outcome = OK) -> set[str]:
         settled = await self.store.write(
-            deliveries.settle, [self.tried(one, outcome) for one in claimed], now=self.clock()
+            deliveries.settle,
+            [self.tried(one, outcome) for one in claimed],
+            mint=self.mint,
+            now=self.clock(),
         )
         return settled.written
 

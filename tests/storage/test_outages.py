@@ -107,7 +107,7 @@ async def test_a_resend_has_the_endpoint_probed_at_once(scene: Scene) -> None:
 async def test_what_was_cut_short_twelve_times_is_given_up(scene: Scene) -> None:
     await scene.due("batch_1")
     claimed = (await scene.claim()).deliveries
-    await scene.store.write(deliveries.give_up, claimed, now=scene.clock())
+    await scene.store.write(deliveries.give_up, claimed, mint=scene.mint, now=scene.clock())
     (delivery,) = await scene.deliveries()
     assert (delivery.state, delivery.attempts) == ("exhausted", 0)
     assert delivery.needs_you

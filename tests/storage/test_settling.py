@@ -194,7 +194,7 @@ async def test_odd_words_of_a_receiver_spoil_no_neighbour(scene: Scene) -> None:
         )
         for one, odd in zip(claimed, words, strict=True)
     ]
-    settled = await scene.store.write(deliveries.settle, tried, now=scene.clock())
+    settled = await scene.store.write(deliveries.settle, tried, mint=scene.mint, now=scene.clock())
     assert len(settled.written) == 6
     for one, odd in zip(claimed, words, strict=True):
         delivery = await _get(scene, one.id)

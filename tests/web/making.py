@@ -71,7 +71,7 @@ class Served:
             Tried(one, outcome, settle(outcome, attempt=one.attempt, now=now, rand=0.0))
             for one in claim.deliveries
         ]
-        await self.context.store.write(deliveries.settle, tried, now=now)
+        await self.context.store.write(deliveries.settle, tried, mint=self.context.mint, now=now)
         return [one.id for one in claim.deliveries]
 
 

@@ -106,7 +106,13 @@ async def test_a_wrong_field_is_named(served: Served, case: str) -> None:
 async def test_an_unknown_event_is_answered_with_those_there_are(served: Served) -> None:
     body = {"batch_id": "b", "url": HOOK, "events": ["batch.done"]}
     message = (await served.http.post("/v1/watches", json=body)).json()["error"]["message"]
-    assert all(type_ in message for type_ in EventType)
+    assert all((type_ in message) is type_.of_batch for type_ in EventType)
+
+
+async def test_a_watch_cannot_ask_for_what_happens_to_no_batch(served: Served) -> None:
+    body = {"batch_id": "b", "url": HOOK, "events": ["endpoint.failing"]}
+    message = (await served.http.post("/v1/watches", json=body)).json()["error"]["message"]
+    assert "whole project" in message
 
 
 async def test_metadata_may_be_as_large_as_openais(served: Served) -> None:

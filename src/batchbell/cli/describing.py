@@ -70,7 +70,7 @@ TABLES: dict[str, Look] = {
         _batch_row,
     ),
     "watches": (["watch", "batch", "url", "events", "made"], _watch_row),
-    "events": (["event", "type", "batch", "happened"], _event_row),
+    "events": (["event", "type", "about", "happened"], _event_row),
     "deliveries": (
         ["delivery", "state", "event", "batch", "tries", "HTTP", "next", "event id", "because"],
         _delivery_row,

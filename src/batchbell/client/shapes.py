@@ -157,7 +157,7 @@ class Delivery(Struct, frozen=True, kw_only=True):
     id: str
     event_id: str
     event_type: str
-    batch_id: str
+    batch_id: str | None
     endpoint_id: str
     watch_id: str | None
     webhook_id: str

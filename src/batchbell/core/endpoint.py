@@ -51,6 +51,8 @@ class Endpoint:
     url: str
     secrets: tuple[str, ...]
     """What to sign with, the current secret first."""
+    name: str | None = None
+    """Only of managed ones: a URL that is watched has none."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Its own, sent beside ours."""
     timeout_seconds: float | None = None

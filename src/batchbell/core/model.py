@@ -60,6 +60,17 @@ class EventType(StrEnum):
     IN_PROGRESS = "batch.in_progress"
     FINALIZING = "batch.finalizing"
     LOST = "batch.lost"
+    ENDPOINT_FAILING = "endpoint.failing"
+    ENDPOINT_DISABLED = "endpoint.disabled"
+    ENDPOINT_RECOVERED = "endpoint.recovered"
+    ACCOUNT_UNREACHABLE = "account.unreachable"
+    DELIVERY_EXHAUSTED = "delivery.exhausted"
+    PING = "ping"
+
+    @property
+    def of_batch(self) -> bool:
+        """Whether it happens to a batch. All else is a notice, which no watch can ask for."""
+        return self.startswith("batch.")
 
 
 DEFAULT_EVENTS = (
@@ -242,14 +253,14 @@ class Watch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Something that happened to a batch. Immutable. `body` is its canonical JSON."""
+    """Something that happened: to a batch, or told by a notice. `body` is its canonical JSON."""
 
     id: str
     project_id: str
-    batch_id: str
+    batch_id: str | None
     type: EventType
     created_at: float
-    """When the batch reached the state, by the provider's clock where it tells."""
+    """When it happened: for a batch by the provider's clock, where it tells."""
     recorded_at: float
     body: str
 
@@ -269,7 +280,7 @@ class Delivery:
     project_id: str
     event_id: str
     event_type: EventType
-    batch_id: str
+    batch_id: str | None
     endpoint_id: str
     watch_id: str | None
     url: str

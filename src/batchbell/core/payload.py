@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from batchbell.core.model import Batch, Counts, Dialect, EventType, Snapshot, Status
+from batchbell.core.notices import Notice
 
 PROBLEMS_MAX = 10
 BODY_MAX_BYTES = 20_000
@@ -23,6 +24,8 @@ FRONT_MAX_BYTES = 512
 TEXT_MAX_BYTES = 400
 """No text stays longer than this where the body would be too long."""
 DROPPABLE = ("metadata", "errors", "usage")
+CUTTABLE = ("trouble", "last_error", "needs_you", "reason")
+"""Texts of a notice that providers and receivers had a say in."""
 LAST_SECOND = 253_402_300_799
 """The end of the year 9999, where calendars end."""
 
@@ -57,22 +60,33 @@ def event_body(event_id: str, type_: EventType, batch: Batch, *, occurred_at: fl
     At most `BODY_MAX_BYTES - FRONT_MAX_BYTES` long, whatever the provider told: error texts are
     cut (and end in `…`), then whole parts are left out, and `data.omitted` names them.
     """
+    return _fit(_event(event_id, type_, describe(batch), occurred_at))
+
+
+def notice_body(event_id: str, notice: Notice) -> str:
+    """The canonical body of a notice: as long as that of a batch's event at most."""
+    data = {k: _short(v) if k in CUTTABLE and v else v for k, v in notice.data.items()}
+    return _fit(_event(event_id, notice.type, data, notice.at))
+
+
+def _event(
+    event_id: str, type_: EventType, data: dict[str, Any], occurred_at: float
+) -> dict[str, Any]:
     second = int(min(max(0.0, occurred_at), LAST_SECOND))
-    event = {
+    return {
         "id": event_id,
         "object": "event",
         "type": type_.value,
         "created_at": second,
         "timestamp": datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "data": describe(batch),
+        "data": data,
     }
-    return _fit(event)
 
 
 def _fit(event: dict[str, Any]) -> str:
     data = event["data"]
     for part in DROPPABLE:
-        if not _sendable(data[part]):
+        if not _sendable(data.get(part)):
             _omit(data, part)
     body = compact(event)
     if _fits(body):

@@ -28,7 +28,7 @@ class ReplayStatus(StrEnum):
     """Those that were given up, and those that have failed and wait for their next try."""
     HELD = "held"
     MISSING = "missing"
-    """Those that are not there: a watch wants the event, and no delivery of it was made."""
+    """Those that are not there: somebody wants the event, and no delivery of it was made."""
     ALL = "all"
     """Failed, held and delivered."""
 

@@ -1,4 +1,4 @@
-"""Who is to hear of a batch: its own watches, and the endpoints that hear of a whole project."""
+"""Who is to hear of an event: the batch's own watches, and those who hear of a whole project."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from sqlalchemy import Connection, and_, select
 
 from batchbell.core import lifecycle
 from batchbell.core.model import Batch, Dialect, EndpointState, EventType
+from batchbell.core.notices import Notice
 from batchbell.storage.bulk import among
 from batchbell.storage.schema import endpoints, watches
 
@@ -32,6 +33,8 @@ class Listener:
     """Names; None is all of the project."""
     metadata: Mapping[str, str] | None = None
     """Pairs that a batch must have among its own."""
+    there_since: float = 0.0
+    """When its endpoint was made. A watch hears of what was there before it, too."""
 
     def minds(self, batch: Batch) -> bool:
         """Whether this batch is one of those that it wants to hear of."""
@@ -40,13 +43,21 @@ class Listener:
         own = (batch.snapshot.metadata if batch.snapshot else None) or {}
         return all(own.get(key) == value for key, value in (self.metadata or {}).items())
 
+    def hears(self, notice: Notice) -> bool:
+        """Whether it is to hear of this notice: it has no metadata, and may have no account."""
+        if notice.type not in self.events or notice.endpoint_id == self.endpoint_id:
+            return False
+        if self.metadata:
+            return False
+        return None in (notice.account, self.accounts) or notice.account in (self.accounts or ())
+
 
 class Audience:
     """Those who may want to hear of some batches."""
 
     def __init__(self, connection: Connection, told: Collection[Batch]) -> None:
         self._watching = watching(connection, [batch.key for batch in told])
-        self._standing = _standing(connection, sorted({batch.project_id for batch in told}))
+        self._standing = standing(connection, {batch.project_id for batch in told})
 
     def for_event(self, batch: Batch, type_: EventType) -> dict[EventType, list[Listener]]:
         """Who hears of it, under the type that each of them wants.
@@ -105,7 +116,8 @@ def _watcher(row: Any) -> Listener:
     )
 
 
-def _standing(connection: Connection, project_ids: Sequence[str]) -> dict[str, list[Listener]]:
+def standing(connection: Connection, project_ids: Collection[str]) -> dict[str, list[Listener]]:
+    """The endpoints that hear of a whole project, by project."""
     if not project_ids:
         return {}
     query = (
@@ -116,8 +128,9 @@ def _standing(connection: Connection, project_ids: Sequence[str]) -> dict[str, l
             endpoints.c.event_types,
             endpoints.c.accounts,
             endpoints.c.metadata,
+            endpoints.c.created_at,
         )
-        .where(among(connection, endpoints.c.project_id, project_ids), MANAGED)
+        .where(among(connection, endpoints.c.project_id, sorted(project_ids)), MANAGED)
         .order_by(endpoints.c.id)
     )
     found: dict[str, list[Listener]] = defaultdict(list)
@@ -133,6 +146,7 @@ def _stander(row: Any) -> Listener:
         events=_types(row.event_types),
         accounts=frozenset(json.loads(row.accounts)) if row.accounts else None,
         metadata=json.loads(row.metadata) if row.metadata else None,
+        there_since=row.created_at,
     )
 
 

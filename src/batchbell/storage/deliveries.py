@@ -15,12 +15,13 @@ import msgspec
 from sqlalchemy import Connection, func, select, text, update
 
 from batchbell.core.health import PROBE_FURTHEST_SECONDS, Change
-from batchbell.core.model import Claimed, DeliveryState, Dialect, Endpoint, EndpointState
+from batchbell.core.model import Claimed, DeliveryState, Dialect, Endpoint, EndpointState, Mint
 from batchbell.storage import attempts
 from batchbell.storage.attempts import Tried as Tried  # noqa: PLC0414 - what `settle` takes
 from batchbell.storage.bulk import among
 from batchbell.storage.endpoints import endpoints_by_id
 from batchbell.storage.engine import dialect_of
+from batchbell.storage.notices import tell_of_exhausted
 from batchbell.storage.outages import fold, take_probes
 from batchbell.storage.schema import deliveries, endpoints
 
@@ -193,13 +194,17 @@ class Settled:
     changes: list[Change]
 
 
-def settle(connection: Connection, tried: Sequence[Tried], *, now: float) -> Settled:
+def settle(connection: Connection, tried: Sequence[Tried], *, mint: Mint, now: float) -> Settled:
     """Write attempts and what they make of their deliveries and endpoints, fenced by the lease.
 
     A delivery whose lease was lost is passed over whole.
     """
     written = attempts.write(connection, tried, now=now)
-    return Settled(written, fold(connection, [t for t in tried if t.delivery.id in written], now))
+    kept = [one for one in tried if one.delivery.id in written]
+    changes = fold(connection, kept, mint=mint, now=now)
+    ended = [t.delivery.id for t in kept if t.settlement.state is DeliveryState.EXHAUSTED]
+    tell_of_exhausted(connection, ended, mint=mint, now=now)
+    return Settled(written, changes)
 
 
 def give_back(connection: Connection, claimed: Sequence[Claimed], *, now: float) -> None:
@@ -215,10 +220,11 @@ def give_back(connection: Connection, claimed: Sequence[Claimed], *, now: float)
         )
 
 
-def give_up(connection: Connection, claimed: Sequence[Claimed], *, now: float) -> None:
+def give_up(connection: Connection, claimed: Sequence[Claimed], *, mint: Mint, now: float) -> None:
     """End deliveries that were claimed after the last attempt of their schedule was cut short."""
+    ended = []
     for one in claimed:
-        connection.execute(
+        given_up = connection.execute(
             update(deliveries)
             .where(deliveries.c.id == one.id, deliveries.c.lease_token == one.lease_token)
             .values(
@@ -230,6 +236,8 @@ def give_up(connection: Connection, claimed: Sequence[Claimed], *, now: float) -
                 needs_you="The outcome of the last attempt is unknown: send the event again.",
             )
         )
+        ended += [one.id] * given_up.rowcount
+    tell_of_exhausted(connection, ended, mint=mint, now=now)
 
 
 def oldest_past_due(connection: Connection, *, now: float) -> float | None:

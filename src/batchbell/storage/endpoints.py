@@ -123,9 +123,12 @@ def failing_among(connection: Connection, ids: Sequence[str]) -> set[str]:
 
 
 def locked(connection: Connection, ids: Sequence[str]) -> dict[str, Endpoint]:
-    """The same, kept from being changed by others until the transaction ends."""
+    """The same, kept from being changed by others until the transaction ends.
+
+    Deliveries to them may be made meanwhile: two that tell each other's endpoints wait for none.
+    """
     query = joined().where(among(connection, endpoints.c.id, ids)).order_by(endpoints.c.id)
-    rows = connection.execute(query.with_for_update(of=endpoints))
+    rows = connection.execute(query.with_for_update(of=endpoints, key_share=True))
     return {row.id: to_endpoint(row) for row in rows}
 
 
@@ -159,6 +162,7 @@ def to_endpoint(row: Row[Any], *, now: float = 0.0) -> Endpoint:
         project_id=row.project_id,
         url=row.url,
         secrets=_secrets(row, now),
+        name=row.name,
         headers=json.loads(row.headers) if row.headers else {},
         timeout_seconds=row.timeout_seconds,
         schedule=(0.0, *json.loads(row.schedule)) if row.schedule else None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, exists, select
@@ -17,7 +17,8 @@ from batchbell.core.model import (
     EventType,
     Mint,
 )
-from batchbell.storage.audience import Audience, Listener, held, watching
+from batchbell.core.notices import Notice
+from batchbell.storage.audience import Audience, Listener, held, standing, watching
 from batchbell.storage.bulk import among, insert_missing
 from batchbell.storage.engine import DELIVERIES, wake
 from batchbell.storage.paging import Page, page_of
@@ -41,8 +42,19 @@ def record(connection: Connection, happened: Sequence[Happened], *, mint: Mint, 
         for chosen, listeners in told.items():
             event = _event_row(batch, chosen, mint=mint, now=now)
             event_rows.append(event)
-            delivery_rows += [_delivery_row(event, one, mint=mint, now=now) for one in listeners]
+            delivery_rows += [delivery_row(event, one, mint=mint, now=now) for one in listeners]
     _insert(connection, event_rows, delivery_rows)
+
+
+def announce(connection: Connection, notices: Sequence[Notice], *, mint: Mint, now: float) -> None:
+    """Write each notice that somebody wants to hear of, and one delivery for each of them."""
+    listening = standing(connection, {notice.project_id for notice in notices})
+    for notice in notices:
+        hear = [one for one in listening.get(notice.project_id, ()) if one.hears(notice)]
+        if hear:
+            event = _notice_row(notice, mint=mint, now=now)
+            told = [delivery_row(event, one, mint=mint, now=now) for one in hear]
+            _insert(connection, [event], told)
 
 
 def tell_late(
@@ -64,7 +76,7 @@ def tell_late(
         for listener in listeners:
             event = _end_for(ends.get(key, []), by_key[key], listener)
             if event is not None and listener.watch_id in late:
-                rows.append(_delivery_row(event, listener, mint=mint, now=now))
+                rows.append(delivery_row(event, listener, mint=mint, now=now))
     _insert(connection, [], rows)
 
 
@@ -101,9 +113,30 @@ def _event_row(batch: Batch, type_: EventType, *, mint: Mint, now: float) -> dic
     }
 
 
-def _delivery_row(
-    event: dict[str, Any], listener: Listener, *, mint: Mint, now: float
+def _notice_row(notice: Notice, *, mint: Mint, now: float) -> dict[str, Any]:
+    id = mint("evt")
+    return {
+        "id": id,
+        "project_id": notice.project_id,
+        "batch_key": None,
+        "batch_id": None,
+        "type": notice.type.value,
+        "generation": 1,
+        "created_at": notice.at,
+        "recorded_at": now,
+        "body": payload.notice_body(id, notice),
+    }
+
+
+def delivery_row(
+    event: Mapping[str, Any],
+    listener: Listener,
+    *,
+    mint: Mint,
+    now: float,
+    due_at: float | None = None,
 ) -> dict[str, Any]:
+    """A delivery that was never tried, due now or later; held where the endpoint is disabled."""
     waits = held(listener)
     return {
         "id": mint("dlv"),
@@ -118,7 +151,7 @@ def _delivery_row(
         "state": DeliveryState.HELD if waits else DeliveryState.PENDING,
         "attempts": 0,
         "attempts_before": 0,
-        "due_at": None if waits else now,
+        "due_at": None if waits else (due_at or now),
         "created_at": now,
     }
 

@@ -101,9 +101,14 @@ def resend(
 
 
 def _keep(connection: Connection, event_id: str) -> None:
-    """Lock the event's batch, so that it is not forgotten while its deliveries begin again."""
+    """Lock the event's batch, so that it is not forgotten while its deliveries begin again.
+
+    A notice has none, and is locked itself.
+    """
     batch = select(batches.c.key).join(events, events.c.batch_key == batches.c.key)
     connection.execute(batch.where(events.c.id == event_id).with_for_update(of=batches))
+    notice = select(events.c.id).where(events.c.id == event_id, events.c.batch_key.is_(None))
+    connection.execute(notice.with_for_update())
 
 
 def _start_over(connection: Connection, ids: Sequence[str], *, now: float) -> None:

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, Update, case, func, select, text, update
 
-from batchbell.core import health
+from batchbell.core import health, notices
 from batchbell.core.health import Change
-from batchbell.core.model import DeliveryState, EndpointState, Outcome
+from batchbell.core.model import DeliveryState, EndpointState, Mint, Outcome
 from batchbell.storage.attempts import Tried
 from batchbell.storage.bulk import among
 from batchbell.storage.endpoints import failing_among, locked, save_health
 from batchbell.storage.engine import DELIVERIES, wake
+from batchbell.storage.events import announce
 from batchbell.storage.schema import deliveries, endpoints
 
 STEP = 1000
@@ -30,8 +31,8 @@ Else one that its endpoint always refuses would spend its schedule on the succes
 """
 
 
-def fold(connection: Connection, tried: Sequence[Tried], now: float) -> list[Change]:
-    """Fold what was heard into the endpoints, and have their deliveries follow.
+def fold(connection: Connection, tried: Sequence[Tried], *, mint: Mint, now: float) -> list[Change]:
+    """Fold what was heard into the endpoints, have their deliveries follow, and tell of it.
 
     Only where there is news: a failure, or a success after failures.
     """
@@ -52,6 +53,8 @@ def fold(connection: Connection, tried: Sequence[Tried], now: float) -> list[Cha
     save_health(connection, [change.after for change in changes])
     for change in changes:
         _follow(connection, change)
+    told = [notice for change in changes for notice in notices.of_change(change)]
+    announce(connection, told, mint=mint, now=now)
     return changes
 
 

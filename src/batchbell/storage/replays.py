@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, or_, select, update
+from sqlalchemy import Connection, Row, delete, func, or_, select, update
 
 from batchbell import failpoints
 from batchbell.core.errors import LeaseLost, NotFound
@@ -235,6 +235,12 @@ def _save(
             lease_until=None,
         )
     )
+
+
+def forget_old(connection: Connection, *, before: float, limit: int) -> int:
+    """Delete up to `limit` replays that ended before a time; returns how many were deleted."""
+    old = select(replays.c.id).where(replays.c.finished_at < before).limit(limit)
+    return connection.execute(delete(replays).where(replays.c.id.in_(old))).rowcount
 
 
 def _types(words: str) -> Sequence[EventType]:

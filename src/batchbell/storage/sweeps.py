@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import Connection
 
 from batchbell import failpoints
-from batchbell.core.model import Mint, Sighting
+from batchbell.core.model import Account, AccountState, Mint, Sighting
+from batchbell.core.notices import Notice
 from batchbell.storage import accounts, batches
 from batchbell.storage.batches import Change
+from batchbell.storage.events import announce
 
 
 def write_found(
@@ -36,3 +38,30 @@ def write_found(
     )
     failpoints.reach(failpoints.INSIDE_WRITE)
     return changes
+
+
+def fail(
+    connection: Connection,
+    *,
+    account: Account,
+    token: str,
+    next_at: float,
+    trouble: str,
+    failures: int,
+    notice: Notice | None,
+    mint: Mint,
+    now: float,
+) -> None:
+    """End a sweep that trouble has ended, and tell of it where that is due. Raises LeaseLost."""
+    accounts.finish(
+        connection,
+        account_id=account.id,
+        token=token,
+        next_at=next_at,
+        not_before=next_at,
+        state=AccountState.FAILING,
+        trouble=trouble,
+        failures=failures,
+        now=now,
+    )
+    announce(connection, [notice] if notice else [], mint=mint, now=now)

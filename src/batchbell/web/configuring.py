@@ -37,7 +37,7 @@ class EndpointForm:
         self._readers: Mapping[str, Callable[[Fields], Any]] = {
             "url": lambda fields: webhook_url(fields, "url", rules),
             "name": lambda fields: fields.text("name", most=NAME_MAX),
-            "event_types": lambda fields: event_types(fields, "event_types"),
+            "event_types": lambda fields: event_types(fields, "event_types", list(EventType)),
             "description": lambda fields: fields.optional_text("description", most=DESCRIPTION_MAX),
             "accounts": lambda fields: _accounts(fields, accounts),
             "metadata": lambda fields: metadata_pairs(fields) or None,

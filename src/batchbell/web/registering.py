@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,8 @@ NAME_MAX = 100
 METADATA_PAIRS_MAX = 16
 METADATA_KEY_MAX = 64
 METADATA_VALUE_MAX = 512
+WATCHED_EVENTS = tuple(type_ for type_ in EventType if type_.of_batch)
+ABOUT_NO_BATCH = "happens to no batch, so only endpoints of the whole project hear of it"
 
 _PLAIN = "must be a plain token of letters, digits and . _ : @ = + -"
 ID_SHAPE = f"{_PLAIN}, such as batch_abc123."
@@ -130,7 +132,7 @@ class WatchForm:
         return [read() for read in reads]
 
     def _watch(self, fields: Fields) -> Callable[[], Registration]:
-        chosen = event_types(fields)
+        chosen = event_types(fields, "events", WATCHED_EVENTS)
         metadata = metadata_pairs(fields)
         return self._registration(
             fields, id="batch_id", url="url", events=chosen, metadata=metadata
@@ -188,7 +190,9 @@ def chosen_account(fields: Fields, accounts: Mapping[str, Account]) -> Account |
     return accounts.get(name)
 
 
-def event_types(fields: Fields, field: str = "events") -> tuple[EventType, ...]:
+def event_types(
+    fields: Fields, field: str, allowed: Collection[EventType]
+) -> tuple[EventType, ...]:
     """What somebody wants to hear of; OpenAI's four by default."""
     value = fields.get(field)
     if value is None:
@@ -196,11 +200,11 @@ def event_types(fields: Fields, field: str = "events") -> tuple[EventType, ...]:
     if not isinstance(value, list) or not value:
         fields.wrong(field, f"{fields.path(field)} must be a list with one event or more.")
         return ()
-    allowed = list(EventType)
     wrong = [i for i, word in enumerate(value) if word not in allowed]
     for i in wrong[:1]:
         name = f"{field}[{i}]"
-        fields.wrong(name, f"{fields.path(name)} is no event type: use {', '.join(allowed)}.")
+        problem = ABOUT_NO_BATCH if value[i] in list(EventType) else "is no event type"
+        fields.wrong(name, f"{fields.path(name)} {problem}: use {', '.join(allowed)}.")
     return () if wrong else tuple(dict.fromkeys(EventType(word) for word in value))
 
 

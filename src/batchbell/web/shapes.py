@@ -80,13 +80,18 @@ class AwaiterAnswer(Struct, frozen=True, kw_only=True, rename={"batch_id": "batc
     batch_id: str
 
 
+BatchEvent = Annotated[
+    str, Meta(extra_json_schema={"enum": [type_ for type_ in EventType if type_.of_batch]})
+]
+
+
 class WatchRequest(Struct, frozen=True, kw_only=True):
     """Either `url` or `endpoint_id` must be there."""
 
     batch_id: BatchId
     url: WebhookUrl | None = None
     endpoint_id: str | None = None
-    events: Annotated[list[EventType], Meta(min_length=1)] | None = None
+    events: Annotated[list[BatchEvent], Meta(min_length=1)] | None = None
     metadata: (
         Annotated[
             dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]],
@@ -255,7 +260,7 @@ class Delivery(Struct, frozen=True, kw_only=True):
     object: Literal["delivery"] = "delivery"
     event_id: str
     event_type: EventType
-    batch_id: str
+    batch_id: str | None
     endpoint_id: str
     watch_id: str | None
     webhook_id: str

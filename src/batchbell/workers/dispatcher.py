@@ -161,7 +161,9 @@ class Dispatcher:
         if outcome is not None:
             await self._settle(delivery, endpoint, outcome)
         elif overdrawn:
-            await self._store.write(deliveries.give_up, [delivery], now=self._clock())
+            await self._store.write(
+                deliveries.give_up, [delivery], mint=self._mint, now=self._clock()
+            )
         else:
             await self._give_back([delivery])
 
@@ -218,7 +220,9 @@ class Dispatcher:
         failpoints.reach(failpoints.BEFORE_SETTLE)
         while True:
             try:
-                settled = await self._store.write(deliveries.settle, tried, now=self._clock())
+                settled = await self._store.write(
+                    deliveries.settle, tried, mint=self._mint, now=self._clock()
+                )
                 break
             except StoreUnavailable:
                 if self._clock() > min(one.delivery.lease_until for one in tried):

@@ -10,13 +10,13 @@ from collections.abc import Callable
 
 import structlog
 
-from batchbell.storage import deliveries, history, outages
+from batchbell.storage import deliveries, history, notices, outages, replays
 from batchbell.storage.engine import Signal, Store
 
 log = structlog.get_logger("batchbell.janitor")
 
 FORGET_STEP = 200
-"""Batches that one transaction deletes, so that no table is locked for long."""
+"""Batches, or others, that one transaction deletes, so that no table is locked for long."""
 IDLE_SECONDS = 60.0
 DAY_SECONDS = 86400.0
 LATE_SECONDS = 60.0
@@ -39,13 +39,22 @@ class Janitor:
         now = self._clock()
         held = await self._store.write(outages.hold_back_disabled)
         pulled = await self._store.write(outages.pull_forward_recovered, now=now)
-        forgotten = await self._store.write(
-            history.forget_old, before=now - self._keep_seconds, limit=FORGET_STEP
-        )
-        if held or pulled or forgotten:
-            log.info("cleaned", held=held, pulled_forward=pulled, batches_forgotten=forgotten)
+        forgotten = await self._forget(before=now - self._keep_seconds)
+        if held or pulled or any(forgotten.values()):
+            log.info("cleaned", held=held, pulled_forward=pulled, **forgotten)
         await self._look_for_late_ones(now)
-        return bool(held or pulled or forgotten)
+        return bool(held or pulled or any(forgotten.values()))
+
+    async def _forget(self, *, before: float) -> dict[str, int]:
+        old = {
+            "batches_forgotten": history.forget_old,
+            "notices_forgotten": notices.forget_old,
+            "replays_forgotten": replays.forget_old,
+        }
+        return {
+            word: await self._store.write(forget, before=before, limit=FORGET_STEP)
+            for word, forget in old.items()
+        }
 
     async def _look_for_late_ones(self, now: float) -> None:
         if self._looked_at is not None and abs(now - self._looked_at) < LATE_SECONDS:

@@ -9,9 +9,9 @@ from dataclasses import replace
 import structlog
 
 from batchbell import failpoints
-from batchbell.core import pacing
+from batchbell.core import notices, pacing
 from batchbell.core.errors import LeaseLost, ProviderError
-from batchbell.core.model import Account, AccountState, Mint
+from batchbell.core.model import Account, Mint
 from batchbell.core.pacing import Pace
 from batchbell.observability import Metrics
 from batchbell.providers.protocol import Provider
@@ -56,6 +56,7 @@ class Watcher:
         self._metrics = metrics
         self._sleep = sleep
         self._held_at = 0.0
+        self._trouble_since: float | None = None
         self._unfinished: Sweep | None = None
         """A sweep that trouble ended goes on where it was: else its tail might never be seen."""
 
@@ -160,6 +161,7 @@ class Watcher:
     ) -> None:
         now = self._clock()
         if error is None:
+            self._trouble_since = None
             await self._store.write(
                 accounts.finish,
                 account_id=account.id,
@@ -172,21 +174,34 @@ class Watcher:
                 now=now,
             )
             return
-        failures = account.failures + 1
+        await self._fail(account, error, now=now)
+
+    async def _fail(self, account: Account, error: ProviderError, *, now: float) -> None:
+        failures = notices.failures_after(account, error)
+        if self._trouble_since is None:
+            self._trouble_since = account.swept_at if account.failures and account.swept_at else now
+        since = self._trouble_since
+        notice = notices.of_account(
+            account, failures=failures, trouble=error.message, since=since, now=now
+        )
         next_at = pacing.after_trouble(
             error, failures=failures, now=now, pace=self.pace, rand=self._rand()
         )
         await self._store.write(
-            accounts.finish,
-            account_id=account.id,
+            sweeps.fail,
+            account=account,
             token=_token(account),
             next_at=next_at,
-            not_before=next_at,
-            state=AccountState.FAILING,
             trouble=error.message,
             failures=failures,
+            notice=notice,
+            mint=self._mint,
             now=now,
         )
+        if notice is not None:
+            log.warning(
+                "account.unreachable", account=account.name, since=since, error=error.message
+            )
 
     def _report(
         self,

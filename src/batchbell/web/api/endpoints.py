@@ -8,10 +8,9 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from batchbell import __version__
-from batchbell.core import payload
 from batchbell.core.endpoint import request_headers
 from batchbell.core.model import Attempt, Endpoint, EventType, Outcome
-from batchbell.core.samples import sample_batch
+from batchbell.core.samples import sample_body
 from batchbell.storage import managed
 from batchbell.web import describing, endpoint_shapes, shapes
 from batchbell.web.api.cursors import LIMIT_DEFAULT, After, Limit
@@ -175,8 +174,7 @@ async def test_endpoint(call: Caller, webhook_endpoint_id: str, request: Request
 
 async def _send(call: Call, endpoint: Endpoint, type_: EventType, event_id: str) -> Outcome:
     context, now = call.context, call.context.clock()
-    batch = sample_batch(type_, project_id=call.project_id, now=now)
-    body = payload.event_body(event_id, type_, batch, occurred_at=now).encode("ascii")
+    body = sample_body(event_id, type_, project_id=call.project_id, now=now).encode("ascii")
     headers = request_headers(
         endpoint,
         user_agent=f"Batchbell/{__version__}",
