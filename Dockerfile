@@ -10,6 +10,8 @@ RUN groupadd --gid 10001 batchbell \
  && useradd --uid 10001 --gid 10001 --home-dir /data --no-create-home batchbell \
  && install --directory --owner batchbell --group batchbell /data
 COPY --from=build /opt/batchbell /opt/batchbell
+# /data holds the database and the key of its secrets, batchbell.db.key: keep the volume, and back
+# both up. BATCHBELL_MASTER_KEY takes the place of the file.
 # From outside a container only 0.0.0.0 can be reached, and Batchbell listens there once an API
 # key is made: see docs/howto/deploy-with-docker.md.
 ENV PATH=/opt/batchbell/bin:$PATH \

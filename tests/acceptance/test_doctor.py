@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import pytest
@@ -90,3 +91,29 @@ async def test_the_database_s_clock_is_compared(shell: Shell, postgres_url: str)
     clocks = [one["says"] for one in ended.json_lines if one["check"] == "clock"]
     assert clocks[0] == "As the database's clock, within a few seconds."
     assert clocks[1] == "As the provider's clock, within a few seconds."
+
+
+async def test_it_says_which_key_seals_the_secrets(shell: Shell, postgres_url: str) -> None:
+    keys = [base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2)]
+    await shell.run("migrate", DATABASE_URL=postgres_url)
+    plain = await shell.run("doctor", "--json", DATABASE_URL=postgres_url)
+    assert findings(plain)["secrets"]["state"] == "note"
+    assert "BATCHBELL_MASTER_KEY" in findings(plain)["secrets"]["advice"]
+
+    both = {"DATABASE_URL": postgres_url, "BATCHBELL_MASTER_KEY": ",".join(keys)}
+    await shell.run("secret", **both)
+    sealed = findings(await shell.run("doctor", "--json", **both))["secrets"]
+    assert sealed["state"] == "ok"
+    assert "BATCHBELL_MASTER_KEY; " in sealed["says"]
+
+    locked = await shell.run("doctor", "--json", DATABASE_URL=postgres_url)
+    assert locked.code == 1
+    assert "BATCHBELL_MASTER_KEY" in findings(locked)["secrets"]["says"]
+    assert all(key not in one.out for one in (plain, locked) for key in keys)
+
+
+async def test_it_names_the_key_file(shell: Shell) -> None:
+    await shell.run("keys", "create", "--name", "ops")
+    secrets = findings(await shell.run("doctor", "--json"))["secrets"]
+    assert secrets["state"] == "ok"
+    assert "batchbell.db.key" in secrets["says"]

@@ -35,6 +35,7 @@ from batchbell.storage import keys, migrating
 from batchbell.storage.clock import database_time
 from batchbell.storage.engine import Store
 from batchbell.storage.opening import parse_url
+from batchbell.storage.sealing import Seal
 
 SKEW_NOTE_SECONDS = 5.0
 SKEW_FAILED_SECONDS = 60.0
@@ -102,6 +103,8 @@ async def check_database(patient: Patient) -> None:
     except StoreInUse:
         patient.in_use = True
         patient.add("database", "ok", "A running process has the SQLite file.")
+    except SettingsError as error:
+        patient.add("secrets", "failed", str(error), "Mend it first: nothing starts without it.")
     except StoreOutdated as error:
         patient.add("database", "failed", str(error), "`batchbell migrate`, or start the server.")
     except StoreError as error:
@@ -118,9 +121,29 @@ async def _look_into(patient: Patient, store: Store) -> None:
     revision = await store.read(migrating.check)
     patient.local = not await store.read(keys.any_key)
     patient.add("database", "ok", f"It answers; schema {revision}.")
+    _look_at_keys(patient, store)
     theirs = await store.read(database_time)
     if theirs is not None:
         patient.findings.append(clock_finding(theirs, "the database's"))
+
+
+def _look_at_keys(patient: Patient, store: Store) -> None:
+    """Whether secrets are sealed, and by which key."""
+    if not store.seals:
+        makes_file = is_sqlite(patient.settings)
+        patient.add(
+            "secrets",
+            "note",
+            "Secrets are kept as they are: there is no master key.",
+            "`batchbell serve` makes it."
+            if makes_file
+            else "Set BATCHBELL_MASTER_KEY for all processes: openssl rand -base64 32",
+        )
+        return
+    first, *others = Seal(store.keys.keys).ids
+    also = f"; {', '.join(others)} opens, too" if others else ""
+    says = f"They are sealed under key {first} of {store.keys.source}{also}."
+    patient.add("secrets", "ok", says)
 
 
 def clock_finding(theirs: float, whose: str) -> Finding:
