@@ -6,7 +6,7 @@ missing. A window holds few enough rows that no step takes long, whatever the fi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +53,7 @@ def matching(filter: ReplayFilter, project_id: str, *, before: float) -> Select[
         select(
             deliveries.c.id,
             events.c.batch_key,
+            deliveries.c.event_id,
             (endpoints.c.state != EndpointState.DISABLED).label("open"),
             deliveries.c.endpoint_id,
             deliveries.c.attempts,
@@ -151,7 +152,8 @@ def step(connection: Connection, replay: Replay, *, mint: Mint, now: float) -> S
     query = query.where(walked > replay.cursor, walked <= end).order_by(walked)
     most = step_size(replay.pace)
     found = connection.execute(query.limit(most)).all()
-    _keep(connection, [row.batch_key for row in found])
+    _keep(connection, {row.batch_key for row in found if row.batch_key is not None})
+    _keep_notices(connection, {row.event_id for row in found if row.batch_key is None})
     if replay.filter.status is ReplayStatus.MISSING:
         # One event may be missing for more endpoints than a step takes: it is looked at again.
         started = _make(connection, replay, found, mint=mint, now=now)
@@ -192,10 +194,17 @@ def _is_more(connection: Connection, replay: Replay, end: str) -> bool:
     return connection.execute(_ahead(replay, end).limit(1)).first() is not None
 
 
-def _keep(connection: Connection, keys: Sequence[int]) -> None:
+def _keep(connection: Connection, keys: Collection[int]) -> None:
     """Lock the batches against being forgotten while their deliveries begin again."""
-    chosen = select(batches.c.key).where(among(connection, batches.c.key, sorted(set(keys))))
+    chosen = select(batches.c.key).where(among(connection, batches.c.key, sorted(keys)))
     lock = chosen.order_by(batches.c.key).with_for_update(read=True, key_share=True)
+    connection.execute(lock).all()
+
+
+def _keep_notices(connection: Connection, ids: Collection[str]) -> None:
+    """The same for what is about no batch."""
+    chosen = select(events.c.id).where(among(connection, events.c.id, sorted(ids)))
+    lock = chosen.order_by(events.c.id).with_for_update(read=True, key_share=True)
     connection.execute(lock).all()
 
 
