@@ -207,7 +207,12 @@ async def running_workers(runtime: Runtime) -> AsyncIterator[Crew]:
                 max_in_flight=settings.max_in_flight,
                 timeout_seconds=settings.delivery_timeout_seconds,
             ),
-            Janitor(store, clock=time.time, retention_days=settings.retention_days),
+            Janitor(
+                store,
+                clock=time.time,
+                retention_days=settings.retention_days,
+                attempt_retention_days=settings.attempt_retention_days,
+            ),
             Replayer(store, clock=time.time, mint=mint),
             *[await _watcher(runtime, account, stack) for account in runtime.accounts.values()],
         ]
@@ -232,10 +237,9 @@ async def _watcher(runtime: Runtime, account: Account, stack: contextlib.AsyncEx
         return client
 
     api_key = runtime.settings.openai_api_key.get_secret_value()
-    provider = open_provider(account, api_key, connect=connect)
     return Watcher(
         runtime.store,
-        provider,
+        open_provider(account, api_key, connect=connect),
         account.id,
         pace=Pace(
             poll_interval_seconds=runtime.settings.poll_interval_seconds,

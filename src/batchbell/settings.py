@@ -127,6 +127,11 @@ class Settings(BaseSettings):
         validation_alias=_named("BATCHBELL_RETENTION_DAYS"),
         description="Days that ended batches and replays are kept, with all events and deliveries.",
     )
+    attempt_retention_days: Annotated[float, Field(gt=0)] = Field(
+        30.0,
+        validation_alias=_named("BATCHBELL_ATTEMPT_RETENTION_DAYS"),
+        description="Days that the record of an attempt is kept, if its batch is kept for longer.",
+    )
     metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
         None,
         validation_alias=_named("BATCHBELL_METRICS_PORT"),

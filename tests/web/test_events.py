@@ -77,6 +77,7 @@ async def test_a_delivery_shows_each_attempt(served: Served, clock: Clock) -> No
     clock.advance(60)
     await served.try_all(FINE)
     done = (await served.http.get(f"/v1/deliveries/{delivery_id}")).json()
+    assert done["attempts_deleted"] == 0
     assert (done["state"], done["attempt_count"], done["url"]) == ("delivered", 2, HOOK)
     assert [a["result"] for a in done["attempts"]] == ["failed", "delivered"]
     assert done["attempts"][0]["location"] == "https://elsewhere.example/"

@@ -125,7 +125,9 @@ class Deliveries(RuleBasedStateMachine):
             )
 
         self.dispatcher: Dispatcher = self.run(made())
-        self.janitor = Janitor(self.store, clock=self.clock, retention_days=10_000)
+        self.janitor = Janitor(
+            self.store, clock=self.clock, retention_days=10_000, attempt_retention_days=10_000
+        )
 
     @rule(number=st.integers(1, 12), url=st.sampled_from(URLS))
     def an_event_happens(self, number: int, url: str) -> None:

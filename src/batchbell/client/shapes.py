@@ -152,7 +152,7 @@ class Attempt(Struct, frozen=True, kw_only=True):
 
 
 class Delivery(Struct, frozen=True, kw_only=True):
-    """`attempts` is None in lists."""
+    """`attempts` and `attempts_deleted` are None in lists."""
 
     id: str
     event_id: str
@@ -172,6 +172,8 @@ class Delivery(Struct, frozen=True, kw_only=True):
     last_error: str | None
     needs_you: str | None
     attempts: tuple[Attempt, ...] | None = None
+    attempts_deleted: int | None = None
+    """Attempts whose records were too old to be kept."""
 
 
 class Endpoint(Struct, frozen=True, kw_only=True):

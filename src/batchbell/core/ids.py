@@ -20,6 +20,11 @@ def new_id(prefix: str, *, now: float, rand: bytes) -> str:
     )
 
 
+def first_id(prefix: str, *, at: float) -> str:
+    """What sorts before every id that is made from this time on, and after all made before it."""
+    return f"{prefix}_{_base32(max(0, int(at * 1000)), ENCODED_TIME_CHARACTERS)}"
+
+
 def _base32(number: int, width: int) -> str:
     digits = []
     for _ in range(width):

@@ -50,17 +50,22 @@ def list_deliveries(
     return page_of([_delivery(row) for row in rows], limit)
 
 
-def list_attempts(connection: Connection, delivery: Delivery) -> list[Attempt]:
-    """Every attempt that was counted, the first one first.
+def list_attempts(
+    connection: Connection, delivery: Delivery, *, kept_since: float = 0.0
+) -> list[Attempt]:
+    """The attempts that were counted and are kept, the first one first.
 
     One without a record was cut short by a crash, and its outcome is unknown; the one that is
-    being made at this moment is not listed.
+    being made at this moment is not listed. Where the delivery is older than `kept_since`, those
+    before the first record were deleted, and are not listed either.
     """
     query = select(attempts).where(attempts.c.delivery_id == delivery.id)
     known = {row.number: _outcome(delivery, row) for row in connection.execute(query)}
     made = delivery.attempts - (1 if delivery.lease_token else 0)
+    first = min(known, default=made + 1) if delivery.created_at < kept_since else 1
     return [
-        Attempt(delivery_id=delivery.id, number=n, outcome=known.get(n)) for n in range(1, made + 1)
+        Attempt(delivery_id=delivery.id, number=n, outcome=known.get(n))
+        for n in range(first, made + 1)
     ]
 
 

@@ -150,6 +150,9 @@ def delivery(found: Delivery, attempts: Sequence[Attempt] | None = None) -> shap
         last_error=found.last_error,
         needs_you=found.needs_you,
         attempts=msgspec.UNSET if attempts is None else [attempt(one) for one in attempts],
+        attempts_deleted=(
+            msgspec.UNSET if attempts is None else found.attempts - in_flight - len(attempts)
+        ),
     )
 
 

@@ -254,7 +254,7 @@ class Attempt(Struct, frozen=True, kw_only=True):
 
 
 class Delivery(Struct, frozen=True, kw_only=True):
-    """One event for one endpoint. Lists leave `attempts` out."""
+    """One event for one endpoint. Lists leave `attempts` and `attempts_deleted` out."""
 
     id: str
     object: Literal["delivery"] = "delivery"
@@ -275,6 +275,7 @@ class Delivery(Struct, frozen=True, kw_only=True):
     last_error: str | None
     needs_you: str | None
     attempts: list[Attempt] | UnsetType = UNSET
+    attempts_deleted: int | UnsetType = UNSET
 
 
 class Account(Struct, frozen=True, kw_only=True):

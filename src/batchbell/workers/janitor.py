@@ -10,13 +10,15 @@ from collections.abc import Callable
 
 import structlog
 
-from batchbell.storage import deliveries, history, notices, outages, replays
+from batchbell.storage import aging, deliveries, history, notices, outages, replays
 from batchbell.storage.engine import Signal, Store
 
 log = structlog.get_logger("batchbell.janitor")
 
 FORGET_STEP = 200
 """Batches, or others, that one transaction deletes, so that no table is locked for long."""
+ATTEMPTS_STEP = 1000
+"""Attempts that one transaction looks at."""
 IDLE_SECONDS = 60.0
 DAY_SECONDS = 86400.0
 LATE_SECONDS = 60.0
@@ -24,15 +26,27 @@ LATE_SECONDS = 60.0
 
 
 class Janitor:
-    """See the module. `retention_days` counts from a batch's end."""
+    """See the module.
+
+    `retention_days` counts from a batch's end, `attempt_retention_days` from each attempt.
+    """
 
     name = "janitor"
 
-    def __init__(self, store: Store, *, clock: Callable[[], float], retention_days: float) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        clock: Callable[[], float],
+        retention_days: float,
+        attempt_retention_days: float,
+    ) -> None:
         self.signal = Signal()
         self._store = store
         self._clock = clock
         self._keep_seconds = retention_days * DAY_SECONDS
+        self._keep_attempts_seconds = attempt_retention_days * DAY_SECONDS
+        self._attempts_cursor = aging.START
         self._looked_at: float | None = None
 
     async def step(self) -> bool:
@@ -40,6 +54,7 @@ class Janitor:
         held = await self._store.write(outages.hold_back_disabled)
         pulled = await self._store.write(outages.pull_forward_recovered, now=now)
         forgotten = await self._forget(before=now - self._keep_seconds)
+        forgotten["attempts_forgotten"] = await self._forget_attempts(now)
         if held or pulled or any(forgotten.values()):
             log.info("cleaned", held=held, pulled_forward=pulled, **forgotten)
         await self._look_for_late_ones(now)
@@ -55,6 +70,16 @@ class Janitor:
             word: await self._store.write(forget, before=before, limit=FORGET_STEP)
             for word, forget in old.items()
         }
+
+    async def _forget_attempts(self, now: float) -> int:
+        aged = await self._store.write(
+            aging.forget_attempts,
+            before=now - self._keep_attempts_seconds,
+            after=self._attempts_cursor,
+            limit=ATTEMPTS_STEP,
+        )
+        self._attempts_cursor = aged.cursor
+        return aged.deleted
 
     async def _look_for_late_ones(self, now: float) -> None:
         if self._looked_at is not None and abs(now - self._looked_at) < LATE_SECONDS:

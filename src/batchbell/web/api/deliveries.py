@@ -12,6 +12,8 @@ from batchbell.web.api.cursors import LIMIT_DEFAULT, After, Limit
 from batchbell.web.calling import Caller, answer, page_answer
 from batchbell.web.contract import answers
 
+DAY_SECONDS = 86400.0
+
 router = APIRouter(tags=["deliveries"])
 
 
@@ -45,7 +47,8 @@ async def list_deliveries(
     **answers(shapes.Delivery, 404),
 )
 async def get_delivery(call: Caller, delivery_id: str) -> Response:
-    store = call.context.store
-    found = await store.read(history.get_delivery, call.project_id, delivery_id)
-    attempts = await store.read(history.list_attempts, found)
+    context = call.context
+    found = await context.store.read(history.get_delivery, call.project_id, delivery_id)
+    kept_since = context.clock() - context.settings.attempt_retention_days * DAY_SECONDS
+    attempts = await context.store.read(history.list_attempts, found, kept_since=kept_since)
     return answer(describing.delivery(found, attempts))
