@@ -10,7 +10,7 @@ import pytest
 from openai.types import Batch
 
 from batchbell.core.backoff import MINUTE
-from batchbell.core.model import BatchProblem, Missing, Snapshot, Status
+from batchbell.core.model import BatchProblem, Missing, Outcome, Snapshot, Status
 
 from ..conftest import Clock
 from .making import HOOK, Served, a_snapshot
@@ -121,3 +121,16 @@ async def test_batches_are_listed_by_status(served: Served) -> None:
 async def test_an_unknown_status_is_refused(served: Served) -> None:
     answer = await served.http.get("/v1/batches", params={"status": "done"})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "status")
+
+
+async def test_a_batch_is_expunged_once_it_has_ended(served: Served) -> None:
+    await served.watch("batch_1")
+    early = await served.http.post("/v1/batches/batch_1/expunge")
+    assert (early.status_code, early.json()["error"]["code"]) == (409, "conflict")
+    await served.see(a_snapshot("batch_1"))
+    await served.try_all(Outcome(status=200, started_at=1.0, duration_ms=1.0))
+    expunged = (await served.http.post("/v1/batches/batch_1/expunge")).json()
+    assert (expunged["metadata"], expunged["usage"]) == (None, None)
+    assert expunged["batchbell"]["expunged_at"] is not None
+    assert (await served.http.get("/v1/batches/batch_1")).json() == expunged
+    assert (await served.http.post("/v1/batches/batch_0/expunge")).status_code == 404

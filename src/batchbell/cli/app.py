@@ -11,6 +11,7 @@ from batchbell.cli import (
     access,
     doctor,
     endpoints,
+    expunging,
     projects,
     reading,
     rekeying,
@@ -102,6 +103,7 @@ app.command("list", rich_help_panel=WATCHING)(reading.list_)
 app.command("show", rich_help_panel=WATCHING)(reading.show)
 app.command("resend", rich_help_panel=WATCHING)(reading.resend)
 app.command("replay", rich_help_panel=WATCHING)(replaying.replay)
+app.command("expunge", rich_help_panel=WATCHING)(expunging.expunge)
 app.add_typer(hooks, rich_help_panel=WATCHING)
 app.command("secret", rich_help_panel=ACCESS)(access.secret)
 app.add_typer(keys, rich_help_panel=ACCESS)

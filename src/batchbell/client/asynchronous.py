@@ -105,6 +105,10 @@ class AsyncBatchbell(AsyncSettingUp):
         """One batch."""
         return await self._send(calls.batch(batch_id))
 
+    async def expunge(self, batch_id: str) -> shapes.Batch:
+        """Remove the payloads of an ended batch: from then on its events are bare."""
+        return await self._send(calls.expunge(batch_id))
+
     def batches(
         self, *, status: str | None = None, page_size: int = PAGE_SIZE
     ) -> AsyncIterator[shapes.Batch]:

@@ -103,6 +103,10 @@ class Batchbell(SettingUp):
         """One batch."""
         return self._send(calls.batch(batch_id))
 
+    def expunge(self, batch_id: str) -> shapes.Batch:
+        """Remove the payloads of an ended batch: from then on its events are bare."""
+        return self._send(calls.expunge(batch_id))
+
     def batches(
         self, *, status: str | None = None, page_size: int = PAGE_SIZE
     ) -> Iterator[shapes.Batch]:

@@ -140,6 +140,10 @@ def batch(batch_id: str) -> Call[shapes.Batch]:
     return Call("GET", f"/v1/batches/{_id(batch_id)}", shapes.Batch)
 
 
+def expunge(batch_id: str) -> Call[shapes.Batch]:
+    return Call("POST", f"/v1/batches/{_id(batch_id)}/expunge", shapes.Batch)
+
+
 def batches(*, status: str | None, page_size: int) -> Call[Page[shapes.Batch]]:
     query = _query(limit=page_size, status=status)
     return Call("GET", "/v1/batches", Page[shapes.Batch], query)

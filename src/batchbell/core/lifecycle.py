@@ -153,6 +153,7 @@ def reopen(batch: Batch, now: float) -> Batch:
         missing_since=None,
         check_at=0.0,
         trouble=None,
+        expunged_at=None,
         updated_at=now,
         generation=batch.generation + 1,
     )

@@ -208,6 +208,8 @@ class Batch:
     check_at: float = 0.0
     """Not looked at before this time: a lone 404 waits here, and so does a poison row."""
     trouble: str | None = None
+    expunged_at: float | None = None
+    """When its payloads were removed; those of a new life are there again."""
 
     @property
     def outcome(self) -> BatchOutcome | None:

@@ -175,6 +175,12 @@ def problems(seen: Snapshot, *, limit: int | None = None) -> list[dict[str, Any]
     ]
 
 
+def bare(body: str) -> str:
+    """The event without what the batch was about: OpenAI's own fields, and the batch's id."""
+    event = json.loads(body)
+    return compact({**event, "data": {"id": event["data"]["id"]}})
+
+
 def dressed(
     body: str,
     *,
@@ -193,8 +199,10 @@ def dressed(
     if message_id is not None:
         body = _renamed(body, message_id)
     if dialect is Dialect.AWAITER:
-        data = json.loads(body)["data"]
-        front += f'"batchId":{compact(data["id"])},"status":{compact(_plain_status(data))},'
+        event = json.loads(body)
+        front += (
+            f'"batchId":{compact(event["data"]["id"])},"status":{compact(_plain_status(event))},'
+        )
     if watch_id is not None and watch_metadata is not None and watch_metadata != "{}":
         words = f'"metadata":{_ascii(watch_metadata)}'
         watch = f'"watch":{{"id":{compact(watch_id)},'
@@ -214,6 +222,10 @@ def _ascii(text: str) -> str:
     return text if text.isascii() else compact(json.loads(text))
 
 
-def _plain_status(data: Mapping[str, Any]) -> str:
-    """The status for receivers that know the four ends only: what is lost has failed."""
-    return "failed" if data["status"] == Status.LOST else data["status"]
+def _plain_status(event: Mapping[str, Any]) -> str:
+    """The status for receivers that know the four ends only: what is lost has failed.
+
+    A bare event does not tell the status, but its type does.
+    """
+    status = event["data"].get("status") or event["type"].removeprefix("batch.")
+    return "failed" if status == Status.LOST else status

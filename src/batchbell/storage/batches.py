@@ -70,7 +70,7 @@ def observe(
     pairs = [
         (known[s.id], lifecycle.observe(known[s.id], s, now)) for s in sightings if s.id in known
     ]
-    _save(connection, [seen.batch for was, seen in pairs if seen.batch != was])
+    save(connection, [seen.batch for was, seen in pairs if seen.batch != was])
     happened = [(seen.batch, seen.event) for _, seen in pairs if seen.event is not None]
     events.record(connection, happened, mint=mint, now=now)
     return [
@@ -83,12 +83,17 @@ def poison(
 ) -> None:
     """Push the batches that could not be understood ahead, each with its reason."""
     known = _by_id(connection, account_id, list(reasons))
-    _save(connection, [lifecycle.poison(b, reasons[id], now) for id, b in known.items()])
+    save(connection, [lifecycle.poison(b, reasons[id], now) for id, b in known.items()])
 
 
 def reopen_lost(connection: Connection, found: Iterable[Batch], *, now: float) -> None:
     """Begin a new life of those batches that are lost."""
-    _save(connection, [lifecycle.reopen(b, now) for b in found if b.status is Status.LOST])
+    save(connection, [lifecycle.reopen(b, now) for b in found if b.status is Status.LOST])
+
+
+def save(connection: Connection, changed: Sequence[Batch]) -> None:
+    """Write batches over what is known of them; their rows must be locked."""
+    update_all(connection, batches, "key", [_values(batch) for batch in changed])
 
 
 def _by_id(connection: Connection, account_id: str, ids: Sequence[str]) -> dict[str, Batch]:
@@ -99,10 +104,6 @@ def _by_id(connection: Connection, account_id: str, ids: Sequence[str]) -> dict[
         .with_for_update(of=batches)
     )
     return {row.id: to_batch(row) for row in connection.execute(query)}
-
-
-def _save(connection: Connection, changed: Sequence[Batch]) -> None:
-    update_all(connection, batches, "key", [_values(batch) for batch in changed])
 
 
 def _values(batch: Batch) -> dict[str, Any]:
@@ -119,6 +120,7 @@ def _values(batch: Batch) -> dict[str, Any]:
         "missing_since": batch.missing_since,
         "check_at": batch.check_at,
         "trouble": storable(batch.trouble) if batch.trouble is not None else None,
+        "expunged_at": batch.expunged_at,
     }
 
 
@@ -203,4 +205,5 @@ def to_batch(row: Row[Any]) -> Batch:
         missing_since=row.missing_since,
         check_at=row.check_at,
         trouble=row.trouble,
+        expunged_at=row.expunged_at,
     )

@@ -116,6 +116,7 @@ def _extras(found: Batch) -> shapes.BatchExtras:
         updated_at=int(found.updated_at),
         ended_at=_second(found.ended_at),
         generation=found.generation,
+        expunged_at=_second(found.expunged_at),
     )
 
 

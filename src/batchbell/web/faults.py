@@ -27,6 +27,7 @@ class Code(StrEnum):
     UNKNOWN_ACCOUNT = "unknown_account"
     NOTHING_TO_RESEND = "nothing_to_resend"
     NAME_TAKEN = "name_taken"
+    CONFLICT = "conflict"
     NOT_FOUND = "not_found"
     UNKNOWN_URL = "unknown_url"
     METHOD_NOT_ALLOWED = "method_not_allowed"

@@ -163,6 +163,7 @@ class BatchExtras(Struct, frozen=True, kw_only=True):
     updated_at: int
     ended_at: int | None
     generation: int
+    expunged_at: int | None
 
 
 class Batch(Struct, frozen=True, kw_only=True):

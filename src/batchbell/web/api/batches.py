@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from batchbell.core.model import Status
-from batchbell.storage import batches
+from batchbell.storage import batches, expunging
 from batchbell.web import describing, shapes
 from batchbell.web.api.cursors import LIMIT_DEFAULT, After, Limit
 from batchbell.web.calling import Caller, answer, page_answer
@@ -33,3 +33,16 @@ async def list_batches(
 async def get_batch(call: Caller, batch_id: str) -> Response:
     found = await call.context.store.read(batches.get_batch, call.project_id, batch_id)
     return answer(describing.batch(found))
+
+
+@router.post(
+    "/v1/batches/{batch_id}/expunge",
+    summary="Remove what is kept of an ended batch's payloads",
+    **answers(shapes.Batch, 404, 409),
+)
+async def expunge_batch(call: Caller, batch_id: str) -> Response:
+    context = call.context
+    expunged = await context.store.write(
+        expunging.expunge, call.project_id, batch_id, now=context.clock()
+    )
+    return answer(describing.batch(expunged))

@@ -1,0 +1,95 @@
+"""Removing the payloads of one batch on request: how it ended and who was told is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sqlalchemy import Connection, func, select, update
+
+from batchbell.core import payload
+from batchbell.core.errors import InvalidRequest, NotFound
+from batchbell.core.model import Batch, DeliveryState
+from batchbell.storage.batches import joined_batches, save, to_batch
+from batchbell.storage.bulk import among, update_all
+from batchbell.storage.schema import attempts, batches, deliveries, events, watches
+
+
+def expunge(connection: Connection, project_id: str, batch_id: str, *, now: float) -> Batch:
+    """Leave nothing of the batch's content, of the watches' words or of the receivers' answers.
+
+    Means every batch of that id in the project, whatever the account. Its events are bare from
+    then on, also when they are sent again. Twice is no error. Raises NotFound, and
+    InvalidRequest (409) while one of them runs or a delivery waits.
+    """
+    found = _locked(connection, project_id, batch_id)
+    keys = [batch.key for batch in found]
+    _check_done(connection, found, keys)
+    expunged = [_without_payload(batch, now) for batch in found]
+    save(connection, expunged)
+    _strip(connection, keys)
+    return expunged[0]
+
+
+def _locked(connection: Connection, project_id: str, batch_id: str) -> list[Batch]:
+    """No delivery of theirs begins again, and they are not forgotten, while they are locked."""
+    query = joined_batches().where(batches.c.project_id == project_id, batches.c.id == batch_id)
+    rows = connection.execute(query.order_by(batches.c.key).with_for_update(of=batches)).all()
+    if not rows:
+        raise NotFound("batch", batch_id)
+    return [to_batch(row) for row in rows]
+
+
+def _check_done(connection: Connection, found: Sequence[Batch], keys: Sequence[int]) -> None:
+    for batch in found:
+        if batch.ended_at is None:
+            raise _conflict(
+                f"Batch {batch.id} of account {batch.account!r} has not ended"
+                f" ({batch.status.value}): expunge it when it has."
+            )
+    waiting = (
+        select(func.count())
+        .select_from(deliveries)
+        .join(events, events.c.id == deliveries.c.event_id)
+        .where(among(connection, events.c.batch_key, keys))
+        .where(deliveries.c.state == DeliveryState.PENDING)
+    )
+    if count := connection.execute(waiting).scalar_one():
+        raise _conflict(
+            f"{count} deliveries of batch {found[0].id} wait to be sent: expunge it when they have"
+            " been, or delete the watches or endpoints that they are for."
+        )
+
+
+def _conflict(message: str) -> InvalidRequest:
+    return InvalidRequest(message, param="batch_id", code="conflict", status=409)
+
+
+def _without_payload(batch: Batch, now: float) -> Batch:
+    seen = batch.snapshot
+    bare = seen and replace(seen, metadata=None, problems=(), usage=None)
+    return replace(batch, snapshot=bare, trouble=None, expunged_at=batch.expunged_at or now)
+
+
+def _strip(connection: Connection, keys: Sequence[int]) -> None:
+    of_batch = among(connection, events.c.batch_key, keys)
+    bodies = connection.execute(select(events.c.id, events.c.body).where(of_batch)).all()
+    bare = [{"id": row.id, "body": payload.bare(row.body)} for row in bodies]
+    update_all(connection, events, "id", bare)
+    told = deliveries.c.event_id.in_(select(events.c.id).where(of_batch))
+    tried = attempts.c.delivery_id.in_(select(deliveries.c.id).where(told))
+    connection.execute(
+        update(watches).where(among(connection, watches.c.batch_key, keys)).values(metadata="{}")
+    )
+    connection.execute(update(deliveries).where(told).values(watch_metadata=None, last_error=None))
+    connection.execute(
+        update(attempts)
+        .where(tried)
+        .values(
+            detail=None,
+            location=None,
+            response_headers=None,
+            response_body=None,
+            request_headers=None,
+        )
+    )
