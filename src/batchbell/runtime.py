@@ -30,7 +30,7 @@ from batchbell.settings import Settings
 from batchbell.storage import accounts, keys, leases, projects
 from batchbell.storage.engine import Store
 from batchbell.storage.opening import open_store, parse_url
-from batchbell.web.app import create_app
+from batchbell.web.app import create_app, end_streams
 from batchbell.web.context import Context
 from batchbell.workers.dispatcher import Dispatcher
 from batchbell.workers.janitor import Janitor
@@ -264,8 +264,9 @@ class _Server(uvicorn.Server):
 async def serving(runtime: Runtime, listener: socket.socket) -> AsyncIterator[None]:
     """Serve HTTP on a bound socket while the context lasts."""
     async with WebhookSender(runtime.access.rules, max_connections=TESTS_AT_ONCE) as sender:
+        app = create_app(runtime.context(sender))
         config = uvicorn.Config(
-            create_app(runtime.context(sender)),
+            app,
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -277,6 +278,7 @@ async def serving(runtime: Runtime, listener: socket.socket) -> AsyncIterator[No
         try:
             yield
         finally:
+            end_streams(app)
             server.should_exit = True
             await task
 

@@ -12,6 +12,7 @@ from batchbell.cli import (
     doctor,
     endpoints,
     expunging,
+    listening,
     projects,
     reading,
     rekeying,
@@ -110,5 +111,7 @@ app.add_typer(keys, rich_help_panel=ACCESS)
 app.add_typer(tenants, rich_help_panel=ACCESS)
 app.command("demo", rich_help_panel=TRYING)(trying.demo)
 app.command("sandbox", rich_help_panel=TRYING)(trying.sandbox)
+app.command("listen", rich_help_panel=TRYING)(listening.listen)
+app.command("trigger", rich_help_panel=TRYING)(listening.trigger)
 app.command("sign", rich_help_panel=TRYING)(signatures.sign)
 app.command("verify", rich_help_panel=TRYING)(signatures.verify)

@@ -13,7 +13,7 @@ from batchbell.cli.printing import print_facts, print_json, print_json_lines, pr
 from batchbell.cli.reach import connected
 
 if TYPE_CHECKING:
-    from batchbell.client import Endpoint
+    from batchbell.client import Endpoint, EndpointTest
 
 EndpointId = Annotated[str, typer.Argument(metavar="ENDPOINT_ID", help="The endpoint's id: whe_….")]
 Events = Annotated[
@@ -190,7 +190,11 @@ def try_(
 ) -> None:
     """Send a signed test event now, once, and show what came of it."""
     with connected(server, api_key) as client:
-        result = client.test_endpoint(endpoint_id, event_type=event)
+        show_test(client.test_endpoint(endpoint_id, event_type=event), json=json)
+
+
+def show_test(result: EndpointTest, *, json: bool) -> None:
+    """What came of a test event. Exits with 1 unless it was taken."""
     if json:
         print_json(result)
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -15,6 +15,7 @@ from batchbell.client.calls import PAGE_SIZE, TIMEOUT_SECONDS, Call
 from batchbell.client.faults import ServerUnavailable, ServerUnreachable
 from batchbell.client.setting_up import AsyncSettingUp
 from batchbell.client.shapes import Page, WatchSpec
+from batchbell.client.streaming import Following, OnLost, OnOpen, follow_async
 from batchbell.client.waiting import OnChange, Wait
 
 T = TypeVar("T")
@@ -136,6 +137,27 @@ class AsyncBatchbell(AsyncSettingUp):
                 page_size=page_size,
             )
         )
+
+    def stream(
+        self,
+        *,
+        after: str | None = None,
+        types: Sequence[str] | None = None,
+        on_open: OnOpen | None = None,
+        on_lost: OnLost | None = None,
+    ) -> AsyncGenerator[shapes.StreamedEvent]:
+        """Every event from now on, or after one, as it is recorded, and without end.
+
+        A connection that breaks is opened again, and nothing is missed: `on_lost` is called with
+        the error and the pause in seconds, `on_open` with each connection. Raises
+        ServerUnreachable and ServerUnavailable only before the first one, and ApiError.
+        """
+        following = Following(after=after, types=types, on_open=on_open, on_lost=on_lost)
+        return follow_async(self._http, self.url, following)
+
+    async def trigger(self, type: str = "batch.completed") -> shapes.Event:
+        """Record a test event, which streams tell and no endpoint is told of."""
+        return await self._send(calls.trigger(type))
 
     async def resend(
         self, event_id: str, *, endpoint_id: str | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -14,6 +14,7 @@ from batchbell.client.calls import PAGE_SIZE, TIMEOUT_SECONDS, Call
 from batchbell.client.faults import ServerUnavailable, ServerUnreachable
 from batchbell.client.setting_up import SettingUp
 from batchbell.client.shapes import Page, WatchSpec
+from batchbell.client.streaming import Following, OnLost, OnOpen, follow
 from batchbell.client.waiting import OnChange, Wait
 
 T = TypeVar("T")
@@ -134,6 +135,27 @@ class Batchbell(SettingUp):
                 page_size=page_size,
             )
         )
+
+    def stream(
+        self,
+        *,
+        after: str | None = None,
+        types: Sequence[str] | None = None,
+        on_open: OnOpen | None = None,
+        on_lost: OnLost | None = None,
+    ) -> Generator[shapes.StreamedEvent]:
+        """Every event from now on, or after one, as it is recorded, and without end.
+
+        A connection that breaks is opened again, and nothing is missed: `on_lost` is called with
+        the error and the pause in seconds, `on_open` with each connection. Raises
+        ServerUnreachable and ServerUnavailable only before the first one, and ApiError.
+        """
+        following = Following(after=after, types=types, on_open=on_open, on_lost=on_lost)
+        return follow(self._http, self.url, following)
+
+    def trigger(self, type: str = "batch.completed") -> shapes.Event:
+        """Record a test event, which streams tell and no endpoint is told of."""
+        return self._send(calls.trigger(type))
 
     def resend(self, event_id: str, *, endpoint_id: str | None = None) -> list[shapes.Delivery]:
         """Deliver an event again, to everyone who was to hear of it or to one endpoint."""

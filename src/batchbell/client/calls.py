@@ -160,6 +160,10 @@ def events(
     return Call("GET", "/v1/events", Page[shapes.Event], query)
 
 
+def trigger(type: str) -> Call[shapes.Event]:
+    return Call("POST", "/v1/events", shapes.Event, body={"type": type})
+
+
 def resend(event_id: str, *, endpoint_id: str | None) -> Call[Page[shapes.Delivery]]:
     body = {} if endpoint_id is None else {"endpoint_id": endpoint_id}
     return Call("POST", f"/v1/events/{_id(event_id)}/resend", Page[shapes.Delivery], body=body)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
+import msgspec
 from msgspec import Struct
 
 T = TypeVar("T")
@@ -121,6 +122,20 @@ class Event(Struct, frozen=True, kw_only=True):
     data: dict[str, Any]
     recorded_at: int
     deliveries: DeliveryCounts | None = None
+
+
+class StreamedEvent(Struct, frozen=True, kw_only=True):
+    """An event as a stream tells it. `body` is exactly what a webhook carries."""
+
+    id: str
+    type: str
+    body: str
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What the event is about: the `data` of its body."""
+        found: dict[str, Any] = msgspec.json.decode(self.body)["data"]
+        return found
 
 
 class Timings(Struct, frozen=True, kw_only=True):

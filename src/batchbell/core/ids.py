@@ -8,6 +8,8 @@ ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:@=+-]*$"
 
 ENCODED_TIME_CHARACTERS = 9
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+EVENT_ID = rf"evt_[{ALPHABET}]{{25}}"
+"""The pattern of an event's id."""
 
 
 def new_id(prefix: str, *, now: float, rand: bytes) -> str:
@@ -22,7 +24,16 @@ def new_id(prefix: str, *, now: float, rand: bytes) -> str:
 
 def first_id(prefix: str, *, at: float) -> str:
     """What sorts before every id that is made from this time on, and after all made before it."""
-    return f"{prefix}_{_base32(max(0, int(at * 1000)), ENCODED_TIME_CHARACTERS)}"
+    return new_id(prefix, now=max(0.0, at), rand=bytes(10))
+
+
+def time_of(id: str) -> float:
+    """When an id of ours was made: seconds since the epoch, to the millisecond."""
+    digits = id.partition("_")[2][:ENCODED_TIME_CHARACTERS]
+    number = 0
+    for digit in digits:
+        number = number * 32 + ALPHABET.index(digit)
+    return number / 1000
 
 
 def _base32(number: int, width: int) -> str:

@@ -25,7 +25,8 @@ Query = Callable[Concatenate[Connection, P], T]
 DELIVERIES = "deliveries"
 ACCOUNTS = "accounts"
 REPLAYS = "replays"
-CHANNELS = (DELIVERIES, ACCOUNTS, REPLAYS)
+EVENTS = "events"
+CHANNELS = (DELIVERIES, ACCOUNTS, REPLAYS, EVENTS)
 
 _WAKES = "batchbell.wakes"
 
@@ -98,6 +99,11 @@ class Store(ABC):
         signal = Signal()
         self._signals[channel].add(signal)
         return signal
+
+    def forget(self, signal: Signal) -> None:
+        """Set this signal no more: whoever waited for it has gone."""
+        for signals in self._signals.values():
+            signals.discard(signal)
 
     def _fire(self, channels: set[str]) -> None:
         for channel in channels:

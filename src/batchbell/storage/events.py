@@ -20,7 +20,7 @@ from batchbell.core.model import (
 from batchbell.core.notices import Notice
 from batchbell.storage.audience import Audience, Listener, held, standing, watching
 from batchbell.storage.bulk import among, insert_missing
-from batchbell.storage.engine import DELIVERIES, wake
+from batchbell.storage.engine import DELIVERIES, EVENTS, wake
 from batchbell.storage.paging import Page, page_of
 from batchbell.storage.schema import batches, deliveries, events
 
@@ -159,7 +159,9 @@ def delivery_row(
 def _insert(
     connection: Connection, event_rows: list[dict[str, Any]], delivery_rows: list[dict[str, Any]]
 ) -> None:
-    insert_missing(connection, events, event_rows)
+    if event_rows:
+        insert_missing(connection, events, event_rows)
+        wake(connection, EVENTS)
     if delivery_rows:
         insert_missing(connection, deliveries, delivery_rows)
         wake(connection, DELIVERIES)

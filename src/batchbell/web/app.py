@@ -23,6 +23,7 @@ from batchbell.web.api import (
     health,
     projects,
     replays,
+    stream,
     watches,
 )
 from batchbell.web.auth import Gate, Keyring
@@ -32,6 +33,7 @@ from batchbell.web.context import Context
 from batchbell.web.faults import Code, InvalidBody, Problem, error_response, response_to
 from batchbell.web.front import Front
 from batchbell.web.registering import Registrar
+from batchbell.web.streaming import Streams
 
 ROUTERS = tuple(
     module.router
@@ -40,6 +42,7 @@ ROUTERS = tuple(
         watches,
         batches,
         events,
+        stream,
         deliveries,
         endpoints,
         replays,
@@ -66,13 +69,21 @@ def create_app(context: Context) -> FastAPI:
         redirect_slashes=False,
     )
     keyring = Keyring(context.store, context.clock)
-    app.state.surface = Surface(context, keyring, Registrar(context), Condition(context))
+    app.state.surface = Surface(
+        context, keyring, Registrar(context), Condition(context), Streams(context.store)
+    )
     for router in ROUTERS:
         app.include_router(router)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _bad_parameter)
     app.add_middleware(Front, gate=Gate(keyring))
     return app
+
+
+def end_streams(app: FastAPI) -> None:
+    """Let streams that are open end: call it when the server begins to stop."""
+    surface: Surface = app.state.surface
+    surface.streams.end()
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

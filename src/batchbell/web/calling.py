@@ -19,6 +19,7 @@ from batchbell.web.auth import Keyring
 from batchbell.web.condition import Condition
 from batchbell.web.context import Context
 from batchbell.web.registering import Registrar
+from batchbell.web.streaming import Streams
 
 Item = TypeVar("Item")
 
@@ -33,6 +34,7 @@ class Surface:
     keyring: Keyring
     registrar: Registrar
     condition: Condition
+    streams: Streams
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,13 +76,13 @@ def rotation(body: Any) -> tuple[str, float]:
     return secret, seconds
 
 
-def tested_type(body: Any) -> EventType:
-    """What a test event tells of; `batch.completed` by default."""
+def tested_type(body: Any, name: str) -> EventType:
+    """What a test event tells of, from the field `name`; `batch.completed` by default."""
     fields = Fields(body)
-    value = fields.get("event_type")
+    value = fields.get(name)
     known = list(EventType)
     if value is not None and value not in known:
-        fields.wrong("event_type", f"event_type is no event type: use {', '.join(known)}.")
+        fields.wrong(name, f"{name} is no event type: use {', '.join(known)}.")
     fields.raise_problems()
     return EventType.COMPLETED if value is None else EventType(value)
 

@@ -19,6 +19,7 @@ REQUESTS = (
     shapes.WatchesRequest,
     list[shapes.WatchRequest],
     shapes.ResendRequest,
+    shapes.TestEventRequest,
     shapes.KeyRequest,
     shapes.ProjectRequest,
     endpoint_shapes.EndpointRequest,
@@ -69,7 +70,7 @@ MEANINGS = {
     409: "It clashes with what is there; `code` says how.",
     413: "The body is too large.",
     500: "A bug of ours; the log says more.",
-    503: "The database does not answer just now; try again after `Retry-After` seconds.",
+    503: "Not just now; `code` says why. Try again after `Retry-After` seconds.",
 }
 GUARDED = (400, 401, 403, 500, 503)
 """What any request that passes the gate may be answered."""

@@ -216,6 +216,10 @@ class Event(Struct, frozen=True, kw_only=True):
     deliveries: DeliveriesSummary | UnsetType = UNSET
 
 
+class TestEventRequest(Struct, frozen=True, kw_only=True):
+    type: EventType = EventType.COMPLETED
+
+
 class ResendRequest(Struct, frozen=True, kw_only=True):
     endpoint_id: str | None = None
 

@@ -155,7 +155,7 @@ async def enable_endpoint(call: Caller, webhook_endpoint_id: str) -> Response:
     **answers(endpoint_shapes.TestResult, 404, 413, says="What came of it."),
 )
 async def test_endpoint(call: Caller, webhook_endpoint_id: str, request: Request) -> Response:
-    type_ = tested_type(await read_json(request, optional=True))
+    type_ = tested_type(await read_json(request, optional=True), "event_type")
     endpoint = (await _get(call, webhook_endpoint_id)).endpoint
     event_id = call.context.mint("evt")
     outcome = await _send(call, endpoint, type_, event_id)

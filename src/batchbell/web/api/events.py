@@ -8,12 +8,13 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from batchbell.core.model import EventType
-from batchbell.storage import events, history
+from batchbell.storage import events, history, streaming
 from batchbell.storage.paging import Page
 from batchbell.web import describing, shapes
 from batchbell.web.api.cursors import LIMIT_DEFAULT, After, Limit
 from batchbell.web.bodies import Fields, read_json
 from batchbell.web.calling import Caller, answer, page_answer
+from batchbell.web.configuring import tested_type
 from batchbell.web.contract import answers, takes
 
 router = APIRouter(tags=["events"])
@@ -50,6 +51,23 @@ async def list_events(
         delivery_success=delivery_success,
     )
     return page_answer(page, [describing.event(e) for e in page.items], [e.id for e in page.items])
+
+
+@router.post(
+    "/v1/events",
+    summary="Record a test event, for those who follow the stream",
+    openapi_extra=takes(shapes.TestEventRequest, required=False),
+    **answers(shapes.Event, 413, status=201, says="The event. No endpoint is told of it."),
+)
+async def record_test_event(call: Caller, request: Request) -> Response:
+    context = call.context
+    type_ = tested_type(await read_json(request, optional=True), "type")
+    id = await context.store.write(
+        streaming.record_test, call.project_id, type_, mint=context.mint, now=context.clock()
+    )
+    return answer(
+        describing.event(await context.store.read(events.get_event, call.project_id, id)), 201
+    )
 
 
 @router.get("/v1/events/{event_id}", summary="One event", **answers(shapes.Event, 404))

@@ -1,0 +1,233 @@
+"""Server-sent events: a project's events to whoever follows them, as they are recorded.
+
+Format: https://html.spec.whatwg.org/multipage/server-sent-events.html
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterator,
+    Sequence,
+)
+
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from batchbell.core.errors import AccessDenied, StoreUnavailable
+from batchbell.core.ids import first_id
+from batchbell.core.model import EventType
+from batchbell.core.stream import Window
+from batchbell.storage import streaming
+from batchbell.storage.engine import EVENTS, Signal, Store
+from batchbell.storage.streaming import Recorded
+from batchbell.web.faults import RETRY_SECONDS, Code, error_response
+
+MEDIA_TYPE = "text/event-stream"
+STREAMS_MAX = 100
+"""Streams that one process serves at once."""
+IDS_PAGE = 1_000
+PAGE = 50
+"""Events that a stream holds in memory at once: a megabyte, at most."""
+POLL_SECONDS = 5.0
+"""How often to look without having been woken, and whether the key is still in force."""
+LOOK_BACK_SECONDS = 1.0
+"""The least time between two looks at the whole window, when events come thick and fast."""
+LOOK_BACK_SHARE = 20
+"""And this many times what the last one took."""
+HEARTBEAT_SECONDS = 15.0
+"""Shorter than what proxies wait for, and a sign of life for the reader."""
+RETRY_MS = 1_000
+"""How long a reader should wait before it connects again."""
+HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
+
+class Streams:
+    """The open streams of one process."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.ended = False
+        self._open: set[Signal] = set()
+
+    @property
+    def full(self) -> bool:
+        return len(self._open) >= STREAMS_MAX
+
+    @contextlib.contextmanager
+    def joined(self) -> Iterator[Signal]:
+        """Count as open for as long as the context lasts; the signal wakes for new events."""
+        signal = self.store.signal(EVENTS)
+        self._open.add(signal)
+        try:
+            yield signal
+        finally:
+            self._open.discard(signal)
+            self.store.forget(signal)
+
+    def end(self) -> None:
+        """Let every stream end now: the server stops."""
+        self.ended = True
+        for signal in self._open:
+            signal.set()
+
+
+class Follower:
+    """Reads a project's events as they are recorded, each once."""
+
+    def __init__(
+        self,
+        store: Store,
+        project_id: str,
+        *,
+        types: Collection[EventType] | None,
+        clock: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._project_id = project_id
+        self._types = types
+        self._clock = clock
+        self._window = Window(first_id("evt", at=clock()))
+        self._looked_back_at: float | None = None
+        self._owes_look_back = False
+        self._rest_seconds = LOOK_BACK_SECONDS
+
+    async def begin(self, after: str | None) -> str:
+        """Go on after an event, with the window before it; or begin now. Returns from where.
+
+        Raises StoreUnavailable.
+        """
+        if after is not None:
+            self._window = Window(after)
+            return after
+        now = self._clock()
+        async for ids in self._ids(self._window.start(now=now)):
+            for id in ids:
+                self._window.add(id, now=now)
+        return self._window.newest
+
+    async def look(self) -> AsyncIterator[Sequence[Recorded]]:
+        """What came since the last look, a page at a time. Raises StoreUnavailable.
+
+        What was not taken by then comes again with the next look.
+        """
+        now = self._clock()
+        back = self._looks_back_in(now) <= 0
+        async for ids in self._ids(self._window.start(now=now) if back else self._window.newest):
+            new = [id for id in ids if self._window.is_new(id)]
+            for at in range(0, len(new), PAGE):
+                page = new[at : at + PAGE]
+                yield await self._store.read(streaming.read_events, page, types=self._types)
+                for id in page:
+                    self._window.add(id, now=now)
+        self._owes_look_back = not back
+        if back:
+            self._looked_back_at = self._clock()
+            took = self._looked_back_at - now
+            self._rest_seconds = max(LOOK_BACK_SECONDS, LOOK_BACK_SHARE * took)
+
+    def _looks_back_in(self, now: float) -> float:
+        """Seconds until a look takes the whole window again. A clock set back counts as over."""
+        if self._looked_back_at is None or now < self._looked_back_at:
+            return 0.0
+        return self._looked_back_at + self._rest_seconds - now
+
+    def pause_seconds(self) -> float:
+        """How long to wait for a signal: less where the last look left the window alone."""
+        if not self._owes_look_back:
+            return POLL_SECONDS
+        return min(max(0.0, self._looks_back_in(self._clock())), POLL_SECONDS)
+
+    async def _ids(self, after: str) -> AsyncIterator[Sequence[str]]:
+        while True:
+            ids = await self._store.read(
+                streaming.ids_after, self._project_id, after, limit=IDS_PAGE
+            )
+            yield ids
+            if len(ids) < IDS_PAGE:
+                return
+            after = ids[-1]
+
+
+class EventStream(Response):
+    """One stream from its first byte to its last.
+
+    It ends when the reader goes, the server stops, or `check_access` raises AccessDenied. While
+    the database does not answer it goes on, and tells later what it could not read.
+    """
+
+    def __init__(
+        self,
+        streams: Streams,
+        follower: Follower,
+        *,
+        after: str | None,
+        clock: Callable[[], float],
+        check_access: Callable[[], Awaitable[object]],
+    ) -> None:
+        super().__init__()
+        self._streams = streams
+        self._follower = follower
+        self._after = after
+        self._clock = clock
+        self._check_access = check_access
+        self._wrote_at = clock()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._streams.full:
+            await too_many()(scope, receive, send)
+            return
+        with self._streams.joined() as signal:
+            begun = await self._follower.begin(self._after)
+            frames = self._frames(begun, signal)
+            response = StreamingResponse(frames, headers=HEADERS, media_type=MEDIA_TYPE)
+            async with contextlib.aclosing(frames):
+                await response(scope, receive, send)
+
+    async def _frames(self, begun: str, signal: Signal) -> AsyncGenerator[bytes]:
+        yield b"retry: %d\nid: %s\n\n" % (RETRY_MS, begun.encode())
+        while True:
+            with contextlib.suppress(StoreUnavailable):
+                async for page in self._follower.look():
+                    if page:
+                        yield b"".join(map(frame, page))
+                        self._wrote_at = self._clock()
+                    if await self._is_over():
+                        return
+            if await self._is_over():
+                return
+            if not 0 <= self._clock() - self._wrote_at < HEARTBEAT_SECONDS:
+                yield b": heartbeat\n\n"
+                self._wrote_at = self._clock()
+            await signal.wait(self._follower.pause_seconds())
+
+    async def _is_over(self) -> bool:
+        if self._streams.ended:
+            return True
+        try:
+            await self._check_access()
+        except AccessDenied:
+            return True
+        except StoreUnavailable:
+            return False  # whoever was let in stays in while nobody can be asked
+        return False
+
+
+def frame(event: Recorded) -> bytes:
+    """One event. A canonical body is one line of ASCII."""
+    return f"id: {event.id}\nevent: {event.type}\ndata: {event.body}\n\n".encode("ascii")
+
+
+def too_many() -> Response:
+    """The answer where every place is taken."""
+    return error_response(
+        503,
+        f"This process serves {STREAMS_MAX} streams already. Close one, or try again later.",
+        code=Code.TOO_MANY_STREAMS,
+        headers={"Retry-After": str(RETRY_SECONDS)},
+    )
