@@ -265,14 +265,9 @@ async def serving(runtime: Runtime, listener: socket.socket) -> AsyncIterator[No
     """Serve HTTP on a bound socket while the context lasts."""
     async with WebhookSender(runtime.access.rules, max_connections=TESTS_AT_ONCE) as sender:
         app = create_app(runtime.context(sender))
-        config = uvicorn.Config(
-            app,
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=DRAIN_SECONDS,
-        )
+        quiet = {"log_config": None, "access_log": False, "server_header": False}
+        drain = {"timeout_graceful_shutdown": DRAIN_SECONDS}
+        config = uvicorn.Config(app, lifespan="off", **quiet, **drain)  # type: ignore[arg-type]
         server = _Server(config)
         task = asyncio.create_task(server.serve(sockets=[listener]))
         try:
