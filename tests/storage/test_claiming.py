@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import Counter
 from typing import Any
 
-from sqlalchemy import Connection, text, update
+from sqlalchemy import Connection, update
 
 from batchbell.core.model import Claimed, EndpointState
 from batchbell.storage import deliveries, endpoints, outages, schema
 from batchbell.storage.bulk import insert_missing
-from batchbell.storage.deliveries import (
-    DUE_SQLITE,
-    RING,
-    TAKE_POSTGRESQL,
-    TAKE_SQLITE,
-    TAKEN_SQLITE,
-)
 from tests.storage.scene import GONE, OK, Scene
 
 RECEIVERS = [f"https://receiver.example/{n}" for n in range(20)]
@@ -232,38 +224,3 @@ async def test_the_oldest_past_due_counts_neither_leases_nor_pauses(scene: Scene
     assert await scene.store.read(deliveries.oldest_past_due, now=scene.clock()) is None
     await scene.settle(first, OK)
     assert await scene.store.read(deliveries.oldest_past_due, now=scene.clock() + 99) is None
-
-
-async def test_a_claim_reads_the_index_of_what_is_due_and_no_more(scene: Scene) -> None:
-    """DESIGN §9.4: the cost of a claim grows neither with the backlog nor with what is done."""
-    await fill(scene, dict.fromkeys(RECEIVERS, 1000))
-
-    def finish_half(connection: Connection) -> None:
-        done = "state = 'delivered', due_at = NULL, finished_at = 1"
-        half = "SELECT id FROM endpoints ORDER BY id LIMIT 10"
-        connection.execute(text(f"UPDATE deliveries SET {done} WHERE endpoint_id IN ({half})"))
-        connection.execute(text("ANALYZE"))
-
-    await scene.store.write(finish_half)
-    ring = {"after": "", "step": 500, "now": scene.clock(), "ahead": scene.clock() + 1800}
-    last = (await scene.deliveries())[-1].endpoint_id
-    room = {"ids": [last], "takes": [8], "limit": 8}
-    times = {"now": scene.clock(), "lease": scene.clock() + 60, "token": "lease_1"}
-
-    def plans(connection: Connection) -> list[str]:
-        if connection.dialect.name == "sqlite":
-            explain = "EXPLAIN QUERY PLAN "
-            due, take = (1.0, 8, '["whe_1"]'), (times["lease"], "lease_1", '["dlv_1"]')
-            rows = connection.exec_driver_sql(explain + DUE_SQLITE, due).all()
-            rows += connection.exec_driver_sql(explain + TAKE_SQLITE, take).all()
-            rows += connection.exec_driver_sql(explain + TAKEN_SQLITE, take[2:]).all()
-        else:
-            explain = "EXPLAIN "
-            query = text(explain + TAKE_POSTGRESQL.text)
-            rows = connection.execute(query, {**times, **room}).all()
-        rows += connection.execute(text(explain + RING.text), ring).all()
-        return [str(row[-1]) for row in rows]
-
-    plan = "\n".join(await scene.store.read(plans))
-    assert plan.count("ix_deliveries_due") >= 3, plan
-    assert not re.search(r"Seq Scan on deliveries|SCAN (deliveries|d)\b(?! USING)", plan), plan

@@ -23,6 +23,8 @@ WISHES = Wishes(
     headers={"X-Team": "night"},
     timeout_seconds=20.0,
     schedule=(1.0, 60.0),
+    rate_limit=2.5,
+    ordered=True,
 )
 
 

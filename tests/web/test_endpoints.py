@@ -266,6 +266,9 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a timeout that is true": ({"timeout_seconds": True}, "timeout_seconds"),
     "a wait of nothing": ({"schedule": [5, 0]}, "schedule[1]"),
     "a schedule of text": ({"schedule": "5"}, "schedule"),
+    "a rate of nothing": ({"rate_limit": 0}, "rate_limit"),
+    "a rate of a flood": ({"rate_limit": 1001}, "rate_limit"),
+    "an order in words": ({"ordered": "yes"}, "ordered"),
     "an unknown account": ({"accounts": ["mars"]}, "accounts[0]"),
     "no account": ({"accounts": []}, "accounts"),
     "a secret that is none": ({"signing_secret": "hunter2"}, "signing_secret"),
@@ -279,6 +282,15 @@ async def test_a_wrong_field_is_named(served: Served, case: str) -> None:
     answer = await served.http.post("/v1/webhook_endpoints", json=body)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
     assert (await served.http.get("/v1/webhook_endpoints")).json()["data"] == []
+
+
+async def test_rate_and_order_are_wishes_like_others(served: Served) -> None:
+    endpoint = await made(served, rate_limit=2, ordered=True)
+    assert (endpoint["rate_limit"], endpoint["ordered"]) == (2.0, True)
+    where = f"/v1/webhook_endpoints/{endpoint['id']}"
+    body = {"rate_limit": None, "ordered": None}
+    changed = (await served.http.post(where, json=body)).json()
+    assert (changed["rate_limit"], changed["ordered"]) == (None, False)
 
 
 async def test_another_projects_endpoint_is_not_there(served: Served, clock: Any) -> None:

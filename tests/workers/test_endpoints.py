@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from tests.storage.scene import snapshot
 from tests.workers.conftest import House
 
@@ -12,6 +14,7 @@ from batchbell.core import signing
 from batchbell.core.model import DEFAULT_EVENTS, DEFAULT_PROJECT, EventType, Status
 from batchbell.sandbox.behaviours import Respond
 from batchbell.storage import batches, history, managed, projects
+from batchbell.workers.dispatcher import IDLE_SECONDS, TOKEN_SECONDS
 
 SECRET = signing.make_secret(bytes(24))
 
@@ -106,3 +109,55 @@ async def test_a_deleted_endpoint_is_called_no_more(house: House) -> None:
     await end(house, "batch_2")
     await house.deliver()
     assert house.receiver.counts == {"/watched": 2}
+
+
+async def test_an_ordered_endpoint_hears_one_by_one_and_waits_for_a_retry(house: House) -> None:
+    await make(house, "/all", ordered=True)
+    house.receiver.behave("/all", Respond(status=500), Respond(status=200))
+    for n in range(4):
+        await end(house, f"batch_{n}")
+    await house.deliver()
+    assert house.receiver.counts == {"/watched": 4, "/all": 1}
+    house.clock.advance(6)
+    await house.deliver()
+    told = [one for one in house.receiver.received if one.path == "/all"]
+    ids = [json.loads(one.body)["data"]["id"] for one in told]
+    assert ids == ["batch_0", "batch_0", "batch_1", "batch_2", "batch_3"]
+
+
+async def test_what_follows_an_ordered_delivery_is_asked_for_at_once(house: House) -> None:
+    """Nobody waits for the idle step: who has settled one looks for the next."""
+    await make(house, "/all", ordered=True)
+    await end(house, "batch_1")
+    await end(house, "batch_2")
+    await house.dispatcher.step()
+    await house.dispatcher.calls_ended()
+    assert await house.dispatcher.signal.wait(0.0)
+
+
+async def test_a_rate_is_kept_and_the_dispatcher_comes_back_for_the_next_call(
+    house: House,
+) -> None:
+    id = await make(house, "/all", rate_limit=2.0)
+    for n in range(4):
+        await end(house, f"batch_{n}")
+    await house.deliver()
+    assert house.receiver.counts == {"/watched": 4, "/all": 2}
+    assert await house.dispatcher.idle_seconds() == pytest.approx(0.5)
+    house.clock.advance(0.5)
+    await house.deliver()
+    assert house.receiver.counts["/all"] == 3
+    house.clock.advance(0.5)
+    await house.deliver()
+    page = await house.read(history.list_deliveries, DEFAULT_PROJECT, limit=10)
+    assert [one.attempts for one in page.items if one.endpoint_id == id] == [1, 1, 1, 1]
+    assert await house.dispatcher.idle_seconds() == IDLE_SECONDS
+
+
+async def test_a_high_rate_is_not_looked_after_oftener_than_need_be(house: House) -> None:
+    await make(house, "/all", rate_limit=50.0)
+    for n in range(55):
+        await end(house, f"batch_{n}")
+    await house.deliver()
+    assert house.receiver.counts["/all"] == 50
+    assert await house.dispatcher.idle_seconds() == TOKEN_SECONDS

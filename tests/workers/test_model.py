@@ -1,7 +1,8 @@
 """Any sequence of answers, jumps of the clock, crashes, disables and resends, against a model.
 
-The model is tiny: which deliveries there are, and which of them their receiver has taken. The
-storage is a real SQLite file; only the clock and the sender are not real.
+The model is tiny: which deliveries there are, and which of them their receiver has taken. One
+endpoint has order, one a limited rate. The storage is a real SQLite file; only the clock and the
+sender are not real.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +19,7 @@ from typing import Any, TypeVar
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, text, update
 from tests.conftest import SECRET, Clock
 
 from batchbell.core.backoff import SCHEDULE_SECONDS
@@ -31,6 +32,7 @@ from batchbell.storage.accounts import ensure_account
 from batchbell.storage.engine import Store
 from batchbell.storage.opening import open_store
 from batchbell.storage.projects import ensure_project
+from batchbell.storage.schema import endpoints
 from batchbell.storage.watches import Registration
 from batchbell.workers.dispatcher import Dispatcher
 from batchbell.workers.janitor import Janitor
@@ -38,7 +40,10 @@ from batchbell.workers.janitor import Janitor
 T = TypeVar("T")
 
 IN_FLIGHT = 10
-URLS = ("https://one.example/", "https://two.example/")
+ORDERED, LIMITED = "https://ordered.example/", "https://limited.example/"
+URLS = ("https://one.example/", ORDERED, LIMITED)
+RATE = 3.0
+WISHES = {ORDERED: {"ordered": True}, LIMITED: {"rate_limit": RATE}}
 ANSWERS = {
     "ok": Outcome(status=200),
     "down": Outcome(status=500),
@@ -53,17 +58,24 @@ ANSWERS = {
 class Receivers:
     """A sender whose calls are answered as each endpoint is told to answer; some never are."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock, first_waiting: Callable[[str], Awaitable[str]]) -> None:
+        self.clock = clock
+        self.first_waiting = first_waiting
+        self.wrongs: list[str] = []
+        """Calls that should not have been made. Not raised: the dispatcher lives through that."""
         self.answers = dict.fromkeys(URLS, "ok")
         self.sent: Counter[tuple[str, str]] = Counter()
         self.under_way: Counter[str] = Counter()
         self.most_under_way: Counter[str] = Counter()
         self.most_in_all = 0
+        self.limited_at: list[float] = []
+        """When the limited one was called, since the clock last went back."""
         self.crashing = False
 
     async def send(
         self, url: str, *, headers: Mapping[str, str], body: bytes, timeout_seconds: float = 15.0
     ) -> Outcome:
+        await self.look(url, headers["webhook-id"])
         self.sent[url, headers["webhook-id"]] += 1
         self.under_way[url] += 1
         self.most_under_way[url] = max(self.most_under_way[url], self.under_way[url])
@@ -73,6 +85,15 @@ class Receivers:
             return ANSWERS[self.answers[url]]
         finally:
             self.under_way[url] -= 1
+
+    async def look(self, url: str, event_id: str) -> None:
+        """Whether this call may be made now."""
+        if url == LIMITED:
+            self.limited_at.append(self.clock())
+        if url == ORDERED and self.under_way[url]:
+            self.wrongs.append(f"{event_id}: two at once")
+        if url == ORDERED and await self.first_waiting(url) != event_id:
+            self.wrongs.append(f"{event_id}: out of order")
 
 
 class Deliveries(RuleBasedStateMachine):
@@ -84,8 +105,11 @@ class Deliveries(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp(prefix="batchbell-model-"))
         self.clock, numbers = Clock(), count(1)
         self.mint = lambda prefix: new_id(prefix, now=0.0, rand=next(numbers).to_bytes(10, "big"))
-        self.receivers = Receivers()
+        self.receivers = Receivers(self.clock, self.first_waiting)
         self.made = 0
+        self.crashes = 0
+        self.lives: dict[str, tuple[int, int]] = {}
+        """Of each delivery: the attempts before it was last sent again, and the calls by then."""
         self.done: dict[tuple[str, str], int] = {}
         """How often what has been delivered had been sent by then."""
         self.store: Store = self.run(open_store(f"sqlite:///{self.folder}/model.db"))
@@ -137,6 +161,9 @@ class Deliveries(RuleBasedStateMachine):
         ends = [Snapshot(id=id, provider_status="completed", status=Status.COMPLETED) for id in ids]
         how = {"mint": self.mint, "now": self.clock()}
         self.run(self.store.write(watches.register, DEFAULT_PROJECT, wanted, **how))
+        if wishes := WISHES.get(url):
+            wish = update(endpoints).where(endpoints.c.url == url).values(wishes)
+            self.run(self.store.write(lambda connection: connection.execute(wish).rowcount))
         account = {"account_id": self.account.id}
         self.run(self.store.write(batches.observe, sightings=ends, **account, **how))
 
@@ -147,6 +174,8 @@ class Deliveries(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0, 1, 6, 31, 60, 130, 900, 3600, -3600, 86_400]))
     def time_passes(self, seconds: float) -> None:
         self.clock.advance(seconds)
+        if seconds < 0:
+            self.receivers.limited_at.clear()
 
     @rule()
     def what_is_due_is_sent(self) -> None:
@@ -166,6 +195,7 @@ class Deliveries(RuleBasedStateMachine):
         self.start()
 
     async def _crash(self) -> None:
+        self.crashes += 1
         self.receivers.crashing = True
         await self.dispatcher.step()
         for _ in range(3):
@@ -191,6 +221,16 @@ class Deliveries(RuleBasedStateMachine):
                 self.store.write(history.resend, DEFAULT_PROJECT, row.event_id, now=self.clock())
             )
 
+    async def first_waiting(self, url: str) -> str:
+        query = text(
+            "SELECT d.event_id FROM deliveries d JOIN endpoints e ON e.id = d.endpoint_id"
+            " WHERE e.url = :url AND d.state = 'pending' ORDER BY d.id LIMIT 1"
+        )
+        row = await self.store.read(
+            lambda connection: connection.execute(query, {"url": url}).one()
+        )
+        return str(row.event_id)
+
     def rows(self) -> list[Any]:
         query = text(
             "SELECT d.*, e.url FROM deliveries d JOIN endpoints e ON e.id = d.endpoint_id"
@@ -207,9 +247,14 @@ class Deliveries(RuleBasedStateMachine):
         rows = self.rows()
         assert len(rows) == self.made
         for row in rows:
-            assert row.attempts - row.attempts_before <= len(SCHEDULE_SECONDS) + 1
+            counted = row.attempts - row.attempts_before
+            assert counted <= len(SCHEDULE_SECONDS) + self.crashes
             sent = self.receivers.sent[row.url, row.event_id]
             assert sent <= row.attempts
+            begun = self.lives.get(row.id)
+            if begun is None or begun[0] != row.attempts_before:
+                begun = self.lives[row.id] = (row.attempts_before, sent)
+            assert sent - begun[1] <= len(SCHEDULE_SECONDS), "the schedule is overrun"
             if row.state == "delivered":
                 assert sent == self.done.setdefault((row.url, row.event_id), sent), "sent again"
 
@@ -217,16 +262,25 @@ class Deliveries(RuleBasedStateMachine):
     def no_limit_is_passed(self) -> None:
         assert self.receivers.most_in_all <= IN_FLIGHT
         assert all(most <= MOST for most in self.receivers.most_under_way.values())
+        assert self.receivers.wrongs == []
+
+    @invariant()
+    def no_rate_is_overrun(self) -> None:
+        called = self.receivers.limited_at
+        for i, begin in enumerate(called):
+            for number, end in enumerate(called[i:], 1):
+                assert number <= RATE + RATE * (end - begin) + 0.01
 
     def teardown(self) -> None:
         """Whatever happened: once the receivers are well, all that waits is delivered."""
         try:
             self.receivers.answers = dict.fromkeys(URLS, "ok")
-            for _ in range(4):
+            for _ in range(4 + self.made):
                 self.clock.advance(2 * 86_400)
                 self.run(self._deliver())
                 self.run(self.janitor.step())
-            waiting = [row for row in self.rows() if row.state == "pending"]
+                if not (waiting := [row for row in self.rows() if row.state == "pending"]):
+                    break
             assert waiting == [], "stuck"
             self.nothing_is_lost_and_nothing_overrun()
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,8 +17,9 @@ GOOD = Outcome(status=200)
 TIMEOUT = Outcome(fault=Fault.TIMEOUT)
 
 
-def endpoint(id: str) -> Endpoint:
-    return Endpoint(id=id, project_id="default", url=f"https://{id}.example", secrets=("whsec_",))
+def endpoint(id: str, **wishes: Any) -> Endpoint:
+    url = f"https://{id}.example"
+    return Endpoint(id=id, project_id="default", url=url, secrets=("whsec_",), **wishes)
 
 
 def delivery(id: str, endpoint_id: str, *, attempt: int = 1) -> Claimed:
@@ -77,6 +79,24 @@ def test_an_endpoint_in_distress_gets_half_and_slowly_more_again() -> None:
         ring.add([delivery(f"more{n}", "a")], {"a": endpoint("a")})
         under_way += take_all(ring)
     assert ring.under_way == MOST
+
+
+def test_for_one_with_a_rate_no_more_is_claimed_than_can_be_sent_at_once() -> None:
+    ring = Ring(200)
+    ring.add([delivery(f"d{n}", "a") for n in range(3)], {"a": endpoint("a", rate_limit=50.0)})
+    assert ring.rooms()["a"] == MOST - 3
+    assert len(take_all(ring)) == 3
+
+
+def test_an_ordered_endpoint_has_one_call_and_room_for_one() -> None:
+    ring = Ring(200)
+    ring.add([delivery("d1", "a")], {"a": endpoint("a", ordered=True)})
+    assert ring.rooms()["a"] == 0
+    (taken,) = take_all(ring)
+    ring.ended(taken, GOOD)
+    assert ring.rooms().get("a", 1) == 1
+    ring.add([delivery(f"e{n}", "a") for n in range(2)], {"a": endpoint("a", ordered=True)})
+    assert len(take_all(ring)) == 1, "whatever came here before it was ordered"
 
 
 def test_retries_hold_half_of_the_calls_while_a_first_attempt_waits() -> None:

@@ -54,6 +54,17 @@ Schedule = Annotated[
         "--schedule", metavar="SECONDS,…", help="Waits before each retry, such as 5,60,3600."
     ),
 ]
+RateLimit = Annotated[
+    float | None,
+    typer.Option("--rate-limit", metavar="CALLS", help="Calls a second at most, 0.01 to 1,000."),
+]
+Ordered = Annotated[
+    bool | None,
+    typer.Option(
+        "--ordered/--no-ordered",
+        help="Call it one by one, in the order of events: what fails holds up what follows.",
+    ),
+]
 
 
 def list_(
@@ -83,6 +94,8 @@ def create(
     header: Headers = None,
     timeout: Timeout = None,
     schedule: Schedule = None,
+    rate_limit: RateLimit = None,
+    ordered: Ordered = None,
     secret: Annotated[
         str | None,
         typer.Option("--secret", metavar="SECRET", help="A whsec_… secret to bring along."),
@@ -100,6 +113,8 @@ def create(
         header=header,
         timeout=timeout,
         schedule=schedule,
+        rate_limit=rate_limit,
+        ordered=ordered,
     )
     with connected(server, api_key) as client:
         made = client.create_endpoint(url, name, signing_secret=secret, **wishes)
@@ -122,6 +137,8 @@ def update(
     header: Headers = None,
     timeout: Timeout = None,
     schedule: Schedule = None,
+    rate_limit: RateLimit = None,
+    ordered: Ordered = None,
     json: Json = False,
     server: Server = None,
     api_key: ApiKey = None,
@@ -135,6 +152,8 @@ def update(
         header=header,
         timeout=timeout,
         schedule=schedule,
+        rate_limit=rate_limit,
+        ordered=ordered,
     )
     changes |= {key: value for key, value in (("url", url), ("name", name)) if value}
     with connected(server, api_key) as client:
@@ -220,6 +239,8 @@ def _wishes(
     header: list[str] | None,
     timeout: float | None,
     schedule: str | None,
+    rate_limit: float | None,
+    ordered: bool | None,
 ) -> dict[str, Any]:
     """The fields that were named, and no others."""
     told = {
@@ -230,6 +251,8 @@ def _wishes(
         "headers": dict(_pair(text, ":", "--header") for text in header or ()) or None,
         "timeout_seconds": timeout,
         "schedule": None if schedule is None else _waits(schedule),
+        "rate_limit": rate_limit,
+        "ordered": ordered,
     }
     return {name: value for name, value in told.items() if value is not None}
 

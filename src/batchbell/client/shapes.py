@@ -208,6 +208,8 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     headers: dict[str, str]
     timeout_seconds: float | None
     schedule: tuple[float, ...] | None
+    rate_limit: float | None
+    ordered: bool
     active_secrets: int
     implied: bool
     state: str

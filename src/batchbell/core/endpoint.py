@@ -59,6 +59,10 @@ class Endpoint:
     """Wall clock for one call; None is the default of the process."""
     schedule: tuple[float, ...] | None = None
     """Seconds to wait before each attempt, the first included; None is the default."""
+    rate_limit: float | None = None
+    """Calls a second at most, all processes together; None is no limit."""
+    ordered: bool = False
+    """One delivery at a time, in the order of their events: the next waits until one is done."""
     state: EndpointState = EndpointState.ACTIVE
     state_since: float | None = None
     """When the state became what it is; None where it never changed."""

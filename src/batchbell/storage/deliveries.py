@@ -6,24 +6,25 @@ nor its fairness depends on how much waits for any one of them.
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-from sqlalchemy import Connection, func, select, text, update
+from sqlalchemy import Connection, case, func, not_, select, text, update
 
 from batchbell.core.health import PROBE_FURTHEST_SECONDS, Change
-from batchbell.core.model import Claimed, DeliveryState, Dialect, Endpoint, EndpointState, Mint
+from batchbell.core.model import Claimed, DeliveryState, Endpoint, EndpointState, Mint
+from batchbell.core.rate import MARGIN_SECONDS
 from batchbell.storage import attempts
 from batchbell.storage.attempts import Tried as Tried  # noqa: PLC0414 - what `settle` takes
 from batchbell.storage.bulk import among
 from batchbell.storage.endpoints import endpoints_by_id
-from batchbell.storage.engine import dialect_of
+from batchbell.storage.limits import Limit, next_token_at, spend, take_limits
 from batchbell.storage.notices import tell_of_exhausted
 from batchbell.storage.outages import fold, take_probes
 from batchbell.storage.schema import deliveries, endpoints
+from batchbell.storage.taking import take
 
 RING_STEP = 500
 """Endpoints that one claim visits at most."""
@@ -37,6 +38,8 @@ class Claim:
     endpoints: dict[str, Endpoint]
     cursor: str
     """The last endpoint that was visited; empty when the ring came to its end."""
+    token_at: float | None = None
+    """When the next of those endpoints may be called that were passed over for their rate."""
 
 
 def claim_due(
@@ -52,30 +55,38 @@ def claim_due(
 ) -> Claim:
     """Take up to `limit` due deliveries, walking the ring of endpoints on from `after`.
 
-    From an endpoint in `rooms` at most that many are taken, from another at most `room`. Each
-    attempt is counted here, before it is made: what kills a worker is not tried for ever. Where
-    the breaker of an endpoint is open, one delivery is taken to probe it, if a probe is due.
+    From an endpoint in `rooms` at most that many are taken, from another at most `room`; no more
+    than its rate allows, and of an ordered one the first that waits, alone. Each attempt is
+    counted here, before it is made: what kills a worker is not tried for ever. Where the breaker
+    of an endpoint is open, one delivery is taken to probe it, if a probe is due.
     """
-    ahead = now + PROBE_FURTHEST_SECONDS
-    asked = {"after": after, "step": RING_STEP, "now": now, "ahead": ahead}
-    ring = connection.execute(RING, asked).all()
-    ready = sorted(row.id for row in ring if row.ready)
-    takes = {id: take for id in ready if (take := rooms.get(id, room)) > 0}
+    words = _walk(connection, after, now)
     times: dict[str, Any] = {"now": now, "lease": now + lease_seconds, "token": token}
-    if parked := [row.id for row in ring if row.ready == PROBE and row.id in takes]:
-        mine = take_probes(connection, parked, now=now, until=times["lease"])
-        takes |= dict.fromkeys(parked, 0) | dict.fromkeys(mine, 1)
-        takes = {id: take for id, take in takes.items() if take}
-    taken = _take(connection, takes, limit, times) if takes and limit > 0 else []
-    visited = {one.endpoint_id for one in taken}
-    cursor = ring[-1].id if len(ring) == RING_STEP else ""
+    takes = {
+        id: most
+        for id in sorted(words)
+        if words[id] & (FREE | PROBE) and (most := rooms.get(id, room)) > 0
+    }
+    limits = take_limits(connection, [id for id in takes if words[id] & LIMITED])
+    takes = _allowed(connection, takes, words, limits, times)
+    heads = [id for id in takes if id in limits and limits[id].ordered]
+    taken = take(connection, takes, heads, limit, times) if takes and limit > 0 else []
+    visited = Counter(one.endpoint_id for one in taken)
+    spend(connection, limits, visited, now=now)
+    cursor = max(words) if len(words) == RING_STEP else ""
     if taken and len(taken) >= limit:
-        cursor = max(visited)
-    return Claim(taken, endpoints_by_id(connection, visited, now=now) if visited else {}, cursor)
+        cursor = max(visited.keys() - heads, default=max(visited))
+    return Claim(
+        taken,
+        endpoints_by_id(connection, visited, now=now) if visited else {},
+        cursor,
+        next_token_at(connection, [id for id, word in words.items() if word & WAITS]),
+    )
 
 
-PROBE = 2
-"""Of an endpoint whose breaker is open: one of its deliveries may be sent to try it."""
+FREE, PROBE, WAITS, LIMITED = 1, 2, 4, 8
+"""What the ring says of an endpoint that has deliveries due: send; or try it with one, as its
+breaker is open; or wait for its rate. And whether its owner limits its rate or wants order."""
 RING = text("""
 WITH RECURSIVE ring(id, n) AS (
   SELECT (SELECT min(endpoint_id) FROM deliveries
@@ -87,103 +98,45 @@ WITH RECURSIVE ring(id, n) AS (
 SELECT ring.id,
   CASE WHEN EXISTS (SELECT 1 FROM deliveries d WHERE d.endpoint_id = ring.id
                     AND d.state = 'pending' AND d.due_at <= :now)
-  THEN (SELECT CASE WHEN e.state = 'disabled' OR e.paused_until > :now THEN 0
-                    WHEN e.probe_at IS NULL THEN 1
-                    WHEN e.probe_at <= :now OR e.probe_at > :ahead THEN 2
-                    ELSE 0 END
+  THEN (SELECT
+          CASE WHEN e.state = 'disabled' OR e.paused_until > :now THEN 0
+               WHEN e.rate_at > :now AND e.rate_at <= :soon + 1 / e.rate_limit THEN 4
+               WHEN e.ordered AND (
+                 SELECT h.due_at FROM deliveries h
+                 WHERE h.endpoint_id = e.id AND h.state = 'pending' ORDER BY h.id LIMIT 1) > :now
+               THEN 0
+               WHEN e.probe_at IS NULL THEN 1
+               WHEN e.probe_at <= :now OR e.probe_at > :ahead THEN 2
+               ELSE 0 END
+          + CASE WHEN e.ordered OR e.rate_limit IS NOT NULL THEN 8 ELSE 0 END
         FROM endpoints e WHERE e.id = ring.id)
   ELSE 0 END AS ready
 FROM ring WHERE ring.id IS NOT NULL ORDER BY ring.n
 """)
 
 
-def _take(
-    connection: Connection, takes: Mapping[str, int], limit: int, times: Mapping[str, Any]
-) -> list[Claimed]:
-    if dialect_of(connection) == "sqlite":
-        rows: Sequence[Any] = _take_sqlite(connection, takes, limit, times)
-    else:
-        room = {"ids": list(takes), "takes": list(takes.values()), "limit": limit}
-        rows = connection.execute(TAKE_POSTGRESQL, {**times, **room}).all()
-    return [
-        Claimed(
-            id=row[0],
-            endpoint_id=row[1],
-            event_id=row[2],
-            attempt=row[3],
-            first_attempt_base=row[4],
-            dialect=DIALECTS[row[5]],
-            watch_id=row[6],
-            watch_metadata=row[7],
-            event_body=row[8],
-            occurred_at=row[9],
-            first_due_at=row[10],
-            message_id=row[11],
-            lease_token=times["token"],
-            lease_until=times["lease"],
-        )
-        for row in rows
-    ]
+def _walk(connection: Connection, after: str, now: float) -> dict[str, int]:
+    """Up to RING_STEP endpoints for which deliveries wait, and what is to be done for each."""
+    furthest = {"soon": now + MARGIN_SECONDS, "ahead": now + PROBE_FURTHEST_SECONDS}
+    asked = {"after": after, "step": RING_STEP, "now": now, **furthest}
+    return {row.id: row.ready for row in connection.execute(RING, asked)}
 
 
-DIALECTS = {dialect.value: dialect for dialect in Dialect}
-
-_TAKEN = """deliveries.id, deliveries.endpoint_id, deliveries.event_id, deliveries.attempts,
-  deliveries.attempts_before, deliveries.dialect, deliveries.watch_id, deliveries.watch_metadata,
-  events.body, events.created_at, coalesce(deliveries.resent_at, deliveries.created_at),
-  deliveries.message_id"""
-
-
-def _take_sqlite(
-    connection: Connection, takes: Mapping[str, int], limit: int, times: Mapping[str, Any]
-) -> list[Any]:
-    """There is one writer, so what is chosen here cannot be chosen elsewhere meanwhile.
-
-    Each statement is one step of SQLite for all rows: its thread gives up the interpreter with
-    every step, and may wait long to have it back.
-    """
-    room, names = max(takes.values()), json.dumps(list(takes))
-    chosen = connection.exec_driver_sql(DUE_SQLITE, (times["now"], room, names)).scalar_one()
-    ids: list[str] = []
-    for endpoint_id, due in json.loads(chosen):
-        ids += due[: min(takes[endpoint_id], limit - len(ids))]
-    packed = json.dumps(ids)
-    connection.exec_driver_sql(TAKE_SQLITE, (times["lease"], times["token"], packed))
-    taken: list[Any] = msgspec.json.decode(
-        connection.exec_driver_sql(TAKEN_SQLITE, (packed,)).scalar_one()
-    )
-    return taken
-
-
-DUE_SQLITE = """
-SELECT json_group_array(json_array(room.value,
-  (SELECT json_group_array(id) FROM (
-    SELECT id FROM deliveries WHERE endpoint_id = room.value AND state = 'pending' AND due_at <= ?
-    ORDER BY due_at LIMIT ?))))
-FROM json_each(?) AS room
-"""
-TAKE_SQLITE = """
-UPDATE deliveries SET due_at = ?, lease_token = ?, attempts = attempts + 1
-WHERE id IN (SELECT value FROM json_each(?))
-"""
-TAKEN_SQLITE = f"""
-SELECT json_group_array(json_array({_TAKEN}))
-FROM json_each(?) AS taken JOIN deliveries ON deliveries.id = taken.value
-JOIN events ON events.id = deliveries.event_id
-"""  # noqa: S608 - no value is put in
-
-TAKE_POSTGRESQL = text(f"""
-WITH due AS MATERIALIZED (
-  SELECT d.id FROM unnest(CAST(:ids AS text[]), CAST(:takes AS int[])) AS room(id, k)
-  CROSS JOIN LATERAL (
-    SELECT id FROM deliveries
-    WHERE endpoint_id = room.id AND state = 'pending' AND due_at <= :now
-    ORDER BY due_at LIMIT room.k FOR UPDATE SKIP LOCKED) d
-  LIMIT :limit)
-UPDATE deliveries SET due_at = :lease, lease_token = :token, attempts = deliveries.attempts + 1
-FROM due, events WHERE deliveries.id = due.id AND events.id = deliveries.event_id
-RETURNING {_TAKEN}
-""")  # noqa: S608 - no value is put in
+def _allowed(
+    connection: Connection,
+    takes: Mapping[str, int],
+    words: Mapping[str, int],
+    limits: Mapping[str, Limit],
+    times: Mapping[str, Any],
+) -> dict[str, int]:
+    """What may be taken of each endpoint by its limits and its breaker."""
+    held = {id for id in takes if words[id] & LIMITED and id not in limits}
+    rooms = {id: limit.room(times["now"]) for id, limit in limits.items()}
+    bounded = {id: min(take, rooms.get(id, take)) for id, take in takes.items() if id not in held}
+    parked = [id for id, take in bounded.items() if take and words[id] & PROBE]
+    mine = take_probes(connection, parked, now=times["now"], until=times["lease"])
+    bounded |= dict.fromkeys(parked, 0) | dict.fromkeys(mine, 1)
+    return {id: take for id, take in bounded.items() if take}
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,15 +196,17 @@ def give_up(connection: Connection, claimed: Sequence[Claimed], *, mint: Mint, n
 def oldest_past_due(connection: Connection, *, now: float) -> float | None:
     """Since when the delivery that is most overdue has waited.
 
-    Leases do not count, nor does what waits for an endpoint: one that is paused, disabled, or
-    behind an open breaker. Asks one question for each endpoint, however much waits.
+    Leases do not count, nor does what waits for an endpoint: one that is paused, disabled, behind
+    an open breaker, or served at the rate it wants; of an ordered one only the first counts. Asks
+    one question for each endpoint, however much waits.
     """
-    first = (
-        select(func.min(deliveries.c.due_at))
-        .where(deliveries.c.endpoint_id == endpoints.c.id, text("deliveries.state = 'pending'"))
-        .scalar_subquery()
-    )
+    waiting = (deliveries.c.endpoint_id == endpoints.c.id, text("deliveries.state = 'pending'"))
+    longest = select(func.min(deliveries.c.due_at)).where(*waiting).scalar_subquery()
+    head = select(deliveries.c.due_at).where(*waiting).order_by(deliveries.c.id).limit(1)
+    first = case((endpoints.c.ordered, head.scalar_subquery()), else_=longest)
+    served = func.coalesce(endpoints.c.rate_at, 0.0) > now - MARGIN_SECONDS
     firsts = select(first.label("due_at")).where(
+        endpoints.c.rate_limit.is_(None) | not_(served),
         endpoints.c.state != EndpointState.DISABLED,
         func.coalesce(endpoints.c.paused_until, 0.0) <= now,
         endpoints.c.opened_at.is_(None),

@@ -46,6 +46,10 @@ class Wishes:
     timeout_seconds: float | None = None
     schedule: tuple[float, ...] | None = None
     """Seconds to wait before each retry."""
+    rate_limit: float | None = None
+    """Calls a second at most."""
+    ordered: bool = False
+    """Whether what it hears comes one by one, in the order of events."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,6 +271,8 @@ def _wishes(row: Row[Any]) -> Wishes:
         headers=_read(row.headers),
         timeout_seconds=row.timeout_seconds,
         schedule=_tuple(row.schedule),
+        rate_limit=row.rate_limit,
+        ordered=row.ordered,
     )
 
 

@@ -5,9 +5,10 @@ Each step is bounded, so that no transaction is long; the janitor goes on where 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import Connection, Update, case, func, select, text, update
+from sqlalchemy import Connection, Select, Update, case, func, select, text, update
 
 from batchbell.core import health, notices
 from batchbell.core.health import Change
@@ -79,8 +80,8 @@ def hold_back(connection: Connection, endpoint_id: str) -> int:
         .limit(STEP)
         .with_for_update(skip_locked=True)
     )
-    held = update(deliveries).where(deliveries.c.id.in_(waiting))
-    return connection.execute(held.values(state=DeliveryState.HELD, due_at=None)).rowcount
+    held = {"state": DeliveryState.HELD, "due_at": None}
+    return _change(connection, waiting, held)
 
 
 def hold_back_disabled(connection: Connection) -> int:
@@ -104,8 +105,14 @@ def pull_forward(connection: Connection, endpoint_id: str, *, now: float) -> int
         .limit(STEP)
         .with_for_update(skip_locked=True)
     )
-    pulled = update(deliveries).where(deliveries.c.id.in_(waiting))
-    return connection.execute(pulled.values(due_at=now, pulled=deliveries.c.pulled + 1)).rowcount
+    return _change(connection, waiting, {"due_at": now, "pulled": deliveries.c.pulled + 1})
+
+
+def _change(connection: Connection, chosen: Select[Any], values: Mapping[str, Any]) -> int:
+    """Chosen and changed in two statements: in one, PostgreSQL may read the whole table."""
+    ids = connection.execute(chosen).scalars().all()
+    changed = update(deliveries).where(among(connection, deliveries.c.id, ids)).values(**values)
+    return connection.execute(changed).rowcount if ids else 0
 
 
 def pull_forward_recovered(connection: Connection, *, now: float) -> int:

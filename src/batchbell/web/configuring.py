@@ -10,6 +10,7 @@ from batchbell.core import signing
 from batchbell.core.endpoint import GRACE_MAX_SECONDS, TIMEOUT_SECONDS, header_problem
 from batchbell.core.errors import InvalidRequest
 from batchbell.core.model import EventType
+from batchbell.core.rate import RATE_PER_SECOND
 from batchbell.storage.managed import Wishes
 from batchbell.web.bodies import Fields
 from batchbell.web.context import Context
@@ -44,6 +45,8 @@ class EndpointForm:
             "headers": _headers,
             "timeout_seconds": _timeout,
             "schedule": _schedule,
+            "rate_limit": _rate_limit,
+            "ordered": lambda fields: fields.flag("ordered"),
         }
 
     def create(self, body: Any) -> tuple[Wishes, str]:
@@ -139,6 +142,11 @@ def _header_problem(name: str, text: Any) -> str | None:
 def _timeout(fields: Fields) -> float | None:
     least, most = TIMEOUT_SECONDS
     return fields.optional_number("timeout_seconds", least=least, most=most)
+
+
+def _rate_limit(fields: Fields) -> float | None:
+    least, most = RATE_PER_SECOND
+    return fields.optional_number("rate_limit", least=least, most=most)
 
 
 def _schedule(fields: Fields) -> tuple[float, ...] | None:

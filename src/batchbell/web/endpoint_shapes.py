@@ -8,6 +8,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from batchbell.core.endpoint import GRACE_MAX_SECONDS, TIMEOUT_SECONDS, EndpointState
 from batchbell.core.model import EventType
+from batchbell.core.rate import RATE_PER_SECOND
 from batchbell.web.shapes import Attempt, WebhookUrl
 
 NAME_MAX = 100
@@ -27,6 +28,7 @@ Pairs = Annotated[
 Headers = Annotated[dict[str, str], Meta(max_length=HEADERS_MAX)]
 Wait = Annotated[float, Meta(ge=WAIT_SECONDS[0], le=WAIT_SECONDS[1])]
 Timeout = Annotated[float, Meta(ge=TIMEOUT_SECONDS[0], le=TIMEOUT_SECONDS[1])]
+Rate = Annotated[float, Meta(ge=RATE_PER_SECOND[0], le=RATE_PER_SECOND[1])]
 Grace = Annotated[float, Meta(ge=0, le=GRACE_MAX_SECONDS)]
 
 
@@ -37,6 +39,8 @@ class _Wanted(Struct, frozen=True, kw_only=True):
     headers: Headers | None = None
     timeout_seconds: Timeout | None = None
     schedule: Annotated[list[Wait], Meta(max_length=WAITS_MAX)] | None = None
+    rate_limit: Rate | None = None
+    ordered: bool | None = None
 
 
 class EndpointRequest(_Wanted, frozen=True, kw_only=True):
@@ -84,6 +88,8 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     """Names, and `***` for each value: they are not shown again."""
     timeout_seconds: float | None
     schedule: list[float] | None
+    rate_limit: float | None
+    ordered: bool
     active_secrets: int
     """How many sign just now: more than one after a rotation."""
     implied: bool

@@ -35,6 +35,8 @@ SETTLE_MOST = 500
 MARGIN_SECONDS = 10.0
 """A delivery is not sent unless its lease outlives the whole call by this."""
 IDLE_SECONDS = 1.0
+TOKEN_SECONDS = 0.1
+"""It claims no oftener than this for endpoints with a rate limit."""
 SETTLE_AGAIN_SECONDS = 0.5
 
 USER_AGENT = f"Batchbell/{__version__}"
@@ -69,6 +71,7 @@ class Dispatcher:
         self._ring = Ring(max_in_flight)
         self._cursor = ""
         self._full = False
+        self._token_at: float | None = None
         self._calls: set[asyncio.Task[None]] = set()
         self._settling = Gathering(self._settle_all, most=SETTLE_MOST)
 
@@ -95,7 +98,7 @@ class Dispatcher:
         )
         if claim.deliveries:
             failpoints.reach(failpoints.AFTER_CLAIM)
-        self._cursor = claim.cursor
+        self._cursor, self._token_at = claim.cursor, claim.token_at
         self._stretch(claim.endpoints.values())
         self._ring.add(claim.deliveries, claim.endpoints)
         return bool(claim.deliveries or claim.cursor)
@@ -116,7 +119,9 @@ class Dispatcher:
         return self._ring.waiting + len(self._calls)
 
     async def idle_seconds(self) -> float:
-        return IDLE_SECONDS
+        if self._token_at is None:
+            return IDLE_SECONDS
+        return min(IDLE_SECONDS, max(TOKEN_SECONDS, self._token_at - self._clock()))
 
     async def close(self) -> None:
         """Give back what waits, and let what is under way end and be written."""
@@ -166,6 +171,8 @@ class Dispatcher:
             )
         else:
             await self._give_back([delivery])
+        if endpoint.ordered:
+            self.signal.set()
 
     async def _try(self, delivery: Claimed, endpoint: Endpoint) -> Outcome:
         """Send; what goes wrong in our own code is a failed attempt too, seen and retried."""

@@ -42,13 +42,22 @@ class Lane:
         return len(self.firsts) + len(self.retries) + self.under_way
 
     @property
+    def calls(self) -> int:
+        """How many may be under way at once."""
+        return 1 if self.endpoint.ordered else int(self.slots)
+
+    @property
     def room(self) -> int:
-        """What the lane may hold: less for an endpoint that takes less."""
-        return ROOM_PER_SLOT * int(self.slots)
+        """What the lane may hold: less for an endpoint that takes less.
+
+        Whoever limits its rate or its order gets what can be sent at once, and nothing waits here.
+        """
+        limited = self.endpoint.ordered or self.endpoint.rate_limit is not None
+        return self.calls if limited else ROOM_PER_SLOT * self.calls
 
     @property
     def may_send(self) -> bool:
-        return not self.closed and self.under_way < int(self.slots)
+        return not self.closed and self.under_way < self.calls
 
 
 class Turns:

@@ -1,0 +1,122 @@
+"""DESIGN §9.4: what delivering costs grows neither with the backlog nor with what is done.
+
+Every statement that is executed is explained by the database itself, over many rows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, event, text, update
+
+from batchbell.storage import deliveries, outages
+from batchbell.storage.schema import endpoints
+from tests.storage.scene import Scene
+from tests.storage.test_claiming import RECEIVERS, fill
+
+WHOLE = re.compile(r"Seq Scan on deliveries|SCAN (deliveries|d|h|other)\b(?! USING)")
+Work = Callable[[Connection], Any]
+
+
+@pytest.fixture
+async def crowded(scene: Scene) -> Scene:
+    """Twenty endpoints with 500 deliveries each, of which ten endpoints have had all of theirs."""
+    await fill(scene, dict.fromkeys(RECEIVERS, 500))
+
+    def finish_half(connection: Connection) -> None:
+        done = "state = 'delivered', due_at = NULL, finished_at = 1"
+        half = "SELECT id FROM endpoints ORDER BY id LIMIT 10"
+        connection.execute(text(f"UPDATE deliveries SET {done} WHERE endpoint_id IN ({half})"))
+        connection.execute(text("ANALYZE"))
+
+    await scene.store.write(finish_half)
+    return scene
+
+
+async def last_endpoint(scene: Scene) -> str:
+    return (await scene.deliveries())[-1].endpoint_id
+
+
+async def change(scene: Scene, endpoint_id: str, **values: Any) -> None:
+    changed = update(endpoints).where(endpoints.c.id == endpoint_id).values(values)
+    await scene.store.write(lambda connection: connection.execute(changed).rowcount)
+
+
+async def plan(scene: Scene, work: Work) -> str:
+    """How the database goes about every statement of some work that touches deliveries."""
+
+    def explained(connection: Connection) -> str:
+        explain = "EXPLAIN QUERY PLAN " if connection.dialect.name == "sqlite" else "EXPLAIN "
+        said: list[tuple[str, Any]] = []
+
+        def note(_c: Any, _cursor: Any, statement: str, given: Any, _x: Any, _many: bool) -> None:
+            said.append((statement, given))
+
+        event.listen(connection, "before_cursor_execute", note)
+        work(connection)
+        event.remove(connection, "before_cursor_execute", note)
+        rows = []
+        for statement, given in said:
+            if "deliveries" in statement and not isinstance(given, list):
+                rows += connection.exec_driver_sql(explain + statement, given).all()
+        return "\n".join(str(row[-1]) for row in rows)
+
+    found = await scene.store.write(explained)
+    assert not WHOLE.search(found), found
+    return found
+
+
+def claiming(scene: Scene) -> Work:
+    def work(connection: Connection) -> None:
+        claim = deliveries.claim_due(
+            connection,
+            after="",
+            rooms={},
+            room=8,
+            limit=1000,
+            now=scene.clock(),
+            lease_seconds=60.0,
+            token="lease_1",
+        )
+        assert claim.deliveries
+
+    return work
+
+
+async def test_a_claim_walks_the_ring_and_takes_by_the_index_of_what_is_due(
+    crowded: Scene,
+) -> None:
+    found = await plan(crowded, claiming(crowded))
+    assert found.count("ix_deliveries_due") >= 3, found
+
+
+async def test_the_first_of_an_ordered_endpoint_is_found_by_the_index_of_their_order(
+    crowded: Scene,
+) -> None:
+    await change(crowded, await last_endpoint(crowded), ordered=True, rate_limit=5.0)
+    found = await plan(crowded, claiming(crowded))
+    assert found.count("ix_deliveries_order") >= 2, found
+
+
+async def test_a_probe_reads_no_more_than_a_claim(crowded: Scene) -> None:
+    now = crowded.clock()
+    outage = {"state": "failing", "failures": 9, "failing_since": now - 99, "opened_at": now - 60}
+    await change(crowded, await last_endpoint(crowded), probe_at=now, **outage)
+    found = await plan(crowded, claiming(crowded))
+    assert found.count("ix_deliveries_due") >= 3, found
+
+
+async def test_what_waits_is_pulled_forward_and_set_aside_by_the_index(crowded: Scene) -> None:
+    id, now = await last_endpoint(crowded), crowded.clock()
+    found = await plan(crowded, lambda c: outages.pull_forward(c, id, now=now - 1))
+    assert "ix_deliveries_due" in found, found
+    found = await plan(crowded, lambda c: outages.hold_back(c, id))
+    assert "ix_deliveries_" in found, found
+
+
+async def test_the_oldest_past_due_is_found_by_the_index(crowded: Scene) -> None:
+    found = await plan(crowded, lambda c: deliveries.oldest_past_due(c, now=crowded.clock()))
+    assert "ix_deliveries_due" in found, found
