@@ -206,9 +206,9 @@ async def test_deliveries_of_a_disabled_endpoint_are_set_aside_in_steps(
     (one,) = (await scene.claim(limit=1)).deliveries
     await scene.settle([one], GONE)
     assert await scene.store.read(deliveries.count_by_state) == {"held": 11, "pending": 15}
-    assert await scene.store.write(outages.hold_back_disabled) == 10
-    assert await scene.store.write(outages.hold_back_disabled) == 5
-    assert await scene.store.write(outages.hold_back_disabled) == 0
+    assert await scene.store.write(outages.hold_back_disabled, now=scene.clock()) == 10
+    assert await scene.store.write(outages.hold_back_disabled, now=scene.clock()) == 5
+    assert await scene.store.write(outages.hold_back_disabled, now=scene.clock()) == 0
     assert await scene.store.read(deliveries.count_by_state) == {"held": 26}
 
 

@@ -155,7 +155,7 @@ async def test_nothing_waits_for_ever(scene: Scene, end: str) -> None:
         assert [one.id for one in await take(scene)] == [first], "it died with its worker"
         return
     if end == "exhausted":
-        await scene.store.write(deliveries.give_up, [one], now=scene.clock())
+        await scene.store.write(deliveries.give_up, [one], mint=scene.mint, now=scene.clock())
     else:
         await scene.settle([one], GONE)
         await limit(scene, state="active", reason=None)

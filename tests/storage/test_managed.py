@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,8 +10,9 @@ import pytest
 from batchbell.core import signing
 from batchbell.core.errors import InvalidRequest, NotFound
 from batchbell.core.model import DEFAULT_PROJECT, EventType
-from batchbell.storage import managed
+from batchbell.storage import managed, outages, watches
 from batchbell.storage.managed import Known, Wishes
+from batchbell.storage.watches import Registration
 from tests.storage.scene import GONE, URL, Scene
 
 WISHES = Wishes(
@@ -121,3 +123,66 @@ async def test_a_url_whose_endpoint_was_deleted_can_be_watched_again(scene: Scen
     assert again.created
     assert again.watch.endpoint_id != first.watch.endpoint_id
     assert len(await scene.deliveries()) == 1
+
+
+async def test_a_deleted_endpoint_goes_in_bounded_steps_and_nobody_sees_the_rest(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outages, "STEP", 2)
+    made = await make(scene, replace(WISHES, metadata=None))
+    ids = [f"batch_{n}" for n in range(5)]
+    wanted = [
+        Registration(account_id=scene.account.id, batch_id=id, endpoint_id=made.id) for id in ids
+    ]
+    await scene.register_all(wanted)
+    await scene.end(*ids)
+    assert len((await scene.claim(limit=1)).deliveries) == 1
+    await do(scene, managed.remove, made.id)
+    left = await scene.deliveries()
+    assert len(left) == 3, "one is under way"
+    assert (await scene.store.read(watches.list_watches, DEFAULT_PROJECT, limit=9)).items == []
+    await scene.register("batch_5", url="https://other.example/")
+    await scene.end("batch_5")
+    forget = outages.forget_all_deleted
+    assert await scene.store.write(forget, now=scene.clock()) == 4
+    assert await scene.store.write(forget, now=scene.clock()) == 1
+    assert await scene.store.write(forget, now=scene.clock()) == 0
+    scene.clock.advance(60)
+    assert await scene.store.write(forget, now=scene.clock()) == 1, "whoever sent it is dead"
+    (other,) = await scene.deliveries()
+    assert other.batch_id == "batch_5"
+
+
+async def test_what_a_dead_worker_held_of_a_disabled_endpoint_is_set_aside(scene: Scene) -> None:
+    await scene.due("batch_1", "batch_2")
+    first, _ = (await scene.claim()).deliveries
+    await scene.settle([first], GONE)
+    hold = outages.hold_back_disabled
+    assert await scene.store.write(hold, now=scene.clock()) == 0, "it is under way"
+    scene.clock.advance(60)
+    assert await scene.store.write(hold, now=scene.clock()) == 1
+    assert [one.state for one in await scene.deliveries()] == ["held", "held"]
+
+
+async def test_a_project_has_so_many_endpoints_and_no_more(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(managed, "ENDPOINTS_MAX", 2)
+    await scene.register("batch_1")
+    first, _ = await make(scene), await make(scene)
+    with pytest.raises(InvalidRequest, match="may not have more") as refused:
+        await make(scene)
+    assert refused.value.code == "too_many_endpoints"
+    await do(scene, managed.remove, first.id)
+    assert (await make(scene)).managed
+
+
+async def test_what_waits_is_counted_up_to_a_bound(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await scene.due("batch_1", "batch_2", "batch_3")
+    (one,) = (await scene.claim(limit=1)).deliveries
+    counts = await scene.store.read(outages.count_waiting, one.endpoint_id)
+    assert counts == {"pending": 3, "held": 0}
+    monkeypatch.setattr(outages, "COUNT_MOST", 2)
+    assert (await scene.store.read(outages.count_waiting, one.endpoint_id))["pending"] == 2

@@ -194,7 +194,7 @@ async def test_what_is_for_a_disabled_endpoint_is_held(scene: Scene) -> None:
 
     assert [(d.state, d.due_at) for d in await scene.deliveries()] == [("held", None)] * 2
     (first, _) = await scene.deliveries()
-    assert await scene.store.write(hold_back, first.endpoint_id) == 0
+    assert await scene.store.write(hold_back, first.endpoint_id, now=scene.clock()) == 0
 
 
 async def test_an_event_has_no_twin(scene: Scene) -> None:

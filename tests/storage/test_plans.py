@@ -113,7 +113,7 @@ async def test_what_waits_is_pulled_forward_and_set_aside_by_the_index(crowded: 
     id, now = await last_endpoint(crowded), crowded.clock()
     found = await plan(crowded, lambda c: outages.pull_forward(c, id, now=now - 1))
     assert "ix_deliveries_due" in found, found
-    found = await plan(crowded, lambda c: outages.hold_back(c, id))
+    found = await plan(crowded, lambda c: outages.hold_back(c, id, now=now))
     assert "ix_deliveries_" in found, found
 
 

@@ -284,6 +284,14 @@ async def test_a_wrong_field_is_named(served: Served, case: str) -> None:
     assert (await served.http.get("/v1/webhook_endpoints")).json()["data"] == []
 
 
+async def test_one_endpoint_shows_its_breaker_and_how_much_waits(served: Served) -> None:
+    endpoint = await made(served)
+    assert "waiting" not in endpoint
+    found = (await served.http.get(f"/v1/webhook_endpoints/{endpoint['id']}")).json()
+    assert (found["waiting"], found["held"]) == (0, 0)
+    assert found["breaker"] == {"open": False, "opened_at": None, "next_probe_at": None}
+
+
 async def test_rate_and_order_are_wishes_like_others(served: Served) -> None:
     endpoint = await made(served, rate_limit=2, ordered=True)
     assert (endpoint["rate_limit"], endpoint["ordered"]) == (2.0, True)

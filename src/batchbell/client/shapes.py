@@ -192,6 +192,12 @@ class Delivery(Struct, frozen=True, kw_only=True):
     """Attempts whose records were too old to be kept."""
 
 
+class Breaker(Struct, frozen=True, kw_only=True):
+    open: bool
+    opened_at: int | None
+    next_probe_at: int | None
+
+
 class Endpoint(Struct, frozen=True, kw_only=True):
     """`signing_secret` is there once, where it was made or rotated; it is not in the `repr`."""
 
@@ -218,6 +224,9 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     failures: int
     failing_since: int | None
     paused_until: int | None
+    breaker: Breaker
+    waiting: int | None = None
+    held: int | None = None
     signing_secret: str | None = None
 
     def __repr__(self) -> str:

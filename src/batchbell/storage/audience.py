@@ -96,7 +96,7 @@ def watching(connection: Connection, keys: Sequence[int]) -> dict[int, list[List
             endpoints.c.state,
         )
         .join(endpoints, endpoints.c.id == watches.c.endpoint_id)
-        .where(among(connection, watches.c.batch_key, keys))
+        .where(among(connection, watches.c.batch_key, keys), endpoints.c.deleted_at.is_(None))
         .order_by(watches.c.id)
     )
     found: dict[int, list[Listener]] = defaultdict(list)

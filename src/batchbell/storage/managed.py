@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, delete, insert, update
+from sqlalchemy import Connection, Row, Select, func, insert, select, update
 
 from batchbell.core.endpoint import SECRETS_MAX
 from batchbell.core.errors import InvalidRequest, NotFound
-from batchbell.core.model import DeliveryState, Endpoint, EndpointState, EventType, Mint
+from batchbell.core.model import Endpoint, EndpointState, EventType, Mint
+from batchbell.storage.audience import MANAGED
 from batchbell.storage.endpoints import (
     FRESH,
     Secret,
@@ -24,10 +25,13 @@ from batchbell.storage.endpoints import (
     to_endpoint,
     valid_secrets,
 )
+from batchbell.storage.outages import forget_deleted
 from batchbell.storage.paging import Page, page_of
-from batchbell.storage.schema import deliveries, endpoints, watches
+from batchbell.storage.schema import endpoints, projects
 
 DELETED = "deleted"
+ENDPOINTS_MAX = 1000
+"""Of one project, those of watched URLs not counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +81,11 @@ def create(
     mint: Mint,
     now: float,
 ) -> Known:
-    """Make an endpoint that hears of all its project from now on, signed with `secret`."""
+    """Make an endpoint that hears of all its project from now on, signed with `secret`.
+
+    Raises InvalidRequest where the project has as many as it may have.
+    """
+    _check_number(connection, project_id)
     id = mint("whe")
     row = {
         "id": id,
@@ -92,6 +100,19 @@ def create(
     }
     connection.execute(insert(endpoints).values(row))
     return get(connection, project_id, id, now=now)
+
+
+def _check_number(connection: Connection, project_id: str) -> None:
+    """Every event is offered to each of them. The lock has others count after this one is made."""
+    project = select(projects.c.id).where(projects.c.id == project_id)
+    connection.execute(project.with_for_update(key_share=True))
+    own = select(func.count()).where(endpoints.c.project_id == project_id, MANAGED)
+    if connection.execute(own).scalar_one() >= ENDPOINTS_MAX:
+        raise InvalidRequest(
+            f"The project has {ENDPOINTS_MAX:,} endpoints, and may not have more: delete those"
+            " that nobody needs, or have watches call a `url`.",
+            code="too_many_endpoints",
+        )
 
 
 def get(connection: Connection, project_id: str, endpoint_id: str, *, now: float) -> Known:
@@ -186,20 +207,14 @@ def enable_again(connection: Connection, project_id: str, endpoint_id: str, *, n
 def remove(connection: Connection, project_id: str, endpoint_id: str, *, now: float) -> None:
     """Delete an endpoint, the watches that name it, and what it was still to be told.
 
-    What was delivered, or is being sent at this moment, stays in the log. Raises NotFound.
+    It is not there from this moment on; what hangs on it is deleted in bounded steps, of which the
+    janitor does the rest. What was delivered stays in the log. Raises NotFound.
     """
     _row(connection, _one(project_id, endpoint_id).with_for_update(of=endpoints), endpoint_id)
     # Disabled too, so that what is recorded for it at this moment is never sent.
     gone = {"state": EndpointState.DISABLED, "reason": DELETED, "deleted_at": now}
     _write(connection, endpoint_id, {**FRESH, **gone, "state_since": now})
-    connection.execute(delete(watches).where(watches.c.endpoint_id == endpoint_id))
-    for state in (DeliveryState.PENDING, DeliveryState.HELD):
-        untold = (
-            deliveries.c.endpoint_id == endpoint_id,
-            deliveries.c.state == state,
-            deliveries.c.lease_token.is_(None),
-        )
-        connection.execute(delete(deliveries).where(*untold))
+    forget_deleted(connection, [endpoint_id], now=now)
 
 
 def _one(project_id: str, endpoint_id: str) -> Select[Any]:

@@ -8,7 +8,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, Update, case, func, select, text, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Select,
+    Update,
+    case,
+    delete,
+    func,
+    or_,
+    select,
+    text,
+    update,
+)
 
 from batchbell.core import health, notices
 from batchbell.core.health import Change
@@ -18,7 +31,7 @@ from batchbell.storage.bulk import among
 from batchbell.storage.endpoints import failing_among, locked, save_health
 from batchbell.storage.engine import DELIVERIES, wake
 from batchbell.storage.events import announce
-from batchbell.storage.schema import deliveries, endpoints
+from batchbell.storage.schema import deliveries, endpoints, watches
 
 STEP = 1000
 """Deliveries of one endpoint that one step sets aside or pulls forward."""
@@ -61,33 +74,80 @@ def fold(connection: Connection, tried: Sequence[Tried], *, mint: Mint, now: flo
 
 def _follow(connection: Connection, change: Change) -> None:
     if change.after.state is EndpointState.DISABLED:
-        hold_back(connection, change.after.id)
+        hold_back(connection, change.after.id, now=change.at)
     if change.recovered:
         wake(connection, DELIVERIES)
         if pull_forward(connection, change.after.id, now=change.at) == STEP:
             connection.execute(_flush_of(change.after.id).values(flush_at=change.at))
 
 
-def hold_back(connection: Connection, endpoint_id: str) -> int:
+def hold_back(connection: Connection, endpoint_id: str, *, now: float) -> int:
     """Set aside up to STEP of what waits for a disabled endpoint; returns how many."""
-    waiting = (
-        select(deliveries.c.id)
-        .where(
-            deliveries.c.endpoint_id == endpoint_id,
-            deliveries.c.state == DeliveryState.PENDING,
-            deliveries.c.lease_token.is_(None),
-        )
-        .limit(STEP)
-        .with_for_update(skip_locked=True)
-    )
-    held = {"state": DeliveryState.HELD, "due_at": None}
+    waiting = _untold(endpoint_id, DeliveryState.PENDING, now)
+    held = {"state": DeliveryState.HELD, "due_at": None, "lease_token": None}
     return _change(connection, waiting, held)
 
 
-def hold_back_disabled(connection: Connection) -> int:
+def _untold(endpoint_id: str, state: DeliveryState, now: float) -> Select[Any]:
+    """Up to STEP that nobody sends at this moment: whoever holds a lease that ran out is dead."""
+    free = deliveries.c.lease_token.is_(None) | (deliveries.c.due_at <= now)
+    return (
+        select(deliveries.c.id)
+        .where(deliveries.c.endpoint_id == endpoint_id, text(f"deliveries.state = '{state}'"), free)
+        .limit(STEP)
+        .with_for_update(skip_locked=True)
+    )
+
+
+def hold_back_disabled(connection: Connection, *, now: float) -> int:
     """Go on setting aside what waits for disabled endpoints; returns how many in this step."""
-    disabled = select(endpoints.c.id).where(endpoints.c.state == EndpointState.DISABLED)
-    return sum(hold_back(connection, id) for id in connection.execute(disabled).scalars().all())
+    kept = endpoints.c.deleted_at.is_(None)
+    ids = _disabled(connection, kept, _some(deliveries.c.endpoint_id, "state = 'pending'"))
+    return sum(hold_back(connection, id, now=now) for id in ids)
+
+
+def _disabled(connection: Connection, *conditions: ColumnElement[bool]) -> Sequence[str]:
+    query = select(endpoints.c.id).where(endpoints.c.state == EndpointState.DISABLED, *conditions)
+    return connection.execute(query).scalars().all()
+
+
+def _some(of: Column[str], condition: str = "true") -> ColumnElement[bool]:
+    """Whether the endpoint has such a row, which an index answers however many there are."""
+    return select(of).where(of == endpoints.c.id, text(condition)).exists()
+
+
+def forget_all_deleted(connection: Connection, *, now: float) -> int:
+    """Go on deleting what hangs on deleted endpoints; returns how many rows in this step."""
+    left = or_(
+        _some(watches.c.endpoint_id),
+        _some(deliveries.c.endpoint_id, "state = 'pending'"),
+        _some(deliveries.c.endpoint_id, "state = 'held'"),
+    )
+    ids = _disabled(connection, endpoints.c.deleted_at.isnot(None), left)
+    return forget_deleted(connection, ids, now=now)
+
+
+def forget_deleted(connection: Connection, ids: Sequence[str], *, now: float) -> int:
+    """Delete up to STEP of each kind of what hangs on these endpoints, which were deleted.
+
+    That is the watches that name them, and what they were still to be told. Returns how many.
+    """
+    return sum(_forget(connection, id, now) for id in ids)
+
+
+def _forget(connection: Connection, endpoint_id: str, now: float) -> int:
+    naming = select(watches.c.id).where(watches.c.endpoint_id == endpoint_id).limit(STEP)
+    gone = 0
+    for table, chosen in (
+        (watches, naming),
+        (deliveries, _untold(endpoint_id, DeliveryState.PENDING, now)),
+        (deliveries, _untold(endpoint_id, DeliveryState.HELD, now)),
+    ):
+        if ids := connection.execute(chosen).scalars().all():
+            gone += connection.execute(
+                delete(table).where(among(connection, table.c.id, ids))
+            ).rowcount
+    return gone
 
 
 def pull_forward(connection: Connection, endpoint_id: str, *, now: float) -> int:
@@ -185,3 +245,18 @@ def count_endpoints(connection: Connection) -> dict[str, int]:
     state = case((endpoints.c.opened_at.isnot(None), OPEN), else_=endpoints.c.state)
     query = select(state, func.count()).where(endpoints.c.deleted_at.is_(None)).group_by(state)
     return {row[0]: row[1] for row in connection.execute(query)}
+
+
+COUNT_MOST = 10_000
+"""Counting on would cost the more, the longer an outage lasts."""
+
+
+def count_waiting(connection: Connection, endpoint_id: str) -> dict[DeliveryState, int]:
+    """How many deliveries wait for an endpoint and how many are held, up to COUNT_MOST of each."""
+    counts = {}
+    for state in (DeliveryState.PENDING, DeliveryState.HELD):
+        word = text(f"deliveries.state = '{state}'")
+        some = select(deliveries.c.id).where(deliveries.c.endpoint_id == endpoint_id, word)
+        query = select(func.count()).select_from(some.limit(COUNT_MOST).subquery())
+        counts[state] = connection.execute(query).scalar_one()
+    return counts

@@ -273,6 +273,7 @@ def _joined() -> Select[Any]:
         select(watches, endpoints.c.url, batches.c.id.label("batch_id"))
         .join(endpoints, endpoints.c.id == watches.c.endpoint_id)
         .join(batches, batches.c.key == watches.c.batch_key)
+        .where(endpoints.c.deleted_at.is_(None))
     )
 
 

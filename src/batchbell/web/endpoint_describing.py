@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from msgspec import UNSET
 
+from batchbell.core.model import DeliveryState
 from batchbell.core.signing import SECRET_PREFIX
 from batchbell.storage.managed import Known
 from batchbell.web import endpoint_shapes
@@ -12,8 +15,13 @@ HINT_CHARACTERS = 4
 MASK = "***"
 
 
-def endpoint(found: Known, *, secret: str | None = None) -> endpoint_shapes.Endpoint:
-    """`secret` is shown where it is given."""
+def endpoint(
+    found: Known,
+    *,
+    secret: str | None = None,
+    counts: Mapping[DeliveryState, int] | None = None,
+) -> endpoint_shapes.Endpoint:
+    """`secret` and the `counts` of its deliveries are shown where they are given."""
     wishes, health = found.wishes, found.endpoint
     return endpoint_shapes.Endpoint(
         id=found.id,
@@ -39,6 +47,13 @@ def endpoint(found: Known, *, secret: str | None = None) -> endpoint_shapes.Endp
         failures=health.failures,
         failing_since=_second(health.failing_since),
         paused_until=_second(health.paused_until),
+        breaker=endpoint_shapes.Breaker(
+            open=health.opened_at is not None,
+            opened_at=_second(health.opened_at),
+            next_probe_at=_second(health.probe_at),
+        ),
+        waiting=UNSET if counts is None else counts[DeliveryState.PENDING],
+        held=UNSET if counts is None else counts[DeliveryState.HELD],
         signing_secret=UNSET if secret is None else secret,
     )
 

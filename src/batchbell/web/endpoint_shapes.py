@@ -70,6 +70,14 @@ class TestRequest(Struct, frozen=True, kw_only=True):
     event_type: EventType | None = None
 
 
+class Breaker(Struct, frozen=True, kw_only=True):
+    """While it is open all deliveries wait, but for one at a time that is sent to try."""
+
+    open: bool
+    opened_at: int | None
+    next_probe_at: int | None
+
+
 class Endpoint(Struct, frozen=True, kw_only=True):
     """A webhook endpoint. `signing_secret` is there once: where it was made or rotated."""
 
@@ -100,6 +108,10 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     failures: int
     failing_since: int | None
     paused_until: int | None
+    breaker: Breaker
+    waiting: int | UnsetType = UNSET
+    """Deliveries that wait, up to 10,000; `held` likewise. Only where one endpoint is asked for."""
+    held: int | UnsetType = UNSET
     signing_secret: str | UnsetType = UNSET
 
 

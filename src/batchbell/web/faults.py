@@ -25,6 +25,7 @@ class Code(StrEnum):
     ADDRESS_REFUSED = "address_refused"
     NO_ACCOUNT = "no_account"
     UNKNOWN_ACCOUNT = "unknown_account"
+    TOO_MANY_ENDPOINTS = "too_many_endpoints"
     NOTHING_TO_RESEND = "nothing_to_resend"
     NAME_TAKEN = "name_taken"
     CONFLICT = "conflict"

@@ -51,14 +51,18 @@ class Janitor:
 
     async def step(self) -> bool:
         now = self._clock()
-        held = await self._store.write(outages.hold_back_disabled)
+        held = await self._store.write(outages.hold_back_disabled, now=now)
+        deleted = await self._store.write(outages.forget_all_deleted, now=now)
         pulled = await self._store.write(outages.pull_forward_recovered, now=now)
         forgotten = await self._forget(before=now - self._keep_seconds)
         forgotten["attempts_forgotten"] = await self._forget_attempts(now)
-        if held or pulled or any(forgotten.values()):
-            log.info("cleaned", held=held, pulled_forward=pulled, **forgotten)
+        cleaned = {"held": held, "pulled_forward": pulled, "of_deleted_endpoints": deleted}
+        cleaned |= forgotten
+        worked = any(cleaned.values())
+        if worked:
+            log.info("cleaned", **cleaned)
         await self._look_for_late_ones(now)
-        return bool(held or pulled or any(forgotten.values()))
+        return worked
 
     async def _forget(self, *, before: float) -> dict[str, int]:
         old = {

@@ -11,7 +11,7 @@ from batchbell import __version__
 from batchbell.core.endpoint import request_headers
 from batchbell.core.model import Attempt, Endpoint, EventType, Outcome
 from batchbell.core.samples import sample_body
-from batchbell.storage import managed
+from batchbell.storage import managed, outages
 from batchbell.web import describing, endpoint_shapes, shapes
 from batchbell.web.api.cursors import LIMIT_DEFAULT, After, Limit
 from batchbell.web.bodies import read_json
@@ -74,7 +74,9 @@ async def list_endpoints(
     **answers(endpoint_shapes.Endpoint, 404),
 )
 async def get_endpoint(call: Caller, webhook_endpoint_id: str) -> Response:
-    return answer(shown(await _get(call, webhook_endpoint_id)))
+    found = await _get(call, webhook_endpoint_id)
+    counts = await call.context.store.read(outages.count_waiting, found.id)
+    return answer(shown(found, counts=counts))
 
 
 async def _get(call: Call, endpoint_id: str) -> managed.Known:
