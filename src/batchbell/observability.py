@@ -88,6 +88,11 @@ class Metrics:
             "Webhook calls under way in this process.",
             registry=registry,
         )
+        self.replayed = Counter(
+            "batchbell_replayed_deliveries",
+            "Deliveries that replays have begun again.",
+            registry=registry,
+        )
         self.oldest_past_due = Gauge(
             "batchbell_oldest_past_due_seconds",
             "Age of the oldest delivery that is past due. Alert on this one.",

@@ -213,7 +213,7 @@ async def running_workers(runtime: Runtime) -> AsyncIterator[Crew]:
                 retention_days=settings.retention_days,
                 attempt_retention_days=settings.attempt_retention_days,
             ),
-            Replayer(store, clock=time.time, mint=mint),
+            Replayer(store, clock=time.time, mint=mint, metrics=runtime.metrics),
             *[await _watcher(runtime, account, stack) for account in runtime.accounts.values()],
         ]
         runtime.loops = [

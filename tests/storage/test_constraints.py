@@ -52,7 +52,12 @@ IMPOSSIBLE = [
 async def test_impossible_rows_are_refused(scene: Scene, statement: str) -> None:
     await scene.due("batch_1")
     await scene.store.write(
-        replays.create, DEFAULT_PROJECT, ReplayFilter(), mint=scene.mint, now=scene.clock()
+        replays.create,
+        DEFAULT_PROJECT,
+        ReplayFilter(),
+        replays.Counted(0, 0),
+        mint=scene.mint,
+        now=scene.clock(),
     )
     with pytest.raises(IntegrityError):
         await scene.store.write(lambda c: c.execute(text(statement)))

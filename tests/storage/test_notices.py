@@ -194,6 +194,7 @@ async def replayed(scene: Scene, status: ReplayStatus) -> list[str]:
         replays.create,
         DEFAULT_PROJECT,
         ReplayFilter(status=status),
+        replays.Counted(0, 0),
         mint=scene.mint,
         now=scene.clock(),
     )

@@ -34,8 +34,9 @@ async def count(scene: Scene, filter: ReplayFilter, **how: Any) -> Counted:
 
 
 async def create(scene: Scene, filter: ReplayFilter, **how: Any) -> Replay:
+    counted = await count(scene, filter, enable=how.get("enable", False))
     return await scene.store.write(
-        replays.create, DEFAULT_PROJECT, filter, mint=scene.mint, now=scene.clock(), **how
+        replays.create, DEFAULT_PROJECT, filter, counted, mint=scene.mint, now=scene.clock(), **how
     )
 
 
@@ -351,7 +352,7 @@ async def test_nothing_of_another_project_is_touched_or_seen(scene: Scene) -> No
     mine = await create(scene, ReplayFilter())
     read, write, now = scene.store.read, scene.store.write, scene.clock()
     assert await read(replays.count, "project_2", ALL, now=now) == Counted(0, 0)
-    theirs = await write(replays.create, "project_2", ALL, mint=scene.mint, now=now)
+    theirs = await write(replays.create, "project_2", ALL, Counted(0, 0), mint=scene.mint, now=now)
     assert (theirs.total, theirs.project_id) == (0, "project_2")
     for filter in (
         ReplayFilter(endpoint_id=given_up.endpoint_id),
@@ -360,7 +361,9 @@ async def test_nothing_of_another_project_is_touched_or_seen(scene: Scene) -> No
         with pytest.raises(NotFound):
             await read(replays.count, "project_2", filter, now=now)
         with pytest.raises(NotFound):
-            await write(replays.create, "project_2", filter, mint=scene.mint, now=now)
+            await write(
+                replays.create, "project_2", filter, Counted(0, 0), mint=scene.mint, now=now
+            )
     with pytest.raises(NotFound):
         await read(replays.get_replay, "project_2", mine.id)
     with pytest.raises(NotFound):

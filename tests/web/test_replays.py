@@ -28,7 +28,7 @@ async def failing(served: Served, count: int = 3) -> list[str]:
 
 def replayer(served: Served) -> Replayer:
     context = served.context
-    return Replayer(context.store, clock=context.clock, mint=context.mint)
+    return Replayer(context.store, clock=context.clock, mint=context.mint, metrics=context.metrics)
 
 
 async def post(served: Served, status: int, **body: Any) -> dict[str, Any]:
@@ -119,7 +119,9 @@ async def test_what_cannot_be_taken_is_named(served: Served, body: Any, param: s
 async def test_another_projects_things_are_not_there(served: Served, clock: Clock) -> None:
     store, mint = served.context.store, served.context.mint
     await store.write(projects.ensure_project, id="other", secret="whsec_x", now=clock())
-    theirs = await store.write(replays.create, "other", ReplayFilter(), mint=mint, now=clock())
+    theirs = await store.write(
+        replays.create, "other", ReplayFilter(), replays.Counted(0, 0), mint=mint, now=clock()
+    )
     for answer in (
         await served.http.get(f"/v1/replays/{theirs.id}"),
         await served.http.post(f"/v1/replays/{theirs.id}/cancel"),

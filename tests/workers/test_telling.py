@@ -128,7 +128,8 @@ async def test_a_refused_key_is_told_at_once(house: House) -> None:
 
 async def test_deliveries_that_nobody_sends_are_said_aloud(house: House) -> None:
     await end(house, "batch_1")
-    janitor = Janitor(house.store, clock=house.clock, retention_days=30)
+    keep = {"retention_days": 30.0, "attempt_retention_days": 30.0}
+    janitor = Janitor(house.store, clock=house.clock, **keep)
     for seconds, said in ((59, 0), (60, 1), (30, 0), (31, 1)):
         house.clock.advance(seconds)
         with capture_logs() as logs:

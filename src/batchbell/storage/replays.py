@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, func, or_, select, update
@@ -12,7 +13,7 @@ from sqlalchemy import Connection, Row, delete, func, or_, select, update
 from batchbell import failpoints
 from batchbell.core.errors import LeaseLost, NotFound
 from batchbell.core.ids import new_id
-from batchbell.core.model import EndpointState, EventType, Mint
+from batchbell.core.model import EventType, Mint
 from batchbell.core.replay import (
     PACE,
     Replay,
@@ -20,7 +21,7 @@ from batchbell.core.replay import (
     ReplayState,
     ReplayStatus,
 )
-from batchbell.storage import starting_over
+from batchbell.storage import missing, starting_over
 from batchbell.storage.endpoints import enable as enable_endpoint
 from batchbell.storage.engine import DELIVERIES, REPLAYS, wake
 from batchbell.storage.events import get_event
@@ -37,6 +38,8 @@ class Counted:
 
     total: int
     skipped: int
+    disabled: frozenset[str] = field(default=frozenset(), compare=False)
+    """The ids of those endpoints."""
 
 
 def count(
@@ -47,14 +50,27 @@ def count(
     enable: bool = False,
     now: float,
 ) -> Counted:
-    """Try a replay dry: nothing is written. Raises NotFound for an endpoint or event."""
+    """Try a replay dry: nothing is written. Raises NotFound for an endpoint or event.
+
+    It looks at all that there is, so it is to be read, and not to hold up those who write.
+    """
     _check(connection, project_id, filter)
+    counts = _counts(connection, project_id, filter, now=now)
+    disabled = frozenset(endpoint_id for endpoint_id, open_ in counts if not open_)
+    skipped = 0 if enable else sum(counts[id, False] for id in disabled)
+    return Counted(counts.total() - skipped, skipped, disabled)
+
+
+def _counts(
+    connection: Connection, project_id: str, filter: ReplayFilter, *, now: float
+) -> Counter[tuple[str, bool]]:
+    """How many, by endpoint and whether they may be sent."""
+    if filter.status is ReplayStatus.MISSING:
+        return missing.count(connection, filter, project_id, before=now)
     found = starting_over.matching(filter, project_id, before=now).subquery()
-    query = select(found.c.open, func.count()).group_by(found.c.open)
-    counts = {bool(open_): number for open_, number in connection.execute(query)}
-    if enable:
-        return Counted(sum(counts.values()), 0)
-    return Counted(counts.get(True, 0), counts.get(False, 0))
+    by = (found.c.endpoint_id, found.c.open)
+    rows = connection.execute(select(*by, func.count()).group_by(*by))
+    return Counter({(endpoint_id, bool(open_)): number for endpoint_id, open_, number in rows})
 
 
 def _check(connection: Connection, project_id: str, filter: ReplayFilter) -> None:
@@ -74,6 +90,7 @@ def create(
     connection: Connection,
     project_id: str,
     filter: ReplayFilter,
+    counted: Counted,
     *,
     as_new: bool = False,
     enable: bool = False,
@@ -81,13 +98,14 @@ def create(
     mint: Mint,
     now: float,
 ) -> Replay:
-    """Begin a replay; a worker walks it. Raises NotFound for an endpoint or event.
+    """Begin a replay of what was `counted`; a worker walks it.
 
-    With `enable`, disabled endpoints that it concerns are enabled now, and not again later.
+    Raises NotFound for an endpoint or event. With `enable`, the disabled endpoints among it are
+    enabled now, and not again later.
     """
-    counted = count(connection, project_id, filter, enable=enable, now=now)
-    if enable:
-        _enable(connection, project_id, filter, now=now)
+    _check(connection, project_id, filter)
+    for endpoint_id in sorted(counted.disabled) if enable else ():
+        enable_endpoint(connection, endpoint_id, now=now)
     id = mint("rpl")
     row = {
         "id": id,
@@ -112,16 +130,6 @@ def create(
     connection.execute(replays.insert().values(row))
     wake(connection, REPLAYS)
     return get_replay(connection, project_id, id)
-
-
-def _enable(connection: Connection, project_id: str, filter: ReplayFilter, *, now: float) -> None:
-    found = starting_over.matching(filter, project_id, before=now).subquery()
-    disabled = select(endpoints.c.id).where(
-        endpoints.c.state == EndpointState.DISABLED,
-        endpoints.c.id.in_(select(found.c.endpoint_id)),
-    )
-    for endpoint_id in connection.execute(disabled).scalars().all():
-        enable_endpoint(connection, endpoint_id, now=now)
 
 
 def _start(filter: ReplayFilter) -> str:

@@ -16,17 +16,17 @@ from sqlalchemy import (
     Row,
     Select,
     and_,
-    exists,
     func,
-    literal,
     or_,
     select,
 )
 
-from batchbell.core.model import DeliveryState, EndpointState, EventType, Mint
+from batchbell.core.model import DeliveryState, EndpointState, Mint
 from batchbell.core.replay import Replay, ReplayFilter, ReplayStatus, due_times, step_size
+from batchbell.storage import missing
 from batchbell.storage.bulk import among, insert_missing, update_all
-from batchbell.storage.schema import batches, deliveries, endpoints, events, watches
+from batchbell.storage.events import delivery_row
+from batchbell.storage.schema import batches, deliveries, endpoints, events
 
 WINDOW = 1000
 """Rows that one step looks at."""
@@ -43,12 +43,10 @@ class Stepped:
 
 
 def matching(filter: ReplayFilter, project_id: str, *, before: float) -> Select[Any]:
-    """What the filter takes of that which was there `before` a time, and whether it may be sent.
+    """The deliveries it takes that were there `before` a time, and whether they may be sent.
 
     The columns are `id` (what the walk goes by), `batch_key`, `open` and what a row needs.
     """
-    if filter.status is ReplayStatus.MISSING:
-        return _missing(filter, project_id, before)
     query = (
         select(
             deliveries.c.id,
@@ -62,7 +60,9 @@ def matching(filter: ReplayFilter, project_id: str, *, before: float) -> Select[
         .join(events, events.c.id == deliveries.c.event_id)
         .join(endpoints, endpoints.c.id == deliveries.c.endpoint_id)
         .where(deliveries.c.project_id == project_id, deliveries.c.created_at <= before)
-        .where(_wanted_state(filter.status), endpoints.c.deleted_at.is_(None), *_about(filter))
+        .where(
+            _wanted_state(filter.status), endpoints.c.deleted_at.is_(None), *missing.about(filter)
+        )
     )
     if filter.endpoint_id is not None:
         query = query.where(deliveries.c.endpoint_id == filter.endpoint_id)
@@ -84,94 +84,67 @@ def _wanted_state(status: ReplayStatus) -> ColumnElement[bool]:
     return or_(failed, held, deliveries.c.state == DeliveryState.DELIVERED)
 
 
-def _about(filter: ReplayFilter) -> list[ColumnElement[bool]]:
-    """What the filter says of the event."""
-    wanted: list[ColumnElement[bool]] = []
-    if filter.event_id is not None:
-        wanted.append(events.c.id == filter.event_id)
-    if filter.since is not None:
-        wanted.append(events.c.created_at >= filter.since)
-    if filter.until is not None:
-        wanted.append(events.c.created_at < filter.until)
-    if filter.types:
-        wanted.append(events.c.type.in_([type_.value for type_ in filter.types]))
-    return wanted
-
-
-def _missing(filter: ReplayFilter, project_id: str, before: float) -> Select[Any]:
-    there = exists().where(
-        deliveries.c.event_id == events.c.id, deliveries.c.endpoint_id == watches.c.endpoint_id
-    )
-    query = (
-        select(
-            events.c.id,
-            events.c.batch_key,
-            (endpoints.c.state != EndpointState.DISABLED).label("open"),
-            watches.c.endpoint_id,
-            watches.c.id.label("watch_id"),
-            watches.c.dialect,
-            watches.c.metadata.label("watch_metadata"),
-            events.c.type,
-            events.c.batch_id,
-        )
-        .join(watches, watches.c.batch_key == events.c.batch_key)
-        .join(endpoints, endpoints.c.id == watches.c.endpoint_id)
-        .where(events.c.project_id == project_id, events.c.recorded_at <= before)
-        .where(_wants(events.c.type), ~_told_otherwise(), ~there, *_about(filter))
-        .where(endpoints.c.deleted_at.is_(None))
-    )
-    if filter.endpoint_id is not None:
-        query = query.where(watches.c.endpoint_id == filter.endpoint_id)
-    return query
-
-
-def _wants(type_: ColumnElement[str]) -> ColumnElement[bool]:
-    """That the watch asked for the type: its list of types is JSON."""
-    return watches.c.events.like(literal('%"') + type_ + literal('"%'))
-
-
-def _told_otherwise() -> ColumnElement[bool]:
-    """That the event only stands in for `batch.lost`, and the watch is told of that itself."""
-    lost = events.alias("lost")
-    return and_(
-        events.c.type == EventType.FAILED,
-        watches.c.events.like(f'%"{EventType.LOST}"%'),
-        exists().where(
-            lost.c.batch_key == events.c.batch_key,
-            lost.c.generation == events.c.generation,
-            lost.c.type == EventType.LOST,
-        ),
-    )
-
-
 def step(connection: Connection, replay: Replay, *, mint: Mint, now: float) -> Stepped:
     """Begin what the next window holds again, spread by the replay's pace."""
     end = _window_end(connection, replay)
-    walked = _walked(replay)
-    query = matching(replay.filter, replay.project_id, before=replay.created_at)
-    query = query.where(walked > replay.cursor, walked <= end).order_by(walked)
     most = step_size(replay.pace)
-    found = connection.execute(query.limit(most)).all()
-    _keep(connection, {row.batch_key for row in found if row.batch_key is not None})
-    _keep_notices(connection, {row.event_id for row in found if row.batch_key is None})
     if replay.filter.status is ReplayStatus.MISSING:
-        # One event may be missing for more endpoints than a step takes: it is looked at again.
-        started = _make(connection, replay, found, mint=mint, now=now)
-        cursor = _before_last(replay.cursor, found) if len(found) == most else end
+        started, skipped, cursor = _make(connection, replay, end, most, mint=mint, now=now)
     else:
-        started = _start_over(connection, replay, found, query, mint=mint, now=now)
-        cursor = found[-1].id if len(found) == most else end
-    skipped = sum(not row.open for row in found)
+        started, skipped, cursor = _again(connection, replay, end, most, mint=mint, now=now)
     over = cursor == end and not _is_more(connection, replay, end)
     return Stepped(started, skipped, cursor, over)
 
 
-def _before_last(cursor: str, found: Sequence[Row[Any]]) -> str:
-    return max((row.id for row in found if row.id != found[-1].id), default=cursor)
+def _again(
+    connection: Connection, replay: Replay, end: str, most: int, *, mint: Mint, now: float
+) -> tuple[int, int, str]:
+    query = matching(replay.filter, replay.project_id, before=replay.created_at)
+    query = query.where(deliveries.c.id > replay.cursor, deliveries.c.id <= end)
+    query = query.order_by(deliveries.c.id)
+    found = connection.execute(query.limit(most)).all()
+    _keep(connection, {row.batch_key for row in found if row.batch_key is not None})
+    _keep_notices(connection, {row.event_id for row in found if row.batch_key is None})
+    started = _start_over(connection, replay, found, query, mint=mint, now=now)
+    cursor = found[-1].id if len(found) == most else end
+    return started, sum(not row.open for row in found), cursor
 
 
-def _walked(replay: Replay) -> ColumnElement[str]:
-    return events.c.id if replay.filter.status is ReplayStatus.MISSING else deliveries.c.id
+def _make(
+    connection: Connection, replay: Replay, end: str, most: int, *, mint: Mint, now: float
+) -> tuple[int, int, str]:
+    """What a disabled endpoint misses is made too, and held: so the miss can be seen."""
+    found = missing.between(
+        connection,
+        replay.filter,
+        replay.project_id,
+        before=replay.created_at,
+        after=replay.cursor,
+        until=end,
+    )[:most]
+    _keep(connection, {one.event.batch_key for one in found if one.event.batch_key is not None})
+    _keep_notices(connection, {one.event.id for one in found if one.event.batch_key is None})
+    sent = sum(one.open for one in found)
+    times = iter(due_times(sent, pace=replay.pace, now=now))
+    rows = [
+        delivery_row(
+            dict(one.event._mapping),
+            one.listener,
+            mint=mint,
+            now=now,
+            due_at=next(times) if one.open else None,
+        )
+        for one in found
+    ]
+    insert_missing(connection, deliveries, rows)
+    # One event may be missing for more endpoints than a step takes: it is looked at again.
+    cursor = _before_last(replay.cursor, found) if len(found) == most else end
+    return sent, len(found) - sent, cursor
+
+
+def _before_last(cursor: str, found: Sequence[missing.Missed]) -> str:
+    last = found[-1].event.id
+    return max((one.event.id for one in found if one.event.id != last), default=cursor)
 
 
 def _ahead(replay: Replay, after: str) -> Select[Any]:
@@ -185,7 +158,9 @@ def _ahead(replay: Replay, after: str) -> Select[Any]:
 
 
 def _window_end(connection: Connection, replay: Replay) -> str:
-    window = _ahead(replay, replay.cursor).limit(WINDOW).subquery()
+    few = replay.filter.status is ReplayStatus.MISSING
+    most = min(WINDOW, missing.WINDOW) if few else WINDOW
+    window = _ahead(replay, replay.cursor).limit(most).subquery()
     end: str | None = connection.execute(select(func.max(window.c.id))).scalar_one()
     return end or replay.cursor
 
@@ -240,37 +215,3 @@ def _start_over(
     ]
     update_all(connection, deliveries, "id", changed)
     return len(changed)
-
-
-def _make(
-    connection: Connection,
-    replay: Replay,
-    found: Sequence[Row[Any]],
-    *,
-    mint: Mint,
-    now: float,
-) -> int:
-    """What a disabled endpoint misses is made too, and held: so the miss can be seen."""
-    sent = [row for row in found if row.open]
-    times = iter(due_times(len(sent), pace=replay.pace, now=now))
-    rows = [
-        {
-            "id": mint("dlv"),
-            "project_id": replay.project_id,
-            "event_id": row.id,
-            "event_type": row.type,
-            "batch_id": row.batch_id,
-            "endpoint_id": row.endpoint_id,
-            "watch_id": row.watch_id,
-            "dialect": row.dialect,
-            "watch_metadata": row.watch_metadata,
-            "state": (DeliveryState.PENDING if row.open else DeliveryState.HELD).value,
-            "attempts": 0,
-            "attempts_before": 0,
-            "due_at": next(times) if row.open else None,
-            "created_at": now,
-        }
-        for row in found
-    ]
-    insert_missing(connection, deliveries, rows)
-    return len(sent)

@@ -13,6 +13,7 @@ import structlog
 from batchbell.core.errors import LeaseLost
 from batchbell.core.model import Mint
 from batchbell.core.replay import ReplayState
+from batchbell.observability import Metrics
 from batchbell.storage import replays
 from batchbell.storage.engine import REPLAYS, Store
 
@@ -28,11 +29,14 @@ class Replayer:
 
     name = "replayer"
 
-    def __init__(self, store: Store, *, clock: Callable[[], float], mint: Mint) -> None:
+    def __init__(
+        self, store: Store, *, clock: Callable[[], float], mint: Mint, metrics: Metrics
+    ) -> None:
         self.signal = store.signal(REPLAYS)
         self._store = store
         self._clock = clock
         self._mint = mint
+        self._metrics = metrics
 
     async def step(self) -> bool:
         """Take the replay that is due, and begin its next deliveries again."""
@@ -53,6 +57,7 @@ class Replayer:
         except LeaseLost:
             log.info("replay given up: cancelled, or another worker's", replay_id=replay.id)
             return True
+        self._metrics.replayed.inc(after.done - replay.done)
         tell = log.debug if after.state is ReplayState.RUNNING else log.info
         tell("replayed", replay_id=after.id, state=after.state, done=after.done, total=after.total)
         return True

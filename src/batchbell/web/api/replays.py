@@ -30,12 +30,14 @@ CREATE["responses"][200] = {
 async def create_replay(request: Request) -> Response:
     call = await call_of(request)
     wanted = replaying.wanted(await read_json(request))
+    counted = await _count(call, wanted)
     if wanted.dry_run:
-        return await _count(call, wanted)
+        return answer(replaying.describe_counts(counted))
     made = await call.context.store.write(
         replays.create,
         call.project_id,
         wanted.filter,
+        counted,
         as_new=wanted.as_new,
         enable=wanted.enable,
         pace=wanted.pace,
@@ -45,15 +47,14 @@ async def create_replay(request: Request) -> Response:
     return answer(replaying.describe(made), 201)
 
 
-async def _count(call: Call, wanted: replaying.Wanted) -> Response:
-    counted = await call.context.store.read(
+async def _count(call: Call, wanted: replaying.Wanted) -> replays.Counted:
+    return await call.context.store.read(
         replays.count,
         call.project_id,
         wanted.filter,
         enable=wanted.enable,
         now=call.context.clock(),
     )
-    return answer(replaying.describe_counts(counted))
 
 
 @router.get(
