@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import aiohttp
+from sqlalchemy import Dialect
 
 from batchbell.core import signing
 from batchbell.net.client import WebhookSender
@@ -107,6 +108,9 @@ class Counted(Store):
         self.claimed = self.settled = 0
         self.last_at, self.last_cpu = time.time(), time.process_time()
         self.done = asyncio.Event()
+
+    def _dialects(self) -> tuple[Dialect, ...]:
+        return ()  # the secrets are opened by the store within
 
     async def read(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._store.read(query, *args, **kwargs)
