@@ -92,10 +92,10 @@ async def execute(url: str, *statements: str) -> None:
         await connection.close()
 
 
-async def fetch_value(url: str, query: str) -> Any:
+async def fetch_rows(url: str, query: str) -> list[tuple[Any, ...]]:
     connection = await asyncpg.connect(url)
     try:
-        return await connection.fetchval(query)
+        return [tuple(row) for row in await connection.fetch(query)]
     finally:
         await connection.close()
 

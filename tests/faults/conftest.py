@@ -11,17 +11,19 @@ import socket
 import sqlite3
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
-from tests.conftest import SECRET, beside_the_loop, execute, fetch_value
+from tests.conftest import SECRET, beside_the_loop, execute, fetch_rows
 
 from batchbell.sandbox import OPEN, Received, Receiver, Sandbox
 
 START_SECONDS = 30.0
+WATCHES_A_CALL = 1000
 SERVE = "runtime.serve(load_settings())"
 SERVE_ONLY = "runtime.serve(load_settings(), workers=False)"
 WORK = "runtime.work(load_settings())"
@@ -69,6 +71,8 @@ class Town:
     folder: Path
     port: int
     poll_interval_seconds: float = 0.2
+    settings: dict[str, str] = field(default_factory=dict)
+    """More of the environment."""
     running: list[Process] = field(default_factory=list)
 
     @property
@@ -80,6 +84,7 @@ class Town:
         log = self.folder / f"process-{len(self.running)}.log"
         environment = {
             "PATH": os.environ["PATH"],
+            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
             "OPENAI_API_KEY": "sk-sandbox",
             "OPENAI_BASE_URL": self.sandbox.base_url,
             "DATABASE_URL": self.database_url,
@@ -87,6 +92,7 @@ class Town:
             "BATCHBELL_WEBHOOK_SECRET": SECRET,
             "BATCHBELL_POLL_INTERVAL_SECONDS": str(self.poll_interval_seconds),
             "BATCHBELL_FAILPOINT": failpoint,
+            **self.settings,
         }
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
@@ -112,36 +118,64 @@ class Town:
                     return
                 await asyncio.sleep(0.02)
 
+    async def ask(self, method: str, path: str, **body: Any) -> dict[str, Any]:
+        async with httpx2.AsyncClient(base_url=self.url, timeout=30) as client:
+            answer = await client.request(method, path, json=body or None)
+        assert answer.is_success, answer.text
+        told: dict[str, Any] = answer.json()
+        return told
+
     async def register(self, ids: list[str], *, paths: int = 4) -> None:
         """Watch the batches, spread over paths of the receiver."""
         wanted = [
             {"batch_id": id, "url": self.receiver.url(f"/hook/{number % paths}")}
             for number, id in enumerate(ids)
         ]
-        async with httpx2.AsyncClient(timeout=30) as client:
-            answer = await client.post(f"{self.url}/v1/watches", json={"watches": wanted})
-        assert answer.status_code in (200, 201), answer.text
+        for start in range(0, len(wanted), WATCHES_A_CALL):
+            await self.ask("POST", "/v1/watches", watches=wanted[start : start + WATCHES_A_CALL])
 
     def let_leases_run_out(self) -> None:
         """What waiting would do on PostgreSQL, where nobody may say that a holder is dead."""
-        if self.database_url.startswith("sqlite"):
-            return
-        beside_the_loop(
-            lambda: execute(
-                self.database_url,
+        if not self.on_sqlite:
+            self.write(
                 "UPDATE accounts SET lease_until = 0, due_at = 0 WHERE lease_token IS NOT NULL",
                 "UPDATE deliveries SET due_at = 0 WHERE lease_token IS NOT NULL",
                 "UPDATE replays SET lease_until = 0 WHERE lease_token IS NOT NULL",
             )
-        )
+
+    @property
+    def on_sqlite(self) -> bool:
+        return self.database_url.startswith("sqlite")
+
+    def write(self, *statements: str) -> None:
+        """Change the database behind the back of the processes; on SQLite none may live."""
+        if not self.on_sqlite:
+            beside_the_loop(lambda: execute(self.database_url, *statements))
+            return
+        with contextlib.closing(sqlite3.connect(self.database_url[10:])) as connection:
+            for statement in statements:
+                connection.execute(statement)
+            connection.commit()
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        if not self.on_sqlite:
+            return beside_the_loop(lambda: fetch_rows(self.database_url, query))
+        with contextlib.closing(sqlite3.connect(self.database_url[10:])) as connection:
+            return connection.execute(query).fetchall()
+
+    def count(self, where: str) -> int:
+        """How many deliveries there are of which this is true."""
+        return int(self.rows(f"SELECT count(*) FROM deliveries WHERE {where}")[0][0])
 
     def recorded(self) -> int:
         """How many deliveries the database knows to be delivered."""
-        query = "SELECT count(*) FROM deliveries WHERE state = 'delivered'"
-        if self.database_url.startswith("sqlite"):
-            with contextlib.closing(sqlite3.connect(self.database_url[10:])) as connection:
-                return int(connection.execute(query).fetchone()[0])
-        return int(beside_the_loop(lambda: fetch_value(self.database_url, query)))
+        return self.count("state = 'delivered'")
+
+    async def until(self, true: Callable[[], bool], *, timeout: float = 60.0) -> None:
+        """Wait for what other processes do."""
+        async with asyncio.timeout(timeout):
+            while not true():  # noqa: ASYNC110 - another process changes it
+                await asyncio.sleep(0.05)
 
     async def all_arrived(self, ids: list[str], *, timeout: float = 60.0) -> Counter[str]:
         """Wait until each batch was told of; how often each was."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import httpx2
 import pytest
-from tests.faults.conftest import SERVE_ONLY, START_SECONDS, WORK, Town, make_town
+from tests.faults.conftest import SERVE_ONLY, WORK, Town, make_town
 
 from batchbell import failpoints
 
@@ -23,24 +22,14 @@ async def delivered(town: Town) -> list[str]:
     for id in ids:
         town.sandbox.provider.finish(id, "completed")
     await town.all_arrived(ids)
-    async with asyncio.timeout(START_SECONDS):
-        while town.recorded() < BATCHES:  # noqa: ASYNC110 - another process writes it
-            await asyncio.sleep(0.05)
+    await town.until(lambda: town.recorded() == BATCHES)
     return ids
-
-
-async def ask(town: Town, method: str, path: str, **body: Any) -> dict[str, Any]:
-    async with httpx2.AsyncClient(base_url=town.url, timeout=30) as client:
-        answer = await client.request(method, path, json=body or None)
-    assert answer.is_success, answer.text
-    told: dict[str, Any] = answer.json()
-    return told
 
 
 async def ended(town: Town, replay_id: str) -> dict[str, Any]:
     async with asyncio.timeout(60):
         while True:
-            replay = await ask(town, "GET", f"/v1/replays/{replay_id}")
+            replay = await town.ask("GET", f"/v1/replays/{replay_id}")
             if replay["state"] != "running":
                 return replay
             await asyncio.sleep(0.05)
@@ -57,7 +46,7 @@ async def test_killed_inside_a_step(town: Town, count: int) -> None:
     ids = await delivered(town)
     await process.terminate()
     process = await town.start(SERVE_ONLY)
-    replay = await ask(town, "POST", "/v1/replays", status="all", pace=PACE, as_new=True)
+    replay = await town.ask("POST", "/v1/replays", status="all", pace=PACE, as_new=True)
     assert replay["total"] == BATCHES
     await process.terminate()
 
@@ -84,7 +73,7 @@ async def test_two_workers_share_a_replay_and_tell_nobody_twice(
         await town.start(SERVE_ONLY)
         workers = await asyncio.gather(town.start(WORK), town.start(WORK))
         await delivered(town)
-        replay = await ask(town, "POST", "/v1/replays", status="all", pace=100)
+        replay = await town.ask("POST", "/v1/replays", status="all", pace=100)
         assert (await ended(town, replay["id"]))["done"] == BATCHES
         await told_again(town)
         for worker in workers:

@@ -212,6 +212,20 @@ async def test_deliveries_of_a_disabled_endpoint_are_set_aside_in_steps(
     assert await scene.store.read(deliveries.count_by_state) == {"held": 26}
 
 
+async def test_what_a_dead_worker_was_sending_to_a_disabled_endpoint_is_set_aside(
+    scene: Scene,
+) -> None:
+    """No claim would ever take it again: it would wait for ever, neither sent nor held."""
+    await fill(scene, {RECEIVERS[0]: 2})
+    one, sent = (await scene.claim(limit=2)).deliveries
+    await scene.settle([one], GONE)
+    assert await scene.store.write(outages.hold_back_disabled, now=scene.clock()) == 0
+    scene.clock.advance(60)
+    assert await scene.store.write(outages.hold_back_disabled, now=scene.clock()) == 1
+    assert await scene.settle([sent], OK) == set()
+    assert await scene.store.read(deliveries.count_by_state) == {"held": 2}
+
+
 async def test_the_oldest_past_due_counts_neither_leases_nor_pauses(scene: Scene) -> None:
     assert await scene.store.read(deliveries.oldest_past_due, now=scene.clock()) is None
     since = scene.clock()

@@ -22,7 +22,7 @@ from batchbell.storage.bulk import among
 from batchbell.storage.endpoints import endpoints_by_id
 from batchbell.storage.limits import Limit, next_token_at, spend, take_limits
 from batchbell.storage.notices import tell_of_exhausted
-from batchbell.storage.outages import fold, take_probes
+from batchbell.storage.outages import fold, hold_back_disabled, take_probes
 from batchbell.storage.schema import deliveries, endpoints
 from batchbell.storage.taking import take
 
@@ -161,7 +161,10 @@ def settle(connection: Connection, tried: Sequence[Tried], *, mint: Mint, now: f
 
 
 def give_back(connection: Connection, claimed: Sequence[Claimed], *, now: float) -> None:
-    """Return deliveries that were claimed and never tried: due now, the attempt not counted."""
+    """Return deliveries that were claimed and never tried: due now, the attempt not counted.
+
+    Those of an endpoint that was disabled meanwhile are held.
+    """
     tokens: dict[str, list[str]] = {}
     for one in claimed:
         tokens.setdefault(one.lease_token, []).append(one.id)
@@ -171,6 +174,7 @@ def give_back(connection: Connection, claimed: Sequence[Claimed], *, now: float)
             .where(among(connection, deliveries.c.id, ids), deliveries.c.lease_token == token)
             .values(due_at=now, lease_token=None, attempts=deliveries.c.attempts - 1)
         )
+    hold_back_disabled(connection, only={one.endpoint_id for one in claimed}, now=now)
 
 
 def give_up(connection: Connection, claimed: Sequence[Claimed], *, mint: Mint, now: float) -> None:

@@ -26,7 +26,8 @@ DELIVERIES = "deliveries"
 ACCOUNTS = "accounts"
 REPLAYS = "replays"
 EVENTS = "events"
-CHANNELS = (DELIVERIES, ACCOUNTS, REPLAYS, EVENTS)
+OUTAGES = "outages"
+CHANNELS = (DELIVERIES, ACCOUNTS, REPLAYS, EVENTS, OUTAGES)
 
 _WAKES = "batchbell.wakes"
 

@@ -5,7 +5,7 @@ Each step is bounded, so that no transaction is long; the janitor goes on where 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -23,13 +23,14 @@ from sqlalchemy import (
     update,
 )
 
+from batchbell import failpoints
 from batchbell.core import health, notices
 from batchbell.core.health import Change
 from batchbell.core.model import DeliveryState, EndpointState, Mint, Outcome
 from batchbell.storage.attempts import Tried
 from batchbell.storage.bulk import among
 from batchbell.storage.endpoints import failing_among, locked, save_health
-from batchbell.storage.engine import DELIVERIES, wake
+from batchbell.storage.engine import DELIVERIES, OUTAGES, wake
 from batchbell.storage.events import announce
 from batchbell.storage.schema import deliveries, endpoints, watches
 
@@ -74,18 +75,23 @@ def fold(connection: Connection, tried: Sequence[Tried], *, mint: Mint, now: flo
 
 def _follow(connection: Connection, change: Change) -> None:
     if change.after.state is EndpointState.DISABLED:
-        hold_back(connection, change.after.id, now=change.at)
+        failpoints.reach(failpoints.INSIDE_DISABLE)
+        if hold_back(connection, change.after.id, now=change.at) == STEP:
+            wake(connection, OUTAGES)
     if change.recovered:
         wake(connection, DELIVERIES)
         if pull_forward(connection, change.after.id, now=change.at) == STEP:
             connection.execute(_flush_of(change.after.id).values(flush_at=change.at))
+            wake(connection, OUTAGES)
 
 
 def hold_back(connection: Connection, endpoint_id: str, *, now: float) -> int:
     """Set aside up to STEP of what waits for a disabled endpoint; returns how many."""
     waiting = _untold(endpoint_id, DeliveryState.PENDING, now)
     held = {"state": DeliveryState.HELD, "due_at": None, "lease_token": None}
-    return _change(connection, waiting, held)
+    number = _change(connection, waiting, held)
+    failpoints.reach(failpoints.INSIDE_HOLD)
+    return number
 
 
 def _untold(endpoint_id: str, state: DeliveryState, now: float) -> Select[Any]:
@@ -99,10 +105,17 @@ def _untold(endpoint_id: str, state: DeliveryState, now: float) -> Select[Any]:
     )
 
 
-def hold_back_disabled(connection: Connection, *, now: float) -> int:
-    """Go on setting aside what waits for disabled endpoints; returns how many in this step."""
-    kept = endpoints.c.deleted_at.is_(None)
-    ids = _disabled(connection, kept, _some(deliveries.c.endpoint_id, "state = 'pending'"))
+def hold_back_disabled(
+    connection: Connection, *, only: Collection[str] | None = None, now: float
+) -> int:
+    """Go on setting aside what waits for disabled endpoints, all or `only` some of them.
+
+    Returns how many in this step.
+    """
+    which: list[ColumnElement[bool]] = [endpoints.c.deleted_at.is_(None)]
+    if only is not None:
+        which.append(among(connection, endpoints.c.id, only))
+    ids = _disabled(connection, *which, _some(deliveries.c.endpoint_id, "state = 'pending'"))
     return sum(hold_back(connection, id, now=now) for id in ids)
 
 
@@ -165,7 +178,10 @@ def pull_forward(connection: Connection, endpoint_id: str, *, now: float) -> int
         .limit(STEP)
         .with_for_update(skip_locked=True)
     )
-    return _change(connection, waiting, {"due_at": now, "pulled": deliveries.c.pulled + 1})
+    pulled = {"due_at": now, "pulled": deliveries.c.pulled + 1}
+    number = _change(connection, waiting, pulled)
+    failpoints.reach(failpoints.INSIDE_FLUSH)
+    return number
 
 
 def _change(connection: Connection, chosen: Select[Any], values: Mapping[str, Any]) -> int:

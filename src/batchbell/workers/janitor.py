@@ -11,7 +11,7 @@ from collections.abc import Callable
 import structlog
 
 from batchbell.storage import aging, deliveries, history, notices, outages, replays
-from batchbell.storage.engine import Signal, Store
+from batchbell.storage.engine import OUTAGES, Store
 
 log = structlog.get_logger("batchbell.janitor")
 
@@ -41,7 +41,7 @@ class Janitor:
         retention_days: float,
         attempt_retention_days: float,
     ) -> None:
-        self.signal = Signal()
+        self.signal = store.signal(OUTAGES)
         self._store = store
         self._clock = clock
         self._keep_seconds = retention_days * DAY_SECONDS

@@ -1,0 +1,105 @@
+"""SIGKILL while an endpoint is being disabled, or while what waited for it is pulled forward."""
+
+from __future__ import annotations
+
+import pytest
+from tests.faults.conftest import Process, Town, told_of
+
+from batchbell import failpoints
+from batchbell.core.slots import MOST
+from batchbell.sandbox import Hold, Respond
+from batchbell.storage.outages import STEP
+
+FEW = 40
+MANY = STEP + 300
+"""More than one step takes."""
+PATH = "/hook/0"
+GONE = Respond(status=410)
+DOWN = Respond(status=500)
+
+WAITS = "state = 'pending'"
+
+
+async def ended(town: Town, number: int, answer: Respond) -> list[str]:
+    """Batches that have ended, all watched by one endpoint; it answers once all of them wait."""
+    town.receiver.behave(PATH, Hold(answer))
+    ids = town.sandbox.provider.add_batches(number)
+    await town.register(ids, paths=1)
+    for id in ids:
+        town.sandbox.provider.finish(id, "completed")
+    await town.until(lambda: town.count(WAITS) == number)
+    await town.receiver.wait_for(1)
+    town.receiver.behave(PATH, answer)
+    town.receiver.release()
+    return ids
+
+
+async def again(town: Town, place: str = "") -> Process:
+    """Start anew after a kill."""
+    town.let_leases_run_out()
+    return await town.start(failpoint=place)
+
+
+async def all_are_held_and_then_delivered(town: Town, ids: list[str]) -> None:
+    """What waited is held, and the owner who enables the endpoint hears of everything."""
+    await town.until(lambda: town.count(WAITS) == 0 and town.count("state = 'held'") > 0)
+    assert town.count("state IN ('held', 'delivered')") == len(ids), "lost"
+    town.receiver.behave(PATH, Respond())
+    before = len(town.receiver.received)
+    replay = await town.ask("POST", "/v1/replays", status="held", enable=True, pace=1000)
+    await town.until(lambda: town.recorded() == len(ids))
+    assert replay["total"] == len(town.receiver.received) - before, "each is sent once"
+    assert set(town.told()) == set(ids)
+    assert town.receiver.bad_signatures == 0
+
+
+@pytest.mark.parametrize("place", [failpoints.INSIDE_DISABLE, failpoints.INSIDE_HOLD])
+async def test_killed_while_it_is_being_disabled(town: Town, place: str) -> None:
+    process = await town.start(failpoint=place)
+    ids = await ended(town, FEW, GONE)
+    await process.killed()
+    calls = len(town.receiver.received)
+    assert calls <= MOST
+    assert town.count(WAITS) == FEW, "nothing was written"
+    await again(town)
+    await all_are_held_and_then_delivered(town, ids)
+    assert len(town.receiver.received) <= calls + MOST + FEW
+
+
+async def test_killed_between_two_steps_of_setting_aside(town: Town) -> None:
+    process = await town.start(failpoint=f"{failpoints.INSIDE_HOLD}:2")
+    ids = await ended(town, MANY, GONE)
+    await process.killed()
+    assert STEP <= town.count("state = 'held'") < MANY, "the first step was kept"
+    await again(town)
+    await all_are_held_and_then_delivered(town, ids)
+
+
+async def after_an_outage(town: Town, number: int) -> list[str]:
+    """All was tried and failed, long enough to be an outage; one is due, the rest much later."""
+    process = await town.start()
+    ids = await ended(town, number, DOWN)
+    await town.until(lambda: town.count("attempts > 0") == number)
+    await process.kill()
+    town.write(
+        "UPDATE deliveries SET lease_token = NULL, due_at = due_at + 7200",
+        "UPDATE deliveries SET due_at = 0 WHERE id = (SELECT min(id) FROM deliveries)",
+        "UPDATE endpoints SET failing_since = failing_since - 120",
+    )
+    town.receiver.behave(PATH, Respond())
+    return ids
+
+
+async def test_killed_while_a_backlog_is_pulled_forward(town: Town) -> None:
+    ids = await after_an_outage(town, FEW)
+    failed = town.receiver.total
+    process = await town.start(failpoint=failpoints.INSIDE_FLUSH)
+    await process.killed()
+    unrecorded = town.receiver.total - failed - town.recorded()
+    assert unrecorded <= 2 * MOST
+    await again(town)
+    await town.until(lambda: town.recorded() == FEW)
+    assert {told_of(hook) for hook in town.receiver.received[failed:]} == set(ids)
+    assert town.receiver.total - failed - FEW <= unrecorded
+    assert all(len(same) == 1 for same in town.webhook_ids().values())
+    assert town.receiver.bad_signatures == 0
