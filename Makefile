@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 JOBS   ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format check bench clean
+.PHONY: help setup demo test lint format check soak bench clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -37,6 +37,9 @@ format: setup ## Let ruff mend what it can
 	$(BIN)/ruff format .
 
 check: lint test ## What CI runs
+
+soak: setup ## Random kills and failures for SOAK_MINUTES (10), from SOAK_SEED on
+	$(BIN)/python -m tests.faults.soak
 
 bench: setup ## Speed, memory and scale, as ratios taken in one run
 	$(BIN)/python -m bench

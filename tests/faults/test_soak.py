@@ -1,0 +1,13 @@
+"""A short soak: `make soak` plays on for longer, with other seeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.faults.soak import play
+
+SEED = 5
+
+
+async def test_a_round_of_trouble_loses_nothing(database_url: str, tmp_path: Path) -> None:
+    assert ", 0 lost" in await play(SEED, database_url, tmp_path)
