@@ -9,25 +9,26 @@ import random
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
 import uvicorn
 
+from batchbell.access import Access, bind
 from batchbell.core import signing
-from batchbell.core.errors import SettingsError, StoreUnavailable
+from batchbell.core.errors import SettingsError
 from batchbell.core.ids import new_id
 from batchbell.core.model import DEFAULT_PROJECT, Account
 from batchbell.core.pacing import Pace
 from batchbell.net.api import ApiClient
 from batchbell.net.client import Sender, WebhookSender
-from batchbell.net.guard import AddressRules, parse_cidrs
+from batchbell.net.guard import parse_cidrs
 from batchbell.observability import Metrics
 from batchbell.process import calm_collector, raise_file_limit, stopped_by_signal
 from batchbell.providers import open_provider
 from batchbell.settings import Settings
-from batchbell.storage import accounts, keys, leases, projects
+from batchbell.storage import accounts, leases, projects
 from batchbell.storage.engine import Store
 from batchbell.storage.opening import open_store, parse_url
 from batchbell.web.app import create_app, end_streams
@@ -36,6 +37,7 @@ from batchbell.workers.dispatcher import Dispatcher
 from batchbell.workers.janitor import Janitor
 from batchbell.workers.loop import Crew, Loop, Worker
 from batchbell.workers.replayer import Replayer
+from batchbell.workers.roster import Post, Roster
 from batchbell.workers.watcher import Watcher
 
 log = structlog.get_logger("batchbell.runtime")
@@ -44,48 +46,13 @@ STOP_SECONDS = 20.0
 """From SIGTERM to the end: what is under way then is cut off, and its lease will run out."""
 DRAIN_SECONDS = 3
 """Of these, what HTTP callers get to finish, while the workers stop already."""
-ACCESS_SECONDS = 1.0
-"""How often the keys are looked at again: another process may have made the first one."""
 TESTS_AT_ONCE = 20
 """Test events that callers may have under way."""
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def mint(prefix: str) -> str:
     """A new id, by the clock and the system's randomness."""
     return new_id(prefix, now=time.time(), rand=os.urandom(10))
-
-
-@dataclass(slots=True)
-class Access:
-    """Whether this is local mode, and so which addresses webhooks may go to."""
-
-    settings: Settings
-    local: bool = True
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-    _rules: AddressRules = field(default_factory=AddressRules)
-
-    async def look(self, store: Store) -> None:
-        """Read whether a key is in force. Raises StoreUnavailable."""
-        self.local = not await store.read(keys.any_key)
-        self._rules = AddressRules(
-            allow_http=self.local or self.settings.allow_http,
-            allow_loopback=self.local,
-            allow_cidrs=parse_cidrs(self.settings.allow_cidrs),
-        )
-
-    def rules(self) -> AddressRules:
-        return self._rules
-
-    async def keep_looking(self, store: Store) -> None:
-        """Look again whenever a key changes here, and regularly for those made elsewhere."""
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(ACCESS_SECONDS):
-                    await self.changed.wait()
-            self.changed.clear()
-            with contextlib.suppress(StoreUnavailable):
-                await self.look(store)
 
 
 @dataclass(slots=True)
@@ -96,8 +63,17 @@ class Runtime:
     store: Store
     metrics: Metrics
     access: Access
-    accounts: Mapping[str, Account]
-    loops: list[Loop] = field(default_factory=list)
+    accounts: Sequence[Account]
+    """Those that could be watched at the start."""
+    crew: Crew | None = None
+    clients: set[ApiClient] = field(default_factory=set)
+    """Open connections to providers."""
+
+    @property
+    def environment_key(self) -> str | None:
+        """The credentials of the environment's account."""
+        key = self.settings.openai_api_key
+        return None if key is None else key.get_secret_value()
 
     def context(self, sender: Sender) -> Context:
         """What the HTTP surface is given."""
@@ -109,9 +85,8 @@ class Runtime:
             mint=mint,
             rules=self.access.rules,
             keys_changed=self.access.changed.set,
-            accounts=self.accounts,
             sender=sender,
-            workers_alive=lambda: {f"{loop.worker.name}": loop.alive() for loop in self.loops},
+            workers_alive=lambda: {} if self.crew is None else self.crew.alive(),
         )
 
 
@@ -172,20 +147,22 @@ async def ensure_secret(store: Store, settings: Settings) -> str:
     return kept
 
 
-async def _accounts(store: Store, settings: Settings) -> dict[str, Account]:
-    if settings.openai_api_key is None:
-        log.warning("no account: set OPENAI_API_KEY, or nothing can be watched")
-        return {}
-    account = await store.write(
-        accounts.ensure_account,
-        project_id=DEFAULT_PROJECT,
-        name="openai",
-        provider="openai",
-        base_url=settings.openai_base_url.rstrip("/"),
-        mint=mint,
-        now=time.time(),
-    )
-    return {account.name: account}
+async def _accounts(store: Store, settings: Settings) -> list[Account]:
+    if settings.openai_api_key is not None:
+        await store.write(
+            accounts.ensure_account,
+            project_id=DEFAULT_PROJECT,
+            name="openai",
+            provider="openai",
+            base_url=settings.openai_base_url.rstrip("/"),
+            mint=mint,
+            now=time.time(),
+        )
+    known = await store.read(accounts.list_accounts)
+    watched = [a for a in known if not a.from_environment or settings.openai_api_key is not None]
+    if not watched:
+        log.warning("no account: set OPENAI_API_KEY, or add one, or nothing can be watched")
+    return watched
 
 
 @contextlib.asynccontextmanager
@@ -214,32 +191,54 @@ async def running_workers(runtime: Runtime) -> AsyncIterator[Crew]:
                 attempt_retention_days=settings.attempt_retention_days,
             ),
             Replayer(store, clock=time.time, mint=mint, metrics=runtime.metrics),
-            *[await _watcher(runtime, account, stack) for account in runtime.accounts.values()],
         ]
-        runtime.loops = [
-            Loop(worker, clock=time.time, rand=random.random, metrics=runtime.metrics)
-            for worker in workers
-        ]
-        crew = Crew(runtime.loops)
+        crew = runtime.crew = Crew(_loop(runtime, worker) for worker in workers)
+        stack.push_async_callback(_close_clients, runtime)
         try:
+            await _watch_accounts(runtime, crew)
             yield crew
         finally:
             crew.stop()
             await crew.ended(within_seconds=STOP_SECONDS - DRAIN_SECONDS - 1.0)
 
 
-async def _watcher(runtime: Runtime, account: Account, stack: contextlib.AsyncExitStack) -> Watcher:
-    assert runtime.settings.openai_api_key is not None
+def _loop(runtime: Runtime, worker: Worker, *, vital: bool = True) -> Loop:
+    return Loop(worker, clock=time.time, rand=random.random, metrics=runtime.metrics, vital=vital)
+
+
+async def _watch_accounts(runtime: Runtime, crew: Crew) -> None:
+    """Watch the accounts that there are, and from then on those that come."""
+    roster = Roster(
+        runtime.store,
+        crew,
+        lambda account, post: _watcher(runtime, account, post),
+        environment_key=runtime.environment_key,
+        rules=runtime.access.rules,
+    )
+    await roster.step()
+    crew.add(_loop(runtime, roster))
+
+
+def _watcher(runtime: Runtime, account: Account, post: Post) -> Loop:
+    """The loop that watches an account, with connections of its own.
+
+    Only the operator's own account is vital: whoever adds one that hangs harms nobody else.
+    """
+    clients: list[ApiClient] = []
 
     def connect(base_url: str, headers: Mapping[str, str]) -> ApiClient:
-        client = ApiClient(base_url, headers)
-        stack.push_async_callback(client.aclose)
-        return client
+        clients.append(ApiClient(base_url, headers, rules=post.rules))
+        runtime.clients.update(clients)
+        return clients[-1]
 
-    api_key = runtime.settings.openai_api_key.get_secret_value()
-    return Watcher(
+    async def release() -> None:
+        for client in clients:
+            await client.aclose()
+        runtime.clients.difference_update(clients)
+
+    watcher = Watcher(
         runtime.store,
-        open_provider(account, api_key, connect=connect),
+        open_provider(account, post.key, connect=connect),
         account.id,
         pace=Pace(
             poll_interval_seconds=runtime.settings.poll_interval_seconds,
@@ -249,7 +248,15 @@ async def _watcher(runtime: Runtime, account: Account, stack: contextlib.AsyncEx
         mint=mint,
         rand=random.random,
         metrics=runtime.metrics,
+        release=release,
     )
+    return _loop(runtime, watcher, vital=account.from_environment)
+
+
+async def _close_clients(runtime: Runtime) -> None:
+    """Those of watchers that were cut off."""
+    for client in runtime.clients:
+        await client.aclose()
 
 
 class _Server(uvicorn.Server):
@@ -276,23 +283,6 @@ async def serving(runtime: Runtime, listener: socket.socket) -> AsyncIterator[No
             end_streams(app)
             server.should_exit = True
             await task
-
-
-def bind(settings: Settings, *, local: bool) -> socket.socket:
-    """Listen. Raises SettingsError where this host may not be bound, or the port is taken."""
-    if local and settings.host not in LOOPBACK:
-        raise SettingsError(
-            f"No API key was made yet, so Batchbell will not listen on {settings.host}: anybody"
-            " there could use it. Make one first: batchbell keys create --name NAME"
-        )
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
-    except OSError as error:
-        raise SettingsError(
-            f"Cannot listen on {settings.host}:{settings.port}: {error.strerror or error}."
-            " Set PORT or HOST to another."
-        ) from error
 
 
 async def serve(

@@ -14,6 +14,7 @@ import httpx2
 import pytest
 import structlog
 import uvicorn
+from pydantic import SecretStr
 
 from batchbell.core.model import Account, Mint
 from batchbell.net.client import WebhookSender
@@ -62,7 +63,7 @@ def listening() -> Iterator[socket.socket]:
 @pytest.fixture
 async def served(
     store: Store,
-    accounts: dict[str, Account],
+    accounts: dict[str, Account],  # in the database by now
     clock: Clock,
     mint: Mint,
     rules: AddressRules,
@@ -73,13 +74,12 @@ async def served(
     sender = WebhookSender(lambda: rules)
     context = Context(
         store=store,
-        settings=Settings(),
+        settings=Settings(openai_api_key=SecretStr("sk-test")),
         metrics=Metrics(),
         clock=clock,
         mint=mint,
         rules=lambda: rules,
         keys_changed=lambda: key_changes.append(None),
-        accounts=accounts,
         sender=sender,
         workers_alive=lambda: workers,
     )
@@ -89,7 +89,7 @@ async def served(
     running = asyncio.create_task(server.serve(sockets=[listening]))
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     async with httpx2.AsyncClient(base_url=url, timeout=30) as http:
-        yield Served(url, app, context, http, workers, key_changes)
+        yield Served(url, app, context, http, accounts, workers, key_changes)
     server.should_exit = True
     await running
     await sender.aclose()

@@ -10,7 +10,7 @@ import httpx2
 from fastapi import FastAPI
 
 from batchbell.core.lifecycle import settle
-from batchbell.core.model import Counts, Outcome, Sighting, Snapshot, Status
+from batchbell.core.model import Account, Counts, Outcome, Sighting, Snapshot, Status
 from batchbell.storage import batches, deliveries
 from batchbell.storage.deliveries import Claim, Tried
 from batchbell.web.context import Context
@@ -26,12 +26,13 @@ class Served:
     app: FastAPI
     context: Context
     http: httpx2.AsyncClient
+    accounts: dict[str, Account]
     workers: dict[str, bool] = field(default_factory=dict)
     key_changes: list[None] = field(default_factory=list)
 
     @property
     def account_id(self) -> str:
-        return self.context.accounts["openai"].id
+        return self.accounts["openai"].id
 
     async def watch(self, batch_id: str, url: str = HOOK, **more: Any) -> dict[str, Any]:
         body = {"batch_id": batch_id, "url": url, **more}
@@ -40,12 +41,12 @@ class Served:
         made: dict[str, Any] = answer.json()
         return made
 
-    async def see(self, *sightings: Sighting) -> None:
+    async def see(self, *sightings: Sighting, account_id: str | None = None) -> None:
         """As if a sweep had brought this."""
         context = self.context
         await context.store.write(
             batches.observe,
-            account_id=self.account_id,
+            account_id=account_id or self.account_id,
             sightings=sightings,
             mint=context.mint,
             now=context.clock(),

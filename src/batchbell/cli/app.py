@@ -9,6 +9,7 @@ import typer
 from batchbell import __version__
 from batchbell.cli import (
     access,
+    accounts,
     doctor,
     endpoints,
     expunging,
@@ -72,6 +73,20 @@ keys.command("list")(access.list_keys)
 keys.command("revoke")(access.revoke_key)
 keys.command("rekey")(rekeying.rekey)
 
+sources = typer.Typer(
+    name="accounts",
+    help="Accounts: where batches are watched, and under whose credentials.",
+    no_args_is_help=True,
+)
+sources.command("add")(accounts.add)
+sources.command("list")(accounts.list_)
+sources.command("show")(accounts.show)
+sources.command("update")(accounts.update)
+sources.command("test")(accounts.try_)
+sources.command("pause")(accounts.pause)
+sources.command("resume")(accounts.resume)
+sources.command("remove")(accounts.remove)
+
 tenants = typer.Typer(
     name="projects",
     help="Projects: each with keys, accounts, endpoints and batches of its own.",
@@ -108,6 +123,7 @@ app.command("expunge", rich_help_panel=WATCHING)(expunging.expunge)
 app.add_typer(hooks, rich_help_panel=WATCHING)
 app.command("secret", rich_help_panel=ACCESS)(access.secret)
 app.add_typer(keys, rich_help_panel=ACCESS)
+app.add_typer(sources, rich_help_panel=ACCESS)
 app.add_typer(tenants, rich_help_panel=ACCESS)
 app.command("demo", rich_help_panel=TRYING)(trying.demo)
 app.command("sandbox", rich_help_panel=TRYING)(trying.sandbox)

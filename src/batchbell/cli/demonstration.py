@@ -17,6 +17,7 @@ from typing import Any
 import httpx2
 
 from batchbell import runtime
+from batchbell.access import bind
 from batchbell.cli.printing import console, plain
 from batchbell.cli.progress import showing
 from batchbell.client import AsyncBatchbell
@@ -120,7 +121,7 @@ async def _stage(folder: Path) -> AsyncIterator[Stage]:
             poll_interval_seconds=POLL_SECONDS,
         )
         running = await stack.enter_async_context(runtime.open_runtime(settings))
-        listener = runtime.bind(settings, local=True)
+        listener = bind(settings, local=True)
         await stack.enter_async_context(runtime.running_workers(running))
         await stack.enter_async_context(runtime.serving(running, listener))
         stage = Stage(sandbox, receiver, runtime.url_of(listener), api_key, secret, folder)

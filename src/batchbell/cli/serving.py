@@ -11,6 +11,8 @@ import typer
 from batchbell.cli.options import DatabasePath, DatabaseUrl, Json
 from batchbell.cli.printing import print_json, tell
 
+ACCOUNTS_SHOWN = 5
+
 if TYPE_CHECKING:
     from batchbell.runtime import Runtime
     from batchbell.settings import Settings
@@ -122,7 +124,9 @@ def greeting(running: Runtime, url: str, *, workers: bool) -> str:
 def watched(running: Runtime) -> str:
     """Which accounts are watched, or how to have one."""
     if not running.accounts:
-        return "Nothing is watched: set OPENAI_API_KEY and start again."
+        return "Nothing is watched: set OPENAI_API_KEY and start again, or add an account."
     seconds = running.settings.poll_interval_seconds
-    accounts = ", ".join(f"{a.name} at {a.base_url}" for a in running.accounts.values())
+    shown = [f"{a.label} at {a.base_url}" for a in running.accounts[:ACCOUNTS_SHOWN]]
+    more = len(running.accounts) - len(shown)
+    accounts = ", ".join([*shown, *([f"{more} more"] if more else [])])
     return f"Watching {accounts}, every {seconds:g} s."

@@ -24,6 +24,8 @@ from batchbell.client.faults import (
 )
 from batchbell.client.shapes import (
     Account,
+    AccountDeleted,
+    AccountTest,
     Attempt,
     Batch,
     BatchError,
@@ -50,6 +52,8 @@ from batchbell.client.shapes import (
 __all__ = [
     "AccessRefused",
     "Account",
+    "AccountDeleted",
+    "AccountTest",
     "ApiError",
     "AsyncBatchbell",
     "Attempt",

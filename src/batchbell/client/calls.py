@@ -243,6 +243,38 @@ def accounts() -> Call[Page[shapes.Account]]:
     return Call("GET", "/v1/accounts", Page[shapes.Account])
 
 
+ACCOUNTS = "/v1/accounts"
+
+
+def account(word: str) -> Call[shapes.Account]:
+    return Call("GET", f"{ACCOUNTS}/{_id(word)}", shapes.Account)
+
+
+def add_account(wanted: Mapping[str, Any]) -> Call[shapes.Account]:
+    return Call("POST", ACCOUNTS, shapes.Account, body=wanted)
+
+
+def update_account(word: str, changes: Mapping[str, Any]) -> Call[shapes.Account]:
+    return Call("POST", f"{ACCOUNTS}/{_id(word)}", shapes.Account, body=changes)
+
+
+def pause_account(word: str) -> Call[shapes.Account]:
+    return Call("POST", f"{ACCOUNTS}/{_id(word)}/pause", shapes.Account)
+
+
+def resume_account(word: str) -> Call[shapes.Account]:
+    return Call("POST", f"{ACCOUNTS}/{_id(word)}/resume", shapes.Account)
+
+
+def test_account(word: str) -> Call[shapes.AccountTest]:
+    return Call("POST", f"{ACCOUNTS}/{_id(word)}/test", shapes.AccountTest)
+
+
+def remove_account(word: str, *, force: bool) -> Call[shapes.AccountDeleted]:
+    path = f"{ACCOUNTS}/{_id(word)}"
+    return Call("DELETE", path, shapes.AccountDeleted, _query(force=force or None))
+
+
 def create_project(name: str) -> Call[shapes.Project]:
     return Call("POST", "/v1/projects", shapes.Project, body={"name": name})
 

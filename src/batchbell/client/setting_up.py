@@ -21,6 +21,37 @@ class SettingUp(ABC):
         """The accounts that batches are watched in, the default first."""
         return list(self._send(calls.accounts()).data)
 
+    def account(self, name: str) -> shapes.Account:
+        """One account, by name or id, as below."""
+        return self._send(calls.account(name))
+
+    def add_account(
+        self, name: str, api_key: str, *, provider: str = "openai", base_url: str | None = None
+    ) -> shapes.Account:
+        """Add an account, watched from now on. The API key is sealed, and never shown again."""
+        wanted = {"name": name, "api_key": api_key, "provider": provider, "base_url": base_url}
+        return self._send(calls.add_account(wanted))
+
+    def update_account(self, name: str, **changes: str) -> shapes.Account:
+        """Change its `base_url`, `api_key` or `state` (`active`, `paused`)."""
+        return self._send(calls.update_account(name, changes))
+
+    def pause_account(self, name: str) -> shapes.Account:
+        """Sweep it no more until it is resumed."""
+        return self._send(calls.pause_account(name))
+
+    def resume_account(self, name: str) -> shapes.Account:
+        """Sweep it again, at once."""
+        return self._send(calls.resume_account(name))
+
+    def test_account(self, name: str) -> shapes.AccountTest:
+        """List its batches at the provider once."""
+        return self._send(calls.test_account(name))
+
+    def remove_account(self, name: str, *, force: bool = False) -> shapes.AccountDeleted:
+        """Remove it and forget its API key. With `force` also where batches have not ended."""
+        return self._send(calls.remove_account(name, force=force))
+
     def create_project(self, name: str) -> shapes.Project:
         """Make a project. Only for keys of `default`, as what names a `project` below."""
         return self._send(calls.create_project(name))
@@ -55,6 +86,37 @@ class AsyncSettingUp(ABC):
     async def accounts(self) -> list[shapes.Account]:
         """The accounts that batches are watched in, the default first."""
         return list((await self._send(calls.accounts())).data)
+
+    async def account(self, name: str) -> shapes.Account:
+        """One account, by name or id, as below."""
+        return await self._send(calls.account(name))
+
+    async def add_account(
+        self, name: str, api_key: str, *, provider: str = "openai", base_url: str | None = None
+    ) -> shapes.Account:
+        """Add an account, watched from now on. The API key is sealed, and never shown again."""
+        wanted = {"name": name, "api_key": api_key, "provider": provider, "base_url": base_url}
+        return await self._send(calls.add_account(wanted))
+
+    async def update_account(self, name: str, **changes: str) -> shapes.Account:
+        """Change its `base_url`, `api_key` or `state` (`active`, `paused`)."""
+        return await self._send(calls.update_account(name, changes))
+
+    async def pause_account(self, name: str) -> shapes.Account:
+        """Sweep it no more until it is resumed."""
+        return await self._send(calls.pause_account(name))
+
+    async def resume_account(self, name: str) -> shapes.Account:
+        """Sweep it again, at once."""
+        return await self._send(calls.resume_account(name))
+
+    async def test_account(self, name: str) -> shapes.AccountTest:
+        """List its batches at the provider once."""
+        return await self._send(calls.test_account(name))
+
+    async def remove_account(self, name: str, *, force: bool = False) -> shapes.AccountDeleted:
+        """Remove it and forget its API key. With `force` also where batches have not ended."""
+        return await self._send(calls.remove_account(name, force=force))
 
     async def create_project(self, name: str) -> shapes.Project:
         """Make a project. Only for keys of `default`, as what names a `project` below."""

@@ -271,6 +271,8 @@ class ReplayCounts(Struct, frozen=True, kw_only=True):
 
 
 class Account(Struct, frozen=True, kw_only=True):
+    """`source` is `environment` or `api`: who keeps the API key."""
+
     id: str
     name: str
     provider: str
@@ -278,6 +280,27 @@ class Account(Struct, frozen=True, kw_only=True):
     state: str
     trouble: str | None
     swept_at: int | None
+    source: str
+    api_key_hint: str | None
+    created_at: int
+
+
+class AccountTest(Struct, frozen=True, kw_only=True):
+    """`error` is a class of errors such as `auth`; None where `ok`."""
+
+    account_id: str
+    ok: bool
+    error: str | None
+    message: str | None
+    status: int | None
+    latency_ms: float
+
+
+class AccountDeleted(Struct, frozen=True, kw_only=True):
+    """`open_batches` had not ended, and are watched no more."""
+
+    id: str
+    open_batches: int
 
 
 class Key(Struct, frozen=True, kw_only=True):

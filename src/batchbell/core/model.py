@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from batchbell.core.account import DEFAULT_PROJECT as DEFAULT_PROJECT  # noqa: PLC0414
+from batchbell.core.account import Account as Account  # noqa: PLC0414
+from batchbell.core.account import AccountState as AccountState  # noqa: PLC0414
 from batchbell.core.endpoint import Endpoint as Endpoint  # noqa: PLC0414 - every word is here
 from batchbell.core.endpoint import EndpointState as EndpointState  # noqa: PLC0414
 from batchbell.core.ids import ID_PATTERN as ID_PATTERN  # noqa: PLC0414
@@ -16,9 +19,6 @@ from batchbell.core.ids import MAX_ID_LENGTH as MAX_ID_LENGTH  # noqa: PLC0414
 from batchbell.core.ids import new_id as new_id  # noqa: PLC0414
 from batchbell.core.outcome import Fault as Fault  # noqa: PLC0414
 from batchbell.core.outcome import Outcome as Outcome  # noqa: PLC0414
-
-DEFAULT_PROJECT = "default"
-"""The project that is always there."""
 
 
 class Status(StrEnum):
@@ -155,35 +155,6 @@ class Missing:
 
 
 Sighting = Snapshot | Missing
-
-
-class AccountState(StrEnum):
-    """`active` sweeps go out; `failing` ones go out slowly, and `trouble` says why."""
-
-    ACTIVE = "active"
-    FAILING = "failing"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Account:
-    """A provider, a base URL and credentials: one rate budget, swept as one.
-
-    Credentials are not here: an account from the environment keeps its key there.
-    """
-
-    id: str
-    project_id: str
-    name: str
-    provider: str
-    base_url: str
-    state: AccountState = AccountState.ACTIVE
-    trouble: str | None = None
-    failures: int = 0
-    pages: int | None = None
-    """List pages that the last listing sweep needed."""
-    due_at: float = 0.0
-    swept_at: float | None = None
-    lease_token: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,9 @@
-"""The client that calls providers, where the operator pointed it.
+"""The client that calls providers: where the operator pointed it, or whoever added an account.
 
-No address rules apply: the base URL is a setting and not a stranger's wish. As for receivers,
-no redirect is followed, no proxy is taken from the environment, TLS is verified, and every call
-has an end on the wall clock and a cap on what is read.
+A base URL that is a setting is no stranger's wish, and is not judged; one that came by API is, by
+the rules for webhooks. As for receivers, no redirect is followed, no proxy is taken from the
+environment, TLS is verified, and every call has an end on the wall clock and a cap on what is
+read.
 """
 
 from __future__ import annotations
@@ -14,8 +15,16 @@ from urllib.parse import urlencode
 import aiohttp
 from yarl import URL
 
-from batchbell.core.errors import ProviderUnavailable, SettingsError
+from batchbell.core.errors import (
+    AddressRefused,
+    InvalidRequest,
+    ProviderUnavailable,
+    SettingsError,
+)
+from batchbell.net.client import vetted_connector
 from batchbell.net.faults import CONNECT_TIMEOUT_SECONDS, fault_of
+from batchbell.net.guard import AddressRules
+from batchbell.net.names import SystemNames
 
 TIMEOUT_SECONDS = 30.0
 STALL_SECONDS = 60.0
@@ -42,12 +51,14 @@ class ApiClient:
         headers: Mapping[str, str],
         *,
         session: aiohttp.ClientSession | None = None,
+        rules: AddressRules | None = None,
         timeout_seconds: float = TIMEOUT_SECONDS,
         stall_seconds: float = STALL_SECONDS,
         body_max_bytes: int = BODY_MAX_BYTES,
     ) -> None:
-        """Raises SettingsError for a base URL that is none."""
-        self._base = _checked_base(base_url)
+        """Raises SettingsError for a base URL that is none. `rules` are asked before each call."""
+        self._base = checked_base(base_url)
+        self._rules = rules
         self._headers = dict(headers)
         self._session = session
         self._owns_session = session is None
@@ -123,6 +134,8 @@ class ApiClient:
         query = f"?{urlencode(params)}" if params else ""
         extra = {"Content-Type": "application/json"} if body is not None else {}
         try:
+            if self._rules is not None:
+                self._rules.check_url(self._base, param="base_url")
             async with self._opened().request(
                 method,
                 URL(f"{self._base}{path}{query}", encoded=True),
@@ -132,12 +145,12 @@ class ApiClient:
                 allow_redirects=False,
             ) as response:
                 yield response
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, AddressRefused, InvalidRequest) as error:
             raise ProviderUnavailable(self._sentence(error)) from error
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
-            self._session = api_session()
+            self._session = api_session(self._rules)
         return self._session
 
     def _sentence(self, error: Exception) -> str:
@@ -148,12 +161,19 @@ class ApiClient:
         return fault_of(error, timeout_seconds=self._timeout_seconds)[1]
 
 
-def api_session() -> aiohttp.ClientSession:
-    """A session that several ApiClients may share. Needs a running loop."""
-    return aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
+def api_session(rules: AddressRules | None = None) -> aiohttp.ClientSession:
+    """A session that several ApiClients may share. Needs a running loop.
+
+    With `rules` it connects to addresses only that they allow.
+    """
+    connector = None if rules is None else vetted_connector(rules, SystemNames())
+    return aiohttp.ClientSession(
+        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
+    )
 
 
-def _checked_base(base_url: str) -> str:
+def checked_base(base_url: str) -> str:
+    """The base URL without a slash at its end. Raises SettingsError for what is none."""
     try:
         url = URL(base_url)
         good = url.scheme in ("http", "https") and url.host and "@" not in url.raw_authority

@@ -6,7 +6,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import aiohttp
 from aiohttp import AddrInfoType
@@ -115,12 +115,12 @@ class WebhookSender:
             await pool.session.close()
 
     def _open_pool(self, rules: AddressRules) -> Pool:
-        connector = TimedConnector(
-            resolver=VettedNames(rules, self._lookup),
-            socket_factory=vetted_sockets(rules),
+        connector = vetted_connector(
+            rules,
+            self._lookup,
+            kind=TimedConnector,
             ssl=self._tls,
             limit=self._max_connections,
-            ttl_dns_cache=NAMES_KEPT_SECONDS,
             keepalive_timeout=KEEPALIVE_SECONDS,
         )
         return Pool(rules, webhook_session(connector))
@@ -139,6 +139,22 @@ def webhook_session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
         skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
         auto_decompress=False,
         trust_env=False,
+    )
+
+
+def vetted_connector(
+    rules: AddressRules,
+    lookup: Lookup,
+    *,
+    kind: type[aiohttp.TCPConnector] = aiohttp.TCPConnector,
+    **more: Any,
+) -> aiohttp.TCPConnector:
+    """Connects to addresses only that the rules allow, whatever a name leads to."""
+    return kind(
+        resolver=VettedNames(rules, lookup),
+        socket_factory=vetted_sockets(rules),
+        ttl_dns_cache=NAMES_KEPT_SECONDS,
+        **more,
     )
 
 

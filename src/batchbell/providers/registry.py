@@ -36,9 +36,14 @@ def open_provider(
             f"Account {account.name!r} names the provider {account.provider!r}; known are: {known}."
         )
     key = api_key.strip()
-    if not key or not key.isascii() or not key.isprintable() or " " in key:
+    if not is_sendable(key):
         raise SettingsError(f"The API key of account {account.name!r} is empty or misspelt.")
     return build(account, key, connect, clock)
+
+
+def is_sendable(api_key: str) -> bool:
+    """Whether an API key can be a header's value."""
+    return bool(api_key) and api_key.isascii() and api_key.isprintable() and " " not in api_key
 
 
 def _openai(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, or_, select, update
 
 from batchbell.core.errors import LeaseLost
 from batchbell.core.model import Account, AccountState, Mint
@@ -15,6 +15,12 @@ from batchbell.storage.schema import accounts
 from batchbell.storage.texts import storable
 
 FAR_FUTURE_SECONDS = 10 * 365 * 86400.0
+
+SHOWN = (
+    *(column for column in accounts.c if column.name != "credentials"),
+    accounts.c.credentials.is_(None).label("from_environment"),
+)
+"""Credentials are read where they are used, and nowhere else."""
 
 
 def ensure_account(
@@ -27,8 +33,11 @@ def ensure_account(
     mint: Mint,
     now: float,
 ) -> Account:
-    """Make the account, or bring its base URL up to date; either way it is due at once."""
-    fresh = {"state": AccountState.ACTIVE, "trouble": None, "failures": 0}
+    """Make an account of the environment, or bring its base URL up to date; it is due at once.
+
+    One that was paused stays so.
+    """
+    fresh: dict[str, Any] = {"state": AccountState.ACTIVE, "trouble": None, "failures": 0}
     row = {
         **fresh,
         "id": mint("acc"),
@@ -43,23 +52,23 @@ def ensure_account(
     }
     insert_missing(connection, accounts, [row])
     named = (accounts.c.project_id == project_id, accounts.c.name == name)
+    paused = accounts.c.state == AccountState.PAUSED
+    fresh["state"] = case((paused, AccountState.PAUSED), else_=AccountState.ACTIVE)
     connection.execute(
         update(accounts)
         .where(*named)
         .values(provider=provider, base_url=base_url, due_at=now, not_before=0.0, **fresh)
     )
-    return _account(connection.execute(select(accounts).where(*named)).one())
+    return to_account(connection.execute(select(*SHOWN).where(*named)).one())
 
 
-def list_accounts(connection: Connection, project_id: str) -> list[Account]:
-    """The project's accounts, by name."""
-    query = select(accounts).where(accounts.c.project_id == project_id).order_by(accounts.c.name)
-    return [_account(row) for row in connection.execute(query)]
-
-
-def get_account(connection: Connection, account_id: str) -> Account:
-    """The account as it is now."""
-    return _account(connection.execute(select(accounts).where(accounts.c.id == account_id)).one())
+def list_accounts(connection: Connection, project_id: str | None = None) -> list[Account]:
+    """A project's accounts, or all: that of the environment, the default, then the oldest."""
+    query = select(*SHOWN).where(accounts.c.removed_at.is_(None))
+    if project_id is not None:
+        query = query.where(accounts.c.project_id == project_id)
+    order = (accounts.c.credentials.isnot(None), accounts.c.created_at, accounts.c.id)
+    return [to_account(row) for row in connection.execute(query.order_by(*order))]
 
 
 def claim_due(
@@ -78,7 +87,7 @@ def claim_due(
     ready = or_(free, accounts.c.lease_until <= now)
     due = (
         select(accounts.c.id)
-        .where(accounts.c.id.in_(ids), accounts.c.not_before <= now, ready)
+        .where(accounts.c.id.in_(ids), _is_swept(), accounts.c.not_before <= now, ready)
         .order_by(accounts.c.due_at)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -89,8 +98,8 @@ def claim_due(
         "lease_token": token,
     }
     claim = update(accounts).where(accounts.c.id == due.scalar_subquery()).values(**taken)
-    row = connection.execute(claim.returning(*accounts.c)).one_or_none()
-    return _account(row) if row else None
+    row = connection.execute(claim.returning(*SHOWN)).one_or_none()
+    return to_account(row) if row else None
 
 
 def hold(
@@ -152,15 +161,25 @@ def make_due(connection: Connection, account_ids: Sequence[str], *, now: float) 
 
 
 def next_due(connection: Connection, ids: Sequence[str]) -> float | None:
-    """When the first of these accounts is due; one that is held, when its lease runs out."""
+    """When the first of these accounts is due; one that is held, when its lease runs out.
+
+    None where all of them are paused.
+    """
     later = func.max if dialect_of(connection) == "sqlite" else func.greatest
     when = later(func.coalesce(accounts.c.lease_until, accounts.c.due_at), accounts.c.not_before)
     soonest = select(func.min(when))
-    due: float | None = connection.execute(soonest.where(accounts.c.id.in_(ids))).scalar_one()
+    due: float | None = connection.execute(
+        soonest.where(accounts.c.id.in_(ids), _is_swept())
+    ).scalar_one()
     return due
 
 
-def _account(row: Row[Any]) -> Account:
+def _is_swept() -> ColumnElement[bool]:
+    return and_(accounts.c.state != AccountState.PAUSED, accounts.c.removed_at.is_(None))
+
+
+def to_account(row: Row[Any]) -> Account:
+    """From a row of SHOWN."""
     return Account(
         id=row.id,
         project_id=row.project_id,
@@ -174,4 +193,6 @@ def _account(row: Row[Any]) -> Account:
         due_at=row.due_at,
         swept_at=row.swept_at,
         lease_token=row.lease_token,
+        created_at=row.created_at,
+        from_environment=row.from_environment,
     )

@@ -25,6 +25,7 @@ from batchbell.storage.accounts import make_due
 from batchbell.storage.batches import joined_batches, reopen_lost, to_batch
 from batchbell.storage.bulk import among_pairs, insert_missing
 from batchbell.storage.endpoints import ensure_endpoints, named_urls
+from batchbell.storage.enrolling import refuse_removed
 from batchbell.storage.paging import Page, page_of
 from batchbell.storage.schema import batches, deliveries, endpoints, watches
 
@@ -75,7 +76,7 @@ def register(
     """Make a watch for each registration, in their order, and have the accounts swept at once.
 
     A batch that has ended already is told of at once; a lost one begins a new life. Raises
-    InvalidRequest for an endpoint that the project has not.
+    InvalidRequest for an endpoint that the project has not, and an account that was removed.
     """
     targets = _targets(connection, project_id, wanted, mint=mint, now=now)
     found = _ensure_batches(connection, project_id, wanted, now=now)
@@ -138,6 +139,7 @@ def _ensure_batches(
     found = _locked(connection, list(known))
     missing = [name for name in names if name not in found]
     _add_batches(connection, project_id, missing, now=now)
+    refuse_removed(connection, sorted({name[0] for name in names}))
     return found | _locked(connection, missing)
 
 

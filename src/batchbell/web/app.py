@@ -15,6 +15,7 @@ from starlette.routing import Match
 from batchbell import __version__
 from batchbell.web.api import (
     access,
+    accounts,
     awaiter,
     batches,
     deliveries,
@@ -30,6 +31,7 @@ from batchbell.web.auth import Gate, Keyring
 from batchbell.web.calling import Surface
 from batchbell.web.condition import Condition
 from batchbell.web.context import Context
+from batchbell.web.directory import Directory
 from batchbell.web.faults import Code, InvalidBody, Problem, error_response, response_to
 from batchbell.web.front import Front
 from batchbell.web.registering import Registrar
@@ -46,6 +48,7 @@ ROUTERS = tuple(
         deliveries,
         endpoints,
         replays,
+        accounts,
         access,
         projects,
         health,
@@ -70,7 +73,12 @@ def create_app(context: Context) -> FastAPI:
     )
     keyring = Keyring(context.store, context.clock)
     app.state.surface = Surface(
-        context, keyring, Registrar(context), Condition(context), Streams(context.store)
+        context,
+        keyring,
+        Registrar(context),
+        Directory(context),
+        Condition(context),
+        Streams(context.store),
     )
     for router in ROUTERS:
         app.include_router(router)

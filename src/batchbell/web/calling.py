@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -11,13 +12,14 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from batchbell.core.errors import NotFound
-from batchbell.core.model import DEFAULT_PROJECT
+from batchbell.core.model import DEFAULT_PROJECT, Account
 from batchbell.storage import projects
 from batchbell.storage.paging import Page
 from batchbell.web import shapes
 from batchbell.web.auth import Keyring
 from batchbell.web.condition import Condition
 from batchbell.web.context import Context
+from batchbell.web.directory import Directory
 from batchbell.web.registering import Registrar
 from batchbell.web.streaming import Streams
 
@@ -33,6 +35,7 @@ class Surface:
     context: Context
     keyring: Keyring
     registrar: Registrar
+    directory: Directory
     condition: Condition
     streams: Streams
 
@@ -49,6 +52,10 @@ class Call:
     def is_operator(self) -> bool:
         """Whether the caller belongs to the project that looks after the others."""
         return self.project_id == DEFAULT_PROJECT
+
+    async def accounts(self) -> Mapping[str, Account]:
+        """The accounts of the caller's project that can be watched; the first is the default."""
+        return await self.surface.directory.of(self.project_id)
 
     async def named_project(self, word: str | None) -> str:
         """The id of the project that is named, by default the caller's own.

@@ -70,10 +70,10 @@ class Condition:
         known = await store.read(outages.count_endpoints)
         for word in outages.ENDPOINT_WORDS:
             metrics.endpoints.labels(state=word).set(known.get(word, 0))
-        for account in self._context.accounts.values():
-            now_so = await store.read(accounts.get_account, account.id)
-            failing = now_so.state is AccountState.FAILING
-            metrics.account_failing.labels(account.name).set(failing)
+        metrics.account_failing.clear()
+        for account in await store.read(accounts.list_accounts):
+            failing = account.state is AccountState.FAILING
+            metrics.account_failing.labels(account.label).set(failing)
         watched = await store.read(batches.count_by_status)
         for status in Status:
             if not status.ended:

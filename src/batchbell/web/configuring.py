@@ -9,7 +9,7 @@ from typing import Any
 from batchbell.core import signing
 from batchbell.core.endpoint import GRACE_MAX_SECONDS, TIMEOUT_SECONDS, header_problem
 from batchbell.core.errors import InvalidRequest
-from batchbell.core.model import EventType
+from batchbell.core.model import Account, EventType
 from batchbell.core.rate import RATE_PER_SECOND
 from batchbell.storage.managed import Wishes
 from batchbell.web.bodies import Fields
@@ -33,8 +33,8 @@ SECRET_MAX = 200
 class EndpointForm:
     """Reads what a body asks of an endpoint, under the rules and accounts of this moment."""
 
-    def __init__(self, context: Context) -> None:
-        rules, accounts = context.rules(), context.accounts
+    def __init__(self, context: Context, accounts: Mapping[str, Account]) -> None:
+        rules = context.rules()
         self._readers: Mapping[str, Callable[[Fields], Any]] = {
             "url": lambda fields: webhook_url(fields, "url", rules),
             "name": lambda fields: fields.text("name", most=NAME_MAX),

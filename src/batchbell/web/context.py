@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from batchbell.core.model import Account, Mint
+from batchbell.core.model import Mint
 from batchbell.net.client import Sender
 from batchbell.net.guard import AddressRules
 from batchbell.observability import Metrics
@@ -26,8 +26,6 @@ class Context:
     """The address rules that are in force now."""
     keys_changed: Callable[[], None]
     """Call after a key was made or revoked: local mode may have begun or ended."""
-    accounts: Mapping[str, Account]
-    """The accounts that can be watched, by name; the first one is the default."""
     sender: Sender
     """Sends test events, under the same address rules as every webhook."""
     workers_alive: Callable[[], Mapping[str, bool]]

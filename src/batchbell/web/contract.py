@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.responses import Response
 
-from batchbell.web import endpoint_shapes, replaying, shapes
+from batchbell.web import account_shapes, endpoint_shapes, replaying, shapes
 
 REFERENCE = "#/components/schemas/{name}"
 REQUESTS = (
@@ -22,6 +22,8 @@ REQUESTS = (
     shapes.TestEventRequest,
     shapes.KeyRequest,
     shapes.ProjectRequest,
+    account_shapes.AccountRequest,
+    account_shapes.AccountChanges,
     endpoint_shapes.EndpointRequest,
     endpoint_shapes.EndpointChanges,
     endpoint_shapes.RotateRequest,
@@ -47,7 +49,10 @@ ANSWERS = (
     shapes.Page[shapes.Batch],
     shapes.Page[shapes.Event],
     shapes.Page[shapes.Delivery],
-    shapes.Page[shapes.Account],
+    account_shapes.Account,
+    account_shapes.AccountDeleted,
+    account_shapes.AccountTest,
+    shapes.Page[account_shapes.Account],
     shapes.Page[shapes.Key],
     shapes.Page[shapes.Project],
     endpoint_shapes.Endpoint,

@@ -24,12 +24,13 @@ from batchbell.core.model import (
 )
 from batchbell.storage.keys import Key
 from batchbell.storage.projects import Project
-from batchbell.web import shapes
+from batchbell.web import account_shapes, shapes
 
 UNKNOWN_OUTCOME = (
     "The process was stopped while this call was under way: whether the receiver got it is not"
     " known. It was sent again with the same webhook-id."
 )
+HINT_CHARACTERS = 4
 STAMPS = (
     "in_progress_at",
     "expires_at",
@@ -199,16 +200,24 @@ def _outcome(outcome: Outcome) -> Mapping[str, Any]:
     return {name: getattr(outcome, name) for name in OUTCOME_FIELDS}
 
 
-def account(found: Account) -> shapes.Account:
-    return shapes.Account(
+def account(found: Account, credentials: str | None) -> account_shapes.Account:
+    return account_shapes.Account(
         id=found.id,
         name=found.name,
         provider=found.provider,
         base_url=without_credentials(found.base_url),
+        source="environment" if found.from_environment else "api",
+        api_key_hint=None if credentials is None else hint(credentials),
         state=found.state,
         trouble=found.trouble,
         swept_at=_second(found.swept_at),
+        created_at=int(found.created_at),
     )
+
+
+def hint(secret: str) -> str:
+    """Enough to tell two keys apart; of a short one nothing."""
+    return f"…{secret[-HINT_CHARACTERS:]}" if len(secret) >= 4 * HINT_CHARACTERS else "…"
 
 
 def without_credentials(url: str) -> str:

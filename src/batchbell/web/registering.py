@@ -56,7 +56,11 @@ class Registrar:
         if wanted.endpoint_id is not None:
             # It may be gone: those who share a transaction must not fail with it.
             return (await self.register_all(project_id, [wanted]))[0]
-        registered = await self._gathering.add(_Asked(project_id, wanted))
+        try:
+            registered = await self._gathering.add(_Asked(project_id, wanted))
+        except InvalidRequest:
+            # An account was removed meanwhile, maybe that of another in the same transaction.
+            return (await self.register_all(project_id, [wanted]))[0]
         self._count([registered])
         return registered
 
@@ -96,8 +100,8 @@ class Registrar:
 class WatchForm:
     """Reads what a body asks to be told of, under the rules and accounts of this moment."""
 
-    def __init__(self, context: Context) -> None:
-        self._accounts = context.accounts
+    def __init__(self, context: Context, accounts: Mapping[str, Account]) -> None:
+        self._accounts = accounts
         self._rules = context.rules()
 
     def awaiter(self, body: Any) -> Registration:
@@ -178,7 +182,8 @@ def chosen_account(fields: Fields, accounts: Mapping[str, Account]) -> Account |
     if not accounts:
         fields.wrong(
             "account",
-            "No account is set up to watch batches with: set OPENAI_API_KEY and start again.",
+            "No account is set up to watch batches with: set OPENAI_API_KEY and start again, or add"
+            " one: batchbell accounts add.",
             Code.NO_ACCOUNT,
         )
         return None

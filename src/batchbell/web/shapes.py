@@ -12,7 +12,6 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from batchbell.core.model import (
     ID_PATTERN,
     MAX_ID_LENGTH,
-    AccountState,
     BatchOutcome,
     DeliveryState,
     Dialect,
@@ -281,17 +280,6 @@ class Delivery(Struct, frozen=True, kw_only=True):
     needs_you: str | None
     attempts: list[Attempt] | UnsetType = UNSET
     attempts_deleted: int | UnsetType = UNSET
-
-
-class Account(Struct, frozen=True, kw_only=True):
-    id: str
-    object: Literal["account"] = "account"
-    name: str
-    provider: str
-    base_url: str
-    state: AccountState
-    trouble: str | None
-    swept_at: int | None
 
 
 class KeyRequest(Struct, frozen=True, kw_only=True):

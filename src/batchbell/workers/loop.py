@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import structlog
@@ -43,7 +43,10 @@ class Worker(Protocol):
 
 
 class Loop:
-    """Runs a worker until it is stopped. A step that raises is tried again, later and later."""
+    """Runs a worker until it is stopped. A step that raises is tried again, later and later.
+
+    The process is ready only while its `vital` workers live.
+    """
 
     def __init__(
         self,
@@ -52,8 +55,10 @@ class Loop:
         clock: Callable[[], float],
         rand: Callable[[], float],
         metrics: Metrics,
+        vital: bool = True,
     ) -> None:
         self.worker = worker
+        self.vital = vital
         self._clock = clock
         self._rand = rand
         self._metrics = metrics
@@ -110,18 +115,41 @@ class Loop:
 
 
 class Crew:
-    """The loops of one process, each in a task of its own."""
+    """The loops of one process, each in a task of its own. They may come and go."""
 
-    def __init__(self, loops: Sequence[Loop]) -> None:
-        self.loops = loops
-        self._tasks = [
-            asyncio.create_task(_supervised(loop), name=f"batchbell-{loop.worker.name}")
-            for loop in loops
-        ]
+    def __init__(self, loops: Iterable[Loop] = ()) -> None:
+        self._loops: list[Loop] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        for loop in loops:
+            self.add(loop)
+
+    def add(self, loop: Loop) -> None:
+        """Run a loop from now on; in a crew that stops it only closes its worker."""
+        if self._stopping:
+            loop.stop()
+        self._loops.append(loop)
+        task = asyncio.create_task(_supervised(loop), name=f"batchbell-{loop.worker.name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def dismiss(self, loop: Loop) -> None:
+        """Let a loop end with the step that it is in. Nobody waits, and it counts no more."""
+        self._loops.remove(loop)
+        loop.stop()
+
+    def alive(self) -> dict[str, bool]:
+        """Whether the vital workers have shown life lately, by name: all of those of a name."""
+        names: dict[str, bool] = {}
+        for loop in self._loops:
+            if loop.vital:
+                names[loop.worker.name] = names.get(loop.worker.name, True) and loop.alive()
+        return names
 
     def stop(self) -> None:
         """Take no new work from now on."""
-        for loop in self.loops:
+        self._stopping = True
+        for loop in self._loops:
             loop.stop()
 
     async def ended(self, *, within_seconds: float) -> None:

@@ -43,6 +43,7 @@ class Watcher:
         rand: Callable[[], float],
         metrics: Metrics,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        release: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.name = "watcher"
         self.signal = store.signal(ACCOUNTS)
@@ -55,6 +56,7 @@ class Watcher:
         self._rand = rand
         self._metrics = metrics
         self._sleep = sleep
+        self._release = release
         self._held_at = 0.0
         self._trouble_since: float | None = None
         self._unfinished: Sweep | None = None
@@ -74,7 +76,7 @@ class Watcher:
         try:
             await self._sweep(account)
         except LeaseLost:
-            log.warning("sweep given up: another worker holds the lease", account=account.name)
+            log.warning("sweep given up: another worker holds the lease", account=account.label)
         return True
 
     async def idle_seconds(self) -> float:
@@ -83,7 +85,10 @@ class Watcher:
         return min(max(wait, 0.05), LOOK_SECONDS)
 
     async def close(self) -> None:
-        """A sweep that ran has ended with its step."""
+        """A sweep that ran has ended with its step; let go of the provider."""
+        self._store.forget(self.signal)
+        if self._release is not None:
+            await self._release()
 
     async def _sweep(self, account: Account) -> None:
         started = self._held_at = self._clock()
@@ -136,7 +141,7 @@ class Watcher:
             log.info(
                 "batch moved",
                 batch=change.batch.id,
-                account=account.name,
+                account=account.label,
                 before=change.before,
                 status=change.batch.status,
                 outcome=change.batch.outcome,
@@ -216,14 +221,14 @@ class Watcher:
         seconds = max(0.0, self._clock() - started)
         result = "ok" if error is None else type(error).__name__
         metrics = self._metrics
-        metrics.sweeps.labels(account.name, result).inc()
-        metrics.provider_calls.labels(account.name, "list").inc(calls.pages)
-        metrics.provider_calls.labels(account.name, "retrieve").inc(calls.retrieves)
+        metrics.sweeps.labels(account.label, result).inc()
+        metrics.provider_calls.labels(account.label, "list").inc(calls.pages)
+        metrics.provider_calls.labels(account.label, "retrieve").inc(calls.retrieves)
         metrics.sweep_duration.observe(seconds)
         tell = log.warning if error else (log.info if moved else log.debug)
         tell(
             "swept",
-            account=account.name,
+            account=account.label,
             open=open,
             pages=calls.pages,
             retrieves=calls.retrieves,

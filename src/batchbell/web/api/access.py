@@ -1,4 +1,4 @@
-"""API keys, the webhook secret and the accounts: what an operator sets up."""
+"""API keys and the webhook secret: what an operator sets up."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from batchbell.core.errors import NotFound
 from batchbell.core.model import MAX_ID_LENGTH
-from batchbell.storage import accounts, keys, projects
+from batchbell.storage import keys, projects
 from batchbell.storage.paging import Page
 from batchbell.web import describing, shapes
 from batchbell.web.bodies import Fields, read_json
@@ -25,13 +25,6 @@ ProjectId = Annotated[
     str | None,
     Query(description="The id or the name of another project; only `default` may name one."),
 ]
-
-
-@router.get("/v1/accounts", summary="List accounts", **answers(shapes.Page[shapes.Account]))
-async def list_accounts(call: Caller) -> Response:
-    found = await call.context.store.read(accounts.list_accounts, call.project_id)
-    data = [describing.account(one) for one in found]
-    return page_answer(Page(data, has_more=False), data, [one.id for one in data])
 
 
 @router.post(

@@ -25,7 +25,8 @@ KNOWN = "Batch already registered for this webhook: it is called once, when the 
 )
 async def await_batch(request: Request) -> Response:
     call = await call_of(request)
-    wanted = WatchForm(call.context).awaiter(await read_json(request))
+    body = await read_json(request)
+    wanted = WatchForm(call.context, await call.accounts()).awaiter(body)
     registered = await call.surface.registrar.register(call.project_id, wanted)
     message = NEW if registered.created else KNOWN
     return answer(shapes.AwaiterAnswer(message=message, batch_id=wanted.batch_id), 201)

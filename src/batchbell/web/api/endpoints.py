@@ -37,7 +37,8 @@ Implied = Annotated[bool, Query(description="Whether to list endpoints of watche
 )
 async def create_endpoint(call: Caller, request: Request) -> Response:
     context = call.context
-    wishes, secret = EndpointForm(context).create(await read_json(request))
+    body = await read_json(request)
+    wishes, secret = EndpointForm(context, await call.accounts()).create(body)
     made = await context.store.write(
         managed.create,
         call.project_id,
@@ -92,7 +93,8 @@ async def _get(call: Call, endpoint_id: str) -> managed.Known:
 )
 async def change_endpoint(call: Caller, webhook_endpoint_id: str, request: Request) -> Response:
     context = call.context
-    changes = EndpointForm(context).changes(await read_json(request))
+    body = await read_json(request)
+    changes = EndpointForm(context, await call.accounts()).changes(body)
     changed = await context.store.write(
         managed.change, call.project_id, webhook_endpoint_id, changes, now=context.clock()
     )

@@ -47,13 +47,13 @@ async def create_watches(request: Request) -> Response:
         return await _create_many(call, body, name="")
     if isinstance(body, dict) and isinstance(body.get("watches"), list):
         return await _create_many(call, body["watches"], name="watches")
-    wanted = WatchForm(call.context).watch(body)
+    wanted = WatchForm(call.context, await call.accounts()).watch(body)
     registered = await call.surface.registrar.register(call.project_id, wanted)
     return answer(describing.watch(registered.watch), 201 if registered.created else 200)
 
 
 async def _create_many(call: Call, items: list[Any], *, name: str) -> Response:
-    wanted = WatchForm(call.context).watches(items, name=name)
+    wanted = WatchForm(call.context, await call.accounts()).watches(items, name=name)
     registered = await call.surface.registrar.register_all(call.project_id, wanted)
     created = sum(one.created for one in registered)
     made = [describing.watch(one.watch) for one in registered]

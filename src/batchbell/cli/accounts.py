@@ -1,0 +1,179 @@
+"""`accounts`: where batches are watched, and under whose credentials."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from batchbell.cli.options import ApiKey, Json, Server
+from batchbell.cli.printing import (
+    moment,
+    print_facts,
+    print_json,
+    print_json_lines,
+    print_table,
+    tell,
+)
+from batchbell.cli.reach import connected
+
+if TYPE_CHECKING:
+    from batchbell.client import Account
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The account's name or id.")]
+BaseUrl = Annotated[str | None, typer.Option("--base-url", metavar="URL", help="Where its API is.")]
+KeyVariable = Annotated[
+    str | None,
+    typer.Option(
+        "--api-key-env",
+        metavar="VARIABLE",
+        help="The environment variable that holds the provider's API key. Default: it is asked for,"
+        " or read from standard input.",
+    ),
+]
+
+
+def add(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Letters, digits and . _ : @ = + -.")],
+    *,
+    provider: Annotated[
+        str, typer.Option("--provider", metavar="PROVIDER", help="The dialect that its API speaks.")
+    ] = "openai",
+    base_url: BaseUrl = None,
+    api_key_env: KeyVariable = None,
+    json: Json = False,
+    server: Server = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Add an account, watched from now on. Its API key is sealed, and never shown again."""
+    secret = _secret(api_key_env)
+    with connected(server, api_key) as client:
+        _print(client.add_account(name, secret, provider=provider, base_url=base_url), json=json)
+    tell(f"`batchbell accounts test {name}` tells whether its provider answers.")
+
+
+def list_(json: Json = False, server: Server = None, api_key: ApiKey = None) -> None:
+    """List the accounts, the default first."""
+    with connected(server, api_key) as client:
+        found = client.accounts()
+    if json:
+        print_json_lines(found)
+        return
+    rows = [
+        (a.name, a.provider, a.base_url, a.state, a.source, moment(a.swept_at), a.trouble)
+        for a in found
+    ]
+    heads = ["name", "provider", "base url", "state", "source", "swept", "trouble"]
+    print_table(heads, rows, empty="No accounts.")
+
+
+def show(name: Name, json: Json = False, server: Server = None, api_key: ApiKey = None) -> None:
+    """Show an account: where it is, how it fares, and how its API key ends."""
+    with connected(server, api_key) as client:
+        _print(client.account(name), json=json)
+
+
+def update(
+    name: Name,
+    *,
+    base_url: BaseUrl = None,
+    new_api_key: Annotated[
+        bool, typer.Option("--new-api-key", help="Ask for another API key, or read it.")
+    ] = False,
+    api_key_env: KeyVariable = None,
+    json: Json = False,
+    server: Server = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Change where an account is, or its API key. It is swept at once."""
+    changes = {"base_url": base_url} if base_url else {}
+    if new_api_key or api_key_env:
+        changes["api_key"] = _secret(api_key_env)
+    if not changes:
+        raise typer.BadParameter("Nothing to change: give --base-url or --new-api-key.")
+    with connected(server, api_key) as client:
+        _print(client.update_account(name, **changes), json=json)
+
+
+def try_(name: Name, json: Json = False, server: Server = None, api_key: ApiKey = None) -> None:
+    """List an account's batches at its provider once, and say what came of it."""
+    with connected(server, api_key) as client:
+        result = client.test_account(name)
+    if json:
+        print_json(result)
+    elif result.ok:
+        print(f"{name} answers, in {result.latency_ms:g} ms.")
+    else:
+        print(f"{name} failed ({result.error}) after {result.latency_ms:g} ms: {result.message}")
+    if not result.ok:
+        raise typer.Exit(1)
+
+
+def pause(name: Name, json: Json = False, server: Server = None, api_key: ApiKey = None) -> None:
+    """Sweep an account no more until it is resumed."""
+    with connected(server, api_key) as client:
+        _print(client.pause_account(name), json=json)
+
+
+def resume(name: Name, json: Json = False, server: Server = None, api_key: ApiKey = None) -> None:
+    """Sweep an account again, at once."""
+    with connected(server, api_key) as client:
+        _print(client.resume_account(name), json=json)
+
+
+def remove(
+    name: Name,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also where batches are open: nobody watches them then.")
+    ] = False,
+    json: Json = False,
+    server: Server = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Remove an account and forget its API key. Added again, it has its batches again."""
+    with connected(server, api_key) as client:
+        gone = client.remove_account(name, force=force)
+    if json:
+        print_json(gone)
+        return
+    print(f"Account {name} is gone.")
+    if gone.open_batches:
+        tell(f"{gone.open_batches:,} open batches are watched no more.")
+
+
+def _secret(variable: str | None) -> str:
+    """The provider's API key: never an argument, which other users of a machine can read."""
+    if variable is not None:
+        found = os.environ.get(variable, "").strip()
+        if not found:
+            raise typer.BadParameter(f"{variable} is not set.", param_hint="--api-key-env")
+        return found
+    if sys.stdin.isatty():
+        typed: str = typer.prompt("The provider's API key", hide_input=True, err=True)
+        return typed.strip()
+    read = sys.stdin.read().strip()
+    if not read:
+        raise typer.BadParameter("Give the API key on standard input, or by --api-key-env.")
+    return read
+
+
+def _print(account: Account, *, json: bool) -> None:
+    if json:
+        print_json(account)
+        return
+    print_facts(
+        [
+            ("account", account.name),
+            ("id", account.id),
+            ("provider", account.provider),
+            ("base url", account.base_url),
+            ("state", account.state),
+            ("trouble", account.trouble),
+            ("source", account.source),
+            ("api key", account.api_key_hint),
+            ("swept", moment(account.swept_at)),
+            ("made", moment(account.created_at)),
+        ]
+    )

@@ -1,0 +1,47 @@
+"""Accounts: a provider, credentials, and how their sweeps fare."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+DEFAULT_PROJECT = "default"
+"""The project that is always there."""
+
+
+class AccountState(StrEnum):
+    """`active` sweeps go out; `failing` ones slowly, and `trouble` says why; `paused` ones not."""
+
+    ACTIVE = "active"
+    FAILING = "failing"
+    PAUSED = "paused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """A provider, a base URL and credentials: one rate budget, swept as one.
+
+    Credentials are not here, so that no log line can show them.
+    """
+
+    id: str
+    project_id: str
+    name: str
+    provider: str
+    base_url: str
+    state: AccountState = AccountState.ACTIVE
+    trouble: str | None = None
+    failures: int = 0
+    pages: int | None = None
+    """List pages that the last listing sweep needed."""
+    due_at: float = 0.0
+    swept_at: float | None = None
+    lease_token: str | None = None
+    created_at: float = 0.0
+    from_environment: bool = False
+    """Its key is in the environment of the processes, and it is not changed by API."""
+
+    @property
+    def label(self) -> str:
+        """The name that metrics and logs use: names are unique within a project only."""
+        return self.name if self.project_id == DEFAULT_PROJECT else f"{self.project_id}/{self.name}"
