@@ -91,6 +91,9 @@ class NoStore(Store):
     async def write(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         raise self.error
 
+    def _dialects(self) -> tuple[()]:
+        return ()
+
     async def close(self) -> None:
         """Nothing is held."""
 

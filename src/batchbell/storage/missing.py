@@ -20,6 +20,7 @@ from batchbell.storage.audience import Audience, Listener, held, standing
 from batchbell.storage.batches import joined_batches, to_batch
 from batchbell.storage.bulk import among
 from batchbell.storage.schema import batches, deliveries, events
+from batchbell.storage.streaming import OF_A_TEST
 
 WINDOW = 100
 """Events that are looked at together, each with all who may hear of it."""
@@ -93,7 +94,7 @@ def _events(filter: ReplayFilter, project_id: str, before: float, after: str) ->
     return (
         select(*columns, body)
         .where(events.c.project_id == project_id, events.c.recorded_at <= before)
-        .where(events.c.id > after, *about(filter))
+        .where(events.c.id > after, events.c.generation != OF_A_TEST, *about(filter))
         .order_by(events.c.id)
     )
 
