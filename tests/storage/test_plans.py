@@ -36,6 +36,23 @@ async def crowded(scene: Scene) -> Scene:
     return scene
 
 
+@pytest.fixture
+async def flooded(scene: Scene) -> Scene:
+    """One endpoint had all that waited when the database last counted; since then others came."""
+    await fill(scene, {RECEIVERS[0]: 5000, **dict.fromkeys(RECEIVERS[1:], 0)})
+
+    def spread(connection: Connection) -> None:
+        connection.execute(text("ANALYZE"))
+        ids = list(connection.execute(text("SELECT id FROM endpoints")).scalars())
+        some = text("SELECT id FROM deliveries WHERE state = 'pending' LIMIT :n")
+        rows = list(connection.execute(some, {"n": len(ids)}).scalars())
+        moved = text("UPDATE deliveries SET endpoint_id = :to WHERE id = :id")
+        connection.execute(moved, [{"to": to, "id": id} for to, id in zip(ids, rows, strict=True)])
+
+    await scene.store.write(spread)
+    return scene
+
+
 async def last_endpoint(scene: Scene) -> str:
     return (await scene.deliveries())[-1].endpoint_id
 
@@ -120,3 +137,15 @@ async def test_what_waits_is_pulled_forward_and_set_aside_by_the_index(crowded: 
 async def test_the_oldest_past_due_is_found_by_the_index(crowded: Scene) -> None:
     found = await plan(crowded, lambda c: deliveries.oldest_past_due(c, now=crowded.clock()))
     assert "ix_deliveries_due" in found, found
+
+
+@pytest.mark.parametrize("ordered", [False, True], ids=["free", "ordered"])
+async def test_a_flooded_endpoint_makes_nobody_read_the_table(
+    flooded: Scene, *, ordered: bool
+) -> None:
+    every = update(endpoints).values(ordered=ordered)
+    await flooded.store.write(lambda connection: connection.execute(every).rowcount)
+    found = await plan(flooded, claiming(flooded))
+    assert found.count("ix_deliveries_order") >= 2 * ordered, found
+    found = await plan(flooded, lambda c: deliveries.oldest_past_due(c, now=flooded.clock()))
+    assert "ix_deliveries_order" in found, found

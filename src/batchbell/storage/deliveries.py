@@ -96,14 +96,15 @@ WITH RECURSIVE ring(id, n) AS (
           WHERE d.state = 'pending' AND d.endpoint_id > ring.id), ring.n + 1
   FROM ring WHERE ring.id IS NOT NULL AND ring.n < :step)
 SELECT ring.id,
-  CASE WHEN EXISTS (SELECT 1 FROM deliveries d WHERE d.endpoint_id = ring.id
-                    AND d.state = 'pending' AND d.due_at <= :now)
+  CASE WHEN (SELECT min(d.due_at) FROM deliveries d
+             WHERE d.endpoint_id = ring.id AND d.state = 'pending') <= :now
   THEN (SELECT
           CASE WHEN e.state = 'disabled' OR e.paused_until > :now THEN 0
                WHEN e.rate_at > :now AND e.rate_at <= :soon + 1 / e.rate_limit THEN 4
                WHEN e.ordered AND (
                  SELECT h.due_at FROM deliveries h
-                 WHERE h.endpoint_id = e.id AND h.state = 'pending' ORDER BY h.id LIMIT 1) > :now
+                 WHERE h.endpoint_id >= e.id AND h.state = 'pending'
+                 ORDER BY h.endpoint_id, h.id LIMIT 1) > :now
                THEN 0
                WHEN e.probe_at IS NULL THEN 1
                WHEN e.probe_at <= :now OR e.probe_at > :ahead THEN 2
@@ -113,6 +114,8 @@ SELECT ring.id,
   ELSE 0 END AS ready
 FROM ring WHERE ring.id IS NOT NULL ORDER BY ring.n
 """)
+"""Asked for the least and for the first in the order of an index: where one endpoint has nearly all
+rows, PostgreSQL expects them at every other too, and looks for any row by reading the table."""
 
 
 def _walk(connection: Connection, after: str, now: float) -> dict[str, int]:
@@ -206,7 +209,13 @@ def oldest_past_due(connection: Connection, *, now: float) -> float | None:
     """
     waiting = (deliveries.c.endpoint_id == endpoints.c.id, text("deliveries.state = 'pending'"))
     longest = select(func.min(deliveries.c.due_at)).where(*waiting).scalar_subquery()
-    head = select(deliveries.c.due_at).where(*waiting).order_by(deliveries.c.id).limit(1)
+    head = (
+        select(case((waiting[0], deliveries.c.due_at)))
+        .where(deliveries.c.endpoint_id >= endpoints.c.id, waiting[1])
+        .order_by(deliveries.c.endpoint_id, deliveries.c.id)
+        .limit(1)
+        .correlate(endpoints)
+    )
     first = case((endpoints.c.ordered, head.scalar_subquery()), else_=longest)
     served = func.coalesce(endpoints.c.rate_at, 0.0) > now - MARGIN_SECONDS
     firsts = select(first.label("due_at")).where(

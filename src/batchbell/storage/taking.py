@@ -155,11 +155,12 @@ TAKE_HEADS_POSTGRESQL = text(f"""
 WITH due AS MATERIALIZED (
   SELECT d.id FROM unnest(CAST(:ids AS text[])) AS room(id)
   CROSS JOIN LATERAL (
-    SELECT id FROM deliveries WHERE endpoint_id = room.id AND state = 'pending'
-    ORDER BY id LIMIT 1) head
+    SELECT id FROM deliveries WHERE endpoint_id >= room.id AND state = 'pending'
+    ORDER BY endpoint_id, id LIMIT 1) head
   CROSS JOIN LATERAL (
     SELECT id FROM deliveries
-    WHERE id = head.id AND state = 'pending' AND due_at <= :now AND NOT EXISTS (
+    WHERE id = head.id AND endpoint_id = room.id AND state = 'pending' AND due_at <= :now
+    AND NOT EXISTS (
       SELECT 1 FROM deliveries other WHERE other.endpoint_id = room.id
       AND other.state = 'pending' AND other.due_at > :now AND other.due_at <= :longest
       AND other.lease_token IS NOT NULL)
