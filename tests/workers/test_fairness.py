@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from tests.workers.conftest import House
 
 from batchbell.core.model import DEFAULT_PROJECT, DeliveryState
 from batchbell.sandbox import Drip, Endless, Garbage, GzipBomb, Hang, Hold, Reset, Respond
-from batchbell.storage import history
+from batchbell.storage import deliveries, history
 
 FLOOD = 19_000
 HEALTHY = 1_000
@@ -66,3 +67,23 @@ async def test_each_bad_receiver_among_fifty_leaves_the_others_alone(house: Hous
     good = [d for d in page.items if "/good/" in d.url]
     assert len(good) == 172
     assert {d.state for d in good} == {DeliveryState.DELIVERED}
+
+
+async def test_leases_that_become_too_short_together_are_given_back_together(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the writes of one endpoint that hangs would hold up the others' deliveries."""
+    groups, give_back = [], deliveries.give_back
+
+    def noted(connection, claimed, *, now):
+        groups.append(len(claimed))
+        give_back(connection, claimed, now=now)
+
+    monkeypatch.setattr(deliveries, "give_back", noted)
+    await due(house, 20, "/hook")
+    await house.dispatcher.claim()
+    house.clock.advance(3)
+    house.dispatcher.start_calls()
+    await house.dispatcher.calls_ended()
+    assert sum(groups) == 20
+    assert len(groups) < 5, groups

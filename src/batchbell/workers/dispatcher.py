@@ -74,6 +74,7 @@ class Dispatcher:
         self._token_at: float | None = None
         self._calls: set[asyncio.Task[None]] = set()
         self._settling = Gathering(self._settle_all, most=SETTLE_MOST)
+        self._returning = Gathering(self._give_back_all, most=SETTLE_MOST)
 
     async def step(self) -> bool:
         """Claim what is due and start sending it; whether there was anything to claim."""
@@ -276,12 +277,19 @@ class Dispatcher:
         return result
 
     async def _give_back(self, claimed: Sequence[Claimed]) -> None:
-        if not claimed:
-            return
+        """Return what was not tried, together with all else that is returned meanwhile.
+
+        Behind an endpoint that hangs, many leases become too short at once: so many writes of
+        their own would hold up everybody's.
+        """
+        await asyncio.gather(*map(self._returning.put, claimed))
+
+    async def _give_back_all(self, claimed: list[Claimed]) -> Sequence[None]:
         try:
             await self._store.write(deliveries.give_back, claimed, now=self._clock())
         except StoreUnavailable as error:
             log.warning("not given back; the leases will run out", error=str(error))
+        return [None] * len(claimed)
 
 
 def _shuts(outcome: Outcome) -> bool:
