@@ -1,4 +1,4 @@
-"""`python -m bench [a b …] [--quick]`."""
+"""`python -m bench [a b …] [--quick | --full]`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,17 @@ from collections.abc import Awaitable, Callable
 
 import uvloop
 
-from bench import deliveries, endings, machine, memory, registrations, sweeps
+from bench import (
+    claims,
+    deliveries,
+    endings,
+    fairness,
+    fleets,
+    machine,
+    memory,
+    registrations,
+    sweeps,
+)
 from bench.run import Run
 
 BENCHES: dict[str, Callable[[Run], Awaitable[None]]] = {
@@ -18,6 +28,10 @@ BENCHES: dict[str, Callable[[Run], Awaitable[None]]] = {
     "c": memory.run,
     "d": endings.run,
     "e": registrations.run,
+    "f": fleets.run,
+    "g": fleets.drain,
+    "h": fairness.run,
+    "i": claims.run,
 }
 
 
@@ -25,17 +39,21 @@ def main() -> None:
     """Run the benches that were asked for, in order."""
     listed = "; ".join(f"{letter}: {bench.__doc__}" for letter, bench in BENCHES.items())
     parser = argparse.ArgumentParser(prog="python -m bench", description=listed)
-    parser.add_argument("which", nargs="*", metavar="a-e", help="all of them unless some are named")
-    parser.add_argument("--quick", action="store_true", help="small numbers, within a minute")
+    parser.add_argument("which", nargs="*", metavar="a-i", help="all of them unless some are named")
+    sizes = parser.add_mutually_exclusive_group()
+    sizes.add_argument("--quick", action="store_true", help="small numbers, within some minutes")
+    sizes.add_argument("--full", action="store_true", help="10,000,000 finished deliveries in i")
     asked = parser.parse_args()
     if strange := set(asked.which) - set(BENCHES):
         parser.error(f"there is no bench {', '.join(sorted(strange))}")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_run(sorted(set(asked.which)) or list(BENCHES), quick=asked.quick))
+        runner.run(
+            _run(sorted(set(asked.which)) or list(BENCHES), quick=asked.quick, full=asked.full)
+        )
 
 
-async def _run(which: list[str], *, quick: bool) -> None:
-    async with Run(quick=quick) as run:
+async def _run(which: list[str], *, quick: bool, full: bool) -> None:
+    async with Run(quick=quick, full=full) as run:
         machine.describe(run.folder)
         for letter in which:
             started = time.perf_counter()

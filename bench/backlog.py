@@ -9,6 +9,7 @@ from sqlalchemy import Connection, func, select
 
 from batchbell.core.model import DEFAULT_PROJECT, Dialect, EventType
 from batchbell.storage.bulk import insert_missing
+from batchbell.storage.engine import DELIVERIES, Store, wake
 from batchbell.storage.schema import accounts, attempts, batches, deliveries, endpoints, events
 from bench.run import mint, opened
 
@@ -35,19 +36,27 @@ class Backlog:
         self.database_url = database_url
         self._urls = urls
         self._dialect = dialect
-        self._endpoints = [mint("ep") for _ in urls]
+        self.endpoint_ids = [mint("ep") for _ in urls]
         self._account = mint("acc")
+        self._name = self._account[-12:]
         self.total = 0
 
     async def add(self, number: int) -> None:
         """Let so many deliveries wait, each of an event of its own."""
         async with opened(self.database_url) as store:
-            if self.total == 0:
-                await store.write(self._write_stage)
-            for start in range(self.total, self.total + number, CHUNK):
-                last = min(start + CHUNK, self.total + number)
-                await store.write(self._write, range(start, last))
+            for start in range(0, number, CHUNK):
+                await self.put(store, min(CHUNK, number - start))
+
+    async def put(self, store: Store, number: int) -> None:
+        """The same in an open store, in one transaction."""
+        if self.total == 0:
+            await self.stage(store)
+        await store.write(self._write, range(self.total, self.total + number))
         self.total += number
+
+    async def stage(self, store: Store) -> None:
+        """Write the account and the endpoints, if they are not there yet."""
+        await store.write(self._write_stage)
 
     async def check(self) -> None:
         """All that ever waited was delivered, with one attempt each."""
@@ -60,7 +69,7 @@ class Backlog:
         account = {
             "id": self._account,
             "project_id": DEFAULT_PROJECT,
-            "name": "openai",
+            "name": self._name,
             "provider": "openai",
             "base_url": "http://127.0.0.1/v1",
             "state": "active",
@@ -79,14 +88,14 @@ class Backlog:
                 "failures": 0,
                 "created_at": now,
             }
-            for id, url in zip(self._endpoints, self._urls, strict=True)
+            for id, url in zip(self.endpoint_ids, self._urls, strict=True)
         ]
         insert_missing(connection, endpoints, rows)
 
     def _write(self, connection: Connection, numbers: range) -> None:
         now = time.time()
         same = {"project_id": DEFAULT_PROJECT}
-        ids = [f"batch_{number:032x}" for number in numbers]
+        ids = [f"batch_{self._name}{number:020x}" for number in numbers]
         batch = {
             "account_id": self._account,
             "status": "completed",
@@ -127,7 +136,7 @@ class Backlog:
             "due_at": now,
             "created_at": now,
         }
-        places = len(self._endpoints)
+        places = len(self.endpoint_ids)
         insert_missing(
             connection,
             deliveries,
@@ -138,12 +147,13 @@ class Backlog:
                     "id": mint("dlv"),
                     "event_id": e,
                     "batch_id": b,
-                    "endpoint_id": self._endpoints[number % places],
+                    "endpoint_id": self.endpoint_ids[number % places],
                     "watch_id": mint("wat"),
                 }
                 for number, (e, b) in zip(numbers, told, strict=True)
             ],
         )
+        wake(connection, DELIVERIES)
 
 
 def _counts(connection: Connection) -> tuple[int, int, int]:

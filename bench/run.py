@@ -33,9 +33,10 @@ def mint(prefix: str) -> str:
 class Run(contextlib.AsyncExitStack):
     """What is entered here lasts until the run ends."""
 
-    def __init__(self, *, quick: bool) -> None:
+    def __init__(self, *, quick: bool, full: bool) -> None:
         super().__init__()
         self.quick = quick
+        self.full = full
         self.folder = Path()
         self.kept: dict[object, Any] = {}
         """What one bench has measured and another may use."""

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import aiohttp
-from sqlalchemy import Dialect
+from sqlalchemy import Connection, Dialect, text
 
 from batchbell.core import signing
 from batchbell.net.client import WebhookSender
@@ -18,9 +18,10 @@ from batchbell.net.guard import AddressRules
 from batchbell.observability import Metrics, configure_logging
 from batchbell.process import calm_collector
 from batchbell.storage import deliveries
-from batchbell.storage.engine import P, Query, Store, T
+from batchbell.storage.engine import P, Query, Signal, Store, T
 from batchbell.storage.opening import open_store
 from batchbell.workers.dispatcher import Dispatcher
+from batchbell.workers.janitor import Janitor
 from batchbell.workers.loop import Loop
 from bench.backlog import body
 from bench.children import Talk
@@ -108,6 +109,7 @@ class Counted(Store):
         self.claimed = self.settled = 0
         self.last_at, self.last_cpu = time.time(), time.process_time()
         self.done = asyncio.Event()
+        self._idle = False
 
     def _dialects(self) -> tuple[Dialect, ...]:
         return ()  # the secrets are opened by the store within
@@ -117,10 +119,14 @@ class Counted(Store):
 
     async def write(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         result = await self._store.write(query, *args, **kwargs)
-        self._note(query, result, kwargs)
+        self._note(query, result, kwargs, args)
+        if self._idle and not await self._store.read(_waits):
+            self.done.set()
         return result
 
-    def _note(self, query: object, result: Any, how: dict[str, Any]) -> None:
+    def _note(
+        self, query: object, result: Any, how: dict[str, Any], _given: tuple[Any, ...]
+    ) -> None:
         if query is deliveries.settle:
             self.settled += len(result.written)
             self.last_at, self.last_cpu = time.time(), time.process_time()
@@ -128,11 +134,19 @@ class Counted(Store):
             self.claimed += len(result.deliveries)
             # A claim with no room brings nothing although there is more.
             sought = all(room > 0 for room in how["rooms"].values())
-            if sought and not result.deliveries and self.claimed == self.settled:
-                self.done.set()
+            self._idle = sought and not result.deliveries and self.claimed == self.settled
+
+    def signal(self, channel: str) -> Signal:
+        return self._store.signal(channel)
 
     async def close(self) -> None:
         await self._store.close()
+
+
+def _waits(connection: Connection) -> bool:
+    """Whether anything waits that nobody has claimed."""
+    query = text("SELECT 1 FROM deliveries WHERE state = 'pending' AND lease_token IS NULL LIMIT 1")
+    return connection.execute(query).first() is not None
 
 
 async def _durable(database_url: str) -> Timing:
@@ -149,11 +163,16 @@ async def _durable(database_url: str) -> Timing:
             metrics=metrics,
             max_in_flight=AT_ONCE,
         )
-        loop = Loop(dispatcher, clock=time.time, rand=random.random, metrics=metrics)
+        janitor = Janitor(store, clock=time.time, retention_days=30, attempt_retention_days=30)
+        loops = [
+            Loop(worker, clock=time.time, rand=random.random, metrics=metrics)
+            for worker in (dispatcher, janitor)
+        ]
         started, cpu = time.time(), time.process_time()
-        running = asyncio.create_task(loop.run())
+        running = asyncio.gather(*(loop.run() for loop in loops))
         await store.done.wait()
-        loop.stop()
+        for loop in loops:
+            loop.stop()
         await running
     await store.close()
     return Timing(store.settled, started, store.last_at, store.last_cpu - cpu)
