@@ -54,7 +54,7 @@ async def run(run: Run) -> None:
 
 
 async def drain(run: Run) -> None:
-    """How 100,000 deliveries drain that waited for one endpoint while it was down"""
+    """How deliveries drain that waited for one endpoint while it was down"""
     sizes = (5_000, 5_000) if run.quick else (100_000, 20_000)
     rows = []
     async with Child("receiver", run.folder) as receiver, _sending(run) as sending:
