@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import zlib
+import gzip
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -187,7 +187,7 @@ async def test_a_bomb_is_small_until_it_is_unpacked(receiver: Receiver) -> None:
         body = await reader.readexactly(length)
     assert "content-encoding: gzip" in head
     assert length < 20_000
-    assert len(zlib.decompress(body, wbits=31)) == 8 * 2**20
+    assert len(gzip.decompress(body)) == 8 * 2**20
 
 
 async def test_a_body_drips(receiver: Receiver) -> None:
