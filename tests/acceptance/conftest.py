@@ -178,6 +178,7 @@ async def shell(tmp_path: Path, sandbox: Sandbox) -> AsyncIterator[Shell]:
         tmp_path,
         {
             "PATH": os.environ["PATH"],
+            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
             "TMPDIR": str(tmp_path / "tmp"),
             "OPENAI_API_KEY": API_KEY,
             "OPENAI_BASE_URL": sandbox.base_url,

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from aiohttp import BodyPartReader, web
+from aiohttp import BodyPartReader, http_exceptions, web
 
 from batchbell.sandbox import mischief
 from batchbell.sandbox.answers import ApiError, bad_key, limit_of, missing, no_batch
@@ -100,16 +100,10 @@ def _check_key(request: web.Request, wanted: str | None) -> None:
 
 
 async def _upload(request: web.Request) -> web.Response:
-    fields: dict[str, str] = {}
-    content: bytes | None = None
-    filename = "upload"
-    async for part in await _multipart(request):
-        if not isinstance(part, BodyPartReader):
-            continue
-        if part.name == "file":
-            filename, content = part.filename or filename, bytes(await part.read())
-        else:
-            fields[part.name or ""] = await part.text()
+    try:
+        filename, content, fields = await _parts(request)
+    except (ValueError, http_exceptions.HttpProcessingError):
+        raise ApiError(400, "This is no multipart/form-data.") from None
     if content is None:
         raise missing("file")
     if fields.get("purpose") not in PURPOSES:
@@ -123,6 +117,29 @@ async def _upload(request: web.Request) -> web.Response:
             expires_after=_expires_after(fields),
         )
     )
+
+
+async def _parts(request: web.Request) -> tuple[str, bytes | None, dict[str, str]]:
+    """The file's name and bytes, and the other fields."""
+    fields: dict[str, str] = {}
+    content: bytes | None = None
+    filename = "upload"
+    async for part in await _multipart(request):
+        if not isinstance(part, BodyPartReader):
+            continue
+        if part.name == "file":
+            filename, content = part.filename or filename, await _whole(part)
+        else:
+            fields[part.name or ""] = await part.text()
+    return filename, content, fields
+
+
+async def _whole(part: BodyPartReader) -> bytes:
+    """However large: `read` would stop at the limit for JSON."""
+    content = bytearray()
+    while chunk := await part.read_chunk(CHUNK_BYTES):
+        content += chunk
+    return bytes(content)
 
 
 async def _multipart(request: web.Request) -> Any:
