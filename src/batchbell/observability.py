@@ -161,6 +161,11 @@ class Metrics:
             ["created"],
             registry=registry,
         )
+        self.discovered = Counter(
+            "batchbell_batches_discovered",
+            "Batches found in the list of an account, though nobody had named them.",
+            registry=registry,
+        )
         self.worker_failures = Counter(
             "batchbell_worker_failures",
             "Times that a worker's step failed and was started again.",

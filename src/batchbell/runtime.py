@@ -24,6 +24,7 @@ from batchbell.core.pacing import Pace
 from batchbell.net.api import ApiClient
 from batchbell.net.client import Sender, WebhookSender
 from batchbell.net.guard import parse_cidrs
+from batchbell.net.relay import Relay
 from batchbell.observability import Metrics
 from batchbell.process import calm_collector, raise_file_limit, stopped_by_signal
 from batchbell.providers import open_provider
@@ -75,7 +76,7 @@ class Runtime:
         key = self.settings.openai_api_key
         return None if key is None else key.get_secret_value()
 
-    def context(self, sender: Sender) -> Context:
+    def context(self, sender: Sender, relay: Relay) -> Context:
         """What the HTTP surface is given."""
         return Context(
             store=self.store,
@@ -86,6 +87,7 @@ class Runtime:
             rules=self.access.rules,
             keys_changed=self.access.changed.set,
             sender=sender,
+            relay=relay,
             workers_alive=lambda: {} if self.crew is None else self.crew.alive(),
         )
 
@@ -155,6 +157,7 @@ async def _accounts(store: Store, settings: Settings) -> list[Account]:
             name="openai",
             provider="openai",
             base_url=settings.openai_base_url.rstrip("/"),
+            discover=settings.discover,
             mint=mint,
             now=time.time(),
         )
@@ -248,6 +251,7 @@ def _watcher(runtime: Runtime, account: Account, post: Post) -> Loop:
         mint=mint,
         rand=random.random,
         metrics=runtime.metrics,
+        rules=runtime.access.rules,
         release=release,
     )
     return _loop(runtime, watcher, vital=account.from_environment)
@@ -270,8 +274,11 @@ class _Server(uvicorn.Server):
 @contextlib.asynccontextmanager
 async def serving(runtime: Runtime, listener: socket.socket) -> AsyncIterator[None]:
     """Serve HTTP on a bound socket while the context lasts."""
-    async with WebhookSender(runtime.access.rules, max_connections=TESTS_AT_ONCE) as sender:
-        app = create_app(runtime.context(sender))
+    async with (
+        WebhookSender(runtime.access.rules, max_connections=TESTS_AT_ONCE) as sender,
+        Relay() as relay,
+    ):
+        app = create_app(runtime.context(sender, relay))
         quiet = {"log_config": None, "access_log": False, "server_header": False}
         drain = {"timeout_graceful_shutdown": DRAIN_SECONDS}
         config = uvicorn.Config(app, lifespan="off", **quiet, **drain)  # type: ignore[arg-type]

@@ -48,6 +48,12 @@ class Settings(BaseSettings):
         validation_alias=_named("OPENAI_BASE_URL"),
         description="Where the account `openai` is, for gateways and for the sandbox.",
     )
+    discover: bool = Field(
+        default=False,
+        validation_alias=_named("BATCHBELL_DISCOVER"),
+        description="Whether the account `openai` finds every batch that is made from now on,"
+        " also one that nobody named here.",
+    )
     database_path: Path = Field(
         Path("batchbell.db"),
         validation_alias=_named("DATABASE_PATH"),

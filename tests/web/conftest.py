@@ -16,11 +16,13 @@ import structlog
 import uvicorn
 from pydantic import SecretStr
 
-from batchbell.core.model import Account, Mint
+from batchbell.core.model import DEFAULT_PROJECT, Account, Mint
 from batchbell.net.client import WebhookSender
 from batchbell.net.guard import AddressRules
+from batchbell.net.relay import Relay
 from batchbell.observability import Metrics, configure_logging
 from batchbell.settings import Settings
+from batchbell.storage.accounts import ensure_account
 from batchbell.storage.engine import Store
 from batchbell.web.app import create_app
 from batchbell.web.context import Context
@@ -49,6 +51,26 @@ def rules() -> AddressRules:
 
 
 @pytest.fixture
+def provider_url() -> str:
+    """Where nobody is; tests of what goes on to a provider have one there."""
+    return "http://127.0.0.1:9/v1"
+
+
+@pytest.fixture
+async def account(store: Store, mint: Mint, clock: Clock, provider_url: str) -> Account:
+    """The account `openai` of the project `default`."""
+    return await store.write(
+        ensure_account,
+        project_id=DEFAULT_PROJECT,
+        name="openai",
+        provider="openai",
+        base_url=provider_url,
+        mint=mint,
+        now=clock(),
+    )
+
+
+@pytest.fixture
 def accounts(account: Account) -> dict[str, Account]:
     return {account.name: account}
 
@@ -71,7 +93,7 @@ async def served(
 ) -> AsyncIterator[Served]:
     workers: dict[str, bool] = {}
     key_changes: list[None] = []
-    sender = WebhookSender(lambda: rules)
+    sender, relay = WebhookSender(lambda: rules), Relay()
     context = Context(
         store=store,
         settings=Settings(openai_api_key=SecretStr("sk-test")),
@@ -81,6 +103,7 @@ async def served(
         rules=lambda: rules,
         keys_changed=lambda: key_changes.append(None),
         sender=sender,
+        relay=relay,
         workers_alive=lambda: workers,
     )
     app = create_app(context)
@@ -92,4 +115,5 @@ async def served(
         yield Served(url, app, context, http, accounts, workers, key_changes)
     server.should_exit = True
     await running
+    await relay.aclose()
     await sender.aclose()

@@ -105,7 +105,9 @@ async def test_the_sdk_walks_all_pages(served: Served, sdk: openai.OpenAI) -> No
 
 async def test_the_sdk_understands_our_404(served: Served, sdk: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as caught:
-        await retrieve(sdk, "batch_unknown")
+        await asyncio.to_thread(
+            sdk.batches.retrieve, "batch_unknown", extra_query={"fresh": "false"}
+        )
     assert (caught.value.code, caught.value.type) == ("not_found", "invalid_request_error")
     assert "batch_unknown" in caught.value.message
 

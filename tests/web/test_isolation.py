@@ -6,10 +6,13 @@ Every route of the application is walked: one that is new and not covered here f
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx2
+import pytest
 
+from batchbell.sandbox import Sandbox
 from batchbell.web.auth import OPEN_PATHS
 
 from .making import HOOK, Served, a_snapshot
@@ -31,14 +34,18 @@ CURSORS = {
     "/v1/replays": "replay_id",
 }
 """Lists whose `after` takes the id of one of theirs."""
-LISTS = {*CURSORS, "/v1/keys", "/v1/accounts"}
+LISTS = {*CURSORS, "/v1/keys", "/v1/accounts", "/v1/files"}
 FILTERS = {
     "/v1/watches": ["batch_id"],
     "/v1/events": ["batch_id"],
     "/v1/deliveries": ["event_id"],
 }
 A_BATCH = {"batch_id": "batch_new", "account": "mine"}
-AN_ACCOUNT = {"provider": "openai", "api_key": "sk-mine-0123456789"}
+AN_ACCOUNT = {
+    "provider": "openai",
+    "api_key": "sk-mine-0123456789",
+    "base_url": "http://127.0.0.1:9/v1",
+}
 BODIES: dict[tuple[str, str], list[tuple[dict[str, Any], str, str]]] = {
     ("POST", "/batch-awaiter"): [({"id": "b", "webhookUrl": HOOK}, "account", "account_name")],
     ("POST", "/v1/watches"): [
@@ -53,19 +60,25 @@ BODIES: dict[tuple[str, str], list[tuple[dict[str, Any], str, str]]] = {
     ],
     ("POST", "/v1/keys"): [({"name": "n"}, "project_id", "project_id")],
     ("POST", "/v1/accounts"): [],
+    ("POST", "/v1/files"): [],
+    ("POST", "/v1/batches"): [
+        ({"webhook": {"endpoint_id": "{}"}}, "input_file_id", "webhook_endpoint_id"),
+    ],
     ("POST", "/v1/events"): [],
 }
 """What a body may name of another project: the rest of it, the field, whose id; may be nothing."""
 
 
-async def project(served: Served, operator: dict[str, str], name: str) -> dict[str, Any]:
+async def project(
+    served: Served, operator: dict[str, str], name: str, **account_wishes: str
+) -> dict[str, Any]:
     """A new project with a key and an account, and what they are called."""
     made = (await served.http.post("/v1/projects", json={"name": name}, headers=operator)).json()
     body = {"name": name, "project_id": made["id"]}
     key = (await served.http.post("/v1/keys", json=body, headers=operator)).json()
     headers = bearer(key["key"])
     account = await served.http.post(
-        "/v1/accounts", json={**AN_ACCOUNT, "name": name}, headers=headers
+        "/v1/accounts", json={**AN_ACCOUNT, "name": name, **account_wishes}, headers=headers
     )
     assert account.status_code == 201, account.text
     return {
@@ -87,8 +100,11 @@ async def something_of_everything(served: Served, theirs: dict[str, Any]) -> dic
     await served.see(a_snapshot("batch_1"), account_id=theirs["account_id"])
     delivery = (await http.get("/v1/deliveries", headers=headers)).json()["data"][0]
     replay = (await http.post("/v1/replays", json={}, headers=headers)).json()
+    upload = {"files": {"file": ("in.jsonl", b"{}")}, "data": {"purpose": "batch"}}
+    file = (await http.post("/v1/files", **upload, headers=headers)).json()
     return {
         **theirs,
+        "file_id": file.get("id"),
         "batch_id": "batch_1",
         "watch_id": watch["id"],
         "event_id": delivery["event_id"],
@@ -96,6 +112,13 @@ async def something_of_everything(served: Served, theirs: dict[str, Any]) -> dic
         "webhook_endpoint_id": endpoint["id"],
         "replay_id": replay["id"],
     }
+
+
+@pytest.fixture
+async def providers() -> AsyncIterator[tuple[str, str]]:
+    """Two, that know nothing of each other, as accounts of two users do."""
+    async with Sandbox() as first, Sandbox() as second:
+        yield first.base_url, second.base_url
 
 
 class Stranger:
@@ -136,11 +159,13 @@ def filled(value: Any, word: str) -> Any:
     return word if value == "{}" else value
 
 
-async def test_every_route_keeps_projects_apart(served: Served) -> None:
+async def test_every_route_keeps_projects_apart(served: Served, providers: tuple[str, str]) -> None:
     made = (await served.http.post("/v1/keys", json={"name": "ops"})).json()
     operator = bearer(made["key"])
-    theirs = await something_of_everything(served, await project(served, operator, "theirs"))
-    mine = await project(served, operator, "mine")
+    first, second = providers
+    made = await project(served, operator, "theirs", base_url=first)
+    theirs = await something_of_everything(served, made)
+    mine = await project(served, operator, "mine", base_url=second)
     before = await all_of(served, theirs["headers"])
     stranger = Stranger(served, mine["headers"])
     for method, path in routes(served):
@@ -232,3 +257,17 @@ async def test_the_same_batch_id_stays_apart(served: Served) -> None:
     assert (theirs["account"], theirs["status"]) == ("one", "completed")
     events = await served.http.get("/v1/events", headers=two["headers"])
     assert events.json()["data"] == []
+
+
+async def test_an_account_of_another_project_is_one_that_never_was(served: Served) -> None:
+    made = (await served.http.post("/v1/keys", json={"name": "ops"})).json()
+    operator = bearer(made["key"])
+    await project(served, operator, "theirs")
+    mine = (await project(served, operator, "mine"))["headers"]
+
+    async def named(name: str) -> httpx2.Response:
+        return await served.http.get("/v1/files", headers={**mine, "bb-account": name})
+
+    told, never = await named("theirs"), await named(NEVER)
+    assert (told.status_code, never.status_code) == (400, 400)
+    assert told.text.replace("theirs", NEVER) == never.text

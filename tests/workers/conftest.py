@@ -115,7 +115,9 @@ async def house(
         async def sleep(seconds: float) -> None:
             clock.advance(seconds)
 
-        watcher = Watcher(store, provider, account.id, pace=Pace(), sleep=sleep, **chance)
+        watcher = Watcher(
+            store, provider, account.id, pace=Pace(), rules=lambda: rules, sleep=sleep, **chance
+        )
         dispatcher = Dispatcher(store, sender, **chance, timeout_seconds=2.5)
         yield House(
             store, account, sandbox, receiver, watcher, dispatcher, sender, clock, mint, metrics

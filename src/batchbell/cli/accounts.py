@@ -33,6 +33,13 @@ KeyVariable = Annotated[
         " or read from standard input.",
     ),
 ]
+Discover = Annotated[
+    bool | None,
+    typer.Option(
+        "--discover/--no-discover",
+        help="Find every batch that is made in it from now on, whoever makes it.",
+    ),
+]
 
 
 def add(
@@ -43,6 +50,7 @@ def add(
     ] = "openai",
     base_url: BaseUrl = None,
     api_key_env: KeyVariable = None,
+    discover: Discover = None,
     json: Json = False,
     server: Server = None,
     api_key: ApiKey = None,
@@ -50,7 +58,10 @@ def add(
     """Add an account, watched from now on. Its API key is sealed, and never shown again."""
     secret = _secret(api_key_env)
     with connected(server, api_key) as client:
-        _print(client.add_account(name, secret, provider=provider, base_url=base_url), json=json)
+        added = client.add_account(
+            name, secret, provider=provider, base_url=base_url, discover=bool(discover)
+        )
+        _print(added, json=json)
     tell(f"`batchbell accounts test {name}` tells whether its provider answers.")
 
 
@@ -83,16 +94,19 @@ def update(
         bool, typer.Option("--new-api-key", help="Ask for another API key, or read it.")
     ] = False,
     api_key_env: KeyVariable = None,
+    discover: Discover = None,
     json: Json = False,
     server: Server = None,
     api_key: ApiKey = None,
 ) -> None:
-    """Change where an account is, or its API key. It is swept at once."""
-    changes = {"base_url": base_url} if base_url else {}
+    """Change where an account is, its API key, or whether it discovers. It is swept at once."""
+    changes: dict[str, str | bool] = {"base_url": base_url} if base_url else {}
     if new_api_key or api_key_env:
         changes["api_key"] = _secret(api_key_env)
+    if discover is not None:
+        changes["discover"] = discover
     if not changes:
-        raise typer.BadParameter("Nothing to change: give --base-url or --new-api-key.")
+        raise typer.BadParameter("Nothing to change: give --base-url, --new-api-key or --discover.")
     with connected(server, api_key) as client:
         _print(client.update_account(name, **changes), json=json)
 
@@ -173,6 +187,7 @@ def _print(account: Account, *, json: bool) -> None:
             ("trouble", account.trouble),
             ("source", account.source),
             ("api key", account.api_key_hint),
+            ("discovers", "every batch" if account.discover else "no"),
             ("swept", moment(account.swept_at)),
             ("made", moment(account.created_at)),
         ]

@@ -26,14 +26,29 @@ class SettingUp(ABC):
         return self._send(calls.account(name))
 
     def add_account(
-        self, name: str, api_key: str, *, provider: str = "openai", base_url: str | None = None
+        self,
+        name: str,
+        api_key: str,
+        *,
+        provider: str = "openai",
+        base_url: str | None = None,
+        discover: bool = False,
     ) -> shapes.Account:
-        """Add an account, watched from now on. The API key is sealed, and never shown again."""
-        wanted = {"name": name, "api_key": api_key, "provider": provider, "base_url": base_url}
+        """Add an account, watched from now on. The API key is sealed, and never shown again.
+
+        With `discover`, every batch that is made in it is found, whoever made it.
+        """
+        wanted = {
+            "name": name,
+            "api_key": api_key,
+            "provider": provider,
+            "base_url": base_url,
+            "discover": discover,
+        }
         return self._send(calls.add_account(wanted))
 
-    def update_account(self, name: str, **changes: str) -> shapes.Account:
-        """Change its `base_url`, `api_key` or `state` (`active`, `paused`)."""
+    def update_account(self, name: str, **changes: str | bool) -> shapes.Account:
+        """Change its `base_url`, `api_key`, `discover` or `state` (`active`, `paused`)."""
         return self._send(calls.update_account(name, changes))
 
     def pause_account(self, name: str) -> shapes.Account:
@@ -92,14 +107,29 @@ class AsyncSettingUp(ABC):
         return await self._send(calls.account(name))
 
     async def add_account(
-        self, name: str, api_key: str, *, provider: str = "openai", base_url: str | None = None
+        self,
+        name: str,
+        api_key: str,
+        *,
+        provider: str = "openai",
+        base_url: str | None = None,
+        discover: bool = False,
     ) -> shapes.Account:
-        """Add an account, watched from now on. The API key is sealed, and never shown again."""
-        wanted = {"name": name, "api_key": api_key, "provider": provider, "base_url": base_url}
+        """Add an account, watched from now on. The API key is sealed, and never shown again.
+
+        With `discover`, every batch that is made in it is found, whoever made it.
+        """
+        wanted = {
+            "name": name,
+            "api_key": api_key,
+            "provider": provider,
+            "base_url": base_url,
+            "discover": discover,
+        }
         return await self._send(calls.add_account(wanted))
 
-    async def update_account(self, name: str, **changes: str) -> shapes.Account:
-        """Change its `base_url`, `api_key` or `state` (`active`, `paused`)."""
+    async def update_account(self, name: str, **changes: str | bool) -> shapes.Account:
+        """Change its `base_url`, `api_key`, `discover` or `state` (`active`, `paused`)."""
         return await self._send(calls.update_account(name, changes))
 
     async def pause_account(self, name: str) -> shapes.Account:

@@ -279,6 +279,7 @@ class Account(Struct, frozen=True, kw_only=True):
     base_url: str
     state: str
     trouble: str | None
+    discover: bool
     swept_at: int | None
     source: str
     api_key_hint: str | None

@@ -40,6 +40,12 @@ class Account:
     created_at: float = 0.0
     from_environment: bool = False
     """Its key is in the environment of the processes, and it is not changed by API."""
+    discover_since: float | None = None
+    """Batches made after this are found in the list, though nobody named them; None if not."""
+
+    @property
+    def discovers(self) -> bool:
+        return self.discover_since is not None
 
     @property
     def label(self) -> str:

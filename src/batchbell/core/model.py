@@ -181,6 +181,8 @@ class Batch:
     trouble: str | None = None
     expunged_at: float | None = None
     """When its payloads were removed; those of a new life are there again."""
+    webhook_refused: str | None = None
+    """Why the `webhook_url` in its metadata, with which it was found, is not called."""
 
     @property
     def outcome(self) -> BatchOutcome | None:

@@ -59,6 +59,17 @@ def reached_oldest(page_times: Sequence[int | None], oldest_open: float | None) 
     return times == sorted(times, reverse=True) and times[0] < oldest_open
 
 
+def reaches(page_times: Sequence[int | None], moment: float) -> bool | None:
+    """Whether whatever comes after this page, newest first, was made before the moment.
+
+    None where the page does not tell: a row without a time, or out of order.
+    """
+    times = [time for time in page_times if time is not None]
+    if not times or len(times) < len(page_times) or times != sorted(times, reverse=True):
+        return None
+    return times[-1] < moment
+
+
 def next_sweep(*, now: float, calls: int, pace: Pace, rand: float) -> float:
     """When to sweep again after a good sweep that took `calls` calls.
 

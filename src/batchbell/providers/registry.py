@@ -49,8 +49,13 @@ def is_sendable(api_key: str) -> bool:
 def _openai(
     account: Account, api_key: str, connect: Connect, clock: Callable[[], float]
 ) -> Provider:
-    headers = {"Authorization": f"Bearer {api_key}", "User-Agent": f"Batchbell/{__version__}"}
+    headers = {**auth_headers(api_key), "User-Agent": f"Batchbell/{__version__}"}
     return OpenAI(connect(account.base_url, headers), secret=api_key, clock=clock)
+
+
+def auth_headers(api_key: str) -> dict[str, str]:
+    """How a call says whose it is, to a host that speaks OpenAI's dialect."""
+    return {"Authorization": f"Bearer {api_key.strip()}"}
 
 
 ADAPTERS: Mapping[str, Build] = {"openai": _openai}

@@ -30,12 +30,13 @@ def ensure_account(
     name: str,
     provider: str,
     base_url: str,
+    discover: bool = False,
     mint: Mint,
     now: float,
 ) -> Account:
     """Make an account of the environment, or bring its base URL up to date; it is due at once.
 
-    One that was paused stays so.
+    One that was paused stays so, and one that discovers goes on where it was.
     """
     fresh: dict[str, Any] = {"state": AccountState.ACTIVE, "trouble": None, "failures": 0}
     row = {
@@ -48,12 +49,14 @@ def ensure_account(
         "pages": None,
         "due_at": now,
         "not_before": 0.0,
+        "discover_since": None,
         "created_at": now,
     }
     insert_missing(connection, accounts, [row])
     named = (accounts.c.project_id == project_id, accounts.c.name == name)
     paused = accounts.c.state == AccountState.PAUSED
     fresh["state"] = case((paused, AccountState.PAUSED), else_=AccountState.ACTIVE)
+    fresh["discover_since"] = func.coalesce(accounts.c.discover_since, now) if discover else None
     connection.execute(
         update(accounts)
         .where(*named)
@@ -102,6 +105,11 @@ def claim_due(
     return to_account(row) if row else None
 
 
+def lock(connection: Connection, account_id: str) -> None:
+    """Let nobody else write to the account, nor to its batches, until the transaction ends."""
+    connection.execute(select(accounts.c.id).where(accounts.c.id == account_id).with_for_update())
+
+
 def hold(
     connection: Connection, *, account_id: str, token: str, now: float, lease_seconds: float
 ) -> None:
@@ -126,12 +134,13 @@ def finish(
     trouble: str | None = None,
     failures: int = 0,
     pages: int | None = None,
+    discovered_to: float | None = None,
     now: float,
 ) -> None:
     """End a sweep and give the account back. Raises LeaseLost.
 
     A watch that was made meanwhile has set `due_at`: the earlier time wins, but never before
-    `not_before`.
+    `not_before`. `discovered_to`: batches made before it are known, or not to be found.
     """
     earlier = func.min if dialect_of(connection) == "sqlite" else func.least
     free = (
@@ -146,6 +155,7 @@ def finish(
             trouble=storable(trouble) if trouble is not None else None,
             failures=failures,
             pages=func.coalesce(pages, accounts.c.pages),
+            discover_since=func.coalesce(discovered_to, accounts.c.discover_since),
             swept_at=now,
         )
     )
@@ -195,4 +205,5 @@ def to_account(row: Row[Any]) -> Account:
         lease_token=row.lease_token,
         created_at=row.created_at,
         from_environment=row.from_environment,
+        discover_since=row.discover_since,
     )

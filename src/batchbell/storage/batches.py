@@ -78,6 +78,12 @@ def observe(
     ]
 
 
+def known_ids(connection: Connection, account_id: str, ids: Sequence[str]) -> set[str]:
+    """Those of the ids that the account has a batch of."""
+    query = select(batches.c.id).where(batches.c.account_id == account_id)
+    return set(connection.execute(query.where(among(connection, batches.c.id, ids))).scalars())
+
+
 def poison(
     connection: Connection, *, account_id: str, reasons: Mapping[str, str], now: float
 ) -> None:
@@ -143,9 +149,13 @@ def _storable(value: Any) -> Any:
             return value
 
 
-def get_batch(connection: Connection, project_id: str, batch_id: str) -> Batch:
-    """One batch of the project by the provider's id. Raises NotFound."""
+def get_batch(
+    connection: Connection, project_id: str, batch_id: str, *, account_id: str | None = None
+) -> Batch:
+    """One batch of the project, or of one account, by the provider's id. Raises NotFound."""
     query = joined_batches().where(batches.c.project_id == project_id, batches.c.id == batch_id)
+    if account_id is not None:
+        query = query.where(batches.c.account_id == account_id)
     row = connection.execute(query.order_by(batches.c.key).limit(1)).one_or_none()
     if row is None:
         raise NotFound("batch", batch_id)
@@ -206,4 +216,5 @@ def to_batch(row: Row[Any]) -> Batch:
         check_at=row.check_at,
         trouble=row.trouble,
         expunged_at=row.expunged_at,
+        webhook_refused=row.webhook_refused,
     )

@@ -52,6 +52,7 @@ def add(
     provider: str,
     base_url: str,
     credentials: str,
+    discover: bool = False,
     mint: Mint,
     now: float,
 ) -> Account:
@@ -61,7 +62,13 @@ def add(
     """
     wanted = {"provider": provider, "base_url": base_url, "credentials": credentials}
     named = (accounts.c.project_id == project_id, accounts.c.name == name)
-    row = {**_anew(AccountState.ACTIVE, now), **wanted, "name": name, "project_id": project_id}
+    row: dict[str, Any] = {
+        **_anew(AccountState.ACTIVE, now),
+        **wanted,
+        "name": name,
+        "project_id": project_id,
+    }
+    row["discover_since"] = now if discover else None
     id = mint("acc")
     insert_missing(connection, accounts, [{**row, "id": id, "created_at": now}])
     query = select(accounts.c.id, accounts.c.removed_at).where(*named)
@@ -83,6 +90,7 @@ def change(
     base_url: str | None = None,
     credentials: str | None = None,
     paused: bool | None = None,
+    discover: bool | None = None,
     now: float,
 ) -> Account:
     """Change what is not None; the account is due at once, unless it is paused.
@@ -92,6 +100,8 @@ def change(
     found = _locked(connection, project_id, word)
     given = {"base_url": base_url, "credentials": credentials}
     values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if discover is not None and discover is not found.discovers:
+        values["discover_since"] = now if discover else None
     if values:
         _refuse_environment(found)
     was_paused = found.state is AccountState.PAUSED

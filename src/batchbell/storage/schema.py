@@ -91,6 +91,7 @@ accounts = Table(
     Column("created_at", Double, nullable=False),
     Column("credentials", Sealed("accounts.credentials")),
     Column("removed_at", Double),
+    Column("discover_since", Double),
     UniqueConstraint("project_id", "name"),
     CheckConstraint("state IN ('active', 'failing', 'paused')", name="state"),
     CheckConstraint("(lease_token IS NULL) = (lease_until IS NULL)", name="lease"),
@@ -116,6 +117,7 @@ batches = Table(
     Column("check_at", Double, nullable=False),
     Column("trouble", Text),
     Column("expunged_at", Double),
+    Column("webhook_refused", Text),
     UniqueConstraint("account_id", "id"),
     CheckConstraint(
         "status IN ('validating', 'in_progress', 'finalizing', 'cancelling',"

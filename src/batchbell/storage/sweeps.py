@@ -9,7 +9,8 @@ from sqlalchemy import Connection
 from batchbell import failpoints
 from batchbell.core.model import Account, AccountState, Mint, Sighting
 from batchbell.core.notices import Notice
-from batchbell.storage import accounts, batches
+from batchbell.storage import accounts, adopting, batches
+from batchbell.storage.adopting import Find
 from batchbell.storage.batches import Change
 from batchbell.storage.events import announce
 
@@ -17,15 +18,17 @@ from batchbell.storage.events import announce
 def write_found(
     connection: Connection,
     *,
+    project_id: str,
     account_id: str,
     token: str,
     lease_seconds: float,
     sightings: Sequence[Sighting],
     reasons: Mapping[str, str],
+    finds: Sequence[Find] = (),
     mint: Mint,
     now: float,
 ) -> list[Change]:
-    """Write the sightings, with their events and deliveries, and the rows that made no sense.
+    """Write the sightings and finds, with their events and deliveries, and rows without sense.
 
     Raises LeaseLost, and writes nothing, when another worker sweeps the account now.
     """
@@ -36,6 +39,9 @@ def write_found(
     changes = batches.observe(
         connection, account_id=account_id, sightings=sightings, mint=mint, now=now
     )
+    if finds:
+        adopted = adopting.adopt(connection, project_id, account_id, finds, mint=mint, now=now)
+        changes += adopted.changes
     failpoints.reach(failpoints.INSIDE_WRITE)
     return changes
 

@@ -146,20 +146,22 @@ def _ensure_batches(
 def _add_batches(
     connection: Connection, project_id: str, names: Sequence[Name], *, now: float
 ) -> None:
-    rows = [
-        {
-            "project_id": project_id,
-            "account_id": account_id,
-            "id": batch_id,
-            "status": Status.VALIDATING,
-            "generation": 1,
-            "registered_at": now,
-            "updated_at": now,
-            "check_at": 0.0,
-        }
-        for account_id, batch_id in names
-    ]
+    rows = [new_batch(project_id, account_id, batch_id, now=now) for account_id, batch_id in names]
     insert_missing(connection, batches, rows)
+
+
+def new_batch(project_id: str, account_id: str, batch_id: str, *, now: float) -> dict[str, Any]:
+    """The row of a batch that nobody has seen yet."""
+    return {
+        "project_id": project_id,
+        "account_id": account_id,
+        "id": batch_id,
+        "status": Status.VALIDATING,
+        "generation": 1,
+        "registered_at": now,
+        "updated_at": now,
+        "check_at": 0.0,
+    }
 
 
 def _statuses(connection: Connection, names: Sequence[Name]) -> dict[Name, Status]:

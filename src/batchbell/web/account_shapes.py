@@ -23,12 +23,14 @@ class AccountRequest(Struct, frozen=True, kw_only=True):
     provider: Annotated[str, Meta(min_length=1, max_length=NAME_MAX)]
     base_url: BaseUrl | None = None
     api_key: ApiKey
+    discover: bool = False
 
 
 class AccountChanges(Struct, frozen=True, kw_only=True):
     base_url: BaseUrl | None = None
     api_key: ApiKey | None = None
     state: Wanted | None = None
+    discover: bool | None = None
 
 
 class Account(Struct, frozen=True, kw_only=True):
@@ -43,6 +45,7 @@ class Account(Struct, frozen=True, kw_only=True):
     api_key_hint: str | None
     state: AccountState
     trouble: str | None
+    discover: bool
     swept_at: int | None
     created_at: int
 

@@ -21,6 +21,7 @@ from batchbell.web.api import (
     deliveries,
     endpoints,
     events,
+    files,
     health,
     projects,
     replays,
@@ -31,6 +32,7 @@ from batchbell.web.auth import Gate, Keyring
 from batchbell.web.calling import Surface
 from batchbell.web.condition import Condition
 from batchbell.web.context import Context
+from batchbell.web.creating import Adopter
 from batchbell.web.directory import Directory
 from batchbell.web.faults import Code, InvalidBody, Problem, error_response, response_to
 from batchbell.web.front import Front
@@ -43,6 +45,7 @@ ROUTERS = tuple(
         awaiter,
         watches,
         batches,
+        files,
         events,
         stream,
         deliveries,
@@ -77,6 +80,7 @@ def create_app(context: Context) -> FastAPI:
         keyring,
         Registrar(context),
         Directory(context),
+        Adopter(context),
         Condition(context),
         Streams(context.store),
     )

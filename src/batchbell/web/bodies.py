@@ -27,6 +27,11 @@ async def read_json(request: Request, *, most: int = BODY_MAX_BYTES, optional: b
     body = await read_body(request, most=most)
     if optional and not body.strip():
         return {}
+    return decode_json(body)
+
+
+def decode_json(body: bytes) -> Any:
+    """The value. Raises InvalidRequest for what is not JSON."""
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

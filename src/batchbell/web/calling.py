@@ -19,6 +19,7 @@ from batchbell.web import shapes
 from batchbell.web.auth import Keyring
 from batchbell.web.condition import Condition
 from batchbell.web.context import Context
+from batchbell.web.creating import Adopter
 from batchbell.web.directory import Directory
 from batchbell.web.registering import Registrar
 from batchbell.web.streaming import Streams
@@ -36,6 +37,7 @@ class Surface:
     keyring: Keyring
     registrar: Registrar
     directory: Directory
+    adopter: Adopter
     condition: Condition
     streams: Streams
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from batchbell.core.model import Mint
 from batchbell.net.client import Sender
 from batchbell.net.guard import AddressRules
+from batchbell.net.relay import Relay
 from batchbell.observability import Metrics
 from batchbell.settings import Settings
 from batchbell.storage.engine import Store
@@ -28,5 +29,7 @@ class Context:
     """Call after a key was made or revoked: local mode may have begun or ended."""
     sender: Sender
     """Sends test events, under the same address rules as every webhook."""
+    relay: Relay
+    """Passes calls on to providers."""
     workers_alive: Callable[[], Mapping[str, bool]]
     """Whether each worker of this process has shown life lately; empty without workers."""

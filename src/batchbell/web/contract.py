@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from fastapi import FastAPI
+from fastapi import FastAPI, Header
 from fastapi.openapi.utils import get_openapi
 from starlette.responses import Response
 
-from batchbell.web import account_shapes, endpoint_shapes, replaying, shapes
+from batchbell.web import account_shapes, endpoint_shapes, gateway_shapes, replaying, shapes
 
 REFERENCE = "#/components/schemas/{name}"
 REQUESTS = (
@@ -20,6 +20,7 @@ REQUESTS = (
     list[shapes.WatchRequest],
     shapes.ResendRequest,
     shapes.TestEventRequest,
+    gateway_shapes.BatchRequest,
     shapes.KeyRequest,
     shapes.ProjectRequest,
     account_shapes.AccountRequest,
@@ -32,6 +33,7 @@ REQUESTS = (
 )
 ANSWERS = (
     shapes.ErrorBody,
+    gateway_shapes.PassedErrorBody,
     shapes.AwaiterAnswer,
     shapes.Watch,
     shapes.WatchList,
@@ -73,8 +75,10 @@ MEANINGS = {
     403: "No API key was made yet, and the call does not come from this machine.",
     404: "Nothing of that id in this project.",
     409: "It clashes with what is there; `code` says how.",
+    408: "The body stood still for too long.",
     413: "The body is too large.",
     500: "A bug of ours; the log says more.",
+    502: "The provider did not answer.",
     503: "Not just now; `code` says why. Try again after `Retry-After` seconds.",
 }
 GUARDED = (400, 401, 403, 500, 503)
@@ -107,6 +111,42 @@ def text_answers(media_type: str, *also: int) -> dict[str, Any]:
     made = answers(shapes.Health, *also)
     made["responses"][200]["content"] = {media_type: {"schema": {"type": "string"}}}
     return made
+
+
+def passes(*also: int, shape: Any = None, media_type: str = "application/json") -> dict[str, Any]:
+    """Arguments of a route that passes a provider's answer on, whatever that is."""
+    theirs = {"type": "object"} if media_type == "application/json" else {"type": "string"}
+    schema = theirs if shape is None else {"anyOf": [SCHEMA_OF[shape], theirs]}
+    error = json_content(gateway_shapes.PassedErrorBody)
+    failing: dict[int | str, Any] = {
+        code: {"description": MEANINGS[code], "content": error}
+        for code in sorted({*GUARDED, 408, 502, *also})
+    }
+    told: dict[int | str, Any] = {
+        200: {"description": "OK", "content": {media_type: {"schema": schema}}},
+        **failing,
+        "default": {"description": "Whatever the provider answers.", "content": error},
+    }
+    return {"responses": told, "response_class": Response}
+
+
+AccountName = Annotated[
+    str | None,
+    Header(description="The account that the call is passed on to; by default the first one."),
+]
+"""A handler's `bb_account`."""
+
+
+def takes_file() -> dict[str, Any]:
+    """A route's `openapi_extra` for an upload as OpenAI takes it."""
+    fields = {
+        "file": {"type": "string", "format": "binary"},
+        "purpose": {"type": "string", "description": "`batch` for the input of a batch."},
+    }
+    schema = {"type": "object", "properties": fields, "required": list(fields)}
+    return {
+        "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
+    }
 
 
 def takes(*kinds: Any, required: bool = True) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def batch(found: Batch) -> shapes.Batch:
         request_counts=_counts(seen),
         usage=dict(seen.usage) if seen.usage is not None else None,
         metadata=dict(seen.metadata) if seen.metadata is not None else None,
-        batchbell=_extras(found),
+        batchbell=extras(found),
         **stamps,
     )
 
@@ -105,14 +105,14 @@ def _errors(seen: Snapshot, *, lost: bool) -> shapes.BatchErrors | None:
     return shapes.BatchErrors(data=told) if told else None
 
 
-def _extras(found: Batch) -> shapes.BatchExtras:
+def extras(found: Batch) -> shapes.BatchExtras:
     return shapes.BatchExtras(
         status=found.status,
         provider_status=found.snapshot.provider_status if found.snapshot else None,
         provider=found.provider,
         account=found.account,
         outcome=found.outcome,
-        trouble=found.trouble,
+        trouble=found.trouble or found.webhook_refused,
         registered_at=int(found.registered_at),
         updated_at=int(found.updated_at),
         ended_at=_second(found.ended_at),
@@ -210,6 +210,7 @@ def account(found: Account, credentials: str | None) -> account_shapes.Account:
         api_key_hint=None if credentials is None else hint(credentials),
         state=found.state,
         trouble=found.trouble,
+        discover=found.discovers,
         swept_at=_second(found.swept_at),
         created_at=int(found.created_at),
     )

@@ -35,7 +35,7 @@ class AccountForm:
         self._rules = context.rules()
         self._project_id = project_id
 
-    def add(self, body: Any) -> dict[str, str]:
+    def add(self, body: Any) -> dict[str, Any]:
         """All that a new account is made of. Raises InvalidBody."""
         fields = Fields(body)
         name = fields.text("name", most=NAME_MAX, pattern=ID_PATTERN, shape=NAME_SHAPE)
@@ -49,6 +49,7 @@ class AccountForm:
             "provider": provider,
             "base_url": base_url,
             "credentials": _api_key(fields),
+            "discover": fields.flag("discover"),
         }
         fields.raise_problems()
         if self._project_id == DEFAULT_PROJECT and name == ENVIRONMENT_NAME:
@@ -74,6 +75,8 @@ class AccountForm:
             fields.wrong("state", "state must be active or paused.")
         elif state is not None:
             values["paused"] = state == "paused"
+        if fields.get("discover") is not None:
+            values["discover"] = fields.flag("discover")
         fields.raise_problems()
         return values
 

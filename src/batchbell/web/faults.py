@@ -9,7 +9,13 @@ from enum import StrEnum
 import msgspec
 from starlette.responses import Response
 
-from batchbell.core.errors import AccessDenied, AddressRefused, InvalidRequest, StoreUnavailable
+from batchbell.core.errors import (
+    AccessDenied,
+    AddressRefused,
+    InvalidRequest,
+    ProviderUnavailable,
+    StoreUnavailable,
+)
 from batchbell.web import shapes
 
 RETRY_SECONDS = 5
@@ -41,6 +47,8 @@ class Code(StrEnum):
     ORIGIN_NOT_ALLOWED = "origin_not_allowed"
     REMOTE_NOT_ALLOWED = "remote_not_allowed"
     TOO_MANY_STREAMS = "too_many_streams"
+    BODY_STALLED = "body_stalled"
+    PROVIDER_UNAVAILABLE = "provider_unavailable"
     STORE_UNAVAILABLE = "store_unavailable"
     INTERNAL_ERROR = "internal_error"
 
@@ -114,14 +122,21 @@ def response_to(error: Exception) -> Response:
         case AccessDenied():
             who = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
             return error_response(error.status, error.message, code=error.code, headers=who)
-        case StoreUnavailable():
-            return error_response(
-                503,
-                "The database does not answer just now. Try again in a few seconds.",
-                code=Code.STORE_UNAVAILABLE,
-                headers={"Retry-After": str(RETRY_SECONDS)},
-            )
+        case ProviderUnavailable() | StoreUnavailable():
+            return _away(error)
         case _:
             return error_response(
                 500, "Something went wrong here; the log says what.", code=Code.INTERNAL_ERROR
             )
+
+
+def _away(error: ProviderUnavailable | StoreUnavailable) -> Response:
+    """Somebody whom we need does not answer."""
+    if isinstance(error, ProviderUnavailable):
+        return error_response(502, error.message, code=Code.PROVIDER_UNAVAILABLE)
+    return error_response(
+        503,
+        "The database does not answer just now. Try again in a few seconds.",
+        code=Code.STORE_UNAVAILABLE,
+        headers={"Retry-After": str(RETRY_SECONDS)},
+    )

@@ -135,23 +135,26 @@ class WatchForm:
             raise InvalidBody(problems)
         return [read() for read in reads]
 
-    def _watch(self, fields: Fields) -> Callable[[], Registration]:
-        chosen = event_types(fields, "events", WATCHED_EVENTS)
-        metadata = metadata_pairs(fields)
-        return self._registration(
-            fields, id="batch_id", url="url", events=chosen, metadata=metadata
+    def wish(self, fields: Fields) -> Callable[[str, str], Registration]:
+        """`{"url" or "endpoint_id", "events"?, "metadata"?}`, for a batch that is yet to be.
+
+        Call the answer with its account's id and its own, once nothing was wrong.
+        """
+        rest = _telling(fields)
+        target, endpoint_id = self._destination(fields, "url")
+        return lambda account_id, batch_id: Registration(
+            account_id=account_id, batch_id=batch_id, url=target, endpoint_id=endpoint_id, **rest
         )
+
+    def _watch(self, fields: Fields) -> Callable[[], Registration]:
+        return self._registration(fields, id="batch_id", url="url", **_telling(fields))
 
     def _registration(
         self, fields: Fields, *, id: str, url: str, **rest: Any
     ) -> Callable[[], Registration]:
         """Check what all registrations have; call the answer once nothing was wrong."""
         batch_id = fields.text(id, most=MAX_ID_LENGTH, pattern=ID_PATTERN, shape=ID_SHAPE)
-        target, endpoint_id = "", None
-        if url == "url" and fields.get("url") is None and fields.has("endpoint_id"):
-            endpoint_id = fields.text("endpoint_id", most=MAX_ID_LENGTH)
-        else:
-            target = webhook_url(fields, url, self._rules)
+        target, endpoint_id = self._destination(fields, url)
         account = chosen_account(fields, self._accounts)
         return lambda: Registration(
             account_id=account.id if account else "",
@@ -160,6 +163,20 @@ class WatchForm:
             endpoint_id=endpoint_id,
             **rest,
         )
+
+    def _destination(self, fields: Fields, url: str) -> tuple[str, str | None]:
+        """A URL, or an endpoint where `url` leaves the choice."""
+        if url == "url" and fields.get("url") is None and fields.has("endpoint_id"):
+            return "", fields.text("endpoint_id", most=MAX_ID_LENGTH)
+        return webhook_url(fields, url, self._rules), None
+
+
+def _telling(fields: Fields) -> dict[str, Any]:
+    """What is to be told, and with which words."""
+    return {
+        "events": event_types(fields, "events", WATCHED_EVENTS),
+        "metadata": metadata_pairs(fields),
+    }
 
 
 def webhook_url(fields: Fields, name: str, rules: AddressRules) -> str:
@@ -176,23 +193,34 @@ def webhook_url(fields: Fields, name: str, rules: AddressRules) -> str:
     return url
 
 
+def named_account(accounts: Mapping[str, Account], name: str | None, *, param: str) -> Account:
+    """The account of this name, or the first one. Raises InvalidRequest."""
+    if not accounts:
+        raise InvalidRequest(
+            "No account is set up to watch batches with: set OPENAI_API_KEY and start again, or add"
+            " one: batchbell accounts add.",
+            param=param,
+            code=Code.NO_ACCOUNT,
+        )
+    if name is None:
+        return next(iter(accounts.values()))
+    if name not in accounts:
+        known = ", ".join(accounts)
+        message = f"There is no account {name[:NAME_MAX]!r}: {known}."
+        raise InvalidRequest(message, param=param, code=Code.UNKNOWN_ACCOUNT)
+    return accounts[name]
+
+
 def chosen_account(fields: Fields, accounts: Mapping[str, Account]) -> Account | None:
     """The account that is named, or the first one."""
     name = fields.optional_text("account", most=NAME_MAX)
-    if not accounts:
-        fields.wrong(
-            "account",
-            "No account is set up to watch batches with: set OPENAI_API_KEY and start again, or add"
-            " one: batchbell accounts add.",
-            Code.NO_ACCOUNT,
-        )
+    if name == "":
+        return None  # it is no name at all, and that was said
+    try:
+        return named_account(accounts, name, param="account")
+    except InvalidRequest as error:
+        fields.wrong("account", error.message, error.code)
         return None
-    if name is None:
-        return next(iter(accounts.values()))
-    if name and name not in accounts:
-        known = ", ".join(accounts)
-        fields.wrong("account", f"There is no account {name!r}: {known}.", Code.UNKNOWN_ACCOUNT)
-    return accounts.get(name)
 
 
 def event_types(

@@ -82,6 +82,11 @@ class AwaiterAnswer(Struct, frozen=True, kw_only=True, rename={"batch_id": "batc
 BatchEvent = Annotated[
     str, Meta(extra_json_schema={"enum": [type_ for type_ in EventType if type_.of_batch]})
 ]
+Events = Annotated[list[BatchEvent], Meta(min_length=1)]
+Pairs = Annotated[
+    dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]],
+    Meta(max_length=16),
+]
 
 
 class WatchRequest(Struct, frozen=True, kw_only=True):
@@ -90,14 +95,8 @@ class WatchRequest(Struct, frozen=True, kw_only=True):
     batch_id: BatchId
     url: WebhookUrl | None = None
     endpoint_id: str | None = None
-    events: Annotated[list[BatchEvent], Meta(min_length=1)] | None = None
-    metadata: (
-        Annotated[
-            dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]],
-            Meta(max_length=16),
-        ]
-        | None
-    ) = None
+    events: Events | None = None
+    metadata: Pairs | None = None
     account: str | None = None
 
 

@@ -20,19 +20,21 @@ from batchbell.core.errors import (
 from batchbell.core.model import Missing, Sighting, Snapshot
 from batchbell.providers.protocol import Page, Provider
 from batchbell.storage.batches import OpenBatch
+from batchbell.workers.discovery import Discovery
 
 RETRIEVES_AT_ONCE = 8
 
 
 @dataclass(slots=True)
 class Found:
-    """What there is to write: sightings that differ from what we know, and rows without sense."""
+    """What there is to write: sightings that differ, batches not known, and rows without sense."""
 
     sightings: list[Sighting] = field(default_factory=list)
     reasons: dict[str, str] = field(default_factory=dict)
+    unknown: list[Snapshot] = field(default_factory=list)
 
     def __len__(self) -> int:
-        return len(self.sightings) + len(self.reasons)
+        return len(self.sightings) + len(self.reasons) + len(self.unknown)
 
 
 @dataclass(slots=True)
@@ -55,26 +57,41 @@ class Sweep:
     """See the module. `found()` may be run again after an error: it goes on where it ended."""
 
     def __init__(
-        self, provider: Provider, open_batches: Sequence[OpenBatch], *, last_pages: int | None
+        self,
+        provider: Provider,
+        open_batches: Sequence[OpenBatch],
+        *,
+        last_pages: int | None,
+        discovery: Discovery | None = None,
     ) -> None:
         self.open = len(open_batches)
         self.calls = Calls()
         self.pages_read = 0
         """Pages that came; a call may fail."""
+        self.discover_since = discovery.since if discovery else None
+        self._discovery = discovery
         self._provider = provider
         self._fingerprints = {batch.id: batch.fingerprint for batch in open_batches}
         self._unseen = set(self._fingerprints)
         self._oldest = _oldest(open_batches)
         self._expected = pacing.pages_expected(len(open_batches), last_pages)
         self._cursor: str | None = None
-        self._listing = True
+        self._more = True
+        self._past_open = False
+
+    @property
+    def discovered_to(self) -> float | None:
+        """Batches made before this are known by now, or not to be found; None without a list."""
+        return self._discovery.reached if self._discovery and self._discovery.over else None
 
     async def found(self) -> AsyncIterator[Found]:
         """What each answer brought, as it comes. Raises ProviderError where the sweep must end."""
-        while self._listing and pacing.should_list(
-            len(self._unseen), self.pages_read, self._expected
-        ):
-            yield self._sift(await self._next_page())
+        while self._more and (self._is_discovering() or self._should_list()):
+            page = await self._next_page()
+            found = self._sift(page)
+            if self._discovery is not None and not self._discovery.over:
+                found.unknown = await self._discovery.sift(page)
+            yield found
         for part in batched(sorted(self._unseen), RETRIEVES_AT_ONCE):
             found = Found()
             errors = await asyncio.gather(*(self._retrieve(id, found) for id in part))
@@ -83,6 +100,13 @@ class Sweep:
                 if error is not None:
                     raise error
 
+    def _is_discovering(self) -> bool:
+        return self._discovery is not None and not self._discovery.over
+
+    def _should_list(self) -> bool:
+        unseen = len(self._unseen)
+        return not self._past_open and pacing.should_list(unseen, self.pages_read, self._expected)
+
     async def _next_page(self) -> Page:
         """The next page; an empty last one from a provider that has no list."""
         self.calls.pages += 1
@@ -90,10 +114,12 @@ class Sweep:
             page = await self._provider.list_page(self._cursor)
         except (ProviderNotFound, ProviderRejected):
             page = Page(batches=())
+            self._discovery = None
         self.pages_read += 1
         times = [batch.created_at for batch in page.batches]
         self._cursor = page.next_cursor
-        self._listing = self._cursor is not None and not pacing.reached_oldest(times, self._oldest)
+        self._more = self._cursor is not None
+        self._past_open = pacing.reached_oldest(times, self._oldest)
         return page
 
     def _sift(self, page: Page) -> Found:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 import structlog
@@ -13,11 +13,14 @@ from batchbell.core import notices, pacing
 from batchbell.core.errors import LeaseLost, ProviderError
 from batchbell.core.model import Account, Mint
 from batchbell.core.pacing import Pace
+from batchbell.net.guard import AddressRules
 from batchbell.observability import Metrics
 from batchbell.providers.protocol import Provider
 from batchbell.storage import accounts, batches, sweeps
+from batchbell.storage.adopting import Find
 from batchbell.storage.batches import Change
 from batchbell.storage.engine import ACCOUNTS, Store
+from batchbell.workers.discovery import Discovery, find_of
 from batchbell.workers.sweep import Calls, Found, Sweep
 
 log = structlog.get_logger("batchbell.watcher")
@@ -42,6 +45,7 @@ class Watcher:
         mint: Mint,
         rand: Callable[[], float],
         metrics: Metrics,
+        rules: Callable[[], AddressRules] = AddressRules,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         release: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
@@ -55,6 +59,7 @@ class Watcher:
         self._mint = mint
         self._rand = rand
         self._metrics = metrics
+        self._rules = rules
         self._sleep = sleep
         self._release = release
         self._held_at = 0.0
@@ -92,7 +97,9 @@ class Watcher:
 
     async def _sweep(self, account: Account) -> None:
         started = self._held_at = self._clock()
-        sweep = self._unfinished or await self._begin(account, now=started)
+        sweep = self._unfinished
+        if sweep is None or sweep.discover_since != account.discover_since:
+            sweep = await self._begin(account, now=started)
         self._unfinished = None
         before = replace(sweep.calls)
         moved = 0
@@ -110,7 +117,13 @@ class Watcher:
 
     async def _begin(self, account: Account, *, now: float) -> Sweep:
         known = await self._store.read(batches.open_batches, account.id, now=now)
-        return Sweep(self._provider, known, last_pages=account.pages)
+        discovery = None
+        if account.discover_since is not None:
+            discovery = Discovery(account.discover_since, self._known, now=now)
+        return Sweep(self._provider, known, last_pages=account.pages, discovery=discovery)
+
+    async def _known(self, ids: Sequence[str]) -> set[str]:
+        return await self._store.read(batches.known_ids, self._account_id, ids)
 
     async def _keep_pace(self, calls: Calls, started: float) -> None:
         """Spread a sweep of very many calls over the time that the budget gives them."""
@@ -126,16 +139,20 @@ class Watcher:
             await self._keep_lease(account)
             return []
         failpoints.reach(failpoints.BEFORE_WRITE)
+        finds = [find_of(seen, account.id, self._rules()) for seen in found.unknown]
         changes = await self._store.write(
             sweeps.write_found,
+            project_id=account.project_id,
             account_id=account.id,
             token=_token(account),
             lease_seconds=LEASE_SECONDS,
             sightings=found.sightings,
             reasons=found.reasons,
+            finds=finds,
             mint=self._mint,
             now=self._clock(),
         )
+        self._tell_finds(account, finds)
         for change in changes:
             self._metrics.changes.labels(change.batch.status).inc()
             log.info(
@@ -147,6 +164,14 @@ class Watcher:
                 outcome=change.batch.outcome,
             )
         return changes
+
+    def _tell_finds(self, account: Account, finds: Sequence[Find]) -> None:
+        for find in finds:
+            told = {"batch": find.snapshot.id, "account": account.label}
+            log.info("batch found", **told, watched=bool(find.wishes))
+            if find.refused is not None:
+                log.warning("batch asks for a webhook that is not called", **told, why=find.refused)
+        self._metrics.discovered.inc(len(finds))
 
     async def _keep_lease(self, account: Account) -> None:
         """Lengthen the lease of a long sweep once a third of it has passed."""
@@ -176,6 +201,7 @@ class Watcher:
                 ),
                 not_before=now + pacing.budget_seconds(calls.total, self.pace),
                 pages=sweep.pages_read or None,
+                discovered_to=sweep.discovered_to,
                 now=now,
             )
             return

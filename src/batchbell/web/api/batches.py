@@ -1,18 +1,88 @@
-"""Batches, in OpenAI's shape: its SDKs read them with our address as `base_url`."""
+"""Batches, in OpenAI's shape: its SDKs make and read them with our address as `base_url`.
+
+What the provider must do is passed on to it; what it answers is written down here.
+"""
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from batchbell.core.model import Status
-from batchbell.storage import batches, expunging
-from batchbell.web import describing, shapes
+from batchbell.core.errors import MalformedBatch, NotFound, ProviderUnavailable
+from batchbell.core.model import Account, Batch, Snapshot, Status
+from batchbell.net.relay import NOT_ANSWERED
+from batchbell.providers.api import quote_segment
+from batchbell.providers.rows import snapshot_from, without_nul
+from batchbell.storage import accounts, batches, expunging
+from batchbell.web import describing, gateway_shapes, shapes
 from batchbell.web.api.cursors import LIMIT_DEFAULT, After, Limit
-from batchbell.web.calling import Caller, answer, page_answer
-from batchbell.web.contract import answers
+from batchbell.web.bodies import BODY_MAX_BYTES, decode_json, read_body
+from batchbell.web.calling import ENCODER, Call, Caller, answer, call_of, page_answer
+from batchbell.web.contract import AccountName, answers, passes, takes
+from batchbell.web.creating import BatchForm, for_provider, tell_lost
+from batchbell.web.faults import Code, error_response
+from batchbell.web.gateway import ACCOUNT_HEADER, Whole, account_for, account_of, ask, pass_on
 
 router = APIRouter(tags=["batches"])
+
+Fresh = Annotated[
+    bool, Query(description="`false`: never ask the provider, and answer what was seen last.")
+]
+
+
+@router.post(
+    "/v1/batches",
+    summary="Make a batch at the provider, and watch it",
+    openapi_extra=takes(gateway_shapes.BatchRequest),
+    **passes(413),
+)
+async def create_batch(request: Request, bb_account: AccountName = None) -> Response:
+    call = await call_of(request)
+    raw = await read_body(request, most=BODY_MAX_BYTES)
+    body = decode_json(raw)
+    wishes = await BatchForm(call.context, body).wishes(call.project_id)
+    account = await account_for(call, request)
+    try:
+        told = await ask(call, request, "/batches", account=account, body=for_provider(raw, body))
+    except ProviderUnavailable as error:
+        return _not_made(error)
+    seen = _seen(told)
+    if seen is None:
+        if told.is_good:
+            tell_lost(account, None, "The provider's answer shows no batch.")
+        return told.response()
+    kept = await call.surface.adopter.adopt(call.project_id, account, seen, wishes)
+    return _with_extras(told, kept)
+
+
+def _not_made(error: ProviderUnavailable) -> Response:
+    """OpenAI's SDKs try a 502 again by themselves: not where a batch may be there already."""
+    if error.code != NOT_ANSWERED:
+        return error_response(502, error.message, code=Code.PROVIDER_UNAVAILABLE)
+    message = f"{error.message} The batch may have been made: look for it before you try again."
+    headers = {"x-should-retry": "false"}
+    return error_response(502, message, code=Code.PROVIDER_UNAVAILABLE, headers=headers)
+
+
+def _seen(told: Whole) -> Snapshot | None:
+    """The batch in an answer, if there is one."""
+    if not told.is_good:
+        return None
+    try:
+        return snapshot_from(without_nul(told.body))
+    except MalformedBatch:
+        return None
+
+
+def _with_extras(told: Whole, kept: Batch | None) -> Response:
+    """The provider's own object, and what we know beside it."""
+    if kept is None:
+        return told.response()
+    theirs: dict[str, Any] = msgspec.json.decode(told.body)
+    return told.response(ENCODER.encode({**theirs, "batchbell": describing.extras(kept)}))
 
 
 @router.get(
@@ -29,10 +99,52 @@ async def list_batches(
     return page_answer(page, [describing.batch(b) for b in page.items], [b.id for b in page.items])
 
 
-@router.get("/v1/batches/{batch_id}", summary="One batch", **answers(shapes.Batch, 404))
-async def get_batch(call: Caller, batch_id: str) -> Response:
-    found = await call.context.store.read(batches.get_batch, call.project_id, batch_id)
-    return answer(describing.batch(found))
+@router.get(
+    "/v1/batches/{batch_id}",
+    summary="One batch: as its provider has it while it runs, as it ended from then on",
+    **passes(404, shape=shapes.Batch),
+)
+async def get_batch(
+    call: Caller,
+    request: Request,
+    batch_id: str,
+    fresh: Fresh = True,
+    bb_account: AccountName = None,
+) -> Response:
+    account, known = await _find(call, request, batch_id)
+    if known is None:
+        if account is None or not fresh:
+            raise NotFound("batch", batch_id)
+        return await pass_on(call, request, _path(batch_id))
+    if known.status.ended or account is None or not fresh:
+        return answer(describing.batch(known))
+    try:
+        told = await ask(call, request, _path(batch_id), account=account)
+    except ProviderUnavailable:
+        return answer(describing.batch(known))
+    seen = _seen(told)
+    if seen is None or seen.id != known.id:
+        return answer(describing.batch(known))
+    return _with_extras(told, await _noted(call, account, seen, known))
+
+
+@router.post(
+    "/v1/batches/{batch_id}/cancel",
+    summary="Ask the provider to cancel a batch",
+    **passes(404),
+)
+async def cancel_batch(
+    call: Caller, request: Request, batch_id: str, bb_account: AccountName = None
+) -> Response:
+    account, known = await _find(call, request, batch_id)
+    account = account or await account_for(call, request)
+    told = await ask(call, request, f"{_path(batch_id)}/cancel", account=account)
+    seen = _seen(told)
+    if seen is None or known is None or seen.id != known.id:
+        return told.response()
+    kept = await _noted(call, account, seen, known)
+    await call.context.store.write(accounts.make_due, [account.id], now=call.context.clock())
+    return _with_extras(told, kept)
 
 
 @router.post(
@@ -46,3 +158,31 @@ async def expunge_batch(call: Caller, batch_id: str) -> Response:
         expunging.expunge, call.project_id, batch_id, now=context.clock()
     )
     return answer(describing.batch(expunged))
+
+
+def _path(batch_id: str) -> str:
+    return f"/batches/{quote_segment(batch_id)}"
+
+
+async def _find(call: Call, request: Request, batch_id: str) -> tuple[Account | None, Batch | None]:
+    """The batch, if it is known, and the account to ask about it, if there is one."""
+    named = ACCOUNT_HEADER in request.headers
+    account = await account_for(call, request) if named else None
+    try:
+        known = await call.context.store.read(
+            batches.get_batch,
+            call.project_id,
+            batch_id,
+            account_id=account.id if account else None,
+        )
+    except NotFound:
+        default = next(iter((await call.accounts()).values()), None)
+        return account or default, None
+    return account or await account_of(call, known), known
+
+
+async def _noted(call: Call, account: Account, seen: Snapshot, known: Batch) -> Batch:
+    """The batch as it is kept, once a new status that was seen here is written down."""
+    if seen.status in (None, known.status):
+        return known
+    return await call.surface.adopter.note(call.project_id, account, seen)

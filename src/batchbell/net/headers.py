@@ -1,0 +1,66 @@
+"""Which headers go on with a call that is passed on, and which come back with its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+Header = tuple[bytes, bytes]
+"""A name in lower case, and a value, as ASGI has them."""
+
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+"""They are about one connection, not about the call (RFC 9110, 7.6.1)."""
+OURS_ALONE = frozenset(
+    {
+        b"api-key",
+        b"authorization",
+        b"cookie",
+        b"expect",
+        b"forwarded",
+        b"host",
+        b"origin",
+        b"referer",
+        b"via",
+        b"x-api-key",
+        b"x-real-ip",
+    }
+)
+"""They are between the caller and us: credentials, and where the caller is."""
+THEIRS_ALONE = frozenset({b"alt-svc", b"date", b"set-cookie", b"strict-transport-security"})
+"""They are about the provider's host, and would be taken for ours."""
+
+
+def onward(headers: Iterable[Header]) -> list[Header]:
+    """The headers of a caller that are for the provider."""
+    return [
+        (name, value)
+        for name, value in _end_to_end(headers)
+        if name not in OURS_ALONE and not name.startswith((b"bb-", b"x-forwarded-"))
+    ]
+
+
+def backward(headers: Iterable[Header]) -> list[Header]:
+    """The headers of a provider that are for the caller."""
+    return [(name, value) for name, value in _end_to_end(headers) if name not in THEIRS_ALONE]
+
+
+def _end_to_end(headers: Iterable[Header]) -> list[Header]:
+    known = [(name.lower(), value) for name, value in headers]
+    named = {
+        word.strip().lower()
+        for name, value in known
+        if name == b"connection"
+        for word in value.split(b",")
+    }
+    return [(name, value) for name, value in known if name not in HOP_BY_HOP | named]

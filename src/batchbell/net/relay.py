@@ -1,0 +1,228 @@
+"""Passing a call on to a provider, and its answer back, as they come: nothing is held in memory.
+
+Whoever sends too fast waits until the other side has taken what it was given. As for our own
+calls, no redirect is followed, no proxy is taken from the environment, and TLS is verified; what
+is packed stays packed. A call lasts as long as it moves: silence ends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Self, TypeGuard
+
+import aiohttp
+from yarl import URL
+
+from batchbell.core.errors import AddressRefused, InvalidRequest, ProviderUnavailable
+from batchbell.net.client import KEEPALIVE_SECONDS, vetted_connector
+from batchbell.net.faults import CONNECT_TIMEOUT_SECONDS, fault_of
+from batchbell.net.guard import AddressRules
+from batchbell.net.headers import Header, backward
+from batchbell.net.names import SystemNames
+
+ANSWER_SECONDS = 600.0
+"""How long a provider may take a call in, or think about it, without a sign: as OpenAI's SDKs."""
+STALL_SECONDS = 60.0
+"""How long a body may stand still, on its way in or back."""
+WHOLE_MAX_BYTES = 16 * 2**20
+
+NOT_REACHED = "not_reached"
+"""The code of a ProviderUnavailable where the provider has seen nothing of the call."""
+NOT_ANSWERED = "not_answered"
+"""The code where it may have seen all of it."""
+
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+
+class Reply:
+    """A provider's answer, of which the head has come. Close it, or its connection stays open."""
+
+    def __init__(self, response: aiohttp.ClientResponse, *, stall_seconds: float) -> None:
+        self.status = response.status
+        self.headers = backward(response.raw_headers)
+        self._response = response
+        self._stall_seconds = stall_seconds
+
+    def close(self) -> None:
+        """Let go. Of an answer that was not read to its end, the rest is not waited for."""
+        self._response.close()
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it comes. Raises ProviderUnavailable where it ends before its end."""
+        body = self._response.content.iter_any()
+        while True:
+            try:
+                async with asyncio.timeout(self._stall_seconds):
+                    chunk = await anext(body)
+            except StopAsyncIteration:
+                return
+            except TimeoutError as error:
+                message = f"The provider fell silent for {self._stall_seconds:g} s."
+                raise ProviderUnavailable(message, code=NOT_ANSWERED) from error
+            except (aiohttp.ClientError, OSError) as error:
+                message = "The provider's answer was cut off."
+                raise ProviderUnavailable(message, code=NOT_ANSWERED) from error
+            yield chunk
+
+    async def read(self, *, most: int = WHOLE_MAX_BYTES) -> bytes:
+        """All of the body. Raises ProviderUnavailable for one that is longer or cut off."""
+        body = bytearray()
+        async for chunk in self.chunks():
+            body += chunk
+            if len(body) > most:
+                message = f"The provider's answer is larger than {most} bytes."
+                raise ProviderUnavailable(message, code=NOT_ANSWERED)
+        return bytes(body)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Onward:
+    """A call that is to be passed on. `rules` judge where to; None is a setting's freedom."""
+
+    method: str
+    url: str
+    headers: Sequence[Header]
+    body: bytes | AsyncIterator[bytes] | None = None
+    rules: AddressRules | None = None
+
+
+class Relay:
+    """Passes calls on. Use it as an async context manager, or `aclose()` it."""
+
+    def __init__(
+        self, *, answer_seconds: float = ANSWER_SECONDS, stall_seconds: float = STALL_SECONDS
+    ) -> None:
+        self._answer_seconds = answer_seconds
+        self._stall_seconds = stall_seconds
+        self._sessions: dict[AddressRules | None, aiohttp.ClientSession] = {}
+        """By rules: a connection that others once allowed is not used again."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close every connection; calls that are under way fail."""
+        for session in self._sessions.values():
+            await session.close()
+        self._sessions.clear()
+
+    async def send(self, call: Onward) -> Reply:
+        """Pass a call on; returns when the head of the answer has come.
+
+        Raises ProviderUnavailable, InvalidRequest for a caller whose body stands still, and
+        whatever the body itself raises.
+        """
+        upload = _Upload(call.body, self._stall_seconds) if _is_stream(call.body) else None
+        try:
+            async with asyncio.timeout(self._answer_seconds) as limit:
+                with upload.prolonging(limit, self._answer_seconds) if upload else nullcontext():
+                    response = await self._request(call, upload or call.body)
+        except (aiohttp.ClientError, OSError, AddressRefused, InvalidRequest) as error:
+            if upload is not None and upload.failure is not None:
+                raise upload.failure from None
+            raise self._unavailable(error) from error
+        return self._checked(response)
+
+    async def _request(self, call: Onward, body: object) -> aiohttp.ClientResponse:
+        if call.rules is not None:
+            call.rules.check_url(call.url.partition("?")[0], param="base_url")
+        return await self._session(call.rules).request(
+            call.method,
+            URL(call.url, encoded=True),
+            headers=[(n.decode("latin-1"), v.decode("latin-1")) for n, v in call.headers],
+            data=body,
+            allow_redirects=False,
+        )
+
+    def _session(self, rules: AddressRules | None) -> aiohttp.ClientSession:
+        known = self._sessions.get(rules)
+        if known is None:
+            known = self._sessions[rules] = _session(rules)
+        return known
+
+    def _checked(self, response: aiohttp.ClientResponse) -> Reply:
+        """A redirect would have the caller send the body, or its key, somewhere else."""
+        if response.status in REDIRECTS:
+            response.close()
+            raise ProviderUnavailable(
+                f"The provider redirects ({response.status}): is the base URL right?",
+                code=NOT_REACHED,
+            )
+        return Reply(response, stall_seconds=self._stall_seconds)
+
+    def _unavailable(self, error: Exception) -> ProviderUnavailable:
+        never = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+        refused = isinstance(error, (*never, AddressRefused, InvalidRequest))
+        return ProviderUnavailable(
+            fault_of(error, timeout_seconds=self._answer_seconds)[1],
+            code=NOT_REACHED if refused else NOT_ANSWERED,
+        )
+
+
+class _Upload:
+    """A caller's body on its way. `failure` keeps what went wrong on the caller's side."""
+
+    def __init__(self, source: AsyncIterator[bytes], stall_seconds: float) -> None:
+        self.failure: Exception | None = None
+        self._source = source
+        self._stall_seconds = stall_seconds
+        self._moved: Callable[[], None] | None = None
+
+    @contextmanager
+    def prolonging(self, limit: asyncio.Timeout, seconds: float) -> Iterator[None]:
+        """While in the context, let each chunk that is taken move the limit ahead."""
+        now = asyncio.get_running_loop().time
+        self._moved = lambda: limit.reschedule(now() + seconds)
+        try:
+            yield
+        finally:
+            self._moved = None
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while True:
+            try:
+                async with asyncio.timeout(self._stall_seconds):
+                    chunk = await anext(self._source)
+            except StopAsyncIteration:
+                return
+            except TimeoutError:
+                self.failure = InvalidRequest(
+                    f"The body stood still for {self._stall_seconds:g} s.",
+                    code="body_stalled",
+                    status=408,
+                )
+                raise
+            except Exception as error:
+                self.failure = error
+                raise
+            if self._moved is not None:
+                self._moved()
+            yield chunk
+
+
+def _is_stream(body: bytes | AsyncIterator[bytes] | None) -> TypeGuard[AsyncIterator[bytes]]:
+    return isinstance(body, AsyncIterator)
+
+
+def _session(rules: AddressRules | None) -> aiohttp.ClientSession:
+    """Keeps, follows, unpacks and adds nothing; as many calls at once as there are callers."""
+    how: dict[str, Any] = {"limit": 0, "keepalive_timeout": KEEPALIVE_SECONDS}
+    connector = (
+        aiohttp.TCPConnector(**how)
+        if rules is None
+        else vetted_connector(rules, SystemNames(), **how)
+    )
+    return aiohttp.ClientSession(
+        connector=connector,
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_SECONDS),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
+        auto_decompress=False,
+        trust_env=False,
+    )

@@ -1,0 +1,54 @@
+"""Files, which are the provider's: calls and answers are passed on as they come."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from batchbell.providers.api import quote_segment
+from batchbell.web.calling import Caller
+from batchbell.web.contract import AccountName, passes, takes_file
+from batchbell.web.gateway import pass_on
+
+router = APIRouter(tags=["files"])
+
+
+@router.post(
+    "/v1/files",
+    summary="Upload a file to the provider",
+    openapi_extra=takes_file(),
+    **passes(),
+)
+async def upload_file(call: Caller, request: Request, bb_account: AccountName = None) -> Response:
+    return await pass_on(call, request, "/files", body=True)
+
+
+@router.get("/v1/files", summary="List the provider's files", **passes())
+async def list_files(call: Caller, request: Request, bb_account: AccountName = None) -> Response:
+    return await pass_on(call, request, "/files")
+
+
+@router.get("/v1/files/{file_id}", summary="One file of the provider's", **passes())
+async def get_file(
+    call: Caller, request: Request, file_id: str, bb_account: AccountName = None
+) -> Response:
+    return await pass_on(call, request, f"/files/{quote_segment(file_id)}")
+
+
+@router.get(
+    "/v1/files/{file_id}/content",
+    summary="The bytes of a file of the provider's",
+    **passes(media_type="application/octet-stream"),
+)
+async def get_file_content(
+    call: Caller, request: Request, file_id: str, bb_account: AccountName = None
+) -> Response:
+    path = f"/files/{quote_segment(file_id)}/content"
+    return await pass_on(call, request, path, packed=True)
+
+
+@router.delete("/v1/files/{file_id}", summary="Delete a file at the provider", **passes())
+async def delete_file(
+    call: Caller, request: Request, file_id: str, bb_account: AccountName = None
+) -> Response:
+    return await pass_on(call, request, f"/files/{quote_segment(file_id)}")

@@ -1,0 +1,139 @@
+"""The gateway: what the provider is to answer, passed on under an account's credentials."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from fastapi import Request
+from starlette.responses import Response
+
+from batchbell.core.model import Account, Batch
+from batchbell.net.headers import Header, onward
+from batchbell.net.relay import Onward, Reply
+from batchbell.providers.registry import auth_headers
+from batchbell.web.calling import Call
+from batchbell.web.enrolling import api_key_of
+from batchbell.web.passing import Inbound, Passed
+from batchbell.web.registering import named_account
+
+ACCOUNT_HEADER = "bb-account"
+"""Names the account in a request. In an answer it says that the provider of that account spoke."""
+KEY_STATUSES = frozenset({401, 403})
+"""Some providers quote the key that they refuse; the caller is not to learn it."""
+QUERY_SAFE = "!#$%&'()*+,/:;=?@[]~-._"
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A provider's answer that is small enough to be read here."""
+
+    status: int
+    headers: list[Header]
+    body: bytes
+
+    @property
+    def is_good(self) -> bool:
+        return 200 <= self.status < 300
+
+    def response(self, body: bytes | None = None) -> Response:
+        """The answer, with its own body or another."""
+        sent = self.body if body is None else body
+        made = Response(sent, self.status)
+        kept = [(name, value) for name, value in self.headers if name != b"content-length"]
+        made.raw_headers = [*kept, (b"content-length", str(len(sent)).encode())]
+        return made
+
+
+async def account_for(call: Call, request: Request) -> Account:
+    """The account that the request names, or the default. Raises InvalidRequest."""
+    wanted = request.headers.get(ACCOUNT_HEADER)
+    return named_account(await call.accounts(), wanted, param=ACCOUNT_HEADER)
+
+
+async def account_of(call: Call, batch: Batch) -> Account | None:
+    """The account that a batch is in, if it can be called."""
+    accounts = await call.accounts()
+    return next((one for one in accounts.values() if one.id == batch.account_id), None)
+
+
+async def pass_on(
+    call: Call, request: Request, path: str, *, body: bool = False, packed: bool = False
+) -> Response:
+    """Pass the request on to this path of its account's provider, and the answer back.
+
+    The call to the provider ends when the caller leaves. Only where it may be `packed` does the
+    answer come as the caller would like it.
+    """
+    account = await account_for(call, request)
+    key = await api_key_of(call.context, account)
+    inbound = Inbound(request)
+    if not body:
+        inbound.nothing()
+    content = inbound.chunks() if body else None
+    outward = _outward(call, request, path, account=account, key=key, body=content, packed=packed)
+    reply = await inbound.unless_left(call.context.relay.send(outward))
+    if reply.status in KEY_STATUSES:
+        return (await _whole(reply, account, key)).response()
+    return Passed(reply, [_spoken_by(account)])
+
+
+async def ask(
+    call: Call, request: Request, path: str, *, account: Account, body: bytes | None = None
+) -> Whole:
+    """As `pass_on`, to the end of a short answer, whether or not the caller still waits for it."""
+    key = await api_key_of(call.context, account)
+    outward = _outward(call, request, path, account=account, key=key, body=body)
+    return await _whole(await call.context.relay.send(outward), account, key)
+
+
+async def _whole(reply: Reply, account: Account, key: str) -> Whole:
+    try:
+        told = await reply.read()
+    finally:
+        reply.close()
+    if reply.status in KEY_STATUSES:
+        told = told.replace(key.strip().encode(), b"[key]")
+    return Whole(reply.status, [*reply.headers, _spoken_by(account)], told)
+
+
+def _outward(
+    call: Call,
+    request: Request,
+    path: str,
+    *,
+    account: Account,
+    key: str,
+    body: bytes | AsyncIterator[bytes] | None,
+    packed: bool = False,
+) -> Onward:
+    query = quote(request.scope["query_string"], safe=QUERY_SAFE)
+    dropped = _dropped(body, packed=packed)
+    kept = [(name, value) for name, value in onward(request.headers.raw) if name not in dropped]
+    plain = [] if packed else [(b"accept-encoding", b"identity")]
+    return Onward(
+        method=request.method,
+        url=f"{account.base_url.rstrip('/')}{path}{'?' if query else ''}{query}",
+        headers=[*kept, *plain, *_as_sent(auth_headers(key))],
+        body=body,
+        rules=None if account.from_environment else call.context.rules(),
+    )
+
+
+def _dropped(body: object, *, packed: bool) -> set[bytes]:
+    """Headers of the caller that are not true of what goes on."""
+    dropped = set() if packed else {b"accept-encoding"}
+    if body is None:
+        dropped |= {b"content-length", b"content-type", b"content-encoding"}
+    elif isinstance(body, bytes):
+        dropped |= {b"content-length"}
+    return dropped
+
+
+def _as_sent(headers: Mapping[str, str]) -> list[Header]:
+    return [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+
+
+def _spoken_by(account: Account) -> Header:
+    return ACCOUNT_HEADER.encode(), account.name.encode()
