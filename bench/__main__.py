@@ -19,6 +19,7 @@ from bench import (
     memory,
     registrations,
     sweeps,
+    uploads,
 )
 from bench.run import Run
 
@@ -32,6 +33,7 @@ BENCHES: dict[str, Callable[[Run], Awaitable[None]]] = {
     "g": fleets.drain,
     "h": fairness.run,
     "i": claims.run,
+    "j": uploads.run,
 }
 
 
@@ -39,7 +41,7 @@ def main() -> None:
     """Run the benches that were asked for, in order."""
     listed = "; ".join(f"{letter}: {bench.__doc__}" for letter, bench in BENCHES.items())
     parser = argparse.ArgumentParser(prog="python -m bench", description=listed)
-    parser.add_argument("which", nargs="*", metavar="a-i", help="all of them unless some are named")
+    parser.add_argument("which", nargs="*", metavar="a-j", help="all of them unless some are named")
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument("--quick", action="store_true", help="small numbers, within some minutes")
     sizes.add_argument("--full", action="store_true", help="10,000,000 finished deliveries in i")

@@ -27,6 +27,7 @@ async def serving(
     url = f"http://127.0.0.1:{port}"
     settings = {
         "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
         "PORT": str(port),
         "DATABASE_URL": database_url,
         "OPENAI_API_KEY": API_KEY,
