@@ -12,6 +12,9 @@ BatchbellError
 │   └── SecretUnreadable     a secret in it does not open under the master keys given
 ├── LeaseLost                another worker holds the lease now; the write was discarded
 ├── AddressRefused           the address rules forbid a call to this URL
+├── ResultsError
+│   ├── ResultsGone          they are not there (any more)
+│   └── ResultsUnavailable   the folder or bucket did not answer; worth trying again
 └── ProviderError            a provider's API did not answer as it should
     ├── ProviderAuthError    401, 403: the credentials are not accepted
     ├── ProviderBillingError 402 or a quota that only money lifts
@@ -98,6 +101,18 @@ class LeaseLost(BatchbellError):
 
 class AddressRefused(BatchbellError):
     """The address rules forbid this call. The message says which rule, and how to allow it."""
+
+
+class ResultsError(BatchbellError):
+    """The merged results of a batch cannot be had."""
+
+
+class ResultsGone(ResultsError):
+    """There is no such file: it was never written, or was deleted."""
+
+
+class ResultsUnavailable(ResultsError):
+    """The folder or bucket that holds results could not be used. Trying again may work."""
 
 
 class ProviderError(BatchbellError):

@@ -1,0 +1,211 @@
+"""Single lines of batch files: JSON with a `custom_id`, in OpenAI's shape.
+
+Only what we rely on is read (whose line it is, how it went, what it used); the bytes themselves
+are passed on as they came.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import IO, Any
+
+import msgspec
+
+LINE_MAX_BYTES = 64 * 2**20
+"""No provider takes or makes a longer line."""
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+NOT_RUN_CODES = frozenset({"batch_expired", "batch_cancelled", "not_run"})
+
+
+class Fate(StrEnum):
+    """How a request went."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    NOT_RUN = "not_run"
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A line of a file: its number from 1, where its text begins, and that text, stripped."""
+
+    number: int
+    offset: int
+    text: bytes
+
+
+class _Named(msgspec.Struct, gc=False):
+    custom_id: str
+
+
+class _Usage(msgspec.Struct, gc=False):
+    prompt_tokens: int = 0
+    input_tokens: int = 0
+    completion_tokens: int = 0
+    output_tokens: int = 0
+    prompt_tokens_details: dict[str, Any] | None = None
+    input_tokens_details: dict[str, Any] | None = None
+    completion_tokens_details: dict[str, Any] | None = None
+    output_tokens_details: dict[str, Any] | None = None
+
+
+class _Body(msgspec.Struct, gc=False):
+    model: str | None = None
+    usage: _Usage | None = None
+
+
+class _Response(msgspec.Struct, gc=False):
+    status_code: int | None = None
+    body: msgspec.Raw = msgspec.Raw()
+
+
+class _Problem(msgspec.Struct, gc=False):
+    code: str | None = None
+
+
+class _Answer(msgspec.Struct, gc=False):
+    custom_id: str
+    response: _Response | None = None
+    error: _Problem | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """The tokens of one answer."""
+
+    model: str
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a line of an output or error file says."""
+
+    custom_id: str
+    fate: Fate
+    spent: Spent | None
+
+
+_named = msgspec.json.Decoder(_Named)
+_answer = msgspec.json.Decoder(_Answer)
+_body = msgspec.json.Decoder(_Body)
+
+
+def read_lines(file: IO[bytes]) -> Iterator[Read]:
+    """The lines of a file from its beginning, but for empty ones.
+
+    Lines may end in CRLF, and the last need not end at all. A byte order mark is no part of one.
+    One that is longer than LINE_MAX_BYTES comes without its text.
+    """
+    offset = number = 0
+    while raw := file.readline(LINE_MAX_BYTES):
+        begins, offset, number = offset, offset + len(raw), number + 1
+        if len(raw) == LINE_MAX_BYTES and not raw.endswith(b"\n"):
+            offset += _rest_of_line(file)
+            yield Read(number, begins, b"")
+            continue
+        text = raw.removeprefix(BYTE_ORDER_MARK).lstrip() if begins == 0 else raw.lstrip()
+        if text:
+            yield Read(number, offset - len(text), text.rstrip())
+
+
+def _rest_of_line(file: IO[bytes]) -> int:
+    passed = 0
+    while more := file.readline(LINE_MAX_BYTES):
+        passed += len(more)
+        if more.endswith(b"\n"):
+            break
+    return passed
+
+
+def custom_id(text: bytes) -> str | None:
+    """Whose line this is; None where it says nothing that can be understood."""
+    try:
+        return _named.decode(text).custom_id
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        found = _loosely(text).get("custom_id")
+        return found if isinstance(found, str) else None
+
+
+def answer(text: bytes) -> Answer | None:
+    """What a line of an output or error file says; None where it cannot be understood."""
+    try:
+        line = _answer.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _loose_answer(_loosely(text))
+    response = line.response
+    status = response.status_code if response else None
+    fate = _fate(status, line.error is not None, _code(line.error))
+    return Answer(line.custom_id, fate, _spent(response.body) if response else None)
+
+
+def not_run(custom_id: str, code: str, message: str) -> bytes:
+    """The line of a request that was never answered."""
+    error = {"code": code, "message": message}
+    line = {"id": None, "custom_id": custom_id, "response": None, "error": error}
+    return json.dumps(line, separators=(",", ":")).encode("ascii")
+
+
+def _code(problem: _Problem | None) -> str | None:
+    return problem.code if problem else None
+
+
+def _fate(status: int | None, is_error: bool, code: str | None) -> Fate:
+    """By what is there: a refused request has a `response` of 400, and may have no `error`."""
+    if status is not None and 200 <= status < 300 and not is_error:
+        return Fate.SUCCEEDED
+    return Fate.NOT_RUN if status is None and code in NOT_RUN_CODES else Fate.FAILED
+
+
+def _spent(body: msgspec.Raw) -> Spent | None:
+    try:
+        read = _body.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    used = read.usage
+    if used is None:
+        return None
+    return Spent(
+        model=read.model or "unknown",
+        input_tokens=used.prompt_tokens or used.input_tokens,
+        cached_tokens=_count(
+            used.prompt_tokens_details or used.input_tokens_details, "cached_tokens"
+        ),
+        output_tokens=used.completion_tokens or used.output_tokens,
+        reasoning_tokens=_count(
+            used.completion_tokens_details or used.output_tokens_details, "reasoning_tokens"
+        ),
+    )
+
+
+def _count(details: dict[str, Any] | None, name: str) -> int:
+    value = (details or {}).get(name)
+    return value if isinstance(value, int) else 0
+
+
+def _loosely(text: bytes) -> dict[str, Any]:
+    """JSON that only the standard library takes: half an emoji, bytes that are no UTF-8."""
+    try:
+        line = json.loads(text.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return {}
+    return line if isinstance(line, dict) else {}
+
+
+def _loose_answer(line: dict[str, Any]) -> Answer | None:
+    identity = line.get("custom_id")
+    if not isinstance(identity, str):
+        return None
+    response, error = line.get("response"), line.get("error")
+    status = response.get("status_code") if isinstance(response, dict) else None
+    code = error.get("code") if isinstance(error, dict) else None
+    whole = status if isinstance(status, int) else None
+    body = response.get("body") if isinstance(response, dict) else None
+    spent = _spent(msgspec.Raw(json.dumps(body).encode())) if isinstance(body, dict) else None
+    return Answer(identity, _fate(whole, error is not None, code), spent)

@@ -1,0 +1,263 @@
+"""Checking requests before a byte of them is uploaded, and splitting them at a provider's limits.
+
+Every problem is told with its line: a provider tells one, and minutes later.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Self
+
+import msgspec
+
+from batchbell.files.lines import Read, read_lines
+
+PROBLEMS_MAX = 100
+CUSTOM_ID_MAX = 512
+BYTES_PER_TOKEN = 4.0
+"""Of JSON text, as a first guess: what the batches of an account really used corrects it."""
+WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a provider takes as one batch."""
+
+    lines: int = 50_000
+    bytes: int = 200 * 10**6
+    line_bytes: int = 16 * 2**20
+    tokens: int | None = None
+    """Prompt tokens, by estimate; None where no limit is known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """What is wrong with a line; they count from 1. None is the whole file."""
+
+    line: int | None
+    code: str
+    message: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Part:
+    """One file that a provider takes."""
+
+    path: Path
+    lines: int = 0
+    size: int = 0
+    """In bytes."""
+    tokens: int = 0
+    """By estimate."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Prepared:
+    """What became of a submission: its parts, or all that is wrong with it."""
+
+    url: str | None = None
+    model: str | None = None
+    lines: int = 0
+    parts: list[Part] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    problems_in_all: int = 0
+    """`problems` are the first PROBLEMS_MAX of these."""
+
+    def wrong(self, line: int | None, code: str, message: str) -> None:
+        self.problems_in_all += 1
+        if len(self.problems) < PROBLEMS_MAX:
+            self.problems.append(Problem(line=line, code=code, message=message))
+
+
+class _Body(msgspec.Struct, gc=False):
+    model: Any = None
+
+
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_text = msgspec.json.Decoder(str)
+_body = msgspec.json.Decoder(_Body)
+
+
+def prepare(
+    source: IO[bytes],
+    folder: Path,
+    *,
+    limits: Limits,
+    url: str | None = None,
+    bytes_per_token: float = BYTES_PER_TOKEN,
+) -> Prepared:
+    """Read requests, and write them to parts in `folder`; call it in a thread.
+
+    A `url` that is given stands for lines without one; else the first line that has one does. What
+    is missing of `custom_id` and `method` is filled in: `request-000001` by the line's number, and
+    POST. Where there is any problem the parts are of no use.
+    """
+    check = _Check(limits, url)
+    if source.read(2) in WIDE_MARKS:
+        check.result.wrong(None, "invalid_encoding", "The file is UTF-16: save it as UTF-8.")
+        return check.result
+    source.seek(0)
+    with _Writer(folder, limits, bytes_per_token) as writer:
+        for line in read_lines(source):
+            text = check.line(line)
+            if text is not None and not check.result.problems_in_all:
+                writer.write(text)
+    check.result.parts = writer.parts
+    if not check.result.lines and not check.result.problems_in_all:
+        check.result.wrong(None, "empty_file", "There is no request in it.")
+    return check.result
+
+
+class _Check:
+    """Judges one line after the other, each by itself and by those before it."""
+
+    def __init__(self, limits: Limits, url: str | None) -> None:
+        self.result = Prepared(url=url)
+        self._limits = limits
+        self._seen: dict[bytes, int] = {}
+        """Where a custom_id stood first. Digests, so that long ids cost no memory."""
+
+    def line(self, line: Read) -> bytes | None:
+        """The line as it is to be sent; None where something is wrong with it."""
+        before = self.result.problems_in_all
+        fields = self._fields(line)
+        if fields is None:
+            return None
+        added = self._complete(line.number, fields)
+        self._check_body(line.number, fields.get("body"))
+        if self.result.problems_in_all > before:
+            return None
+        self.result.lines += 1
+        return msgspec.json.encode({**fields, **added}) if added else line.text
+
+    def _fields(self, line: Read) -> dict[str, msgspec.Raw] | None:
+        if not line.text or len(line.text) > self._limits.line_bytes:
+            most = f"{self._limits.line_bytes:,} bytes"
+            self._wrong(line, "line_too_long", f"A line may have up to {most}.")
+            return None
+        try:
+            line.text.decode()
+            return _fields.decode(line.text)
+        except UnicodeDecodeError as error:
+            place = f"byte {error.start + 1} of the line"
+            self._wrong(line, "invalid_encoding", f"This is no UTF-8, at {place}.")
+        except msgspec.ValidationError:
+            self._wrong(line, "invalid_json_line", "A line must be a JSON object.")
+        except msgspec.DecodeError as error:
+            self._wrong(line, "invalid_json_line", f"This is no JSON: {error}.")
+        return None
+
+    def _wrong(self, line: Read, code: str, message: str) -> None:
+        self.result.wrong(line.number, code, message)
+
+    def _complete(self, number: int, fields: Mapping[str, msgspec.Raw]) -> dict[str, Any]:
+        """What is to be added to the line."""
+        added: dict[str, Any] = {}
+        identity = self._text(number, fields, "custom_id")
+        if identity is None:
+            identity = added["custom_id"] = f"request-{number:06d}"
+        self._check_identity(number, identity)
+        method = self._text(number, fields, "method")
+        if method is None:
+            added["method"] = "POST"
+        elif method.upper() != "POST":
+            self.result.wrong(number, "invalid_method", f"The method must be POST, not {method!r}.")
+        url = self._text(number, fields, "url")
+        if url is None:
+            if self.result.url is None:
+                message = "There is no url: give one, or name the endpoint of them all."
+                self.result.wrong(number, "missing_url", message)
+            added["url"] = self.result.url
+        else:
+            self._check_same(number, "url", url)
+        return added
+
+    def _text(self, number: int, fields: Mapping[str, msgspec.Raw], name: str) -> str | None:
+        """None where it is missing. What is no text is a problem, and then counts as empty."""
+        raw = fields.get(name)
+        if raw is None or bytes(raw) == b"null":
+            return None
+        try:
+            return _text.decode(raw)
+        except msgspec.DecodeError:
+            self.result.wrong(number, f"invalid_{name}", f"{name} must be a string.")
+            return ""
+
+    def _check_identity(self, number: int, identity: str) -> None:
+        if len(identity) > CUSTOM_ID_MAX:
+            message = f"custom_id has up to {CUSTOM_ID_MAX} characters."
+            self.result.wrong(number, "invalid_custom_id", message)
+        digest = hashlib.blake2b(identity.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        first = self._seen.setdefault(digest, number)
+        if first != number:
+            message = f"custom_id {identity[:80]!r} is on line {first} too."
+            self.result.wrong(number, "duplicate_custom_id", message)
+
+    def _check_same(self, number: int, name: str, value: str) -> None:
+        """That all lines of a batch have the same."""
+        kept = getattr(self.result, name)
+        if kept is None:
+            setattr(self.result, name, value)
+        elif value != kept:
+            message = f"{name} is {value[:200]!r}, but {kept[:200]!r} before: a batch has one."
+            self.result.wrong(number, f"mismatched_{name}", message)
+
+    def _check_body(self, number: int, raw: msgspec.Raw | None) -> None:
+        if raw is None:
+            self.result.wrong(number, "missing_body", "There is no body: the request goes there.")
+            return
+        try:
+            model = _body.decode(raw).model
+        except msgspec.DecodeError:
+            self.result.wrong(number, "invalid_body", "body must be an object.")
+            return
+        if isinstance(model, str):
+            self._check_same(number, "model", model)
+        elif model is not None:
+            self.result.wrong(number, "invalid_model", "body.model must be a string.")
+
+
+class _Writer:
+    """Writes lines to parts, a new one whenever the next line would be too much."""
+
+    def __init__(self, folder: Path, limits: Limits, bytes_per_token: float) -> None:
+        self._folder = folder
+        self._limits = limits
+        self._bytes_per_token = bytes_per_token
+        self._file: IO[bytes] | None = None
+        self.parts: list[Part] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def write(self, text: bytes) -> None:
+        tokens = math.ceil(len(text) / self._bytes_per_token)
+        if self._file is None or not self._fits(self.parts[-1], len(text) + 1, tokens):
+            self._begin()
+        assert self._file is not None
+        part = self.parts[-1]
+        part.lines += 1
+        part.size += len(text) + 1
+        part.tokens += tokens
+        self._file.write(text + b"\n")
+
+    def _fits(self, part: Part, size: int, tokens: int) -> bool:
+        return (
+            part.lines < self._limits.lines
+            and part.size + size <= self._limits.bytes
+            and (self._limits.tokens is None or part.tokens + tokens <= self._limits.tokens)
+        )
+
+    def _begin(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        self.parts.append(Part(path=self._folder / f"part-{len(self.parts) + 1:04d}.jsonl"))
+        self._file = self.parts[-1].path.open("wb")

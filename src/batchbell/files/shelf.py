@@ -1,0 +1,176 @@
+"""Where merged results are kept: a folder of this machine, or a bucket.
+
+Half a file is never there to be read: what is being written has another name until it is whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import from_url
+
+from batchbell.core.errors import ResultsError, ResultsGone, ResultsUnavailable, SettingsError
+
+CHUNK_BYTES = 256 * 2**10
+BUCKETS = ("s3", "s3a", "gs", "az", "azure")
+
+
+class Shelf(Protocol):
+    """Files by name, each whole or not there. Raises ResultsUnavailable where it cannot be used."""
+
+    async def put(self, name: str, file: Path) -> None:
+        """Keep the content of `file` under a name; `file` may be gone afterwards."""
+        ...
+
+    async def size(self, name: str) -> int:
+        """How many bytes it has. Raises ResultsGone."""
+        ...
+
+    def read(self, name: str, *, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        """The bytes from `start` up to, and without, `end`. Raises ResultsGone."""
+        ...
+
+    async def delete(self, name: str) -> None:
+        """Forget it; one that is not there is no error."""
+        ...
+
+
+def open_shelf(url: str) -> Shelf:
+    """The shelf at a folder (`file:///…` or a path) or a bucket (`s3://`, `gs://`, `az://`).
+
+    Buckets take their credentials from the environment, as their own tools do. Raises
+    SettingsError.
+    """
+    parts = urlsplit(url)
+    if parts.scheme in ("", "file"):
+        path = unquote(parts.path) if parts.scheme else url
+        if not path or parts.netloc not in ("", "localhost"):
+            raise SettingsError(f"BATCHBELL_RESULTS_URL: {url!r} names no folder of this machine.")
+        return Folder(Path(path).expanduser())
+    if parts.scheme not in BUCKETS:
+        raise SettingsError(
+            f"BATCHBELL_RESULTS_URL: {parts.scheme!r} is not supported; use a folder, s3://, gs://"
+            " or az://."
+        )
+    try:
+        return Bucket(from_url(url, client_options={"allow_http": True}))
+    except (BaseError, ValueError) as error:
+        raise SettingsError(f"BATCHBELL_RESULTS_URL: {url!r} cannot be used: {error}") from error
+
+
+class Folder:
+    """A folder of this machine, made when the first file is put."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    async def put(self, name: str, file: Path) -> None:
+        """Moved where that is possible, and on disk when this returns."""
+        await _in_thread(_move, file, self.root / name)
+
+    async def size(self, name: str) -> int:
+        return int((await _in_thread((self.root / name).stat)).st_size)
+
+    async def read(
+        self, name: str, *, start: int = 0, end: int | None = None
+    ) -> AsyncIterator[bytes]:
+        file = await _in_thread((self.root / name).open, "rb")
+        try:
+            await asyncio.to_thread(file.seek, start)
+            left = None if end is None else end - start
+            while left is None or left > 0:
+                most = CHUNK_BYTES if left is None else min(CHUNK_BYTES, left)
+                chunk = await asyncio.to_thread(file.read, most)
+                if not chunk:
+                    break
+                if left is not None:
+                    left -= len(chunk)
+                yield chunk
+        finally:
+            await asyncio.to_thread(file.close)
+
+    async def delete(self, name: str) -> None:
+        await _in_thread((self.root / name).unlink, missing_ok=True)
+
+
+def _move(file: Path, target: Path) -> None:
+    """To another name in the same folder first, so that a copy that is cut short is not seen."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{target.name}.part")
+    try:
+        file.replace(beside)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        shutil.copyfile(file, beside)
+    with beside.open("rb+") as whole:
+        os.fsync(whole.fileno())
+    beside.replace(target)
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+async def _in_thread(work: Any, *args: Any, **kwargs: Any) -> Any:
+    try:
+        return await asyncio.to_thread(work, *args, **kwargs)
+    except FileNotFoundError as error:
+        raise ResultsGone(f"There is no {error.filename} any more.") from error
+    except OSError as error:
+        raise ResultsUnavailable(f"The results folder cannot be used: {error}") from error
+
+
+class Bucket:
+    """S3, Google Cloud Storage, Azure, and what speaks like them."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    async def put(self, name: str, file: Path) -> None:
+        """A bucket shows an object when its last part has arrived, and not before."""
+        try:
+            await obstore.put_async(self._store, name, file)
+        except (BaseError, OSError) as error:
+            raise ResultsUnavailable(f"The results bucket cannot be written: {error}") from error
+
+    async def size(self, name: str) -> int:
+        try:
+            return int((await obstore.head_async(self._store, name))["size"])
+        except (BaseError, OSError) as error:
+            raise _bucket_error(name, error) from error
+
+    async def read(
+        self, name: str, *, start: int = 0, end: int | None = None
+    ) -> AsyncIterator[bytes]:
+        try:
+            options: Any = {"range": {"offset": start} if end is None else (start, end)}
+            found = await obstore.get_async(self._store, name, options=options)
+            async for chunk in found.stream(min_chunk_size=CHUNK_BYTES):
+                yield bytes(chunk)
+        except (BaseError, OSError) as error:
+            raise _bucket_error(name, error) from error
+
+    async def delete(self, name: str) -> None:
+        try:
+            await obstore.delete_async(self._store, name)
+        except FileNotFoundError:
+            return
+        except (BaseError, OSError) as error:
+            raise _bucket_error(name, error) from error
+
+
+def _bucket_error(name: str, error: Exception) -> ResultsError:
+    if isinstance(error, FileNotFoundError):
+        return ResultsGone(f"There is no {name} any more.")
+    return ResultsUnavailable(f"The results bucket cannot be used: {error}")

@@ -1,0 +1,1 @@
+"""Joining result files, and keeping what was joined."""

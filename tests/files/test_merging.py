@@ -1,0 +1,170 @@
+"""Joining a provider's files into one, in the order of the input."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchbell.files.merging import Merged, Tokens, merge
+
+MISSING = ("batch_expired", "The batch expired before this request ran.")
+
+
+def request(name: str) -> bytes:
+    line = {"custom_id": name, "method": "POST", "url": "/v1/responses", "body": {"model": "m"}}
+    return json.dumps(line).encode()
+
+
+def good(name: str, **more: Any) -> bytes:
+    usage = {"prompt_tokens": 5, "completion_tokens": 2, **more}
+    body = {"model": "gpt-5-mini", "usage": usage, "choices": [{"text": "ok\n"}]}
+    return json.dumps(
+        {"custom_id": name, "response": {"status_code": 200, "body": body}, "error": None}
+    ).encode()
+
+
+def refused(name: str) -> bytes:
+    body = {"error": {"message": "no", "code": "bad"}}
+    return json.dumps({"custom_id": name, "response": {"status_code": 400, "body": body}}).encode()
+
+
+def merged(
+    folder: Path, input: bytes | None, *answers: bytes
+) -> tuple[Merged, list[dict[str, Any]], bytes]:
+    paths = []
+    for number, content in enumerate(answers):
+        paths.append(folder / f"answers-{number}")
+        paths[-1].write_bytes(content)
+    requests = None
+    if input is not None:
+        requests = folder / "input"
+        requests.write_bytes(input)
+    target = io.BytesIO()
+    result = merge(requests, paths, target, missing_code=MISSING[0], missing_message=MISSING[1])
+    whole = target.getvalue()
+    lines = whole.decode("utf-8", "replace").split("\n")[:-1]
+    return result, [json.loads(line) for line in lines], whole
+
+
+def test_lines_stand_in_the_order_of_the_input(tmp_path: Path) -> None:
+    """Pitfall 16: results come in any order."""
+    input = b"\n".join(map(request, "abc"))
+    result, lines, whole = merged(tmp_path, input, good("c") + b"\n" + good("a"), refused("b"))
+    assert [line["custom_id"] for line in lines] == ["a", "b", "c"]
+    assert (result.lines, result.succeeded, result.failed, result.not_run) == (3, 2, 1, 0)
+    assert result.in_input_order
+    assert result.notes == ()
+    assert result.size == len(whole)
+    assert good("c") in whole, "what the provider wrote is passed on byte for byte"
+
+
+def test_every_request_has_a_line_whatever_became_of_it(tmp_path: Path) -> None:
+    """Pitfall 13: expired and cancelled batches have paid, finished lines."""
+    result, lines, _ = merged(tmp_path, b"\r\n".join(map(request, "ab")) + b"\r\n", good("b"))
+    assert lines[0] == {
+        "id": None,
+        "custom_id": "a",
+        "response": None,
+        "error": {"code": MISSING[0], "message": MISSING[1]},
+    }
+    assert (result.succeeded, result.not_run) == (1, 1)
+
+
+def test_what_the_provider_says_was_not_run_is_counted_so(tmp_path: Path) -> None:
+    line = {"custom_id": "a", "response": None, "error": {"code": "batch_cancelled"}}
+    result, _, _ = merged(tmp_path, request("a"), json.dumps(line).encode())
+    assert (result.failed, result.not_run) == (0, 1)
+
+
+def test_without_the_input_the_files_keep_their_order(tmp_path: Path) -> None:
+    result, lines, _ = merged(tmp_path, None, good("c") + b"\n" + good("a"), refused("b"))
+    assert [line["custom_id"] for line in lines] == ["c", "a", "b"]
+    assert not result.in_input_order
+
+
+@pytest.mark.parametrize("empty", [b"", b"\n", b"\r\n \n"])
+def test_empty_files_are_no_lines(tmp_path: Path, empty: bytes) -> None:
+    """Pitfall 16: error files may be 0 bytes."""
+    result, _, _ = merged(tmp_path, request("a"), good("a"), empty)
+    assert (result.lines, result.notes) == (1, ())
+
+
+def test_usage_is_summed_by_model_cached_tokens_too(tmp_path: Path) -> None:
+    """Pitfall 20: cached tokens are not to be missed."""
+    details = {"prompt_tokens_details": {"cached_tokens": 3}}
+    lines = good("a", **details) + b"\n" + good("b", **details)
+    result, _, _ = merged(tmp_path, None, lines)
+    spent = Tokens(requests=2, input_tokens=10, cached_tokens=6, output_tokens=4)
+    assert result.usage == {"gpt-5-mini": spent}
+
+
+def test_usage_of_the_responses_api_counts_too(tmp_path: Path) -> None:
+    usage = {
+        "input_tokens": 7,
+        "output_tokens": 4,
+        "output_tokens_details": {"reasoning_tokens": 2},
+    }
+    body = {"model": "m", "usage": usage}
+    line = {"custom_id": "a", "response": {"status_code": 200, "body": body}, "error": None}
+    result, _, _ = merged(tmp_path, None, json.dumps(line).encode())
+    assert result.usage["m"] == Tokens(
+        requests=1, input_tokens=7, output_tokens=4, reasoning_tokens=2
+    )
+
+
+def test_what_does_not_add_up_is_said(tmp_path: Path) -> None:
+    files = (good("a") + b"\n" + good("a") + b"\n{broken\n" + good("stranger"),)
+    result, lines, _ = merged(tmp_path, request("a") + b"\n{}\n", *files)
+    assert [line["custom_id"] for line in lines] == ["a", "stranger"]
+    assert [note.split()[0] for note in result.notes] == ["1", "1", "1", "1"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'\xef\xbb\xbf{"custom_id":"a","response":{"status_code":200,"body":null},"error":null}',
+        b'{"custom_id":"a","response":{"status_code":200,"body":"text"},"error":null}',
+        b'{"custom_id":"a","response":{"status_code":200,"body":{"usage":"?"}},"error":null}',
+        b'{"custom_id":"a","response":{"status_code":200,"body":{"x":"\\ud83d"}},"error":null}',
+        b'{"custom_id":"a","response":{"status_code":200,"body":{"x":"\xff"}},"error":null}',
+        b'{"custom_id":"a","id":5,"response":{"status_code":200,"request_id":null}}',
+    ],
+)
+def test_odd_answers_are_answers(tmp_path: Path, line: bytes) -> None:
+    result, _, whole = merged(tmp_path, request("a"), line)
+    assert (result.succeeded, result.notes) == (1, ())
+    assert whole == line.removeprefix(b"\xef\xbb\xbf") + b"\n"
+
+
+identities = st.lists(st.text(max_size=8), unique=True, max_size=12)
+
+
+@given(identities, st.data())
+def test_no_request_is_ever_without_its_line(names: list[str], data: st.DataObject) -> None:
+    import tempfile
+
+    answered = [name for name in names if data.draw(st.booleans())]
+    shuffled = data.draw(st.permutations(answered))
+    ending = data.draw(st.sampled_from([b"\n", b"\r\n"]))
+    with tempfile.TemporaryDirectory() as folder:
+        result, lines, _ = merged(
+            Path(folder), ending.join(map(request, names)), ending.join(map(good, shuffled))
+        )
+    assert [line["custom_id"] for line in lines] == names
+    assert result.succeeded == len(answered)
+    assert result.not_run == len(names) - len(answered)
+
+
+@given(st.binary(max_size=200), st.lists(st.binary(max_size=60), max_size=5))
+def test_no_bytes_at_all_break_the_merge(input: bytes, answers: list[bytes]) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        result, lines, _ = merged(Path(folder), input, *answers)
+    assert result.lines == len(lines)

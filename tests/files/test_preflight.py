@@ -1,0 +1,160 @@
+"""What is told of requests before they are uploaded, and how they are split."""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchbell.files.preflight import PROBLEMS_MAX, Limits, Prepared, prepare
+
+URL = "/v1/chat/completions"
+
+
+def line(name: str, *, url: str | None = URL, model: str = "gpt-5-mini", **more: Any) -> bytes:
+    whole = {"custom_id": name, "method": "POST", "url": url, "body": {"model": model}, **more}
+    return json.dumps({key: value for key, value in whole.items() if value is not None}).encode()
+
+
+def prepared(folder: Path, content: bytes, limits: Limits | None = None, **more: Any) -> Prepared:
+    return prepare(io.BytesIO(content), folder, limits=limits or Limits(), **more)
+
+
+def written(result: Prepared) -> list[list[dict[str, Any]]]:
+    return [
+        [json.loads(text) for text in part.path.read_bytes().splitlines()] for part in result.parts
+    ]
+
+
+def test_good_lines_are_written_as_they_came(tmp_path: Path) -> None:
+    content = b"\n".join(line(name) for name in "abc")
+    result = prepared(tmp_path, content)
+    assert (result.lines, result.url, result.model) == (3, URL, "gpt-5-mini")
+    assert result.problems == []
+    (part,) = result.parts
+    assert part.path.read_bytes() == content + b"\n"
+    assert (part.lines, part.size) == (3, len(content) + 1)
+
+
+@pytest.mark.parametrize("ending", [b"\n", b"\r\n", b"\n\n", b" \r\n"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_ends_of_lines_and_a_byte_order_mark_are_no_matter(
+    tmp_path: Path, ending: bytes, mark: bytes
+) -> None:
+    result = prepared(tmp_path, mark + ending.join([line("a"), line("b")]))
+    assert [row["custom_id"] for row in written(result)[0]] == ["a", "b"]
+
+
+def test_what_is_missing_is_filled_in(tmp_path: Path) -> None:
+    content = b'{"body":{"model":"m"}}\n\n{"custom_id":null,"body":{"x":1.50},"priority":7}'
+    result = prepared(tmp_path, content, url=URL)
+    ((first, second),) = written(result)
+    assert first == {
+        "custom_id": "request-000001",
+        "method": "POST",
+        "url": URL,
+        "body": {"model": "m"},
+    }
+    assert second["priority"] == 7
+    assert b'{"x":1.50}' in result.parts[0].path.read_bytes(), "a body is never written anew"
+
+
+def test_an_id_that_is_null_is_filled_in(tmp_path: Path) -> None:
+    result = prepared(tmp_path, b'{"custom_id":null,"url":"/u","body":{}}')
+    assert written(result)[0][0]["custom_id"] == "request-000001"
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", (None, "empty_file")),
+        (b"\n \r\n", (None, "empty_file")),
+        (line("a").decode().encode("utf-16"), (None, "invalid_encoding")),
+        (line("a") + b"\n{broken", (2, "invalid_json_line")),
+        (line("a") + b"\n[1]", (2, "invalid_json_line")),
+        (b'{"custom_id":"a\xff","url":"/u","body":{}}', (1, "invalid_encoding")),
+        (b'{"custom_id":"a\x00","url":"/u","body":{}}', (1, "invalid_json_line")),
+        (line("a") + b"\n" + line("a"), (2, "duplicate_custom_id")),
+        (line("a") + b"\n" + line("b", url="/v1/embeddings"), (2, "mismatched_url")),
+        (line("a") + b"\n" + line("b", model="other"), (2, "mismatched_model")),
+        (line("a", url=None), (1, "missing_url")),
+        (b'{"custom_id":"a","url":"/u"}', (1, "missing_body")),
+        (b'{"custom_id":"a","url":"/u","body":[]}', (1, "invalid_body")),
+        (b'{"custom_id":"a","url":"/u","body":{"model":5}}', (1, "invalid_model")),
+        (b'{"custom_id":5,"url":"/u","body":{}}', (1, "invalid_custom_id")),
+        (line("a" * 513), (1, "invalid_custom_id")),
+        (line("a", method="GET"), (1, "invalid_method")),
+        (line("a", body={"text": "x" * 5000}), (1, "line_too_long")),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_line(
+    tmp_path: Path, content: bytes, problem: tuple[int | None, str]
+) -> None:
+    """Pitfall 22: a duplicate custom_id is refused before the upload, with its line."""
+    result = prepared(tmp_path, content, Limits(line_bytes=4000))
+    assert [(found.line, found.code) for found in result.problems] == [problem]
+
+
+def test_a_repeated_id_names_the_line_that_had_it_first(tmp_path: Path) -> None:
+    result = prepared(tmp_path, b"\n".join([line("a"), line("b"), b"", line("a")]))
+    assert result.problems[0].line == 4
+    assert "line 1" in result.problems[0].message
+
+
+def test_all_problems_are_counted_and_the_first_are_told(tmp_path: Path) -> None:
+    result = prepared(tmp_path, b"nonsense\n" * 250)
+    assert (len(result.problems), result.problems_in_all) == (PROBLEMS_MAX, 250)
+
+
+@pytest.mark.parametrize(
+    ("limits", "lines"),
+    [
+        (Limits(lines=2), [2, 2, 1]),
+        (Limits(bytes=3 * (len(line("a")) + 1)), [3, 2]),
+        (Limits(bytes=1), [1, 1, 1, 1, 1]),
+        (Limits(tokens=30), [1, 1, 1, 1, 1]),
+        (Limits(tokens=60), [2, 2, 1]),
+    ],
+)
+def test_what_is_too_much_for_one_batch_is_split(
+    tmp_path: Path, limits: Limits, lines: list[int]
+) -> None:
+    """Pitfall 22: inputs over a provider's limits are split."""
+    result = prepared(tmp_path, b"\n".join(line(name) for name in "abcde"), limits)
+    assert [part.lines for part in result.parts] == lines
+    assert [row["custom_id"] for part in written(result) for row in part] == list("abcde")
+
+
+@given(st.binary(max_size=400), st.booleans())
+def test_no_bytes_at_all_break_it(content: bytes, named: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        result = prepared(Path(folder), content, url=URL if named else None)
+        assert bool(result.problems) or result.lines == sum(part.lines for part in result.parts)
+        if not result.problems:
+            assert all(
+                isinstance(row["custom_id"], str) for part in written(result) for row in part
+            )
+
+
+texts = st.text(max_size=20)
+
+
+@given(st.lists(texts, unique=True, min_size=1, max_size=20), st.integers(1, 7), st.data())
+def test_every_request_is_in_exactly_one_part(
+    names: list[str], most: int, data: st.DataObject
+) -> None:
+    bodies = [{"model": "m", "input": data.draw(texts)} for _ in names]
+    content = b"\n".join(line(name, body=body) for name, body in zip(names, bodies, strict=True))
+    with tempfile.TemporaryDirectory() as folder:
+        result = prepared(Path(folder), content, Limits(lines=most))
+        assert result.problems == []
+        rows = [row for part in written(result) for row in part]
+    assert [(row["custom_id"], row["body"]) for row in rows] == list(
+        zip(names, bodies, strict=True)
+    )

@@ -1,0 +1,94 @@
+"""What every shelf promises: a folder, and a bucket behind a real S3 server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from moto.server import ThreadedMotoServer
+
+from batchbell.core.errors import ResultsGone, SettingsError
+from batchbell.files.shelf import Folder, Shelf, open_shelf
+
+CONTENT = os.urandom(700_000)
+
+
+@pytest.fixture(scope="module")
+def bucket_url() -> Iterator[str]:
+    """A bucket of a server that speaks S3's protocol."""
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "key")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        patch.setenv("AWS_REGION", "us-east-1")
+        make_bucket(f"http://{host}:{port}/results")
+        yield "s3://results/kept"
+    server.stop()
+
+
+def make_bucket(url: str) -> None:
+    import urllib.request
+
+    urllib.request.urlopen(urllib.request.Request(url, method="PUT")).close()
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def shelf(request: pytest.FixtureRequest, tmp_path: Path) -> Shelf:
+    if request.param == "folder":
+        return open_shelf(str(tmp_path / "results"))
+    return open_shelf(request.getfixturevalue("bucket_url"))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "merged"
+    path.write_bytes(CONTENT)
+    return path
+
+
+async def read(shelf: Shelf, name: str, start: int = 0, end: int | None = None) -> bytes:
+    return b"".join([chunk async for chunk in shelf.read(name, start=start, end=end)])
+
+
+async def test_what_is_put_can_be_read_whole_and_in_part(shelf: Shelf, file: Path) -> None:
+    await shelf.put("a/b.jsonl", file)
+    assert await shelf.size("a/b.jsonl") == len(CONTENT)
+    assert await read(shelf, "a/b.jsonl") == CONTENT
+    assert await read(shelf, "a/b.jsonl", 10, 300_010) == CONTENT[10:300_010]
+    assert await read(shelf, "a/b.jsonl", 600_000) == CONTENT[600_000:]
+
+
+async def test_to_put_again_replaces(shelf: Shelf, file: Path, tmp_path: Path) -> None:
+    await shelf.put("a", file)
+    other = tmp_path / "other"
+    other.write_bytes(b"new")
+    await shelf.put("a", other)
+    assert await read(shelf, "a") == b"new"
+
+
+async def test_what_is_not_there_is_gone(shelf: Shelf, file: Path) -> None:
+    for asked in (shelf.size("never"), read(shelf, "never")):
+        with pytest.raises(ResultsGone):
+            await asked
+    await shelf.put("once", file)
+    await shelf.delete("once")
+    await shelf.delete("once")
+    with pytest.raises(ResultsGone):
+        await shelf.size("once")
+
+
+async def test_a_folder_shows_nothing_that_is_not_whole(file: Path, tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "results")
+    await folder.put("project/a.jsonl", file)
+    assert [path.name for path in (tmp_path / "results" / "project").iterdir()] == ["a.jsonl"]
+
+
+@pytest.mark.parametrize("url", ["ftp://host/x", "file://elsewhere/x", ""])
+def test_an_address_that_cannot_be_used_is_explained(url: str) -> None:
+    with pytest.raises(SettingsError, match="BATCHBELL_RESULTS_URL"):
+        open_shelf(url)
