@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from batchbell.core.errors import (
     ProviderAuthError,
     ProviderNotFound,
     ProviderRateLimited,
+    ProviderRejected,
     ProviderUnavailable,
 )
 from batchbell.core.model import Counts, Snapshot, Status
@@ -110,6 +112,40 @@ async def test_results_that_are_cut_off_do_not_pass_for_whole(bench: Bench) -> N
     bench.sandbox.provider.faults.add("cut_off", route="content")
     with pytest.raises(ProviderUnavailable):
         await read(bench.provider, batch.output_file_id)
+
+
+ROW = {"custom_id": "a", "method": "POST", "url": "/v1/responses", "body": {"model": "m"}}
+
+
+async def test_requests_are_handed_in_run_and_cleared_away(bench: Bench, tmp_path: Path) -> None:
+    file = tmp_path / "part.jsonl"
+    file.write_text(json.dumps(ROW) + "\n", encoding="utf-8")
+    file_id = await bench.provider.upload(file, name="part.jsonl")
+    made = await bench.provider.create(
+        file_id, url="/v1/responses", metadata={"submission": "sub_1"}
+    )
+    assert made.input_file_id == file_id
+    assert made.metadata == {"submission": "sub_1"}
+    assert (await bench.provider.list_page()).batches[0].id == made.id
+    assert await read(bench.provider, file_id) == [ROW]
+    await bench.provider.delete_file(file_id)
+    await bench.provider.delete_file(file_id)
+    with pytest.raises(ProviderNotFound):
+        await read(bench.provider, file_id)
+
+
+async def test_a_batch_of_a_file_that_is_not_there_is_refused(bench: Bench) -> None:
+    """Pitfall 15: right after an upload this may be transient."""
+    with pytest.raises(ProviderRejected, match="Cannot find file"):
+        await bench.provider.create("file-none", url="/v1/responses", metadata={})
+
+
+async def test_an_upload_that_is_refused_says_why(bench: Bench, tmp_path: Path) -> None:
+    file = tmp_path / "part.jsonl"
+    file.write_bytes(b"{}")
+    bench.sandbox.provider.faults.add("rate_limited", route="upload", retry_after_seconds=3)
+    with pytest.raises(ProviderRateLimited):
+        await bench.provider.upload(file, name="part.jsonl")
 
 
 async def test_cancelling_asks_for_an_end(bench: Bench) -> None:

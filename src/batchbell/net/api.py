@@ -8,8 +8,10 @@ read.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from urllib.parse import urlencode
 
 import aiohttp
@@ -31,6 +33,11 @@ STALL_SECONDS = 60.0
 """A stream may take as long as it likes, but not fall silent for longer than this."""
 BODY_MAX_BYTES = 64 * 2**20
 REFUSAL_MAX_BYTES = 64 * 2**10
+
+UPLOAD_SILENCE = aiohttp.ClientTimeout(
+    total=None, sock_connect=CONNECT_TIMEOUT_SECONDS, sock_read=1800.0
+)
+"""aiohttp counts the silence of the answer from the first byte that is sent."""
 
 Reply = tuple[int, Mapping[str, str], bytes]
 """Status, headers (whatever their case) and body."""
@@ -65,6 +72,9 @@ class ApiClient:
         self._timeout_seconds = timeout_seconds
         self._stall_seconds = stall_seconds
         self._body_max_bytes = body_max_bytes
+        self._silence = aiohttp.ClientTimeout(
+            total=None, sock_connect=CONNECT_TIMEOUT_SECONDS, sock_read=stall_seconds
+        )
 
     async def aclose(self) -> None:
         """Close the session, unless it was handed in."""
@@ -80,6 +90,21 @@ class ApiClient:
         """POST JSON, or nothing. Never repeated, whatever happens."""
         return await self._whole("POST", path, body=body)
 
+    async def delete(self, path: str) -> Reply:
+        """DELETE."""
+        return await self._whole("DELETE", path)
+
+    async def upload(self, path: str, file: Path, *, name: str, fields: Mapping[str, str]) -> Reply:
+        """POST a file as multipart form data, read from the disk as it is sent.
+
+        Never repeated, whatever happens.
+        """
+        form = aiohttp.FormData(fields)
+        with await asyncio.to_thread(file.open, "rb") as content:
+            form.add_field("file", content, filename=name, content_type="application/jsonl")
+            async with self._call("POST", path, body=form, timeout=UPLOAD_SILENCE) as response:
+                return response.status, response.headers, await self._read(response)
+
     async def stream(
         self, path: str, *, refuse: Callable[[int, Mapping[str, str], bytes], Exception]
     ) -> AsyncIterator[bytes]:
@@ -87,10 +112,7 @@ class ApiClient:
 
         Raises ProviderUnavailable when it stalls or ends before its announced end.
         """
-        silence = aiohttp.ClientTimeout(
-            total=None, sock_connect=CONNECT_TIMEOUT_SECONDS, sock_read=self._stall_seconds
-        )
-        async with self._call("GET", path, timeout=silence) as response:
+        async with self._call("GET", path, timeout=self._silence) as response:
             if not 200 <= response.status < 300:
                 body = await response.content.read(REFUSAL_MAX_BYTES)
                 raise refuse(response.status, response.headers, body)
@@ -129,10 +151,10 @@ class ApiClient:
         *,
         timeout: aiohttp.ClientTimeout,
         params: Mapping[str, str] | None = None,
-        body: bytes | None = None,
+        body: bytes | aiohttp.FormData | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         query = f"?{urlencode(params)}" if params else ""
-        extra = {"Content-Type": "application/json"} if body is not None else {}
+        extra = {"Content-Type": "application/json"} if isinstance(body, bytes) else {}
         try:
             if self._rules is not None:
                 self._rules.check_url(self._base, param="base_url")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -40,6 +41,14 @@ class Api(Protocol):
 
     async def post(self, path: str, body: bytes | None = None) -> Reply:
         """POST JSON, or nothing."""
+        ...
+
+    async def upload(self, path: str, file: Path, *, name: str, fields: Mapping[str, str]) -> Reply:
+        """POST a file as multipart form data, from the disk."""
+        ...
+
+    async def delete(self, path: str) -> Reply:
+        """DELETE."""
         ...
 
     def stream(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -65,6 +67,31 @@ class OpenAI:
         """As `Provider.results`."""
         path = f"/files/{quote_segment(file_id)}/content"
         return self._api.stream(path, refuse=self._refusal)
+
+    async def upload(self, file: Path, *, name: str) -> str:
+        """As `Provider.upload`."""
+        fields = {"purpose": "batch"}
+        body = self._accepted(await self._api.upload("/files", file, name=name, fields=fields))
+        identity = id_in(msgspec.Raw(body))
+        if identity is None:
+            raise ProviderUnavailable("The provider's answer to an upload names no file.")
+        return identity
+
+    async def create(self, file_id: str, *, url: str, metadata: Mapping[str, str]) -> Snapshot:
+        """As `Provider.create`."""
+        wish = {
+            "input_file_id": file_id,
+            "endpoint": url,
+            "completion_window": "24h",
+            "metadata": dict(metadata),
+        }
+        body = self._accepted(await self._api.post("/batches", msgspec.json.encode(wish)))
+        return snapshot_from(body)
+
+    async def delete_file(self, file_id: str) -> None:
+        """As `Provider.delete_file`."""
+        with contextlib.suppress(ProviderNotFound):
+            self._accepted(await self._api.delete(f"/files/{quote_segment(file_id)}"))
 
     async def cancel(self, batch_id: str) -> Snapshot:
         """As `Provider.cancel`."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from batchbell.core.model import Snapshot
@@ -40,6 +41,21 @@ class Provider(Protocol):
 
     def results(self, file_id: str) -> AsyncIterator[bytes]:
         """The bytes of an output or error file as they arrive, in chunks of any size."""
+        ...
+
+    async def upload(self, file: Path, *, name: str) -> str:
+        """Hand in a file of requests; returns its id. Never repeated, whatever happens."""
+        ...
+
+    async def create(self, file_id: str, *, url: str, metadata: Mapping[str, str]) -> Snapshot:
+        """Have an uploaded file run as a batch. Never repeated, whatever happens.
+
+        Where no answer came it may have been made all the same: look for its metadata in the list.
+        """
+        ...
+
+    async def delete_file(self, file_id: str) -> None:
+        """Delete a file; one that is not there is no error."""
         ...
 
     async def cancel(self, batch_id: str) -> Snapshot:
