@@ -4,36 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
-import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 import structlog
 import uvicorn
 
-from batchbell.access import Access, bind
-from batchbell.core import signing
+from batchbell.access import bind
 from batchbell.core.errors import SettingsError
-from batchbell.core.ids import new_id
-from batchbell.core.model import DEFAULT_PROJECT, Account
+from batchbell.core.model import Account
 from batchbell.core.pacing import Pace
+from batchbell.files.shelf import scratch_of
 from batchbell.net.api import ApiClient
-from batchbell.net.client import Sender, WebhookSender
-from batchbell.net.guard import parse_cidrs
+from batchbell.net.client import WebhookSender
 from batchbell.net.relay import Relay
-from batchbell.observability import Metrics
-from batchbell.process import calm_collector, raise_file_limit, stopped_by_signal
+from batchbell.parts import Runtime as Runtime  # noqa: PLC0414 - what callers are given
+from batchbell.parts import ensure_secret as ensure_secret  # noqa: PLC0414
+from batchbell.parts import is_sqlite as is_sqlite  # noqa: PLC0414
+from batchbell.parts import mint as mint  # noqa: PLC0414
+from batchbell.parts import open_runtime as open_runtime  # noqa: PLC0414
+from batchbell.process import stopped_by_signal
 from batchbell.providers import open_provider
 from batchbell.settings import Settings
-from batchbell.storage import accounts, leases, projects
-from batchbell.storage.engine import Store
-from batchbell.storage.opening import open_store, parse_url
 from batchbell.web.app import create_app, end_streams
-from batchbell.web.context import Context
+from batchbell.workers.collector import Collector
 from batchbell.workers.dispatcher import Dispatcher
 from batchbell.workers.janitor import Janitor
 from batchbell.workers.loop import Crew, Loop, Worker
@@ -49,123 +45,6 @@ DRAIN_SECONDS = 3
 """Of these, what HTTP callers get to finish, while the workers stop already."""
 TESTS_AT_ONCE = 20
 """Test events that callers may have under way."""
-
-
-def mint(prefix: str) -> str:
-    """A new id, by the clock and the system's randomness."""
-    return new_id(prefix, now=time.time(), rand=os.urandom(10))
-
-
-@dataclass(slots=True)
-class Runtime:
-    """One process's parts."""
-
-    settings: Settings
-    store: Store
-    metrics: Metrics
-    access: Access
-    accounts: Sequence[Account]
-    """Those that could be watched at the start."""
-    crew: Crew | None = None
-    clients: set[ApiClient] = field(default_factory=set)
-    """Open connections to providers."""
-
-    @property
-    def environment_key(self) -> str | None:
-        """The credentials of the environment's account."""
-        key = self.settings.openai_api_key
-        return None if key is None else key.get_secret_value()
-
-    def context(self, sender: Sender, relay: Relay) -> Context:
-        """What the HTTP surface is given."""
-        return Context(
-            store=self.store,
-            settings=self.settings,
-            metrics=self.metrics,
-            clock=time.time,
-            mint=mint,
-            rules=self.access.rules,
-            keys_changed=self.access.changed.set,
-            sender=sender,
-            relay=relay,
-            workers_alive=lambda: {} if self.crew is None else self.crew.alive(),
-        )
-
-
-@contextlib.asynccontextmanager
-async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
-    """Open the database, migrated, with its project and the accounts of the environment."""
-    parse_cidrs(settings.allow_cidrs)
-    raise_file_limit()
-    calm_collector()
-    store = await open_store(settings.store_url, master_key=settings.master_keys)
-    try:
-        tell_of_keys(store)
-        await ensure_secret(store, settings)
-        if is_sqlite(settings):
-            await store.write(leases.release_all, now=time.time())
-        access = Access(settings)
-        await access.look(store)
-        runtime = Runtime(settings, store, Metrics(), access, await _accounts(store, settings))
-        looking = asyncio.create_task(access.keep_looking(store))
-        try:
-            yield runtime
-        finally:
-            looking.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await looking
-    finally:
-        await store.close()
-
-
-def tell_of_keys(store: Store) -> None:
-    """What the operator must know of the key that seals, where it is made or missing."""
-    if store.keys.made:
-        log.warning("made the master key: back it up with the database", file=store.keys.source)
-    if not store.seals:
-        log.warning(
-            "secrets are kept as they are: set BATCHBELL_MASTER_KEY, or whoever reads the database"
-            " can sign webhooks",
-            advice="openssl rand -base64 32",
-        )
-
-
-def is_sqlite(settings: Settings) -> bool:
-    """Whether the database serves one process only."""
-    return parse_url(settings.store_url).drivername == "sqlite"
-
-
-async def ensure_secret(store: Store, settings: Settings) -> str:
-    """The secret that signs webhooks: the one that is set, else the one made at first start."""
-    made = signing.make_secret(secrets.token_bytes(signing.SECRET_BYTES))
-    now = time.time()
-    await store.write(projects.ensure_project, id=DEFAULT_PROJECT, secret=made, now=now)
-    if settings.webhook_secret is not None:
-        chosen = signing.check_secret(settings.webhook_secret.get_secret_value())
-        await store.write(projects.set_webhook_secret, DEFAULT_PROJECT, chosen)
-        return chosen
-    kept = await store.read(projects.webhook_secret, DEFAULT_PROJECT)
-    assert kept is not None
-    return kept
-
-
-async def _accounts(store: Store, settings: Settings) -> list[Account]:
-    if settings.openai_api_key is not None:
-        await store.write(
-            accounts.ensure_account,
-            project_id=DEFAULT_PROJECT,
-            name="openai",
-            provider="openai",
-            base_url=settings.openai_base_url.rstrip("/"),
-            discover=settings.discover,
-            mint=mint,
-            now=time.time(),
-        )
-    known = await store.read(accounts.list_accounts)
-    watched = [a for a in known if not a.from_environment or settings.openai_api_key is not None]
-    if not watched:
-        log.warning("no account: set OPENAI_API_KEY, or add one, or nothing can be watched")
-    return watched
 
 
 @contextlib.asynccontextmanager
@@ -186,6 +65,7 @@ async def running_workers(runtime: Runtime) -> AsyncIterator[Crew]:
                 metrics=runtime.metrics,
                 max_in_flight=settings.max_in_flight,
                 timeout_seconds=settings.delivery_timeout_seconds,
+                public_url=settings.link_url,
             ),
             Janitor(
                 store,
@@ -194,6 +74,7 @@ async def running_workers(runtime: Runtime) -> AsyncIterator[Crew]:
                 attempt_retention_days=settings.attempt_retention_days,
             ),
             Replayer(store, clock=time.time, mint=mint, metrics=runtime.metrics),
+            _collector(runtime),
         ]
         crew = runtime.crew = Crew(_loop(runtime, worker) for worker in workers)
         stack.push_async_callback(_close_clients, runtime)
@@ -207,6 +88,22 @@ async def running_workers(runtime: Runtime) -> AsyncIterator[Crew]:
 
 def _loop(runtime: Runtime, worker: Worker, *, vital: bool = True) -> Loop:
     return Loop(worker, clock=time.time, rand=random.random, metrics=runtime.metrics, vital=vital)
+
+
+def _collector(runtime: Runtime) -> Collector:
+    settings, shelf = runtime.settings, runtime.shelf
+    return Collector(
+        runtime.store,
+        shelf,
+        runtime.providers.get,
+        clock=time.time,
+        mint=mint,
+        rand=random.random,
+        metrics=runtime.metrics,
+        scratch=scratch_of(shelf),
+        inline_max_bytes=settings.inline_results_max_bytes,
+        retention_days=settings.results_retention_days,
+    )
 
 
 async def _watch_accounts(runtime: Runtime, crew: Crew) -> None:
@@ -238,10 +135,13 @@ def _watcher(runtime: Runtime, account: Account, post: Post) -> Loop:
         for client in clients:
             await client.aclose()
         runtime.clients.difference_update(clients)
+        if runtime.providers.get(account.id) is provider:
+            del runtime.providers[account.id]
 
+    provider = runtime.providers[account.id] = open_provider(account, post.key, connect=connect)
     watcher = Watcher(
         runtime.store,
-        open_provider(account, post.key, connect=connect),
+        provider,
         account.id,
         pace=Pace(
             poll_interval_seconds=runtime.settings.poll_interval_seconds,

@@ -155,6 +155,44 @@ class Settings(BaseSettings):
         description="`json` for machines, `text` for people; `auto` is text on a terminal.",
     )
 
+    public_url: str | None = Field(
+        None,
+        validation_alias=_named("BATCHBELL_PUBLIC_URL"),
+        description="The address that receivers reach this server by: links to results begin with"
+        " it. Default: `BATCHBELL_URL`, else `HOST` and `PORT`.",
+    )
+    results_url: str | None = Field(
+        None,
+        validation_alias=_named("BATCHBELL_RESULTS_URL"),
+        description="Where merged results are kept: a folder, `s3://bucket/prefix`, `gs://…` or"
+        " `az://…`. Default: the folder `batchbell-results` beside the SQLite file, or in the"
+        " working directory.",
+    )
+    results_retention_days: Annotated[float, Field(gt=0)] = Field(
+        30.0,
+        validation_alias=_named("BATCHBELL_RESULTS_RETENTION_DAYS"),
+        description="Days that merged results are kept.",
+    )
+    inline_results_max_bytes: Annotated[int, Field(ge=0, le=5_000_000)] = Field(
+        262_144,
+        validation_alias=_named("BATCHBELL_INLINE_RESULTS_MAX_BYTES"),
+        description="Results of at most so many bytes travel in the webhook, where that is asked"
+        " for.",
+    )
+
+    @property
+    def link_url(self) -> str:
+        """What links to this server begin with."""
+        return (self.public_url or self.server_url).rstrip("/")
+
+    @property
+    def results_place(self) -> str:
+        """Where merged results are kept: a URL, or a folder's path."""
+        if self.results_url:
+            return self.results_url
+        beside = self.database_path.parent if self.database_url is None else Path()
+        return str(beside / "batchbell-results")
+
     @property
     def store_url(self) -> str:
         """The database to open: `DATABASE_URL` if set, else the file at `DATABASE_PATH`."""

@@ -16,7 +16,7 @@ from batchbell.web.faults import Code
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs" / "reference"
 ROW = re.compile(r"^\| `([^`]+)` \| ([^|]*) \|", re.MULTILINE)
-ROUTE = re.compile(r"`(GET|POST|PUT|PATCH|DELETE) (/[^`]*)`")
+ROUTE = re.compile(r"`(GET|HEAD|POST|PUT|PATCH|DELETE) (/[^`]*)`")
 HEADING = re.compile(r"^###? .*$", re.MULTILINE)
 CODE = re.compile(r"\bcode(?:: str)? ?= ?\"([a-z_]+)\"")
 

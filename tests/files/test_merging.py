@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchbell.files.merging import Merged, Tokens, merge
+from batchbell.core.results import Tally, Tokens
+from batchbell.files.merging import merge
 
 MISSING = ("batch_expired", "The batch expired before this request ran.")
 
@@ -36,7 +37,7 @@ def refused(name: str) -> bytes:
 
 def merged(
     folder: Path, input: bytes | None, *answers: bytes
-) -> tuple[Merged, list[dict[str, Any]], bytes]:
+) -> tuple[Tally, list[dict[str, Any]], bytes]:
     paths = []
     for number, content in enumerate(answers):
         paths.append(folder / f"answers-{number}")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import delete, text
 
 from batchbell.core.errors import NotFound
 from batchbell.core.model import DEFAULT_PROJECT
 from batchbell.storage import batches, history
+from batchbell.storage.jobs import results
 from tests.storage.scene import BROKEN, Scene
 
 DAY = 86400.0
@@ -23,7 +24,9 @@ async def known(scene: Scene) -> list[str]:
 
 
 async def deliver_all(scene: Scene) -> None:
+    """Told, and the results were kept for their time."""
     await scene.settle((await scene.claim()).deliveries)
+    await scene.store.write(lambda c: c.execute(delete(results)))
 
 
 async def test_what_ended_long_ago_goes_with_all_that_hangs_on_it(scene: Scene) -> None:
@@ -46,6 +49,13 @@ async def test_what_runs_ended_lately_or_still_waits_is_kept(scene: Scene) -> No
     await scene.due("ended_lately", url="https://other.example/")
     assert await forget(scene) == 0
     assert set(await known(scene)) == {"runs", "waits", "ended_lately"}
+
+
+async def test_a_batch_is_kept_as_long_as_its_results(scene: Scene) -> None:
+    await scene.due("batch_1")
+    await scene.settle((await scene.claim()).deliveries)
+    scene.clock.advance(DAY + 1)
+    assert await forget(scene) == 0
 
 
 async def test_no_step_forgets_more_than_its_limit(scene: Scene) -> None:

@@ -8,6 +8,7 @@ import json
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -17,6 +18,7 @@ import uvicorn
 from pydantic import SecretStr
 
 from batchbell.core.model import DEFAULT_PROJECT, Account, Mint
+from batchbell.files.shelf import Folder
 from batchbell.net.client import WebhookSender
 from batchbell.net.guard import AddressRules
 from batchbell.net.relay import Relay
@@ -90,6 +92,7 @@ async def served(
     mint: Mint,
     rules: AddressRules,
     listening: socket.socket,
+    tmp_path: Path,
 ) -> AsyncIterator[Served]:
     workers: dict[str, bool] = {}
     key_changes: list[None] = []
@@ -102,6 +105,7 @@ async def served(
         mint=mint,
         rules=lambda: rules,
         keys_changed=lambda: key_changes.append(None),
+        shelf=Folder(tmp_path / "results"),
         sender=sender,
         relay=relay,
         workers_alive=lambda: workers,

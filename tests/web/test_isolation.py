@@ -13,6 +13,7 @@ import httpx2
 import pytest
 
 from batchbell.sandbox import Sandbox
+from batchbell.storage import results
 from batchbell.web.auth import OPEN_PATHS
 
 from .making import HOOK, Served, a_snapshot
@@ -102,8 +103,10 @@ async def something_of_everything(served: Served, theirs: dict[str, Any]) -> dic
     replay = (await http.post("/v1/replays", json={}, headers=headers)).json()
     upload = {"files": {"file": ("in.jsonl", b"{}")}, "data": {"purpose": "batch"}}
     file = (await http.post("/v1/files", **upload, headers=headers)).json()
+    merged = await served.context.store.read(results.of_batch, theirs["project_id"], "batch_1")
     return {
         **theirs,
+        "results_id": merged.id,
         "file_id": file.get("id"),
         "batch_id": "batch_1",
         "watch_id": watch["id"],

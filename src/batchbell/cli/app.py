@@ -18,6 +18,7 @@ from batchbell.cli import (
     reading,
     rekeying,
     replaying,
+    results,
     serving,
     signatures,
     trying,
@@ -117,6 +118,7 @@ app.command("watch", rich_help_panel=WATCHING)(watching.watch)
 app.command("wait", rich_help_panel=WATCHING)(waiting.wait)
 app.command("list", rich_help_panel=WATCHING)(reading.list_)
 app.command("show", rich_help_panel=WATCHING)(reading.show)
+app.command("results", rich_help_panel=WATCHING)(results.results)
 app.command("resend", rich_help_panel=WATCHING)(reading.resend)
 app.command("replay", rich_help_panel=WATCHING)(replaying.replay)
 app.command("expunge", rich_help_panel=WATCHING)(expunging.expunge)

@@ -8,7 +8,7 @@ import typer
 
 from batchbell.cli import describing
 from batchbell.cli.attempts import print_attempts
-from batchbell.cli.options import ApiKey, Json, Server
+from batchbell.cli.options import ApiKey, Json, Results, Server
 from batchbell.cli.printing import print_facts, print_json, print_json_lines, print_table, tell
 from batchbell.cli.reach import connected
 
@@ -96,6 +96,7 @@ def create(
     schedule: Schedule = None,
     rate_limit: RateLimit = None,
     ordered: Ordered = None,
+    results: Results = None,
     secret: Annotated[
         str | None,
         typer.Option("--secret", metavar="SECRET", help="A whsec_… secret to bring along."),
@@ -115,6 +116,7 @@ def create(
         schedule=schedule,
         rate_limit=rate_limit,
         ordered=ordered,
+        results=results,
     )
     with connected(server, api_key) as client:
         made = client.create_endpoint(url, name, signing_secret=secret, **wishes)
@@ -139,6 +141,7 @@ def update(
     schedule: Schedule = None,
     rate_limit: RateLimit = None,
     ordered: Ordered = None,
+    results: Results = None,
     json: Json = False,
     server: Server = None,
     api_key: ApiKey = None,
@@ -154,6 +157,7 @@ def update(
         schedule=schedule,
         rate_limit=rate_limit,
         ordered=ordered,
+        results=results,
     )
     changes |= {key: value for key, value in (("url", url), ("name", name)) if value}
     with connected(server, api_key) as client:
@@ -241,6 +245,7 @@ def _wishes(
     schedule: str | None,
     rate_limit: float | None,
     ordered: bool | None,
+    results: str | None,
 ) -> dict[str, Any]:
     """The fields that were named, and no others."""
     told = {
@@ -253,6 +258,7 @@ def _wishes(
         "schedule": None if schedule is None else _waits(schedule),
         "rate_limit": rate_limit,
         "ordered": ordered,
+        "results": results,
     }
     return {name: value for name, value in told.items() if value is not None}
 

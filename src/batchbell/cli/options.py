@@ -39,6 +39,14 @@ Project = Annotated[
         "--project", metavar="NAME", help="Another project, by name or id; only `default` may."
     ),
 ]
+Results = Annotated[
+    str | None,
+    typer.Option(
+        "--results",
+        metavar="HOW",
+        help="How results travel: link, inline (the lines, where they are few) or none.",
+    ),
+]
 Account = Annotated[
     str | None, typer.Option("--account", metavar="NAME", help="The account that the batch is in.")
 ]

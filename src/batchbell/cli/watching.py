@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from batchbell.cli.options import Account, ApiKey, Json, Server
+from batchbell.cli.options import Account, ApiKey, Json, Results, Server
 from batchbell.cli.printing import print_json_lines, print_table
 from batchbell.cli.reach import connected
 
@@ -49,6 +49,7 @@ def watch(
         ),
     ] = None,
     account: Account = None,
+    results: Results = None,
     json: Json = False,
     server: Server = None,
     api_key: ApiKey = None,
@@ -60,7 +61,7 @@ def watch(
     ids = [*(batch_ids or []), *(_ids_in(file) if file else [])]
     if not ids:
         raise typer.BadParameter("Name at least one batch, or a --file of ids.")
-    specs = [WatchSpec(id, url, event or None, pairs, account) for id in ids]
+    specs = [WatchSpec(id, url, event or None, pairs, account, results) for id in ids]
     with connected(server, api_key) as client:
         made: list[Watch] = []
         for chunk in chunks(specs):

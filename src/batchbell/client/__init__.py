@@ -22,6 +22,7 @@ from batchbell.client.faults import (
     ServerUnreachable,
     WaitTimedOut,
 )
+from batchbell.client.reading import ResultError, ResultLine, ResultResponse
 from batchbell.client.shapes import (
     Account,
     AccountDeleted,
@@ -76,6 +77,9 @@ __all__ = [
     "Replay",
     "ReplayCounts",
     "RequestCounts",
+    "ResultError",
+    "ResultLine",
+    "ResultResponse",
     "ServerUnavailable",
     "ServerUnreachable",
     "StreamedEvent",

@@ -13,6 +13,7 @@ import httpx2
 from batchbell.client import calls, shapes
 from batchbell.client.calls import PAGE_SIZE, TIMEOUT_SECONDS, Call
 from batchbell.client.faults import ServerUnavailable, ServerUnreachable
+from batchbell.client.reading import AsyncReading
 from batchbell.client.setting_up import AsyncSettingUp
 from batchbell.client.shapes import Page, WatchSpec
 from batchbell.client.streaming import Following, OnLost, OnOpen, follow_async
@@ -21,7 +22,7 @@ from batchbell.client.waiting import OnChange, Wait
 T = TypeVar("T")
 
 
-class AsyncBatchbell(AsyncSettingUp):
+class AsyncBatchbell(AsyncSettingUp, AsyncReading):
     """Talks to a Batchbell server. Use it in an `async with` block, or `aclose()` it.
 
     `url` and `api_key` default to `BATCHBELL_URL` and `BATCHBELL_API_KEY`, and without those to
@@ -80,9 +81,12 @@ class AsyncBatchbell(AsyncSettingUp):
         events: Sequence[str] | None = None,
         metadata: Mapping[str, str] | None = None,
         account: str | None = None,
+        results: str | None = None,
     ) -> shapes.Watch:
         """Have `url` called when the batch ends; the same pair again is the same watch."""
-        return await self._send(calls.watch(WatchSpec(batch_id, url, events, metadata, account)))
+        return await self._send(
+            calls.watch(WatchSpec(batch_id, url, events, metadata, account, results))
+        )
 
     async def watch_many(self, specs: Sequence[WatchSpec]) -> list[shapes.Watch]:
         """Up to 1,000 watches in one call: all of them, or none."""

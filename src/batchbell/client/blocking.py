@@ -12,6 +12,7 @@ import httpx2
 from batchbell.client import calls, shapes
 from batchbell.client.calls import PAGE_SIZE, TIMEOUT_SECONDS, Call
 from batchbell.client.faults import ServerUnavailable, ServerUnreachable
+from batchbell.client.reading import Reading
 from batchbell.client.setting_up import SettingUp
 from batchbell.client.shapes import Page, WatchSpec
 from batchbell.client.streaming import Following, OnLost, OnOpen, follow
@@ -20,7 +21,7 @@ from batchbell.client.waiting import OnChange, Wait
 T = TypeVar("T")
 
 
-class Batchbell(SettingUp):
+class Batchbell(SettingUp, Reading):
     """Talks to a Batchbell server. Use it in a `with` block, or `close()` it.
 
     `url` and `api_key` default to `BATCHBELL_URL` and `BATCHBELL_API_KEY`, and without those to
@@ -78,9 +79,10 @@ class Batchbell(SettingUp):
         events: Sequence[str] | None = None,
         metadata: Mapping[str, str] | None = None,
         account: str | None = None,
+        results: str | None = None,
     ) -> shapes.Watch:
         """Have `url` called when the batch ends; the same pair again is the same watch."""
-        return self._send(calls.watch(WatchSpec(batch_id, url, events, metadata, account)))
+        return self._send(calls.watch(WatchSpec(batch_id, url, events, metadata, account, results)))
 
     def watch_many(self, specs: Sequence[WatchSpec]) -> list[shapes.Watch]:
         """Up to 1,000 watches in one call: all of them, or none."""

@@ -11,6 +11,8 @@ from typing import Any, Generic, TypeVar
 import msgspec
 from msgspec import Struct
 
+from batchbell.client.result_shapes import Results
+
 T = TypeVar("T")
 
 
@@ -28,6 +30,7 @@ class WatchSpec(Struct, frozen=True, omit_defaults=True):
     events: Sequence[str] | None = None
     metadata: Mapping[str, str] | None = None
     account: str | None = None
+    results: str | None = None
 
 
 class Watch(Struct, frozen=True, kw_only=True):
@@ -39,6 +42,7 @@ class Watch(Struct, frozen=True, kw_only=True):
     endpoint_id: str
     dialect: str
     created_at: int
+    results: str = "link"
 
 
 class BatchError(Struct, frozen=True, kw_only=True):
@@ -72,6 +76,7 @@ class BatchExtras(Struct, frozen=True, kw_only=True):
     ended_at: int | None
     generation: int
     expunged_at: int | None
+    results: Results | None = None
 
 
 class Batch(Struct, frozen=True, kw_only=True):
@@ -216,6 +221,7 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     schedule: tuple[float, ...] | None
     rate_limit: float | None
     ordered: bool
+    results: str
     active_secrets: int
     implied: bool
     state: str

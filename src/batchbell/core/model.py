@@ -19,6 +19,7 @@ from batchbell.core.ids import MAX_ID_LENGTH as MAX_ID_LENGTH  # noqa: PLC0414
 from batchbell.core.ids import new_id as new_id  # noqa: PLC0414
 from batchbell.core.outcome import Fault as Fault  # noqa: PLC0414
 from batchbell.core.outcome import Outcome as Outcome  # noqa: PLC0414
+from batchbell.core.travelling import Parcel, ResultsMode
 
 
 class Status(StrEnum):
@@ -60,6 +61,7 @@ class EventType(StrEnum):
     IN_PROGRESS = "batch.in_progress"
     FINALIZING = "batch.finalizing"
     LOST = "batch.lost"
+    RESULTS_READY = "batch.results_ready"
     ENDPOINT_FAILING = "endpoint.failing"
     ENDPOINT_DISABLED = "endpoint.disabled"
     ENDPOINT_RECOVERED = "endpoint.recovered"
@@ -224,6 +226,7 @@ class Watch:
     events: tuple[EventType, ...]
     metadata: Mapping[str, str]
     created_at: float
+    results: ResultsMode = ResultsMode.LINK
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,6 +299,9 @@ class Claimed:
     lease_until: float
     message_id: str | None = None
     """What it is sent as, where that is not the event's id."""
+    results: ResultsMode = ResultsMode.LINK
+    parcel: Parcel | None = None
+    """The results that travel with it."""
 
     @property
     def life_attempt(self) -> int:

@@ -188,12 +188,14 @@ def dressed(
     watch_id: str | None,
     watch_metadata: str | None,
     message_id: str | None = None,
+    results: str | None = None,
 ) -> bytes:
     """The bytes for one watch: its own fields in front of the event's, the rest untouched.
 
     `watch_metadata` is JSON text as the watch gave it. Where it would make the body longer than
     `BODY_MAX_BYTES` it is left out, and `watch.omitted` says so. With a `message_id` that is the
-    body's `id`, and the event's own stands in `replay_of`.
+    body's `id`, and the event's own stands in `replay_of`. `results` is JSON text that becomes
+    `data.results`; it alone may make the body longer.
     """
     front = ""
     if message_id is not None:
@@ -204,11 +206,13 @@ def dressed(
             f'"batchId":{compact(event["data"]["id"])},"status":{compact(_plain_status(event))},'
         )
     if watch_id is not None and watch_metadata is not None and watch_metadata != "{}":
-        words = f'"metadata":{_ascii(watch_metadata)}'
+        words = f'"metadata":{ascii_json(watch_metadata)}'
         watch = f'"watch":{{"id":{compact(watch_id)},'
         if len(front) + len(watch) + len(words) + len("},") + len(body) > BODY_MAX_BYTES:
             words = '"omitted":["metadata"]'
         front += watch + words + "},"
+    if results is not None:
+        body = f'{body[:-2]},"results":{results}}}}}'
     return ("{" + front + body[1:]).encode("ascii")
 
 
@@ -218,7 +222,8 @@ def _renamed(body: str, message_id: str) -> str:
     return f'{{"id":{compact(message_id)},"replay_of":{compact(event_id)}' + body[end:]
 
 
-def _ascii(text: str) -> str:
+def ascii_json(text: str) -> str:
+    """JSON text as it is sent."""
     return text if text.isascii() else compact(json.loads(text))
 
 

@@ -11,7 +11,9 @@ from batchbell.core.lifecycle import EVENT_OF
 from batchbell.core.model import Batch, Counts, EventType, Snapshot, Status
 from batchbell.core.notices import Notice
 
-STATUS_OF = {type_: status for status, type_ in EVENT_OF.items()}
+STATUS_OF = {type_: status for status, type_ in EVENT_OF.items()} | {
+    EventType.RESULTS_READY: Status.COMPLETED
+}
 SAMPLE_ID = "batch_test"
 HOUR = 3600
 

@@ -10,36 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from batchbell.core.results import Tally, Tokens
 from batchbell.files.lines import Fate, Spent, answer, custom_id, not_run, read_lines
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tokens:
-    """What the answers of one model used, in tokens; `cached` ones are among the input's."""
-
-    requests: int = 0
-    input_tokens: int = 0
-    cached_tokens: int = 0
-    output_tokens: int = 0
-    reasoning_tokens: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Merged:
-    """What was written."""
-
-    lines: int
-    succeeded: int
-    failed: int
-    not_run: int
-    size: int
-    """In bytes."""
-    in_input_order: bool
-    """False where the input was gone: the lines then stand as the provider's files had them."""
-    usage: dict[str, Tokens]
-    """By model."""
-    notes: tuple[str, ...]
-    """What did not add up, in plain words."""
 
 
 @dataclass(slots=True)
@@ -54,7 +26,7 @@ class _Spot:
 
 
 @dataclass(slots=True)
-class _Tally:
+class _Output:
     """Counts as the lines are written."""
 
     file: IO[bytes]
@@ -75,7 +47,7 @@ def merge(
     *,
     missing_code: str,
     missing_message: str,
-) -> Merged:
+) -> Tally:
     """Write one line for every request to `target`; call it in a thread.
 
     `input` is None where the provider has it no more. What is in no file of `answers` gets a
@@ -86,19 +58,19 @@ def merge(
         files = [stack.enter_context(path.open("rb")) for path in answers]
         index = _Index(files)
         index.read()
-        tally = _Tally(target)
+        output = _Output(target)
         if input is not None:
             requests = stack.enter_context(input.open("rb"))
-            _write_in_order(requests, index, tally, (missing_code, missing_message))
-        left_over = index.write_rest(tally)
+            _write_in_order(requests, index, output, (missing_code, missing_message))
+        left_over = index.write_rest(output)
     if input is not None and left_over:
         index.notes.append(f"{left_over} answers are to no request of the input; they come last.")
-    return Merged(
-        lines=sum(tally.fates.values()),
-        succeeded=tally.fates[Fate.SUCCEEDED],
-        failed=tally.fates[Fate.FAILED],
-        not_run=tally.fates[Fate.NOT_RUN],
-        size=tally.size,
+    return Tally(
+        lines=sum(output.fates.values()),
+        succeeded=output.fates[Fate.SUCCEEDED],
+        failed=output.fates[Fate.FAILED],
+        not_run=output.fates[Fate.NOT_RUN],
+        size=output.size,
         in_input_order=input is not None,
         usage=index.usage(),
         notes=tuple(index.notes),
@@ -153,11 +125,11 @@ class _Index:
         spot.written = True
         return self._text(spot), spot.fate
 
-    def write_rest(self, tally: _Tally) -> int:
+    def write_rest(self, output: _Output) -> int:
         """Write what was not taken, in the order of the files; returns how many."""
         rest = [spot for spot in self._spots.values() if not spot.written]
         for spot in rest:
-            tally.write(self._text(spot), spot.fate)
+            output.write(self._text(spot), spot.fate)
         return len(rest)
 
     def _text(self, spot: _Spot) -> bytes:
@@ -165,7 +137,7 @@ class _Index:
 
 
 def _write_in_order(
-    requests: IO[bytes], index: _Index, tally: _Tally, missing: tuple[str, str]
+    requests: IO[bytes], index: _Index, output: _Output, missing: tuple[str, str]
 ) -> None:
     nameless = 0
     for identity in _identities(requests):
@@ -174,9 +146,9 @@ def _write_in_order(
             continue
         found = index.take(identity)
         if found is None:
-            tally.write(not_run(identity, *missing), Fate.NOT_RUN)
+            output.write(not_run(identity, *missing), Fate.NOT_RUN)
         else:
-            tally.write(*found)
+            output.write(*found)
     if nameless:
         index.notes.append(f"{nameless} lines of the input have no custom_id and were left out.")
 

@@ -9,6 +9,7 @@ import asyncio
 import errno
 import os
 import shutil
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -65,6 +66,13 @@ def open_shelf(url: str) -> Shelf:
         return Bucket(from_url(url, client_options={"allow_http": True}))
     except (BaseError, ValueError) as error:
         raise SettingsError(f"BATCHBELL_RESULTS_URL: {url!r} cannot be used: {error}") from error
+
+
+def scratch_of(shelf: Shelf) -> Path:
+    """Where files are made before they are put: beside a folder's own, so that they are moved."""
+    if isinstance(shelf, Folder):
+        return shelf.root / ".scratch"
+    return Path(tempfile.gettempdir()) / "batchbell"
 
 
 class Folder:

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, and_, select
 from batchbell.core import lifecycle
 from batchbell.core.model import Batch, Dialect, EndpointState, EventType
 from batchbell.core.notices import Notice
+from batchbell.core.travelling import ResultsMode
 from batchbell.storage.bulk import among
 from batchbell.storage.schema import endpoints, watches
 
@@ -33,6 +34,7 @@ class Listener:
     """Names; None is all of the project."""
     metadata: Mapping[str, str] | None = None
     """Pairs that a batch must have among its own."""
+    results: str = ResultsMode.LINK
     there_since: float = 0.0
     """When its endpoint was made. A watch hears of what was there before it, too."""
 
@@ -93,6 +95,7 @@ def watching(connection: Connection, keys: Sequence[int]) -> dict[int, list[List
             watches.c.dialect,
             watches.c.events,
             watches.c.metadata,
+            watches.c.results,
             endpoints.c.state,
         )
         .join(endpoints, endpoints.c.id == watches.c.endpoint_id)
@@ -113,6 +116,7 @@ def _watcher(row: Any) -> Listener:
         watch_id=row.id,
         watch_metadata=row.metadata,
         dialect=row.dialect,
+        results=row.results,
     )
 
 
@@ -128,6 +132,7 @@ def standing(connection: Connection, project_ids: Collection[str]) -> dict[str, 
             endpoints.c.event_types,
             endpoints.c.accounts,
             endpoints.c.metadata,
+            endpoints.c.results,
             endpoints.c.created_at,
         )
         .where(among(connection, endpoints.c.project_id, sorted(project_ids)), MANAGED)
@@ -146,6 +151,7 @@ def _stander(row: Any) -> Listener:
         events=_types(row.event_types),
         accounts=frozenset(json.loads(row.accounts)) if row.accounts else None,
         metadata=json.loads(row.metadata) if row.metadata else None,
+        results=row.results or ResultsMode.LINK,
         there_since=row.created_at,
     )
 

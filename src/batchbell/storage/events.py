@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from sqlalchemy import Connection, Row, exists, select
@@ -16,13 +17,17 @@ from batchbell.core.model import (
     Event,
     EventType,
     Mint,
+    Status,
 )
 from batchbell.core.notices import Notice
+from batchbell.core.results import INLINE_WAIT_SECONDS
+from batchbell.core.travelling import ResultsMode
 from batchbell.storage.audience import Audience, Listener, held, standing, watching
-from batchbell.storage.bulk import among, insert_missing
+from batchbell.storage.bulk import among, insert_missing, update_all
 from batchbell.storage.engine import DELIVERIES, EVENTS, wake
 from batchbell.storage.paging import Page, page_of
 from batchbell.storage.schema import batches, deliveries, events
+from batchbell.storage.wanting import Wanted, want
 
 Happened = tuple[Batch, EventType]
 
@@ -33,17 +38,47 @@ def record(connection: Connection, happened: Sequence[Happened], *, mint: Mint, 
     An end is always written down; what only some ask for, only when somebody does.
     """
     audience = Audience(connection, [batch for batch, _ in happened])
+    told = [(batch, type_, audience.for_event(batch, type_)) for batch, type_ in happened]
+    parcels = _wanted_results(connection, told, mint=mint, now=now)
     event_rows: list[dict[str, Any]] = []
     delivery_rows: list[dict[str, Any]] = []
-    for batch, type_ in happened:
-        told = audience.for_event(batch, type_)
-        if batch.status.ended:
-            told.setdefault(lifecycle.STANDS_IN.get(type_, type_), [])
-        for chosen, listeners in told.items():
+    for batch, type_, listening in told:
+        if batch.status.ended and type_ is not EventType.RESULTS_READY:
+            listening.setdefault(lifecycle.STANDS_IN.get(type_, type_), [])
+        for chosen, listeners in listening.items():
             event = _event_row(batch, chosen, mint=mint, now=now)
+            wanted = parcels.get(batch.key)
+            event["results_id"] = wanted and wanted.id
             event_rows.append(event)
-            delivery_rows += [delivery_row(event, one, mint=mint, now=now) for one in listeners]
+            delivery_rows += [
+                delivery_row(event, one, mint=mint, now=now, due_at=_first_due(one, wanted, now))
+                for one in listeners
+            ]
     _insert(connection, event_rows, delivery_rows)
+
+
+Told = tuple[Batch, EventType, dict[EventType, list[Listener]]]
+
+
+def _wanted_results(
+    connection: Connection, told: Sequence[Told], *, mint: Mint, now: float
+) -> dict[int, Wanted]:
+    """The results of those batches that have ended and of which somebody wants them."""
+    wanted = [
+        batch
+        for batch, _, listening in told
+        if has_results(batch) and any(map(_wants_results, chain(*listening.values())))
+    ]
+    return want(connection, wanted, mint=mint, now=now)
+
+
+def _wants_results(listener: Listener) -> bool:
+    return listener.results != ResultsMode.NONE
+
+
+def has_results(batch: Batch) -> bool:
+    """Whether there is something to be merged: of a lost batch nothing can be had."""
+    return batch.status.ended and batch.status is not Status.LOST
 
 
 def announce(connection: Connection, notices: Sequence[Notice], *, mint: Mint, now: float) -> None:
@@ -71,13 +106,35 @@ def tell_late(
     by_key = {batch.key: batch for batch in ended}
     ends = _end_events(connection, by_key)
     late = set(new_watches)
-    rows = []
-    for key, listeners in watching(connection, list(by_key)).items():
-        for listener in listeners:
-            event = _end_for(ends.get(key, []), by_key[key], listener)
-            if event is not None and listener.watch_id in late:
-                rows.append(delivery_row(event, listener, mint=mint, now=now))
+    telling = [
+        (key, listener, event)
+        for key, listeners in watching(connection, list(by_key)).items()
+        for listener in listeners
+        if listener.watch_id in late
+        and (event := _end_for(ends.get(key, []), by_key[key], listener)) is not None
+    ]
+    eager = {key for key, listener, _ in telling if _wants_results(listener)}
+    wanted = want(connection, [by_key[key] for key in sorted(eager)], mint=mint, now=now)
+    _bind_results(connection, [(event, wanted[key]) for key, _, event in telling if key in wanted])
+    rows = [
+        delivery_row(
+            event, listener, mint=mint, now=now, due_at=_first_due(listener, wanted.get(key), now)
+        )
+        for key, listener, event in telling
+    ]
     _insert(connection, [], rows)
+
+
+def _bind_results(
+    connection: Connection, found: Sequence[tuple[Mapping[str, Any], Wanted]]
+) -> None:
+    """Have events that nobody wanted the results of when they were written know them now."""
+    unbound = [
+        {"id": event["id"], "results_id": wanted.id}
+        for event, wanted in found
+        if event["results_id"] is None
+    ]
+    update_all(connection, events, "id", unbound)
 
 
 def _end_for(ends: list[Row[Any]], batch: Batch, listener: Listener) -> dict[str, Any] | None:
@@ -110,6 +167,7 @@ def _event_row(batch: Batch, type_: EventType, *, mint: Mint, now: float) -> dic
         "created_at": occurred_at,
         "recorded_at": now,
         "body": payload.event_body(id, type_, batch, occurred_at=occurred_at),
+        "results_id": None,
     }
 
 
@@ -125,6 +183,7 @@ def _notice_row(notice: Notice, *, mint: Mint, now: float) -> dict[str, Any]:
         "created_at": notice.at,
         "recorded_at": now,
         "body": payload.notice_body(id, notice),
+        "results_id": None,
     }
 
 
@@ -153,7 +212,14 @@ def delivery_row(
         "attempts_before": 0,
         "due_at": None if waits else (due_at or now),
         "created_at": now,
+        "results": listener.results,
     }
+
+
+def _first_due(listener: Listener, wanted: Wanted | None, now: float) -> float:
+    """What is to carry the lines waits for them, for some time."""
+    waits = listener.results == ResultsMode.INLINE and wanted is not None and wanted.waits
+    return now + INLINE_WAIT_SECONDS if waits else now
 
 
 def _insert(

@@ -10,8 +10,11 @@ from sqlalchemy import Connection, func, select, update
 from batchbell.core import payload
 from batchbell.core.errors import InvalidRequest, NotFound
 from batchbell.core.model import Batch, DeliveryState
+from batchbell.core.travelling import ResultsState
 from batchbell.storage.batches import joined_batches, save, to_batch
 from batchbell.storage.bulk import among, update_all
+from batchbell.storage.engine import RESULTS, wake
+from batchbell.storage.jobs import results
 from batchbell.storage.schema import attempts, batches, deliveries, events, watches
 
 
@@ -72,6 +75,7 @@ def _without_payload(batch: Batch, now: float) -> Batch:
 
 
 def _strip(connection: Connection, keys: Sequence[int]) -> None:
+    _let_results_go(connection, keys)
     of_batch = among(connection, events.c.batch_key, keys)
     bodies = connection.execute(select(events.c.id, events.c.body).where(of_batch)).all()
     bare = [{"id": row.id, "body": payload.bare(row.body)} for row in bodies]
@@ -93,3 +97,14 @@ def _strip(connection: Connection, keys: Sequence[int]) -> None:
             request_headers=None,
         )
     )
+
+
+def _let_results_go(connection: Connection, keys: Sequence[int]) -> None:
+    """As if their time were over: a collector deletes the files next, and keeps no new one."""
+    about = among(connection, results.c.batch_key, keys)
+    unmerged = about & (results.c.state == ResultsState.WAITING)
+    given_up = {"state": ResultsState.FAILED, "due_at": None, "trouble": "Expunged."}
+    no_lease = {"lease_token": None, "lease_until": None}
+    connection.execute(update(results).where(unmerged).values(ended_at=0.0, **given_up, **no_lease))
+    connection.execute(update(results).where(about).values(ended_at=0.0, inline=None))
+    wake(connection, RESULTS)

@@ -16,6 +16,7 @@ from batchbell.storage.bulk import among
 from batchbell.storage.endpoints import enable
 from batchbell.storage.engine import DELIVERIES, wake
 from batchbell.storage.events import get_event
+from batchbell.storage.jobs import results
 from batchbell.storage.paging import Page, page_of
 from batchbell.storage.schema import attempts, batches, deliveries, endpoints, events
 
@@ -135,7 +136,8 @@ def _start_over(connection: Connection, ids: Sequence[str], *, now: float) -> No
 def forget_old(connection: Connection, *, before: float, limit: int) -> int:
     """Delete up to `limit` batches that ended before a time, with all that hangs on them.
 
-    What still waits to be delivered keeps its batch. Returns how many were deleted.
+    What still waits to be delivered keeps its batch, and so do its results. Returns how many were
+    deleted.
     """
     waiting = (
         select(deliveries.c.id)
@@ -143,9 +145,10 @@ def forget_old(connection: Connection, *, before: float, limit: int) -> int:
         .where(events.c.batch_key == batches.c.key, deliveries.c.state == DeliveryState.PENDING)
         .exists()
     )
+    kept = select(results.c.id).where(results.c.batch_key == batches.c.key).exists()
     old = (
         select(batches.c.key)
-        .where(batches.c.ended_at.isnot(None), batches.c.ended_at < before, ~waiting)
+        .where(batches.c.ended_at.isnot(None), batches.c.ended_at < before, ~waiting, ~kept)
         .where(batches.c.updated_at < before)
         .order_by(batches.c.ended_at)
         .limit(limit)
@@ -155,7 +158,7 @@ def forget_old(connection: Connection, *, before: float, limit: int) -> int:
     if not keys:
         return 0
     # Asked again now that they are locked: something may have been sent again meanwhile.
-    done = delete(batches).where(among(connection, batches.c.key, keys), ~waiting)
+    done = delete(batches).where(among(connection, batches.c.key, keys), ~waiting, ~kept)
     return connection.execute(done).rowcount
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, update
 
-from batchbell.storage.schema import accounts, deliveries, replays
+from batchbell.storage.jobs import replays
+from batchbell.storage.schema import accounts, deliveries
 
 
 def release_all(connection: Connection, *, now: float) -> int:

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Row, Select, func, insert, select, update
 from batchbell.core.endpoint import SECRETS_MAX
 from batchbell.core.errors import InvalidRequest, NotFound
 from batchbell.core.model import Endpoint, EndpointState, EventType, Mint
+from batchbell.core.travelling import ResultsMode
 from batchbell.storage.audience import MANAGED
 from batchbell.storage.endpoints import (
     FRESH,
@@ -53,6 +54,7 @@ class Wishes:
     rate_limit: float | None = None
     """Calls a second at most."""
     ordered: bool = False
+    results: ResultsMode = ResultsMode.LINK
     """Whether what it hears comes one by one, in the order of events."""
 
 
@@ -288,6 +290,7 @@ def _wishes(row: Row[Any]) -> Wishes:
         schedule=_tuple(row.schedule),
         rate_limit=row.rate_limit,
         ordered=row.ordered,
+        results=ResultsMode(row.results or ResultsMode.LINK),
     )
 
 

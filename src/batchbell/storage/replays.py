@@ -25,8 +25,9 @@ from batchbell.storage import missing, starting_over
 from batchbell.storage.endpoints import enable as enable_endpoint
 from batchbell.storage.engine import DELIVERIES, REPLAYS, wake
 from batchbell.storage.events import get_event
+from batchbell.storage.jobs import replays
 from batchbell.storage.paging import Page, page_of
-from batchbell.storage.schema import endpoints, replays
+from batchbell.storage.schema import endpoints
 
 CLOCKS_APART_SECONDS = 3600.0
 """By how much the clocks that made ids may differ."""

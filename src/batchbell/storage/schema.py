@@ -42,7 +42,7 @@ metadata = MetaData(
 BigKey = BigInteger().with_variant(Integer, "sqlite")
 
 
-def _partial(
+def partial(
     name: str, *columns: Column[Any], where: ColumnElement[bool] | TextClause, unique: bool = False
 ) -> None:
     """An index of some of the rows."""
@@ -133,11 +133,11 @@ batches = Table(
     sqlite_autoincrement=True,
 )
 _open = batches.c.ended_at.is_(None)
-_partial("ix_batches_open", batches.c.account_id, batches.c.id, where=_open)
+partial("ix_batches_open", batches.c.account_id, batches.c.id, where=_open)
 Index("ix_batches_listed", batches.c.project_id, batches.c.key)
 Index("ix_batches_id", batches.c.id)
 _over = batches.c.ended_at.isnot(None)
-_partial("ix_batches_ended", batches.c.ended_at, where=_over)
+partial("ix_batches_ended", batches.c.ended_at, where=_over)
 
 endpoints = Table(
     "endpoints",
@@ -171,6 +171,7 @@ endpoints = Table(
     Column("rate_limit", Double),
     Column("rate_at", Double),
     Column("ordered", Boolean, nullable=False, server_default=false()),
+    Column("results", Text),
     CheckConstraint("state IN ('active', 'failing', 'disabled')", name="state"),
     CheckConstraint("(state = 'disabled') = (reason IS NOT NULL)", name="reason"),
     CheckConstraint("(failing_since IS NULL) = (failures = 0)", name="failing"),
@@ -181,11 +182,11 @@ endpoints = Table(
     ),
 )
 _implied = text("NOT managed AND deleted_at IS NULL")
-_partial(
+partial(
     "uq_endpoints_implied", endpoints.c.project_id, endpoints.c.url, unique=True, where=_implied
 )
 _managed = text("managed AND deleted_at IS NULL")
-_partial("ix_endpoints_managed", endpoints.c.project_id, endpoints.c.id, where=_managed)
+partial("ix_endpoints_managed", endpoints.c.project_id, endpoints.c.id, where=_managed)
 
 watches = Table(
     "watches",
@@ -198,6 +199,7 @@ watches = Table(
     Column("events", Text, nullable=False),
     Column("metadata", Text, nullable=False),
     Column("created_at", Double, nullable=False),
+    Column("results", Text, nullable=False, server_default="link"),
     UniqueConstraint("batch_key", "endpoint_id"),
     CheckConstraint("dialect IN ('watch', 'awaiter')", name="dialect"),
     Index("ix_watches_listed", "project_id", "id"),
@@ -215,12 +217,13 @@ events = Table(
     Column("created_at", Double, nullable=False),
     Column("recorded_at", Double, nullable=False),
     Column("body", Text, nullable=False),
+    Column("results_id", Text),
     UniqueConstraint("batch_key", "type", "generation"),
     CheckConstraint("(batch_key IS NULL) = (batch_id IS NULL)", name="batch"),
     Index("ix_events_listed", "project_id", "id"),
 )
 _of_no_batch = text("batch_key IS NULL")
-_partial("ix_events_of_no_batch", events.c.recorded_at, where=_of_no_batch)
+partial("ix_events_of_no_batch", events.c.recorded_at, where=_of_no_batch)
 
 deliveries = Table(
     "deliveries",
@@ -247,6 +250,7 @@ deliveries = Table(
     Column("needs_you", Text),
     Column("resent_at", Double),
     Column("pulled", Integer, nullable=False, server_default="0"),
+    Column("results", Text, nullable=False, server_default="link"),
     UniqueConstraint("event_id", "endpoint_id"),
     CheckConstraint("state IN ('pending', 'delivered', 'exhausted', 'held')", name="state"),
     CheckConstraint("(state = 'pending') = (due_at IS NOT NULL)", name="due"),
@@ -258,10 +262,10 @@ deliveries = Table(
     postgresql_with={"fillfactor": "70"},
 )
 _pending = text("state = 'pending'")
-_partial("ix_deliveries_due", deliveries.c.endpoint_id, deliveries.c.due_at, where=_pending)
-_partial("ix_deliveries_order", deliveries.c.endpoint_id, deliveries.c.id, where=_pending)
+partial("ix_deliveries_due", deliveries.c.endpoint_id, deliveries.c.due_at, where=_pending)
+partial("ix_deliveries_order", deliveries.c.endpoint_id, deliveries.c.id, where=_pending)
 _held = text("state = 'held'")
-_partial("ix_deliveries_held", deliveries.c.endpoint_id, where=_held)
+partial("ix_deliveries_held", deliveries.c.endpoint_id, where=_held)
 Index("ix_deliveries_watch", deliveries.c.watch_id)
 
 attempts = Table(
@@ -284,38 +288,3 @@ attempts = Table(
     Column("first_byte_ms", Double),
     Column("request_headers", Text),
 )
-
-replays = Table(
-    "replays",
-    metadata,
-    Column("id", Text, primary_key=True),
-    Column("project_id", ForeignKey("projects.id"), nullable=False),
-    Column("status", Text, nullable=False),
-    Column("endpoint_id", Text),
-    Column("event_id", Text),
-    Column("since", Double),
-    Column("until", Double),
-    Column("types", Text, nullable=False),
-    Column("as_new", Boolean, nullable=False),
-    Column("pace", Double, nullable=False),
-    Column("state", Text, nullable=False),
-    Column("total", Integer, nullable=False),
-    Column("done", Integer, nullable=False),
-    Column("skipped", Integer, nullable=False),
-    Column("cursor", Text, nullable=False),
-    Column("due_at", Double, nullable=False),
-    Column("created_at", Double, nullable=False),
-    Column("updated_at", Double, nullable=False),
-    Column("finished_at", Double),
-    Column("lease_until", Double),
-    Column("lease_token", Text),
-    CheckConstraint("status IN ('failed', 'held', 'missing', 'all')", name="status"),
-    CheckConstraint("state IN ('running', 'done', 'cancelled')", name="state"),
-    CheckConstraint("(state = 'running') = (finished_at IS NULL)", name="end"),
-    CheckConstraint("(lease_token IS NULL) = (lease_until IS NULL)", name="lease"),
-    CheckConstraint("lease_token IS NULL OR state = 'running'", name="leased"),
-    CheckConstraint("pace > 0", name="pace"),
-    Index("ix_replays_listed", "project_id", "id"),
-)
-_running = text("state = 'running'")
-_partial("ix_replays_running", replays.c.due_at, where=_running)

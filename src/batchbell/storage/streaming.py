@@ -58,6 +58,7 @@ def record_test(
         "created_at": now,
         "recorded_at": now,
         "body": sample_body(id, type_, project_id=project_id, now=now),
+        "results_id": None,
     }
     connection.execute(insert(events), row)
     wake(connection, EVENTS)

@@ -10,7 +10,9 @@ import msgspec
 from sqlalchemy import Connection, text
 
 from batchbell.core.model import Claimed, Dialect
+from batchbell.core.travelling import ResultsMode
 from batchbell.storage.engine import dialect_of
+from batchbell.storage.wanting import parcels
 
 
 def take(
@@ -28,6 +30,8 @@ def take(
     first = set(heads)
     rest = {id: most for id, most in takes.items() if id not in first}
     taken_by = _take_sqlite if dialect_of(connection) == "sqlite" else _take_postgresql
+    rows = taken_by(connection, rest, heads, limit, times)
+    sent = parcels(connection, {row[13] for row in rows if row[13] and row[12] != NONE})
     return [
         Claimed(
             id=row[0],
@@ -42,19 +46,23 @@ def take(
             occurred_at=row[9],
             first_due_at=row[10],
             message_id=row[11],
+            results=MODES[row[12]],
+            parcel=sent.get(row[13]),
             lease_token=times["token"],
             lease_until=times["lease"],
         )
-        for row in taken_by(connection, rest, heads, limit, times)
+        for row in rows
     ]
 
 
 DIALECTS = {dialect.value: dialect for dialect in Dialect}
+MODES = {mode.value: mode for mode in ResultsMode}
+NONE = ResultsMode.NONE.value
 
 _TAKEN = """deliveries.id, deliveries.endpoint_id, deliveries.event_id, deliveries.attempts,
   deliveries.attempts_before, deliveries.dialect, deliveries.watch_id, deliveries.watch_metadata,
   events.body, events.created_at, coalesce(deliveries.resent_at, deliveries.created_at),
-  deliveries.message_id"""
+  deliveries.message_id, deliveries.results, events.results_id"""
 
 
 def _take_sqlite(

@@ -20,6 +20,7 @@ from batchbell.core.model import (
     Status,
     Watch,
 )
+from batchbell.core.travelling import ResultsMode
 from batchbell.storage import events
 from batchbell.storage.accounts import make_due
 from batchbell.storage.batches import joined_batches, reopen_lost, to_batch
@@ -47,6 +48,7 @@ class Registration:
     dialect: Dialect = Dialect.WATCH
     events: tuple[EventType, ...] = DEFAULT_EVENTS
     metadata: Mapping[str, str] = field(default_factory=dict)
+    results: ResultsMode = ResultsMode.LINK
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +205,7 @@ def _new_watches(
             events=tuple(registration.events),
             metadata=dict(registration.metadata),
             created_at=now,
+            results=registration.results,
         )
     return new
 
@@ -217,6 +220,7 @@ def _row(watch: Watch) -> dict[str, Any]:
         "events": json.dumps(watch.events),
         "metadata": json.dumps(watch.metadata, separators=(",", ":")),
         "created_at": watch.created_at,
+        "results": watch.results.value,
     }
 
 
@@ -293,4 +297,5 @@ def _watch(row: Row[Any]) -> Watch:
         events=tuple(EventType(word) for word in json.loads(row.events)),
         metadata=json.loads(row.metadata),
         created_at=row.created_at,
+        results=ResultsMode(row.results),
     )

@@ -25,6 +25,7 @@ from batchbell.web.api import (
     health,
     projects,
     replays,
+    results,
     stream,
     watches,
 )
@@ -52,6 +53,7 @@ ROUTERS = tuple(
         endpoints,
         replays,
         accounts,
+        results,
         access,
         projects,
         health,

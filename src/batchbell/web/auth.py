@@ -26,6 +26,9 @@ KEYS_KEPT_MAX = 1000
 OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.json"})
 """They hold nothing of anybody, and probes and browsers must reach them."""
 
+SIGNED_PATHS = "/results/"
+"""Links that carry their own proof."""
+
 OWN_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -69,7 +72,7 @@ class Gate:
 
     async def project_of(self, scope: Scope) -> str:
         """The project that the caller may work in. Raises AccessDenied."""
-        if scope["path"] in OPEN_PATHS:
+        if scope["path"] in OPEN_PATHS or scope["path"].startswith(SIGNED_PATHS):
             return DEFAULT_PROJECT
         if await self._keyring.is_local_mode():
             check_local(scope)

@@ -24,7 +24,7 @@ from batchbell.web.endpoint_shapes import (
     WAITS_MAX,
 )
 from batchbell.web.faults import Code
-from batchbell.web.registering import event_types, metadata_pairs, webhook_url
+from batchbell.web.registering import event_types, metadata_pairs, results_mode, webhook_url
 
 DAY_SECONDS = 86_400.0
 SECRET_MAX = 200
@@ -47,6 +47,7 @@ class EndpointForm:
             "schedule": _schedule,
             "rate_limit": _rate_limit,
             "ordered": lambda fields: fields.flag("ordered"),
+            "results": results_mode,
         }
 
     def create(self, body: Any) -> tuple[Wishes, str]:

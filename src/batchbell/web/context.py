@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from batchbell.core.model import Mint
+from batchbell.files.shelf import Shelf
 from batchbell.net.client import Sender
 from batchbell.net.guard import AddressRules
 from batchbell.net.relay import Relay
@@ -27,6 +28,8 @@ class Context:
     """The address rules that are in force now."""
     keys_changed: Callable[[], None]
     """Call after a key was made or revoked: local mode may have begun or ended."""
+    shelf: Shelf
+    """Where merged results are."""
     sender: Sender
     """Sends test events, under the same address rules as every webhook."""
     relay: Relay

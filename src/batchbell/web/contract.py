@@ -76,9 +76,11 @@ MEANINGS = {
     404: "Nothing of that id in this project.",
     409: "It clashes with what is there; `code` says how.",
     408: "The body stood still for too long.",
+    410: "It was there, and is gone.",
     413: "The body is too large.",
+    416: "The file has nothing of this range.",
     500: "A bug of ours; the log says more.",
-    502: "The provider did not answer.",
+    502: "The provider did not answer, or its files cannot be had.",
     503: "Not just now; `code` says why. Try again after `Retry-After` seconds.",
 }
 GUARDED = (400, 401, 403, 500, 503)
@@ -147,6 +149,16 @@ def takes_file() -> dict[str, Any]:
     return {
         "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
     }
+
+
+def file_answers(*also: int) -> dict[str, Any]:
+    """Arguments of a route that answers JSON lines, whole or in part."""
+    made = answers(shapes.Health, 416, *also)
+    for status, says in ((200, "The lines."), (206, "Some of the bytes."), (304, "Unchanged.")):
+        made["responses"][status] = {"description": says}
+    lines = {"application/jsonl": {"schema": {"type": "string"}}}
+    made["responses"][200]["content"] = made["responses"][206]["content"] = lines
+    return made
 
 
 def takes(*kinds: Any, required: bool = True) -> dict[str, Any]:

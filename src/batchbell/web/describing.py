@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, cast
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
+from msgspec import UNSET
 
 from batchbell.core import payload
 from batchbell.core.model import (
@@ -22,9 +24,10 @@ from batchbell.core.model import (
     Status,
     Watch,
 )
+from batchbell.core.results import Results
 from batchbell.storage.keys import Key
 from batchbell.storage.projects import Project
-from batchbell.web import account_shapes, shapes
+from batchbell.web import account_shapes, result_shapes, shapes
 
 UNKNOWN_OUTCOME = (
     "The process was stopped while this call was under way: whether the receiver got it is not"
@@ -57,10 +60,11 @@ def watch(found: Watch) -> shapes.Watch:
         endpoint_id=found.endpoint_id,
         dialect=found.dialect,
         created_at=int(found.created_at),
+        results=found.results,
     )
 
 
-def batch(found: Batch) -> shapes.Batch:
+def batch(found: Batch, merged: Results | None = None) -> shapes.Batch:
     """OpenAI's Batch object. `lost` is not a word of theirs: there it has `failed`."""
     seen = found.snapshot or Snapshot(id=found.id, provider_status="", status=None)
     lost = found.status is Status.LOST
@@ -81,7 +85,7 @@ def batch(found: Batch) -> shapes.Batch:
         request_counts=_counts(seen),
         usage=dict(seen.usage) if seen.usage is not None else None,
         metadata=dict(seen.metadata) if seen.metadata is not None else None,
-        batchbell=extras(found),
+        batchbell=extras(found, merged),
         **stamps,
     )
 
@@ -105,7 +109,24 @@ def _errors(seen: Snapshot, *, lost: bool) -> shapes.BatchErrors | None:
     return shapes.BatchErrors(data=told) if told else None
 
 
-def extras(found: Batch) -> shapes.BatchExtras:
+def results(found: Results) -> result_shapes.Results:
+    tally = found.tally
+    if tally is None:
+        return result_shapes.Results(state=found.state, trouble=found.trouble)
+    return result_shapes.Results(
+        state=found.state,
+        lines=tally.lines,
+        bytes=tally.size,
+        succeeded=tally.succeeded,
+        failed=tally.failed,
+        not_run=tally.not_run,
+        in_input_order=tally.in_input_order,
+        usage={model: result_shapes.Tokens(**asdict(used)) for model, used in tally.usage.items()},
+        notes=list(tally.notes),
+    )
+
+
+def extras(found: Batch, merged: Results | None = None) -> shapes.BatchExtras:
     return shapes.BatchExtras(
         status=found.status,
         provider_status=found.snapshot.provider_status if found.snapshot else None,
@@ -118,6 +139,7 @@ def extras(found: Batch) -> shapes.BatchExtras:
         ended_at=_second(found.ended_at),
         generation=found.generation,
         expunged_at=_second(found.expunged_at),
+        results=UNSET if merged is None else results(merged),
     )
 
 

@@ -39,6 +39,7 @@ def endpoint(
         schedule=None if wishes.schedule is None else list(wishes.schedule),
         rate_limit=wishes.rate_limit,
         ordered=wishes.ordered,
+        results=wishes.results,
         active_secrets=len(health.secrets),
         implied=not found.managed,
         state=health.state,

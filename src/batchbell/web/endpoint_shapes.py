@@ -9,6 +9,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from batchbell.core.endpoint import GRACE_MAX_SECONDS, TIMEOUT_SECONDS, EndpointState
 from batchbell.core.model import EventType
 from batchbell.core.rate import RATE_PER_SECOND
+from batchbell.core.travelling import ResultsMode
 from batchbell.web.shapes import Attempt, WebhookUrl
 
 NAME_MAX = 100
@@ -41,6 +42,7 @@ class _Wanted(Struct, frozen=True, kw_only=True):
     schedule: Annotated[list[Wait], Meta(max_length=WAITS_MAX)] | None = None
     rate_limit: Rate | None = None
     ordered: bool | None = None
+    results: ResultsMode | None = None
 
 
 class EndpointRequest(_Wanted, frozen=True, kw_only=True):
@@ -98,6 +100,7 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     schedule: list[float] | None
     rate_limit: float | None
     ordered: bool
+    results: ResultsMode
     active_secrets: int
     """How many sign just now: more than one after a rotation."""
     implied: bool

@@ -14,6 +14,7 @@ from batchbell.core.errors import (
     AddressRefused,
     InvalidRequest,
     ProviderUnavailable,
+    ResultsGone,
     StoreUnavailable,
 )
 from batchbell.web import shapes
@@ -49,6 +50,12 @@ class Code(StrEnum):
     TOO_MANY_STREAMS = "too_many_streams"
     BODY_STALLED = "body_stalled"
     PROVIDER_UNAVAILABLE = "provider_unavailable"
+    NOT_ENDED = "not_ended"
+    LINK_EXPIRED = "link_expired"
+    RESULTS_NOT_READY = "results_not_ready"
+    RESULTS_FAILED = "results_failed"
+    RANGE_NOT_SATISFIABLE = "range_not_satisfiable"
+    RESULTS_GONE = "results_gone"
     STORE_UNAVAILABLE = "store_unavailable"
     INTERNAL_ERROR = "internal_error"
 
@@ -107,21 +114,23 @@ def _shown(problem: Problem) -> shapes.Problem:
 def response_to(error: Exception) -> Response:
     """What a caller is told of an error. What was not raised on purpose is not explained."""
     match error:
-        case InvalidBody():
+        case InvalidRequest():
             return error_response(
                 error.status,
                 error.message,
                 code=error.code,
                 param=error.param,
-                problems=error.problems,
+                problems=error.problems if isinstance(error, InvalidBody) else (),
             )
-        case InvalidRequest():
-            return error_response(error.status, error.message, code=error.code, param=error.param)
         case AddressRefused():
             return error_response(400, str(error), code=Code.ADDRESS_REFUSED, param="url")
         case AccessDenied():
             who = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
             return error_response(error.status, error.message, code=error.code, headers=who)
+        case ResultsGone():
+            return error_response(
+                410, "The results were deleted after their time.", code=Code.RESULTS_GONE
+            )
         case ProviderUnavailable() | StoreUnavailable():
             return _away(error)
         case _:

@@ -15,6 +15,7 @@ from batchbell.core.model import (
     Dialect,
     EventType,
 )
+from batchbell.core.travelling import ResultsMode
 from batchbell.net.guard import URL_MAX_CHARACTERS, AddressRules
 from batchbell.storage import watches
 from batchbell.storage.gathering import Gathering
@@ -176,6 +177,7 @@ def _telling(fields: Fields) -> dict[str, Any]:
     return {
         "events": event_types(fields, "events", WATCHED_EVENTS),
         "metadata": metadata_pairs(fields),
+        "results": results_mode(fields),
     }
 
 
@@ -239,6 +241,16 @@ def event_types(
         problem = ABOUT_NO_BATCH if value[i] in list(EventType) else "is no event type"
         fields.wrong(name, f"{fields.path(name)} {problem}: use {', '.join(allowed)}.")
     return () if wrong else tuple(dict.fromkeys(EventType(word) for word in value))
+
+
+def results_mode(fields: Fields) -> ResultsMode:
+    """How results are to travel; the link by default."""
+    value = fields.get("results")
+    known = list(ResultsMode)
+    if value is not None and value not in known:
+        fields.wrong("results", f"{fields.path('results')} must be one of {', '.join(known)}.")
+        return ResultsMode.LINK
+    return ResultsMode.LINK if value is None else ResultsMode(value)
 
 
 def metadata_pairs(fields: Fields) -> dict[str, str]:

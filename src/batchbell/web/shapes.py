@@ -18,6 +18,8 @@ from batchbell.core.model import (
     EventType,
     Status,
 )
+from batchbell.core.travelling import ResultsMode
+from batchbell.web.result_shapes import Results
 
 T = TypeVar("T")
 
@@ -98,6 +100,7 @@ class WatchRequest(Struct, frozen=True, kw_only=True):
     events: Events | None = None
     metadata: Pairs | None = None
     account: str | None = None
+    results: ResultsMode | None = None
 
 
 class WatchesRequest(Struct, frozen=True, kw_only=True):
@@ -114,6 +117,7 @@ class Watch(Struct, frozen=True, kw_only=True):
     endpoint_id: str
     dialect: Dialect
     created_at: int
+    results: ResultsMode
 
 
 class WatchList(Struct, frozen=True, kw_only=True):
@@ -162,6 +166,8 @@ class BatchExtras(Struct, frozen=True, kw_only=True):
     ended_at: int | None
     generation: int
     expunged_at: int | None
+    results: Results | UnsetType = UNSET
+    """Only where one batch is asked for, and somebody wanted its results."""
 
 
 class Batch(Struct, frozen=True, kw_only=True):

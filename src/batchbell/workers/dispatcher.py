@@ -16,6 +16,7 @@ from batchbell.core.errors import StoreUnavailable
 from batchbell.core.health import Change
 from batchbell.core.model import Claimed, DeliveryState, Endpoint, Mint
 from batchbell.core.outcome import Fault, Outcome
+from batchbell.core.travelling import wrapped
 from batchbell.net.client import Sender
 from batchbell.observability import Metrics
 from batchbell.storage import deliveries
@@ -56,6 +57,7 @@ class Dispatcher:
         metrics: Metrics,
         max_in_flight: int = 200,
         timeout_seconds: float = 15.0,
+        public_url: str = "http://127.0.0.1:3000",
     ) -> None:
         self.name = "dispatcher"
         self.signal = store.signal(DELIVERIES)
@@ -66,6 +68,7 @@ class Dispatcher:
         self._rand = rand
         self._metrics = metrics
         self._max_in_flight = max_in_flight
+        self._public_url = public_url
         self._timeout_seconds = timeout_seconds
         self._longest_seconds = timeout_seconds
         self._ring = Ring(max_in_flight)
@@ -191,6 +194,12 @@ class Dispatcher:
             watch_id=delivery.watch_id,
             watch_metadata=delivery.watch_metadata,
             message_id=delivery.message_id,
+            results=wrapped(
+                delivery.parcel,
+                delivery.results,
+                base_url=self._public_url,
+                now=delivery.first_due_at,
+            ),
         )
         headers = request_headers(
             endpoint,

@@ -52,7 +52,7 @@ class Watcher:
         self.name = "watcher"
         self.signal = store.signal(ACCOUNTS)
         self._store = store
-        self._provider = provider
+        self.provider = provider
         self._account_id = account_id
         self.pace = pace
         self._clock = clock
@@ -120,7 +120,7 @@ class Watcher:
         discovery = None
         if account.discover_since is not None:
             discovery = Discovery(account.discover_since, self._known, now=now)
-        return Sweep(self._provider, known, last_pages=account.pages, discovery=discovery)
+        return Sweep(self.provider, known, last_pages=account.pages, discovery=discovery)
 
     async def _known(self, ids: Sequence[str]) -> set[str]:
         return await self._store.read(batches.known_ids, self._account_id, ids)

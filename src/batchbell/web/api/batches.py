@@ -13,10 +13,11 @@ from starlette.responses import Response
 
 from batchbell.core.errors import MalformedBatch, NotFound, ProviderUnavailable
 from batchbell.core.model import Account, Batch, Snapshot, Status
+from batchbell.core.results import Results
 from batchbell.net.relay import NOT_ANSWERED
 from batchbell.providers.api import quote_segment
 from batchbell.providers.rows import snapshot_from, without_nul
-from batchbell.storage import accounts, batches, expunging
+from batchbell.storage import accounts, batches, expunging, results
 from batchbell.web import describing, gateway_shapes, shapes
 from batchbell.web.api.cursors import LIMIT_DEFAULT, After, Limit
 from batchbell.web.bodies import BODY_MAX_BYTES, decode_json, read_body
@@ -117,7 +118,7 @@ async def get_batch(
             raise NotFound("batch", batch_id)
         return await pass_on(call, request, _path(batch_id))
     if known.status.ended or account is None or not fresh:
-        return answer(describing.batch(known))
+        return answer(describing.batch(known, await _merged(call, known)))
     try:
         told = await ask(call, request, _path(batch_id), account=account)
     except ProviderUnavailable:
@@ -145,6 +146,13 @@ async def cancel_batch(
     kept = await _noted(call, account, seen, known)
     await call.context.store.write(accounts.make_due, [account.id], now=call.context.clock())
     return _with_extras(told, kept)
+
+
+async def _merged(call: Call, known: Batch) -> Results | None:
+    """The results, unless they were expunged with all else."""
+    if known.expunged_at is not None:
+        return None
+    return await call.context.store.read(results.of_key, known.key)
 
 
 @router.post(

@@ -1,0 +1,272 @@
+"""Reading results: line by line, or into a file. Part of both clients."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from abc import ABC
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import msgspec
+
+from batchbell.client import calls
+from batchbell.client.faults import ApiError, ServerUnreachable
+
+WAIT_SECONDS = 2.0
+"""Between two looks at results that are still being merged."""
+TRIES = 10
+"""How often a download that breaks is gone on with before it is given up."""
+OnBytes = Callable[[int, int | None], None]
+"""Told how many bytes there are, and of how many."""
+
+NOT_READY = "results_not_ready"
+TAKEN = (200, 206, 416)
+"""The last is a file that was there already, whole."""
+
+
+class ResultResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """What the provider answered to one request."""
+
+    status_code: int | None = None
+    request_id: str | None = None
+    body: Any = None
+
+
+class ResultError(msgspec.Struct, frozen=True, kw_only=True):
+    """Why there is no answer, where there is none."""
+
+    code: str | None = None
+    message: str | None = None
+
+
+class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one request, in OpenAI's shape."""
+
+    custom_id: str
+    id: str | None = None
+    response: ResultResponse | None = None
+    error: ResultError | None = None
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether there is an answer, and a good one."""
+        status = self.response.status_code if self.response else None
+        return self.error is None and status is not None and 200 <= status < 300
+
+    @property
+    def body(self) -> Any:
+        """The body of the answer: a chat completion, a response, embeddings; None without one."""
+        return self.response.body if self.response else None
+
+
+_line = msgspec.json.Decoder(ResultLine)
+
+
+class _Lines:
+    """Cuts what arrives into lines. At line feeds only: JSON may hold all other ends of lines."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def take(self, chunk: bytes) -> list[bytes]:
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        return lines
+
+
+def _of(text: bytes) -> ResultLine:
+    try:
+        return _line.decode(text)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise ApiError(f"A line of the results cannot be read: {error}", status=200) from error
+
+
+@dataclass(slots=True)
+class _Download:
+    """A file on its way: what is there already, and how to ask for the rest."""
+
+    target: Path
+
+    @property
+    def part(self) -> Path:
+        return self.target.with_name(f"{self.target.name}.part")
+
+    @property
+    def mark(self) -> Path:
+        """Beside the part: which file it is a part of."""
+        return self.target.with_name(f"{self.target.name}.part.etag")
+
+    def begin(self) -> dict[str, str]:
+        """The headers to go on with."""
+        there = self.part.stat().st_size if self.part.exists() and self.mark.exists() else 0
+        headers = {"accept-encoding": "identity"}
+        if there:
+            headers |= {"range": f"bytes={there}-", "if-range": self.mark.read_text("ascii")}
+        return headers
+
+    @contextmanager
+    def taking(
+        self, answer: httpx2.Response, on_bytes: OnBytes | None
+    ) -> Iterator[Callable[[bytes], None]]:
+        """Take up what is answered: what is there goes on, or another file is begun."""
+        if answer.status_code == 200:
+            self.part.write_bytes(b"")
+            self.mark.write_text(answer.headers.get("etag", ""), "ascii")
+        there = self.part.stat().st_size
+        length = answer.headers.get("content-length")
+        size = there + int(length) if length is not None else None
+
+        def take(chunk: bytes) -> None:
+            nonlocal there
+            if answer.status_code != 416:
+                there += file.write(chunk)
+            if on_bytes is not None:
+                on_bytes(there, size)
+
+        with self.part.open("ab") as file:
+            yield take
+
+    def end(self) -> None:
+        self.part.replace(self.target)
+        self.mark.unlink(missing_ok=True)
+
+
+class Reading(ABC):
+    """For the client that blocks."""
+
+    url: str
+    _http: httpx2.Client
+
+    def results(self, batch_id: str, *, status: str | None = None) -> Iterator[ResultLine]:
+        """A line for each request, in the order of the input; waits until they are merged.
+
+        `status` is `succeeded`, `failed` or `not_run`: lines of this fate only.
+        """
+        return map(_of, self.result_texts(batch_id, status=status))
+
+    def result_texts(self, batch_id: str, *, status: str | None = None) -> Iterator[bytes]:
+        """The same, each line as the JSON that it is."""
+        path, query = calls.results(batch_id, status=status)
+        with self._opened(path, query, {}) as answer:
+            lines = _Lines()
+            for chunk in answer.iter_bytes():
+                yield from lines.take(chunk)
+
+    def download_results(
+        self, batch_id: str, target: Path, *, on_bytes: OnBytes | None = None
+    ) -> Path:
+        """Write the results to a file, which is there when it is whole.
+
+        Goes on with a download that was broken off, also by another process, and tries again for
+        itself when the connection breaks.
+        """
+        download = _Download(target)
+        for left in reversed(range(TRIES)):
+            try:
+                self._fetch(batch_id, download, on_bytes)
+            except ServerUnreachable:
+                if not left:
+                    raise
+                time.sleep(WAIT_SECONDS)
+            else:
+                break
+        download.end()
+        return target
+
+    def _fetch(self, batch_id: str, download: _Download, on_bytes: OnBytes | None) -> None:
+        path, query = calls.results(batch_id)
+        with (
+            self._opened(path, query, download.begin()) as answer,
+            download.taking(answer, on_bytes) as take,
+        ):
+            for chunk in answer.iter_raw():
+                take(chunk)
+
+    @contextmanager
+    def _opened(
+        self, path: str, query: dict[str, str], headers: dict[str, str]
+    ) -> Iterator[httpx2.Response]:
+        """An answer that is there: asked for again while the results are being merged."""
+        try:
+            while True:
+                with self._http.stream("GET", path, params=query, headers=headers) as answer:
+                    if answer.status_code in TAKEN:
+                        yield answer
+                        return
+                    error = calls.error_of(answer.status_code, answer.read())
+                if error.code != NOT_READY:
+                    raise error
+                time.sleep(WAIT_SECONDS)
+        except httpx2.HTTPError as error:
+            raise calls.unreachable(self.url, error) from error
+
+
+class AsyncReading(ABC):
+    """For the client that is awaited."""
+
+    url: str
+    _http: httpx2.AsyncClient
+
+    async def results(
+        self, batch_id: str, *, status: str | None = None
+    ) -> AsyncIterator[ResultLine]:
+        """As `Batchbell.results`."""
+        async for text in self.result_texts(batch_id, status=status):
+            yield _of(text)
+
+    async def result_texts(
+        self, batch_id: str, *, status: str | None = None
+    ) -> AsyncIterator[bytes]:
+        """The same, each line as the JSON that it is."""
+        path, query = calls.results(batch_id, status=status)
+        async with self._opened(path, query, {}) as answer:
+            lines = _Lines()
+            async for chunk in answer.aiter_bytes():
+                for text in lines.take(chunk):
+                    yield text
+
+    async def download_results(
+        self, batch_id: str, target: Path, *, on_bytes: OnBytes | None = None
+    ) -> Path:
+        """As `Batchbell.download_results`."""
+        download = _Download(target)
+        for left in reversed(range(TRIES)):
+            try:
+                await self._fetch(batch_id, download, on_bytes)
+            except ServerUnreachable:
+                if not left:
+                    raise
+                await asyncio.sleep(WAIT_SECONDS)
+            else:
+                break
+        download.end()
+        return target
+
+    async def _fetch(self, batch_id: str, download: _Download, on_bytes: OnBytes | None) -> None:
+        path, query = calls.results(batch_id)
+        async with self._opened(path, query, download.begin()) as answer:
+            with download.taking(answer, on_bytes) as take:
+                async for chunk in answer.aiter_raw():
+                    take(chunk)
+
+    @asynccontextmanager
+    async def _opened(
+        self, path: str, query: dict[str, str], headers: dict[str, str]
+    ) -> AsyncIterator[httpx2.Response]:
+        """As that of the client that blocks."""
+        try:
+            while True:
+                async with self._http.stream("GET", path, params=query, headers=headers) as answer:
+                    if answer.status_code in TAKEN:
+                        yield answer
+                        return
+                    error = calls.error_of(answer.status_code, await answer.aread())
+                if error.code != NOT_READY:
+                    raise error
+                await asyncio.sleep(WAIT_SECONDS)
+        except httpx2.HTTPError as error:
+            raise calls.unreachable(self.url, error) from error

@@ -1,0 +1,157 @@
+"""The parts of one process: its store, its metrics, and what it knows of keys and accounts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from batchbell.access import Access
+from batchbell.core import signing
+from batchbell.core.ids import new_id
+from batchbell.core.model import DEFAULT_PROJECT, Account
+from batchbell.files.shelf import Shelf, open_shelf
+from batchbell.net.api import ApiClient
+from batchbell.net.client import Sender
+from batchbell.net.guard import parse_cidrs
+from batchbell.net.relay import Relay
+from batchbell.observability import Metrics
+from batchbell.process import calm_collector, raise_file_limit
+from batchbell.providers import Provider
+from batchbell.settings import Settings
+from batchbell.storage import accounts, leases, projects
+from batchbell.storage.engine import Store
+from batchbell.storage.opening import open_store, parse_url
+from batchbell.web.context import Context
+from batchbell.workers.loop import Crew
+
+log = structlog.get_logger("batchbell.runtime")
+
+
+def mint(prefix: str) -> str:
+    """A new id, by the clock and the system's randomness."""
+    return new_id(prefix, now=time.time(), rand=os.urandom(10))
+
+
+@dataclass(slots=True)
+class Runtime:
+    """One process's parts."""
+
+    settings: Settings
+    store: Store
+    metrics: Metrics
+    access: Access
+    shelf: Shelf
+    accounts: Sequence[Account]
+    """Those that could be watched at the start."""
+    crew: Crew | None = None
+    clients: set[ApiClient] = field(default_factory=set)
+    """Open connections to providers."""
+    providers: dict[str, Provider] = field(default_factory=dict)
+    """The ways to the providers of the accounts that are watched, by the account's id."""
+
+    @property
+    def environment_key(self) -> str | None:
+        """The credentials of the environment's account."""
+        key = self.settings.openai_api_key
+        return None if key is None else key.get_secret_value()
+
+    def context(self, sender: Sender, relay: Relay) -> Context:
+        """What the HTTP surface is given."""
+        return Context(
+            store=self.store,
+            settings=self.settings,
+            metrics=self.metrics,
+            clock=time.time,
+            mint=mint,
+            rules=self.access.rules,
+            keys_changed=self.access.changed.set,
+            shelf=self.shelf,
+            sender=sender,
+            relay=relay,
+            workers_alive=lambda: {} if self.crew is None else self.crew.alive(),
+        )
+
+
+@contextlib.asynccontextmanager
+async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
+    """Open the database, migrated, with its project and the accounts of the environment."""
+    parse_cidrs(settings.allow_cidrs)
+    shelf = open_shelf(settings.results_place)
+    raise_file_limit()
+    calm_collector()
+    store = await open_store(settings.store_url, master_key=settings.master_keys)
+    try:
+        tell_of_keys(store)
+        await ensure_secret(store, settings)
+        if is_sqlite(settings):
+            await store.write(leases.release_all, now=time.time())
+        access = Access(settings)
+        await access.look(store)
+        watched = await _accounts(store, settings)
+        runtime = Runtime(settings, store, Metrics(), access, shelf, watched)
+        looking = asyncio.create_task(access.keep_looking(store))
+        try:
+            yield runtime
+        finally:
+            looking.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await looking
+    finally:
+        await store.close()
+
+
+def tell_of_keys(store: Store) -> None:
+    """What the operator must know of the key that seals, where it is made or missing."""
+    if store.keys.made:
+        log.warning("made the master key: back it up with the database", file=store.keys.source)
+    if not store.seals:
+        log.warning(
+            "secrets are kept as they are: set BATCHBELL_MASTER_KEY, or whoever reads the database"
+            " can sign webhooks",
+            advice="openssl rand -base64 32",
+        )
+
+
+def is_sqlite(settings: Settings) -> bool:
+    """Whether the database serves one process only."""
+    return parse_url(settings.store_url).drivername == "sqlite"
+
+
+async def ensure_secret(store: Store, settings: Settings) -> str:
+    """The secret that signs webhooks: the one that is set, else the one made at first start."""
+    made = signing.make_secret(secrets.token_bytes(signing.SECRET_BYTES))
+    now = time.time()
+    await store.write(projects.ensure_project, id=DEFAULT_PROJECT, secret=made, now=now)
+    if settings.webhook_secret is not None:
+        chosen = signing.check_secret(settings.webhook_secret.get_secret_value())
+        await store.write(projects.set_webhook_secret, DEFAULT_PROJECT, chosen)
+        return chosen
+    kept = await store.read(projects.webhook_secret, DEFAULT_PROJECT)
+    assert kept is not None
+    return kept
+
+
+async def _accounts(store: Store, settings: Settings) -> list[Account]:
+    if settings.openai_api_key is not None:
+        await store.write(
+            accounts.ensure_account,
+            project_id=DEFAULT_PROJECT,
+            name="openai",
+            provider="openai",
+            base_url=settings.openai_base_url.rstrip("/"),
+            discover=settings.discover,
+            mint=mint,
+            now=time.time(),
+        )
+    known = await store.read(accounts.list_accounts)
+    watched = [a for a in known if not a.from_environment or settings.openai_api_key is not None]
+    if not watched:
+        log.warning("no account: set OPENAI_API_KEY, or add one, or nothing can be watched")
+    return watched

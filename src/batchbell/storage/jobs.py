@@ -1,0 +1,87 @@
+"""The tables of jobs, which workers take under a lease of their own: replays, and results."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+from batchbell.storage.schema import metadata, partial
+
+replays = Table(
+    "replays",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", ForeignKey("projects.id"), nullable=False),
+    Column("status", Text, nullable=False),
+    Column("endpoint_id", Text),
+    Column("event_id", Text),
+    Column("since", Double),
+    Column("until", Double),
+    Column("types", Text, nullable=False),
+    Column("as_new", Boolean, nullable=False),
+    Column("pace", Double, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("total", Integer, nullable=False),
+    Column("done", Integer, nullable=False),
+    Column("skipped", Integer, nullable=False),
+    Column("cursor", Text, nullable=False),
+    Column("due_at", Double, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
+    Column("finished_at", Double),
+    Column("lease_until", Double),
+    Column("lease_token", Text),
+    CheckConstraint("status IN ('failed', 'held', 'missing', 'all')", name="status"),
+    CheckConstraint("state IN ('running', 'done', 'cancelled')", name="state"),
+    CheckConstraint("(state = 'running') = (finished_at IS NULL)", name="end"),
+    CheckConstraint("(lease_token IS NULL) = (lease_until IS NULL)", name="lease"),
+    CheckConstraint("lease_token IS NULL OR state = 'running'", name="leased"),
+    CheckConstraint("pace > 0", name="pace"),
+    Index("ix_replays_listed", "project_id", "id"),
+)
+_running = text("state = 'running'")
+partial("ix_replays_running", replays.c.due_at, where=_running)
+
+results = Table(
+    "results",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", ForeignKey("projects.id"), nullable=False),
+    Column("batch_key", ForeignKey("batches.key"), nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("secret", Text, nullable=False),
+    Column("due_at", Double),
+    Column("lease_until", Double),
+    Column("lease_token", Text),
+    Column("tries", Integer, nullable=False),
+    Column("trouble", Text),
+    Column("lines", Integer),
+    Column("size", BigInteger),
+    Column("tally", Text),
+    Column("inline", Text),
+    Column("created_at", Double, nullable=False),
+    Column("ended_at", Double),
+    UniqueConstraint("batch_key", "generation"),
+    CheckConstraint("state IN ('waiting', 'ready', 'failed')", name="state"),
+    CheckConstraint("(state = 'waiting') = (due_at IS NOT NULL)", name="due"),
+    CheckConstraint("(state = 'waiting') = (ended_at IS NULL)", name="end"),
+    CheckConstraint("(state = 'ready') = (size IS NOT NULL)", name="written"),
+    CheckConstraint("(lease_token IS NULL) = (lease_until IS NULL)", name="lease"),
+)
+_waiting = text("state = 'waiting'")
+partial("ix_results_due", results.c.due_at, where=_waiting)
+_over = text("ended_at IS NOT NULL")
+partial("ix_results_ended", results.c.ended_at, where=_over)

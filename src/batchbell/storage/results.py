@@ -1,0 +1,151 @@
+"""Results: whose are wanted, who merges them just now, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import (
+    Connection,
+    Row,
+    Update,
+    delete,
+    func,
+    or_,
+    select,
+    update,
+)
+
+from batchbell.core.errors import LeaseLost, NotFound
+from batchbell.core.results import Collecting, Results, Tally
+from batchbell.core.travelling import ResultsState
+from batchbell.storage.batches import get_batch, joined_batches, to_batch
+from batchbell.storage.bulk import among
+from batchbell.storage.engine import RESULTS, wake
+from batchbell.storage.jobs import results
+from batchbell.storage.schema import batches
+from batchbell.storage.texts import storable
+
+TALLY = msgspec.json.Decoder(Tally)
+
+
+def of_batch(connection: Connection, project_id: str, batch_id: str) -> Results:
+    """The results of a batch of the project, the newest. Raises NotFound."""
+    found = of_key(connection, get_batch(connection, project_id, batch_id).key)
+    if found is None:
+        raise NotFound("results of batch", batch_id)
+    return found
+
+
+def of_key(connection: Connection, batch_key: int) -> Results | None:
+    """The results of a batch by its key, the newest; None where nobody wanted them."""
+    query = select(results).where(results.c.batch_key == batch_key)
+    row = connection.execute(query.order_by(results.c.id.desc()).limit(1)).one_or_none()
+    return None if row is None else _results(row)
+
+
+def by_id(connection: Connection, results_id: str) -> Results | None:
+    """For whoever brings a link; None where there are none (any more)."""
+    row = connection.execute(select(results).where(results.c.id == results_id)).one_or_none()
+    return None if row is None else _results(row)
+
+
+def claim_due(
+    connection: Connection, *, now: float, lease_seconds: float, token: str
+) -> Collecting | None:
+    """Take the results that have waited longest; None when none are due."""
+    due = (
+        select(results.c.id)
+        .where(results.c.state == ResultsState.WAITING, results.c.due_at <= now)
+        .where(or_(results.c.lease_until.is_(None), results.c.lease_until <= now))
+        .order_by(results.c.due_at)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    taken = {"lease_until": now + lease_seconds, "lease_token": token}
+    claim = update(results).where(results.c.id.in_(due)).values(tries=results.c.tries + 1, **taken)
+    row = connection.execute(claim.returning(*results.c)).one_or_none()
+    if row is None:
+        return None
+    batch = connection.execute(joined_batches().where(batches.c.key == row.batch_key)).one()
+    return Collecting(results=_results(row), batch=to_batch(batch), lease_token=token)
+
+
+def next_due(connection: Connection) -> float | None:
+    """When a worker is next wanted."""
+    when = func.coalesce(results.c.lease_until, results.c.due_at)
+    query = select(func.min(when)).where(results.c.state == ResultsState.WAITING)
+    soonest: float | None = connection.execute(query).scalar_one()
+    return soonest
+
+
+def hold(connection: Connection, held: Collecting, *, now: float, lease_seconds: float) -> None:
+    """Lengthen the lease of a merge that goes on. Raises LeaseLost."""
+    fenced(connection, held, of(held).values(lease_until=now + lease_seconds))
+
+
+def put_off(
+    connection: Connection, held: Collecting, *, trouble: str, next_at: float | None, now: float
+) -> None:
+    """Try again at `next_at`; never, where that is None. Raises LeaseLost."""
+    state = ResultsState.FAILED if next_at is None else ResultsState.WAITING
+    later = of(held).values(
+        state=state,
+        due_at=next_at,
+        trouble=storable(trouble),
+        ended_at=now if next_at is None else None,
+        lease_until=None,
+        lease_token=None,
+    )
+    fenced(connection, held, later)
+
+
+def ask_again(connection: Connection, project_id: str, batch_id: str, *, now: float) -> Results:
+    """Begin anew with results that failed. Raises NotFound."""
+    found = of_batch(connection, project_id, batch_id)
+    again = {"state": ResultsState.WAITING, "due_at": now, "tries": 0, "ended_at": None}
+    failed = (results.c.id == found.id, results.c.state == ResultsState.FAILED)
+    if connection.execute(update(results).where(*failed).values(**again)).rowcount:
+        wake(connection, RESULTS)
+    return of_batch(connection, project_id, batch_id)
+
+
+def old(connection: Connection, *, before: float, limit: int) -> list[Results]:
+    """Results that were merged, or given up, before a time; the oldest first."""
+    query = select(results).where(results.c.ended_at.isnot(None), results.c.ended_at < before)
+    rows = connection.execute(query.order_by(results.c.ended_at).limit(limit))
+    return [_results(row) for row in rows]
+
+
+def forget(connection: Connection, ids: Sequence[str]) -> None:
+    """Forget results whose files are gone; links to them answer that they are gone."""
+    connection.execute(delete(results).where(among(connection, results.c.id, ids)))
+
+
+def of(held: Collecting) -> Update:
+    """A change of what is held, and of nothing else."""
+    return update(results).where(
+        results.c.id == held.results.id, results.c.lease_token == held.lease_token
+    )
+
+
+def fenced(connection: Connection, held: Collecting, change: Update) -> None:
+    """Write it under the lease. Raises LeaseLost."""
+    if connection.execute(change).rowcount != 1:
+        raise LeaseLost(f"results {held.results.id}")
+
+
+def _results(row: Row[Any]) -> Results:
+    return Results(
+        id=row.id,
+        project_id=row.project_id,
+        batch_key=row.batch_key,
+        state=ResultsState(row.state),
+        secret=row.secret,
+        tries=row.tries,
+        trouble=row.trouble,
+        tally=None if row.tally is None else TALLY.decode(row.tally),
+        created_at=row.created_at,
+        ended_at=row.ended_at,
+    )

@@ -1,0 +1,135 @@
+"""The results of a batch: for whoever holds a key, and for whoever holds a link."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from batchbell.core import links
+from batchbell.core.errors import InvalidRequest, NotFound
+from batchbell.core.results import Results, ResultsState
+from batchbell.files.lines import Fate
+from batchbell.storage import batches, results, wanting
+from batchbell.web import serving
+from batchbell.web.calling import Call, Caller
+from batchbell.web.contract import file_answers
+from batchbell.web.faults import Code, error_response
+
+router = APIRouter(tags=["results"])
+
+WAIT_SECONDS = 25.0
+"""Shorter than what most clients and proxies wait for the first byte of an answer."""
+LOOK_SECONDS = 0.5
+RETRY_SECONDS = 10
+
+Only = Annotated[Fate | None, Query(description="Lines of this fate only.")]
+
+
+@router.get(
+    "/v1/batches/{batch_id}/results",
+    summary="The merged results of a batch, one line for each request",
+    **file_answers(404, 409, 502),
+)
+async def get_results(
+    call: Caller, request: Request, batch_id: str, status: Only = None
+) -> Response:
+    found = await _wanted(call, batch_id)
+    return await _hand_out(call, request, found, status)
+
+
+@router.head(
+    "/v1/batches/{batch_id}/results",
+    summary="How long the results are",
+    **file_answers(404, 409, 502),
+)
+async def head_results(call: Caller, request: Request, batch_id: str) -> Response:
+    return await _hand_out(call, request, await _wanted(call, batch_id), None)
+
+
+@router.get(
+    "/results/{results_id}",
+    summary="The same, by the link that a webhook brought",
+    **file_answers(404, 410, 502),
+)
+async def follow_link(
+    call: Caller,
+    request: Request,
+    results_id: str,
+    *,
+    expires: str = "",
+    signature: str = "",
+    status: Only = None,
+) -> Response:
+    found = await call.context.store.read(results.by_id, results_id)
+    if found is None or not links.is_genuine(
+        results_id, expires=expires, signature=signature, secret=found.secret
+    ):
+        raise NotFound("results", results_id)
+    if call.context.clock() > int(expires):
+        return error_response(
+            410,
+            "This link has expired; the results may still be had at"
+            " /v1/batches/{id}/results with an API key.",
+            code=Code.LINK_EXPIRED,
+        )
+    return await _hand_out(call, request, found, status)
+
+
+@router.head(
+    "/results/{results_id}",
+    summary="How long the results of a link are",
+    **file_answers(404, 410, 502),
+)
+async def head_link(
+    call: Caller, request: Request, results_id: str, expires: str = "", signature: str = ""
+) -> Response:
+    return await follow_link(call, request, results_id, expires=expires, signature=signature)
+
+
+async def _wanted(call: Call, batch_id: str) -> Results:
+    """Those of the batch; asking for them is wanting them, if nobody has yet."""
+    store, project_id = call.context.store, call.project_id
+    batch = await store.read(batches.get_batch, project_id, batch_id)
+    with contextlib.suppress(NotFound):
+        return await store.read(results.of_batch, project_id, batch_id)
+    if not batch.status.ended:
+        raise InvalidRequest(
+            f"Batch {batch_id!r} has not ended: there are no results yet.",
+            code=Code.NOT_ENDED,
+            status=409,
+        )
+    await store.write(wanting.want, [batch], mint=call.context.mint, now=call.context.clock())
+    return await store.read(results.of_batch, project_id, batch_id)
+
+
+async def _hand_out(call: Call, request: Request, found: Results, fate: Fate | None) -> Response:
+    found = await _ready(call, found)
+    if found.state is ResultsState.READY:
+        return serving.response(request, found, call.context.shelf, fate=fate)
+    if found.state is ResultsState.FAILED:
+        return error_response(
+            502, f"The results could not be merged: {found.trouble}", code=Code.RESULTS_FAILED
+        )
+    return error_response(
+        503,
+        "The results are being merged. Ask again in a few seconds.",
+        code=Code.RESULTS_NOT_READY,
+        headers={"Retry-After": str(RETRY_SECONDS)},
+    )
+
+
+async def _ready(call: Call, found: Results) -> Results:
+    """Wait for a merge that is under way, for some time."""
+    left = WAIT_SECONDS
+    while found.state is ResultsState.WAITING and left > 0:
+        await asyncio.sleep(LOOK_SECONDS)
+        left -= LOOK_SECONDS
+        again = await call.context.store.read(results.by_id, found.id)
+        if again is None:
+            raise NotFound("results", found.id)
+        found = again
+    return found

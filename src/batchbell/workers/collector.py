@@ -1,0 +1,266 @@
+"""The collector: merges the results of ended batches, and puts them on the shelf."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import structlog
+
+from batchbell import failpoints
+from batchbell.core import payload
+from batchbell.core import results as rules
+from batchbell.core.errors import (
+    LeaseLost,
+    ProviderError,
+    ProviderNotFound,
+    ProviderRejected,
+    ResultsError,
+    ResultsUnavailable,
+)
+from batchbell.core.model import Batch, Mint, Snapshot
+from batchbell.core.results import Collecting, Tally
+from batchbell.core.travelling import ResultsState
+from batchbell.files.merging import merge
+from batchbell.files.shelf import Shelf
+from batchbell.observability import Metrics
+from batchbell.providers.protocol import Provider
+from batchbell.storage import keeping, results
+from batchbell.storage.engine import RESULTS, Store
+
+log = structlog.get_logger("batchbell.collector")
+
+LEASE_SECONDS = 120.0
+HOLD_SECONDS = LEASE_SECONDS / 4
+LOOK_SECONDS = 5.0
+AT_ONCE = 2
+"""Merges under way: they share the processor with everything else."""
+FLUSH_BYTES = 4 * 2**20
+STALE_SECONDS = 86_400.0
+FORGET_STEP = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Downloaded:
+    """A provider's files, on this machine's disk."""
+
+    input: Path | None
+    answers: list[Path]
+
+
+class Collector:
+    """See the module. `provider_of` gives the way to an account's provider, by the account's id."""
+
+    name = "collector"
+
+    def __init__(
+        self,
+        store: Store,
+        shelf: Shelf,
+        provider_of: Callable[[str], Provider | None],
+        *,
+        clock: Callable[[], float],
+        mint: Mint,
+        rand: Callable[[], float],
+        metrics: Metrics,
+        scratch: Path,
+        inline_max_bytes: int,
+        retention_days: float,
+    ) -> None:
+        self.signal = store.signal(RESULTS)
+        self._store = store
+        self._shelf = shelf
+        self._provider_of = provider_of
+        self._clock = clock
+        self._mint = mint
+        self._rand = rand
+        self._metrics = metrics
+        self._scratch = scratch
+        self._inline_max_bytes = inline_max_bytes
+        self._keep_seconds = retention_days * 86_400.0
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    async def step(self) -> bool:
+        """Take results that are due, unless enough are being merged already."""
+        if self.under_way >= AT_ONCE:
+            return False
+        held = await self._store.write(
+            results.claim_due,
+            now=self._clock(),
+            lease_seconds=LEASE_SECONDS,
+            token=self._mint("lease"),
+        )
+        if held is None:
+            return await self._forget_old()
+        task = asyncio.create_task(self._collect(held))
+        self._under_way.add(task)
+        task.add_done_callback(self._ended)
+        return True
+
+    async def _forget_old(self) -> bool:
+        """Delete what was kept for its time: the file first, so that none is left without a row."""
+        before = self._clock() - self._keep_seconds
+        old = await self._store.read(results.old, before=before, limit=FORGET_STEP)
+        for one in old:
+            await self._shelf.delete(one.name)
+        if old:
+            await self._store.write(results.forget, [one.id for one in old])
+            log.info("results forgotten", number=len(old))
+        return bool(old)
+
+    @property
+    def under_way(self) -> int:
+        """Merges that are being made."""
+        return len(self._under_way)
+
+    async def ended(self) -> None:
+        """Wait until nothing is under way."""
+        while self._under_way:
+            await asyncio.wait(self._under_way)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        self.signal.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._metrics.worker_failures.labels(self.name).inc()
+            log.error("merge failed; its lease will run out", error=repr(error), exc_info=error)
+
+    async def idle_seconds(self) -> float:
+        due = await self._store.read(results.next_due)
+        wait = LOOK_SECONDS if due is None else due - self._clock()
+        return min(max(wait, 0.05), LOOK_SECONDS)
+
+    async def close(self) -> None:
+        """What is being merged is begun again by whoever comes next: nothing is half written."""
+        for task in self._under_way:
+            task.cancel()
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+
+    async def _collect(self, held: Collecting) -> None:
+        try:
+            tally, inline = await self._merge_holding(held)
+            failpoints.reach(failpoints.BEFORE_KEEP)
+            await self._store.write(
+                keeping.keep, held, tally, inline=inline, mint=self._mint, now=self._clock()
+            )
+        except LeaseLost:
+            log.warning("merge given up", results_id=held.results.id)
+            await self._clear_away(held)
+        except (ProviderError, ResultsError, OSError) as error:
+            await self._put_off(held, error)
+        else:
+            log.info(
+                "results kept",
+                batch=held.batch.id,
+                lines=tally.lines,
+                bytes=tally.size,
+                notes=list(tally.notes) or None,
+            )
+
+    async def _clear_away(self, held: Collecting) -> None:
+        """What was written for results that were expunged meanwhile must not stay."""
+        found = await self._store.read(results.by_id, held.results.id)
+        if found is None or found.state is ResultsState.FAILED:
+            await self._shelf.delete(held.results.name)
+
+    async def _put_off(self, held: Collecting, error: Exception) -> None:
+        now = self._clock()
+        next_at = rules.next_try(error, tries=held.results.tries, now=now, rand=self._rand())
+        words = getattr(error, "message", None) or str(error)
+        log.warning("results not merged", batch=held.batch.id, error=words, next_at=next_at)
+        await self._store.write(results.put_off, held, trouble=words, next_at=next_at, now=now)
+
+    async def _merge_holding(self, held: Collecting) -> tuple[Tally, str | None]:
+        """Merge, and lengthen the lease meanwhile; raises LeaseLost when that fails."""
+        merging = asyncio.create_task(self._merge(held))
+        try:
+            while not (await asyncio.wait({merging}, timeout=HOLD_SECONDS))[0]:
+                await self._store.write(
+                    results.hold, held, now=self._clock(), lease_seconds=LEASE_SECONDS
+                )
+            return merging.result()
+        finally:
+            merging.cancel()
+            await asyncio.gather(merging, return_exceptions=True)
+
+    async def _merge(self, held: Collecting) -> tuple[Tally, str | None]:
+        provider = self._provider_of(held.batch.account_id)
+        if provider is None:
+            raise ResultsUnavailable(f"The account {held.batch.account!r} cannot be called now.")
+        with scratch_folder(self._scratch) as folder:
+            files = await _download(provider, held.batch, folder)
+            merged = folder / "merged"
+            tally = await asyncio.to_thread(_write, files, held.batch, merged)
+            inline = await asyncio.to_thread(_inline, merged, tally, self._inline_max_bytes)
+            failpoints.reach(failpoints.BEFORE_SHELF)
+            await self._shelf.put(held.results.name, merged)
+        return tally, inline
+
+
+@contextmanager
+def scratch_folder(root: Path) -> Iterator[Path]:
+    """A folder of its own, gone afterwards; what killed processes left behind goes too."""
+    root.mkdir(parents=True, exist_ok=True)
+    for left in root.glob("merge-*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > STALE_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="merge-", dir=root) as folder:
+        yield Path(folder)
+
+
+async def _download(provider: Provider, batch: Batch, folder: Path) -> Downloaded:
+    seen = batch.snapshot or Snapshot(id=batch.id, provider_status="", status=None)
+    answers = []
+    for name, file_id in (("output", seen.output_file_id), ("error", seen.error_file_id)):
+        if file_id is not None:
+            answers.append(folder / name)
+            await _fetch(provider, file_id, answers[-1])
+    return Downloaded(await _fetch_input(provider, seen.input_file_id, folder / "input"), answers)
+
+
+async def _fetch_input(provider: Provider, file_id: str | None, target: Path) -> Path | None:
+    """None where it is gone: it is worth an order, and no failure."""
+    if file_id is None:
+        return None
+    try:
+        await _fetch(provider, file_id, target)
+    except (ProviderNotFound, ProviderRejected):
+        return None
+    return target
+
+
+async def _fetch(provider: Provider, file_id: str, target: Path) -> None:
+    file = await asyncio.to_thread(target.open, "wb")
+    try:
+        waiting = bytearray()
+        async for chunk in provider.results(file_id):
+            waiting += chunk
+            if len(waiting) >= FLUSH_BYTES:
+                await asyncio.to_thread(file.write, bytes(waiting))
+                waiting.clear()
+        await asyncio.to_thread(file.write, bytes(waiting))
+    finally:
+        await asyncio.to_thread(file.close)
+
+
+def _write(files: Downloaded, batch: Batch, target: Path) -> Tally:
+    code, message = rules.missing_answer(batch)
+    with target.open("wb", FLUSH_BYTES) as file:
+        tally = merge(files.input, files.answers, file, missing_code=code, missing_message=message)
+    wrong = rules.mismatch(batch, tally)
+    return replace(tally, notes=(*tally.notes, wrong)) if wrong else tally
+
+
+def _inline(merged: Path, tally: Tally, most: int) -> str | None:
+    """The lines as one JSON array, for those who want them in their webhook."""
+    if tally.size > most:
+        return None
+    lines = [line for line in merged.read_bytes().decode("utf-8", "replace").split("\n") if line]
+    return f"[{','.join(payload.ascii_json(line) for line in lines)}]"

@@ -1,0 +1,162 @@
+"""Merging the results of ended batches, from a provider's files to the shelf."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.workers.conftest import House
+
+from batchbell.core.errors import LeaseLost, NotFound
+from batchbell.core.model import DEFAULT_PROJECT
+from batchbell.core.results import Results, ResultsState
+from batchbell.files.shelf import Folder
+from batchbell.storage import results
+from batchbell.workers.collector import Collector
+
+
+@dataclass
+class Desk:
+    """A collector that is stepped by hand."""
+
+    house: House
+    collector: Collector
+    shelf: Folder
+
+    async def ended(self, end: str = "completed", *, total: int = 10, **how: Any) -> str:
+        """A batch that has ended so, and whose results are wanted."""
+        id = self.house.provider.add_batch(total=total)
+        await self.house.register(id)
+        self.house.provider.finish(id, end, **how)
+        await self.house.sweep()
+        return id
+
+    async def collect(self) -> None:
+        while await self.collector.step() or self.collector.under_way:
+            await self.collector.ended()
+
+    async def of(self, batch_id: str) -> Results:
+        return await self.house.read(results.of_batch, DEFAULT_PROJECT, batch_id)
+
+    async def lines(self, found: Results) -> list[dict[str, Any]]:
+        whole = b"".join([chunk async for chunk in self.shelf.read(found.name)])
+        return [json.loads(line) for line in whole.splitlines()]
+
+
+@pytest.fixture
+async def desk(house: House, tmp_path: Path) -> AsyncIterator[Desk]:
+    shelf = Folder(tmp_path / "results")
+    collector = Collector(
+        house.store,
+        shelf,
+        lambda _: house.watcher.provider,
+        clock=house.clock,
+        mint=house.mint,
+        rand=lambda: 0.5,
+        metrics=house.metrics,
+        scratch=tmp_path / "results" / ".scratch",
+        inline_max_bytes=10_000,
+        retention_days=30.0,
+    )
+    yield Desk(house, collector, shelf)
+    await collector.close()
+
+
+async def test_the_results_of_a_completed_batch_are_merged(desk: Desk) -> None:
+    id = await desk.ended(total=30, failed=4)
+    await desk.collect()
+    found = await desk.of(id)
+    assert found.state is ResultsState.READY
+    assert found.tally is not None
+    assert (found.tally.lines, found.tally.succeeded, found.tally.failed) == (30, 26, 4)
+    assert found.tally.notes == ()
+    assert found.tally.usage["gpt-5-mini"].requests == 26
+    lines = await desk.lines(found)
+    assert len({line["custom_id"] for line in lines}) == 30
+    assert found.tally.size == await desk.shelf.size(found.name)
+
+
+@pytest.mark.parametrize(
+    ("end", "code"), [("expired", "batch_expired"), ("cancelled", "batch_cancelled")]
+)
+async def test_what_was_finished_before_the_end_is_kept(desk: Desk, end: str, code: str) -> None:
+    """Pitfall 13: partial results are paid for."""
+    id = await desk.ended(end, total=10, completed=6)
+    await desk.collect()
+    found = await desk.of(id)
+    assert found.tally is not None
+    assert (found.tally.succeeded, found.tally.not_run) == (6, 4)
+    errors = [line["error"]["code"] for line in await desk.lines(found) if line["error"]]
+    assert errors == [code] * 4
+
+
+async def test_lines_stand_in_the_order_of_the_input(desk: Desk) -> None:
+    provider = desk.house.provider
+    rows = [
+        {"custom_id": f"r{n}", "method": "POST", "url": "/v1/responses", "body": {"model": "m"}}
+        for n in range(20)
+    ]
+    content = "\n".join(map(json.dumps, rows)).encode()
+    file = provider.upload(content, filename="in.jsonl", purpose="batch")
+    created = provider.create(
+        {"input_file_id": file["id"], "endpoint": "/v1/responses", "completion_window": "24h"}
+    )
+    await desk.house.register(created["id"])
+    await desk.house.sweep()
+    provider.finish(created["id"], "completed")
+    await desk.house.sweep()
+    await desk.collect()
+    found = await desk.of(created["id"])
+    assert found.tally is not None
+    assert found.tally.in_input_order
+    assert [line["custom_id"] for line in await desk.lines(found)] == [f"r{n}" for n in range(20)]
+
+
+async def test_a_provider_in_trouble_is_asked_again(desk: Desk) -> None:
+    id = await desk.ended()
+    desk.house.provider.faults.add("cut_off", route="content")
+    await desk.collect()
+    found = await desk.of(id)
+    assert (found.state, found.tries) == (ResultsState.WAITING, 1)
+    assert "cut off" in str(found.trouble)
+    due = await desk.house.read(results.next_due)
+    assert due is not None
+    assert due > desk.house.clock()
+    desk.house.clock.now = due
+    await desk.collect()
+    assert (await desk.of(id)).state is ResultsState.READY
+
+
+async def test_files_that_are_gone_end_the_tries(desk: Desk) -> None:
+    id = await desk.ended()
+    desk.house.provider.faults.add("status", status=404, route="content", times=None)
+    await desk.collect()
+    assert (await desk.of(id)).state is ResultsState.FAILED
+    desk.house.provider.faults.clear()
+    now = desk.house.clock()
+    await desk.house.store.write(results.ask_again, DEFAULT_PROJECT, id, now=now)
+    await desk.collect()
+    assert (await desk.of(id)).state is ResultsState.READY
+
+
+async def test_a_merge_whose_lease_was_lost_is_not_kept(desk: Desk) -> None:
+    id = await desk.ended()
+    store, clock = desk.house.store, desk.house.clock
+    held = await store.write(results.claim_due, now=clock(), lease_seconds=1.0, token="first")
+    assert held is not None
+    clock.advance(2.0)
+    await desk.collect()
+    assert (await desk.of(id)).state is ResultsState.READY
+    with pytest.raises(LeaseLost):
+        await store.write(results.put_off, held, trouble="late", next_at=None, now=clock())
+
+
+async def test_results_that_nobody_wanted_are_not_found(desk: Desk) -> None:
+    id = desk.house.provider.add_batch()
+    await desk.house.register(id)
+    with pytest.raises(NotFound):
+        await desk.of(id)
