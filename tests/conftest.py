@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
@@ -152,27 +154,63 @@ def postgres_server() -> Iterator[str]:
         server.close()
 
 
+@contextmanager
+def database_on(server: str, *, like: str | None = None) -> Iterator[str]:
+    """A database of its own, empty or a copy, dropped afterwards; yields its URL."""
+    name = f"batchbell_{uuid4().hex[:12]}"
+    copied = f" TEMPLATE {make_url(like).database}" if like else ""
+    beside_the_loop(lambda: execute(server, f"CREATE DATABASE {name}{copied}"))
+    url = make_url(server).set(drivername="postgresql", database=name)
+    yield url.render_as_string(hide_password=False)
+    beside_the_loop(lambda: execute(server, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+async def migrate(url: str) -> None:
+    store = await open_store(url, master_key=master_key(url))
+    await store.close()
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres_server: str) -> Iterator[str]:
+    """What stores begin as copies of: to migrate one anew for each test takes minutes in all."""
+    with database_on(postgres_server) as url:
+        beside_the_loop(lambda: migrate(url))
+        yield url
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same. Its key file stays behind: nothing in it is sealed yet."""
+    path = tmp_path_factory.mktemp("migrated") / "batchbell.db"
+    beside_the_loop(lambda: migrate(f"sqlite:///{path}"))
+    return path
+
+
 @pytest.fixture
 def postgres_url(postgres_server: str) -> Iterator[str]:
-    """A database of its own, empty, dropped after the test."""
-    name = f"batchbell_{uuid4().hex[:12]}"
-    beside_the_loop(lambda: execute(postgres_server, f"CREATE DATABASE {name}"))
-    url = make_url(postgres_server).set(drivername="postgresql", database=name)
-    yield url.render_as_string(hide_password=False)
-    beside_the_loop(lambda: execute(postgres_server, f"DROP DATABASE {name} WITH (FORCE)"))
+    """An empty database."""
+    with database_on(postgres_server) as url:
+        yield url
 
 
 @pytest.fixture
 def sqlite_url(tmp_path: Path) -> str:
+    """Where a database may be made."""
     return f"sqlite:///{tmp_path / 'batchbell.db'}"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest) -> str:
-    """An empty database: each test runs on both."""
-    name = "sqlite_url" if request.param == "sqlite" else "postgres_url"
-    url: str = request.getfixturevalue(name)
-    return url
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database, on each engine: migrated for tests that ask for a `store`, else empty."""
+    migrated = "store" in request.fixturenames
+    if request.param == "sqlite":
+        if migrated:
+            shutil.copy(request.getfixturevalue("migrated_sqlite"), tmp_path / "batchbell.db")
+        yield f"sqlite:///{tmp_path / 'batchbell.db'}"
+        return
+    like = request.getfixturevalue("migrated_postgres") if migrated else None
+    with database_on(request.getfixturevalue("postgres_server"), like=like) as url:
+        yield url
 
 
 @pytest.fixture
