@@ -146,10 +146,11 @@ async def test_a_webhook_in_the_body_makes_a_watch_with_wishes_of_its_own(
     served: Served, sdk: openai.AsyncOpenAI
 ) -> None:
     wish = {"url": HOOK, "events": ["batch.in_progress"], "metadata": {"who": "me"}}
+    wish["results"] = "inline"
     await created(sdk, extra_body={"webhook": wish}, metadata={"webhook_url": f"{HOOK}/2"})
     second, first = await wishes(served)
     assert (first["url"], first["events"]) == (HOOK, ["batch.in_progress"])
-    assert first["metadata"] == {"who": "me"}
+    assert (first["metadata"], first["results"]) == ({"who": "me"}, "inline")
     assert second["url"] == f"{HOOK}/2"
 
 

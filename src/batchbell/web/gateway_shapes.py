@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from batchbell.core.travelling import ResultsMode
 from batchbell.web.shapes import Events, Pairs, WebhookUrl
 
 
@@ -14,6 +15,7 @@ class Wish(Struct, frozen=True, kw_only=True):
     endpoint_id: str | None = None
     events: Events | None = None
     metadata: Pairs | None = None
+    results: ResultsMode | None = None
 
 
 class BatchRequest(Struct, frozen=True, kw_only=True):

@@ -137,7 +137,7 @@ class WatchForm:
         return [read() for read in reads]
 
     def wish(self, fields: Fields) -> Callable[[str, str], Registration]:
-        """`{"url" or "endpoint_id", "events"?, "metadata"?}`, for a batch that is yet to be.
+        """`{"url" or "endpoint_id", …}` as for a watch, of a batch that is yet to be.
 
         Call the answer with its account's id and its own, once nothing was wrong.
         """
