@@ -36,7 +36,7 @@ CHECKS = [
     response_headers_conformance,
     response_schema_conformance,
 ]
-EXAMPLES = 30
+EXAMPLES = 20
 """For each operation: enough to try every field, few enough to end within seconds."""
 
 
