@@ -35,6 +35,7 @@ from batchbell.workers.janitor import Janitor
 from batchbell.workers.loop import Crew, Loop, Worker
 from batchbell.workers.replayer import Replayer
 from batchbell.workers.roster import Post, Roster
+from batchbell.workers.submitter import Submitter
 from batchbell.workers.watcher import Watcher
 
 log = structlog.get_logger("batchbell.runtime")
@@ -75,6 +76,7 @@ async def running_workers(runtime: Runtime) -> AsyncIterator[Crew]:
             ),
             Replayer(store, clock=time.time, mint=mint, metrics=runtime.metrics),
             _collector(runtime),
+            _submitter(runtime),
         ]
         crew = runtime.crew = Crew(_loop(runtime, worker) for worker in workers)
         stack.push_async_callback(_close_clients, runtime)
@@ -103,6 +105,19 @@ def _collector(runtime: Runtime) -> Collector:
         scratch=scratch_of(shelf),
         inline_max_bytes=settings.inline_results_max_bytes,
         retention_days=settings.results_retention_days,
+    )
+
+
+def _submitter(runtime: Runtime) -> Submitter:
+    return Submitter(
+        runtime.store,
+        runtime.shelf,
+        runtime.providers.get,
+        clock=time.time,
+        mint=mint,
+        rand=random.random,
+        metrics=runtime.metrics,
+        scratch=scratch_of(runtime.shelf),
     )
 
 

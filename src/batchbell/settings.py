@@ -180,6 +180,12 @@ class Settings(BaseSettings):
         " for.",
     )
 
+    submission_max_bytes: Annotated[int, Field(ge=1)] = Field(
+        2_000_000_000,
+        validation_alias=_named("BATCHBELL_SUBMISSION_MAX_BYTES"),
+        description="How long the requests of one submission may be, in bytes.",
+    )
+
     @property
     def link_url(self) -> str:
         """What links to this server begin with."""

@@ -141,6 +141,8 @@ class Town:
                 "UPDATE accounts SET lease_until = 0, due_at = 0 WHERE lease_token IS NOT NULL",
                 "UPDATE deliveries SET due_at = 0 WHERE lease_token IS NOT NULL",
                 "UPDATE replays SET lease_until = 0 WHERE lease_token IS NOT NULL",
+                "UPDATE results SET lease_until = 0 WHERE lease_token IS NOT NULL",
+                "UPDATE submissions SET lease_until = 0 WHERE lease_token IS NOT NULL",
             )
 
     @property

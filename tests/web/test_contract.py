@@ -86,7 +86,7 @@ async def test_every_route_describes_its_errors_in_openais_shape(served: Served)
 
 
 async def some_of_everything(served: Served) -> dict[str, str]:
-    """A batch that ended, a watch, an event, a delivery and a replay, and what they are called."""
+    """A batch that ended, what came of it, a replay and a submission: what they are called."""
     watch = await served.watch("batch_1")
     await served.see(a_snapshot("batch_1"))
     [delivery] = (await served.http.get("/v1/deliveries")).json()["data"]
@@ -95,10 +95,14 @@ async def some_of_everything(served: Served) -> dict[str, str]:
     replay = (await served.http.post("/v1/replays", json={})).json()
     upload = {"files": {"file": ("in.jsonl", b"{}")}, "data": {"purpose": "batch"}}
     file = (await served.http.post("/v1/files", **upload)).json()
+    requests = [{"body": {"model": "m"}}]
+    body = {"endpoint": "/v1/responses", "requests": requests}
+    submission = (await served.http.post("/v1/submissions", json=body)).json()
     store = served.context.store
     return {
         "results_id": (await store.read(merged.of_batch, DEFAULT_PROJECT, "batch_1")).id,
         "file_id": file["id"],
+        "submission_id": submission["id"],
         "replay_id": replay["id"],
         "webhook_endpoint_id": endpoint["id"],
         "watch_id": watch["id"],
@@ -141,7 +145,7 @@ async def test_no_request_is_answered_by_what_the_document_does_not_say(
     key = (await served.http.post("/v1/keys", json={"name": "judge"})).json()["key"]
     schema = schemathesis.openapi.from_dict(with_examples(await document(served), names))
     operations = [found.ok() for found in schema.get_all_operations()]
-    assert len(operations) == 57
+    assert len(operations) == 62
     for operation in operations:
         if operation.path == "/v1/stream":
             continue  # it has no end

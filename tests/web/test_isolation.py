@@ -33,6 +33,7 @@ CURSORS = {
     "/v1/deliveries": "delivery_id",
     "/v1/webhook_endpoints": "webhook_endpoint_id",
     "/v1/replays": "replay_id",
+    "/v1/submissions": "submission_id",
 }
 """Lists whose `after` takes the id of one of theirs."""
 LISTS = {*CURSORS, "/v1/keys", "/v1/accounts", "/v1/files"}
@@ -42,6 +43,7 @@ FILTERS = {
     "/v1/deliveries": ["event_id"],
 }
 A_BATCH = {"batch_id": "batch_new", "account": "mine"}
+SOME_REQUESTS = {"endpoint": "/v1/responses", "requests": [{"body": {"model": "m"}}]}
 AN_ACCOUNT = {
     "provider": "openai",
     "api_key": "sk-mine-0123456789",
@@ -66,6 +68,10 @@ BODIES: dict[tuple[str, str], list[tuple[dict[str, Any], str, str]]] = {
         ({"webhook": {"endpoint_id": "{}"}}, "input_file_id", "webhook_endpoint_id"),
     ],
     ("POST", "/v1/events"): [],
+    ("POST", "/v1/submissions"): [
+        (SOME_REQUESTS, "account", "account_name"),
+        (SOME_REQUESTS, "endpoint_id", "webhook_endpoint_id"),
+    ],
 }
 """What a body may name of another project: the rest of it, the field, whose id; may be nothing."""
 
@@ -103,11 +109,13 @@ async def something_of_everything(served: Served, theirs: dict[str, Any]) -> dic
     replay = (await http.post("/v1/replays", json={}, headers=headers)).json()
     upload = {"files": {"file": ("in.jsonl", b"{}")}, "data": {"purpose": "batch"}}
     file = (await http.post("/v1/files", **upload, headers=headers)).json()
+    submission = await http.post("/v1/submissions", json=SOME_REQUESTS, headers=headers)
     merged = await served.context.store.read(results.of_batch, theirs["project_id"], "batch_1")
     return {
         **theirs,
         "results_id": merged.id,
         "file_id": file.get("id"),
+        "submission_id": submission.json()["id"],
         "batch_id": "batch_1",
         "watch_id": watch["id"],
         "event_id": delivery["event_id"],

@@ -21,6 +21,7 @@ from batchbell.cli import (
     results,
     serving,
     signatures,
+    submitting,
     trying,
     waiting,
     watching,
@@ -114,6 +115,7 @@ app.command("serve", rich_help_panel=RUNNING)(serving.serve)
 app.command("worker", rich_help_panel=RUNNING)(serving.worker)
 app.command("migrate", rich_help_panel=RUNNING)(serving.migrate)
 app.command("doctor", rich_help_panel=RUNNING)(doctor.doctor)
+app.command("submit", rich_help_panel=WATCHING)(submitting.submit)
 app.command("watch", rich_help_panel=WATCHING)(watching.watch)
 app.command("wait", rich_help_panel=WATCHING)(waiting.wait)
 app.command("list", rich_help_panel=WATCHING)(reading.list_)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -50,3 +51,15 @@ Results = Annotated[
 Account = Annotated[
     str | None, typer.Option("--account", metavar="NAME", help="The account that the batch is in.")
 ]
+
+
+def metadata_pairs(texts: Sequence[str] | None) -> dict[str, str] | None:
+    """What `--metadata` was given. Raises BadParameter."""
+    return dict(_pair(text) for text in texts) if texts else None
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, sign, value = text.partition("=")
+    if not sign or not key:
+        raise typer.BadParameter(f"{text!r} is not KEY=VALUE.", param_hint="--metadata")
+    return key, value

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from batchbell.cli.options import Account, ApiKey, Json, Results, Server
+from batchbell.cli.options import Account, ApiKey, Json, Results, Server, metadata_pairs
 from batchbell.cli.printing import print_json_lines, print_table
 from batchbell.cli.reach import connected
 
@@ -57,7 +57,7 @@ def watch(
     """Have a webhook called when batches end. The same batch and URL again is the same watch."""
     from batchbell.client import WatchSpec
 
-    pairs = dict(_pair(text) for text in metadata) if metadata else None
+    pairs = metadata_pairs(metadata)
     ids = [*(batch_ids or []), *(_ids_in(file) if file else [])]
     if not ids:
         raise typer.BadParameter("Name at least one batch, or a --file of ids.")
@@ -79,13 +79,6 @@ def chunks(specs: Sequence[WatchSpec]) -> Iterator[Sequence[WatchSpec]]:
     """As many at a time as one call takes."""
     for start in range(0, len(specs), BULK_MAX):
         yield specs[start : start + BULK_MAX]
-
-
-def _pair(text: str) -> tuple[str, str]:
-    key, sign, value = text.partition("=")
-    if not sign or not key:
-        raise typer.BadParameter(f"{text!r} is not KEY=VALUE.", param_hint="--metadata")
-    return key, value
 
 
 def _ids_in(file: str) -> list[str]:

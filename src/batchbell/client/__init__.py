@@ -18,6 +18,7 @@ from batchbell.client.faults import (
     ApiError,
     ClientError,
     NothingFound,
+    Problem,
     ServerUnavailable,
     ServerUnreachable,
     WaitTimedOut,
@@ -49,6 +50,7 @@ from batchbell.client.shapes import (
     Watch,
     WatchSpec,
 )
+from batchbell.client.submitting import Part, Submission
 
 __all__ = [
     "AccessRefused",
@@ -72,6 +74,8 @@ __all__ = [
     "Key",
     "NothingFound",
     "Page",
+    "Part",
+    "Problem",
     "Project",
     "Readiness",
     "Replay",
@@ -83,6 +87,7 @@ __all__ = [
     "ServerUnavailable",
     "ServerUnreachable",
     "StreamedEvent",
+    "Submission",
     "Timings",
     "WaitTimedOut",
     "Watch",

@@ -17,12 +17,13 @@ from batchbell.client.reading import AsyncReading
 from batchbell.client.setting_up import AsyncSettingUp
 from batchbell.client.shapes import Page, WatchSpec
 from batchbell.client.streaming import Following, OnLost, OnOpen, follow_async
+from batchbell.client.submitting import AsyncSubmitting
 from batchbell.client.waiting import OnChange, Wait
 
 T = TypeVar("T")
 
 
-class AsyncBatchbell(AsyncSettingUp, AsyncReading):
+class AsyncBatchbell(AsyncSettingUp, AsyncReading, AsyncSubmitting):
     """Talks to a Batchbell server. Use it in an `async with` block, or `aclose()` it.
 
     `url` and `api_key` default to `BATCHBELL_URL` and `BATCHBELL_API_KEY`, and without those to

@@ -16,12 +16,13 @@ from batchbell.client.reading import Reading
 from batchbell.client.setting_up import SettingUp
 from batchbell.client.shapes import Page, WatchSpec
 from batchbell.client.streaming import Following, OnLost, OnOpen, follow
+from batchbell.client.submitting import Submitting
 from batchbell.client.waiting import OnChange, Wait
 
 T = TypeVar("T")
 
 
-class Batchbell(SettingUp, Reading):
+class Batchbell(SettingUp, Reading, Submitting):
     """Talks to a Batchbell server. Use it in a `with` block, or `close()` it.
 
     `url` and `api_key` default to `BATCHBELL_URL` and `BATCHBELL_API_KEY`, and without those to

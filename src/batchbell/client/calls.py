@@ -11,7 +11,7 @@ from urllib.parse import quote
 import msgspec
 
 from batchbell.client import shapes
-from batchbell.client.faults import ApiError, ServerUnreachable, api_error
+from batchbell.client.faults import ApiError, Problem, ServerUnreachable, api_error
 from batchbell.client.shapes import Page, WatchSpec
 
 T = TypeVar("T")
@@ -53,13 +53,20 @@ def error_of(status: int, content: bytes) -> ApiError:
         error = msgspec.json.decode(content, type=_ErrorBody).error
     except (msgspec.DecodeError, UnicodeDecodeError):
         return api_error(f"The server answered with HTTP {status}.", status=status)
-    return api_error(error.message, status=status, code=error.code, param=error.param)
+    return api_error(
+        error.message,
+        status=status,
+        code=error.code,
+        param=error.param,
+        problems=error.problems,
+    )
 
 
 class _Error(msgspec.Struct):
     message: str
     code: str | None = None
     param: str | None = None
+    problems: tuple[Problem, ...] = ()
 
 
 class _ErrorBody(msgspec.Struct):

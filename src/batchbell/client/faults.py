@@ -11,7 +11,20 @@ ClientError
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from batchbell.core.errors import BatchbellError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One of several things that are wrong: with an item of a list, or a line of a file."""
+
+    message: str
+    code: str | None = None
+    param: str | None = None
+    index: int | None = None
+    line: int | None = None
 
 
 class ClientError(BatchbellError):
@@ -27,16 +40,26 @@ class WaitTimedOut(ClientError):
 
 
 class ApiError(ClientError):
-    """The server answered with an error: `message`, `param`, `code` and the HTTP `status`."""
+    """The server answered with an error: `message`, `param`, `code` and the HTTP `status`.
+
+    `problems` are all that was wrong, where that was more than one thing.
+    """
 
     def __init__(
-        self, message: str, *, status: int, code: str | None = None, param: str | None = None
+        self,
+        message: str,
+        *,
+        status: int,
+        code: str | None = None,
+        param: str | None = None,
+        problems: tuple[Problem, ...] = (),
     ) -> None:
         super().__init__(message)
         self.message = message
         self.status = status
         self.code = code
         self.param = param
+        self.problems = problems
 
 
 class AccessRefused(ApiError):
@@ -52,7 +75,12 @@ class ServerUnavailable(ApiError):
 
 
 def api_error(
-    message: str, *, status: int, code: str | None = None, param: str | None = None
+    message: str,
+    *,
+    status: int,
+    code: str | None = None,
+    param: str | None = None,
+    problems: tuple[Problem, ...] = (),
 ) -> ApiError:
     """The class that fits the status."""
     kind: type[ApiError] = ApiError
@@ -62,4 +90,4 @@ def api_error(
         kind = NothingFound
     elif status >= 500:
         kind = ServerUnavailable
-    return kind(message, status=status, code=code, param=param)
+    return kind(message, status=status, code=code, param=param, problems=problems)

@@ -17,6 +17,7 @@ from batchbell.core.endpoint import EndpointState as EndpointState  # noqa: PLC0
 from batchbell.core.ids import ID_PATTERN as ID_PATTERN  # noqa: PLC0414
 from batchbell.core.ids import MAX_ID_LENGTH as MAX_ID_LENGTH  # noqa: PLC0414
 from batchbell.core.ids import new_id as new_id  # noqa: PLC0414
+from batchbell.core.limits import BatchKind as BatchKind  # noqa: PLC0414
 from batchbell.core.outcome import Fault as Fault  # noqa: PLC0414
 from batchbell.core.outcome import Outcome as Outcome  # noqa: PLC0414
 from batchbell.core.travelling import Parcel, ResultsMode
@@ -124,6 +125,8 @@ class Snapshot:
     problems: tuple[BatchProblem, ...] = ()
     usage: Mapping[str, Any] | None = None
     metadata: Mapping[str, str] | None = None
+    parts: tuple[str, ...] = ()
+    """Of a submission: the provider's batches."""
 
     @property
     def created_at(self) -> int | None:
@@ -185,6 +188,7 @@ class Batch:
     """When its payloads were removed; those of a new life are there again."""
     webhook_refused: str | None = None
     """Why the `webhook_url` in its metadata, with which it was found, is not called."""
+    kind: BatchKind = BatchKind.SINGLE
 
     @property
     def outcome(self) -> BatchOutcome | None:

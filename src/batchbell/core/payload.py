@@ -23,7 +23,7 @@ FRONT_MAX_BYTES = 512
 """Kept free in a canonical body for the fields that one watch adds."""
 TEXT_MAX_BYTES = 400
 """No text stays longer than this where the body would be too long."""
-DROPPABLE = ("metadata", "errors", "usage")
+DROPPABLE = ("metadata", "errors", "usage", "parts")
 CUTTABLE = ("trouble", "last_error", "needs_you", "reason")
 """Texts of a notice that providers and receivers had a say in."""
 LAST_SECOND = 253_402_300_799
@@ -153,6 +153,8 @@ def describe(batch: Batch) -> dict[str, Any]:
         "usage": seen.usage,
         "metadata": dict(seen.metadata or {}),
     }
+    if seen.parts:
+        data["parts"] = list(seen.parts)
     if batch.status is Status.LOST:
         data["error"] = NOT_FOUND
     if batch.status is Status.FAILED:

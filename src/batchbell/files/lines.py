@@ -17,6 +17,7 @@ import msgspec
 LINE_MAX_BYTES = 64 * 2**20
 """No provider takes or makes a longer line."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+PASSING_CODES = frozenset({"batch_expired", "batch_cancelled"})
 NOT_RUN_CODES = frozenset({"batch_expired", "batch_cancelled", "not_run"})
 
 
@@ -90,6 +91,8 @@ class Answer:
     custom_id: str
     fate: Fate
     spent: Spent | None
+    passing: bool = False
+    """Whether what went wrong may go right another time."""
 
 
 _named = msgspec.json.Decoder(_Named)
@@ -141,8 +144,10 @@ def answer(text: bytes) -> Answer | None:
         return _loose_answer(_loosely(text))
     response = line.response
     status = response.status_code if response else None
-    fate = _fate(status, line.error is not None, _code(line.error))
-    return Answer(line.custom_id, fate, _spent(response.body) if response else None)
+    code = _code(line.error)
+    fate = _fate(status, line.error is not None, code)
+    spent = _spent(response.body) if response else None
+    return Answer(line.custom_id, fate, spent, _passing(status, fate, code))
 
 
 def not_run(custom_id: str, code: str, message: str) -> bytes:
@@ -161,6 +166,13 @@ def _fate(status: int | None, is_error: bool, code: str | None) -> Fate:
     if status is not None and 200 <= status < 300 and not is_error:
         return Fate.SUCCEEDED
     return Fate.NOT_RUN if status is None and code in NOT_RUN_CODES else Fate.FAILED
+
+
+def _passing(status: int | None, fate: Fate, code: str | None) -> bool:
+    """Too many requests and trouble of the provider's own pass, and so does the end of a batch."""
+    if fate is Fate.FAILED and status is not None:
+        return status == 429 or status >= 500
+    return fate is Fate.NOT_RUN and code in PASSING_CODES
 
 
 def _spent(body: msgspec.Raw) -> Spent | None:
@@ -208,4 +220,5 @@ def _loose_answer(line: dict[str, Any]) -> Answer | None:
     whole = status if isinstance(status, int) else None
     body = response.get("body") if isinstance(response, dict) else None
     spent = _spent(msgspec.Raw(json.dumps(body).encode())) if isinstance(body, dict) else None
-    return Answer(identity, _fate(whole, error is not None, code), spent)
+    fate = _fate(whole, error is not None, code)
+    return Answer(identity, fate, spent, _passing(whole, fate, code))

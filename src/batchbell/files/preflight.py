@@ -5,6 +5,7 @@ Every problem is told with its line: a provider tells one, and minutes later.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 from collections.abc import Mapping
@@ -14,24 +15,13 @@ from typing import IO, Any, Self
 
 import msgspec
 
+from batchbell.core.governor import BYTES_PER_TOKEN
+from batchbell.core.limits import Limits
 from batchbell.files.lines import Read, read_lines
 
 PROBLEMS_MAX = 100
 CUSTOM_ID_MAX = 512
-BYTES_PER_TOKEN = 4.0
-"""Of JSON text, as a first guess: what the batches of an account really used corrects it."""
 WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What a provider takes as one batch."""
-
-    lines: int = 50_000
-    bytes: int = 200 * 10**6
-    line_bytes: int = 16 * 2**20
-    tokens: int | None = None
-    """Prompt tokens, by estimate; None where no limit is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,14 +79,16 @@ def prepare(
     limits: Limits,
     url: str | None = None,
     bytes_per_token: float = BYTES_PER_TOKEN,
+    strip: str = "",
 ) -> Prepared:
     """Read requests, and write them to parts in `folder`; call it in a thread.
 
     A `url` that is given stands for lines without one; else the first line that has one does. What
     is missing of `custom_id` and `method` is filled in: `request-000001` by the line's number, and
-    POST. Where there is any problem the parts are of no use.
+    POST. `strip` is taken from the front of the models' names. Where there is any problem the
+    parts are of no use.
     """
-    check = _Check(limits, url)
+    check = _Check(limits, url, strip)
     if source.read(2) in WIDE_MARKS:
         check.result.wrong(None, "invalid_encoding", "The file is UTF-16: save it as UTF-8.")
         return check.result
@@ -107,6 +99,7 @@ def prepare(
             if text is not None and not check.result.problems_in_all:
                 writer.write(text)
     check.result.parts = writer.parts
+    check.result.model = check.result.model and check.result.model.removeprefix(strip)
     if not check.result.lines and not check.result.problems_in_all:
         check.result.wrong(None, "empty_file", "There is no request in it.")
     return check.result
@@ -115,9 +108,10 @@ def prepare(
 class _Check:
     """Judges one line after the other, each by itself and by those before it."""
 
-    def __init__(self, limits: Limits, url: str | None) -> None:
+    def __init__(self, limits: Limits, url: str | None, strip: str) -> None:
         self.result = Prepared(url=url)
         self._limits = limits
+        self._strip = strip
         self._seen: dict[bytes, int] = {}
         """Where a custom_id stood first. Digests, so that long ids cost no memory."""
 
@@ -128,7 +122,7 @@ class _Check:
         if fields is None:
             return None
         added = self._complete(line.number, fields)
-        self._check_body(line.number, fields.get("body"))
+        added |= self._check_body(line.number, fields.get("body"))
         if self.result.problems_in_all > before:
             return None
         self.result.lines += 1
@@ -206,19 +200,40 @@ class _Check:
             message = f"{name} is {value[:200]!r}, but {kept[:200]!r} before: a batch has one."
             self.result.wrong(number, f"mismatched_{name}", message)
 
-    def _check_body(self, number: int, raw: msgspec.Raw | None) -> None:
+    def _check_body(self, number: int, raw: msgspec.Raw | None) -> dict[str, Any]:
+        """What is to be changed about the body."""
         if raw is None:
             self.result.wrong(number, "missing_body", "There is no body: the request goes there.")
-            return
+            return {}
         try:
             model = _body.decode(raw).model
         except msgspec.DecodeError:
             self.result.wrong(number, "invalid_body", "body must be an object.")
-            return
+            return {}
         if isinstance(model, str):
             self._check_same(number, "model", model)
-        elif model is not None:
+            bare = model.removeprefix(self._strip)
+            return {} if bare == model else {"body": {**_fields.decode(raw), "model": bare}}
+        if model is not None:
             self.result.wrong(number, "invalid_model", "body.model must be a string.")
+        return {}
+
+
+def split(source: IO[bytes], folder: Path, *, limits: Limits, bytes_per_token: float) -> list[Part]:
+    """Write requests that were checked to smaller parts in `folder`; call it in a thread."""
+    with _Writer(folder, limits, bytes_per_token) as writer:
+        for line in read_lines(source):
+            writer.write(line.text)
+    return writer.parts
+
+
+def first_model(source: IO[bytes]) -> str | None:
+    """The model that the first line names; call it in a thread."""
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, KeyError):
+        for line in read_lines(source):
+            model = _body.decode(_fields.decode(line.text)["body"]).model
+            return model if isinstance(model, str) else None
+    return None
 
 
 class _Writer:

@@ -75,6 +75,16 @@ def scratch_of(shelf: Shelf) -> Path:
     return Path(tempfile.gettempdir()) / "batchbell"
 
 
+async def fetch(shelf: Shelf, name: str, target: Path) -> None:
+    """Copy a file of the shelf to this machine's disk. Raises ResultsGone."""
+    file = await asyncio.to_thread(target.open, "wb")
+    try:
+        async for chunk in shelf.read(name):
+            await asyncio.to_thread(file.write, chunk)
+    finally:
+        await asyncio.to_thread(file.close)
+
+
 class Folder:
     """A folder of this machine, made when the first file is put."""
 

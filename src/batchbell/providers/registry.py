@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 from batchbell import __version__
 from batchbell.core.errors import SettingsError
+from batchbell.core.limits import Limits
 from batchbell.core.model import Account
 from batchbell.providers.api import Api
 from batchbell.providers.openai import OpenAI
@@ -59,3 +60,6 @@ def auth_headers(api_key: str) -> dict[str, str]:
 
 
 ADAPTERS: Mapping[str, Build] = {"openai": _openai}
+
+LIMITS: Mapping[str, Limits] = {"openai": Limits()}
+"""What each provider takes as one batch, by its own documents."""

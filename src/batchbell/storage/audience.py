@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, select
 
 from batchbell.core import lifecycle
-from batchbell.core.model import Batch, Dialect, EndpointState, EventType
+from batchbell.core.model import Batch, BatchKind, Dialect, EndpointState, EventType
 from batchbell.core.notices import Notice
 from batchbell.core.travelling import ResultsMode
 from batchbell.storage.bulk import among
@@ -78,6 +78,8 @@ class Audience:
 
     def _listeners(self, batch: Batch) -> Iterable[Listener]:
         yield from self._watching.get(batch.key, ())
+        if batch.kind is BatchKind.PART:
+            return  # they hear of the whole submission
         for listener in self._standing.get(batch.project_id, ()):
             if listener.minds(batch):
                 yield listener

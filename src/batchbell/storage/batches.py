@@ -11,11 +11,12 @@ from sqlalchemy import Connection, Row, Select, and_, case, func, or_, select
 
 from batchbell.core import lifecycle
 from batchbell.core.errors import NotFound
-from batchbell.core.model import Batch, Mint, Sighting, Snapshot, Status
+from batchbell.core.model import Batch, BatchKind, Mint, Sighting, Snapshot, Status
 from batchbell.storage import events
 from batchbell.storage.bulk import among, update_all
 from batchbell.storage.paging import Page, page_of
 from batchbell.storage.schema import accounts, batches
+from batchbell.storage.stirring import stir_for
 from batchbell.storage.texts import storable
 
 SNAPSHOT = msgspec.json.Decoder(Snapshot)
@@ -48,7 +49,10 @@ def open_batches(connection: Connection, account_id: str, *, now: float) -> list
     unsettled = or_(batches.c.missing_since.isnot(None), batches.c.trouble.isnot(None), restarted)
     fingerprint = case((unsettled, None), else_=batches.c.fingerprint)
     query = select(batches.c.id, fingerprint, batches.c.provider_created_at).where(
-        batches.c.account_id == account_id, batches.c.ended_at.is_(None), batches.c.check_at <= now
+        batches.c.account_id == account_id,
+        batches.c.ended_at.is_(None),
+        batches.c.check_at <= now,
+        batches.c.kind != BatchKind.JOINED,
     )
     return [OpenBatch(*row) for row in connection.execute(query)]
 
@@ -73,6 +77,7 @@ def observe(
     save(connection, [seen.batch for was, seen in pairs if seen.batch != was])
     happened = [(seen.batch, seen.event) for _, seen in pairs if seen.event is not None]
     events.record(connection, happened, mint=mint, now=now)
+    stir_for(connection, [batch for batch, _ in happened], now=now)
     return [
         Change(seen.batch, was.status) for was, seen in pairs if seen.batch.status is not was.status
     ]
@@ -217,4 +222,5 @@ def to_batch(row: Row[Any]) -> Batch:
         trouble=row.trouble,
         expunged_at=row.expunged_at,
         webhook_refused=row.webhook_refused,
+        kind=BatchKind(row.kind),
     )

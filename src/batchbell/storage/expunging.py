@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, func, or_, select, update
 
 from batchbell.core import payload
 from batchbell.core.errors import InvalidRequest, NotFound
@@ -14,14 +14,15 @@ from batchbell.core.travelling import ResultsState
 from batchbell.storage.batches import joined_batches, save, to_batch
 from batchbell.storage.bulk import among, update_all
 from batchbell.storage.engine import RESULTS, wake
-from batchbell.storage.jobs import results
+from batchbell.storage.jobs import parts, results, submissions
 from batchbell.storage.schema import attempts, batches, deliveries, events, watches
 
 
 def expunge(connection: Connection, project_id: str, batch_id: str, *, now: float) -> Batch:
     """Leave nothing of the batch's content, of the watches' words or of the receivers' answers.
 
-    Means every batch of that id in the project, whatever the account. Its events are bare from
+    Means every batch of that id in the project, whatever the account, and all parts of a
+    submission. Its events are bare from
     then on, also when they are sent again. Twice is no error. Raises NotFound, and
     InvalidRequest (409) while one of them runs or a delivery waits.
     """
@@ -36,7 +37,15 @@ def expunge(connection: Connection, project_id: str, batch_id: str, *, now: floa
 
 def _locked(connection: Connection, project_id: str, batch_id: str) -> list[Batch]:
     """No delivery of theirs begins again, and they are not forgotten, while they are locked."""
-    query = joined_batches().where(batches.c.project_id == project_id, batches.c.id == batch_id)
+    of_parts = (
+        select(parts.c.batch_key)
+        .join(submissions, submissions.c.id == parts.c.submission_id)
+        .where(submissions.c.project_id == project_id, submissions.c.id == batch_id)
+    )
+    query = joined_batches().where(
+        batches.c.project_id == project_id,
+        or_(batches.c.id == batch_id, batches.c.key.in_(of_parts)),
+    )
     rows = connection.execute(query.order_by(batches.c.key).with_for_update(of=batches)).all()
     if not rows:
         raise NotFound("batch", batch_id)
@@ -76,6 +85,9 @@ def _without_payload(batch: Batch, now: float) -> Batch:
 
 def _strip(connection: Connection, keys: Sequence[int]) -> None:
     _let_results_go(connection, keys)
+    whole = select(submissions.c.id).where(among(connection, submissions.c.batch_key, keys))
+    theirs = parts.c.submission_id.in_(whole)
+    connection.execute(update(parts).where(theirs).values(trouble=None))
     of_batch = among(connection, events.c.batch_key, keys)
     bodies = connection.execute(select(events.c.id, events.c.body).where(of_batch)).all()
     bare = [{"id": row.id, "body": payload.bare(row.body)} for row in bodies]

@@ -1,4 +1,7 @@
-"""The tables of jobs, which workers take under a lease of their own: replays, and results."""
+"""The tables of jobs, which workers take under a lease of their own.
+
+Replays, results, and submissions with their parts and what was learnt of room for them.
+"""
 
 from __future__ import annotations
 
@@ -85,3 +88,60 @@ _waiting = text("state = 'waiting'")
 partial("ix_results_due", results.c.due_at, where=_waiting)
 _over = text("ended_at IS NOT NULL")
 partial("ix_results_ended", results.c.ended_at, where=_over)
+
+submissions = Table(
+    "submissions",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", ForeignKey("projects.id"), nullable=False),
+    Column("batch_key", ForeignKey("batches.key", ondelete="CASCADE"), nullable=False, unique=True),
+    Column("model", Text, nullable=False),
+    Column("retry_missing", Integer, nullable=False),
+    Column("cancelled_at", Double),
+    Column("trouble", Text),
+    Column("failures", Integer, nullable=False),
+    Column("due_at", Double),
+    Column("lease_until", Double),
+    Column("lease_token", Text),
+    Column("created_at", Double, nullable=False),
+    CheckConstraint("(lease_token IS NULL) = (lease_until IS NULL)", name="lease"),
+    CheckConstraint("retry_missing >= 0", name="retry_missing"),
+    Index("ix_submissions_listed", "project_id", "id"),
+)
+_unfinished = text("due_at IS NOT NULL")
+partial("ix_submissions_due", submissions.c.due_at, where=_unfinished)
+
+parts = Table(
+    "parts",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("submission_id", ForeignKey("submissions.id", ondelete="CASCADE"), nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("round", Integer, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("lines", Integer, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("due_at", Double, nullable=False),
+    Column("intent_at", Double),
+    Column("file_id", Text),
+    Column("batch_key", ForeignKey("batches.key", ondelete="SET NULL"), index=True),
+    Column("looked_through", Boolean, nullable=False),
+    Column("trouble", Text),
+    CheckConstraint("state IN ('waiting', 'submitting', 'running', 'ended')", name="state"),
+    CheckConstraint("state <> 'submitting' OR intent_at IS NOT NULL", name="intent"),
+    Index("ix_parts_ordered", "submission_id", "position", "round"),
+)
+
+capacities = Table(
+    "capacities",
+    metadata,
+    Column("account_id", ForeignKey("accounts.id"), primary_key=True),
+    Column("model", Text, primary_key=True),
+    Column("bytes", Double, nullable=False),
+    Column("tokens", Double, nullable=False),
+    Column("cap", BigInteger),
+    Column("cap_at", Double, nullable=False),
+    Column("told", Boolean, nullable=False),
+)

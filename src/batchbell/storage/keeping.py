@@ -11,6 +11,7 @@ from batchbell.storage import events as outbox
 from batchbell.storage.engine import DELIVERIES, wake
 from batchbell.storage.results import fenced, of
 from batchbell.storage.schema import deliveries, events
+from batchbell.storage.stirring import stir_for
 from batchbell.storage.texts import storable
 
 
@@ -44,6 +45,7 @@ def keep(
     fenced(connection, held, there)
     _let_go(connection, held.results.id, now=now)
     outbox.record(connection, [(held.batch, EventType.RESULTS_READY)], mint=mint, now=now)
+    stir_for(connection, [held.batch], now=now)
 
 
 def _wants_inline(results_id: str) -> tuple[ColumnElement[bool], ...]:

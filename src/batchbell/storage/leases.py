@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, update
 
-from batchbell.storage.jobs import replays
+from batchbell.storage.jobs import replays, results, submissions
 from batchbell.storage.schema import accounts, deliveries
 
 
@@ -19,10 +19,8 @@ def release_all(connection: Connection, *, now: float) -> int:
         .where(accounts.c.lease_token.isnot(None))
         .values(lease_token=None, lease_until=None, due_at=now)
     )
-    connection.execute(
-        update(replays)
-        .where(replays.c.lease_token.isnot(None))
-        .values(lease_token=None, lease_until=None)
-    )
+    for jobs in (replays, results, submissions):
+        held = update(jobs).where(jobs.c.lease_token.isnot(None))
+        connection.execute(held.values(lease_token=None, lease_until=None, due_at=now))
     left = update(deliveries).where(deliveries.c.lease_token.isnot(None))
     return connection.execute(left.values(lease_token=None, due_at=now)).rowcount

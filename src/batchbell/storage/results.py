@@ -42,13 +42,13 @@ def of_key(connection: Connection, batch_key: int) -> Results | None:
     """The results of a batch by its key, the newest; None where nobody wanted them."""
     query = select(results).where(results.c.batch_key == batch_key)
     row = connection.execute(query.order_by(results.c.id.desc()).limit(1)).one_or_none()
-    return None if row is None else _results(row)
+    return None if row is None else to_results(row)
 
 
 def by_id(connection: Connection, results_id: str) -> Results | None:
     """For whoever brings a link; None where there are none (any more)."""
     row = connection.execute(select(results).where(results.c.id == results_id)).one_or_none()
-    return None if row is None else _results(row)
+    return None if row is None else to_results(row)
 
 
 def claim_due(
@@ -69,7 +69,7 @@ def claim_due(
     if row is None:
         return None
     batch = connection.execute(joined_batches().where(batches.c.key == row.batch_key)).one()
-    return Collecting(results=_results(row), batch=to_batch(batch), lease_token=token)
+    return Collecting(results=to_results(row), batch=to_batch(batch), lease_token=token)
 
 
 def next_due(connection: Connection) -> float | None:
@@ -115,7 +115,7 @@ def old(connection: Connection, *, before: float, limit: int) -> list[Results]:
     """Results that were merged, or given up, before a time; the oldest first."""
     query = select(results).where(results.c.ended_at.isnot(None), results.c.ended_at < before)
     rows = connection.execute(query.order_by(results.c.ended_at).limit(limit))
-    return [_results(row) for row in rows]
+    return [to_results(row) for row in rows]
 
 
 def forget(connection: Connection, ids: Sequence[str]) -> None:
@@ -136,7 +136,8 @@ def fenced(connection: Connection, held: Collecting, change: Update) -> None:
         raise LeaseLost(f"results {held.results.id}")
 
 
-def _results(row: Row[Any]) -> Results:
+def to_results(row: Row[Any]) -> Results:
+    """From a row of `results`."""
     return Results(
         id=row.id,
         project_id=row.project_id,

@@ -118,6 +118,7 @@ batches = Table(
     Column("trouble", Text),
     Column("expunged_at", Double),
     Column("webhook_refused", Text),
+    Column("kind", Text, nullable=False, server_default="single"),
     UniqueConstraint("account_id", "id"),
     CheckConstraint(
         "status IN ('validating', 'in_progress', 'finalizing', 'cancelling',"

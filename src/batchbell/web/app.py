@@ -27,6 +27,7 @@ from batchbell.web.api import (
     replays,
     results,
     stream,
+    submissions,
     watches,
 )
 from batchbell.web.auth import Gate, Keyring
@@ -54,6 +55,7 @@ ROUTERS = tuple(
         replays,
         accounts,
         results,
+        submissions,
         access,
         projects,
         health,

@@ -29,7 +29,7 @@ class Context:
     keys_changed: Callable[[], None]
     """Call after a key was made or revoked: local mode may have begun or ended."""
     shelf: Shelf
-    """Where merged results are."""
+    """Where merged results are, and requests until they are handed in."""
     sender: Sender
     """Sends test events, under the same address rules as every webhook."""
     relay: Relay

@@ -10,7 +10,14 @@ from fastapi import FastAPI, Header
 from fastapi.openapi.utils import get_openapi
 from starlette.responses import Response
 
-from batchbell.web import account_shapes, endpoint_shapes, gateway_shapes, replaying, shapes
+from batchbell.web import (
+    account_shapes,
+    endpoint_shapes,
+    gateway_shapes,
+    replaying,
+    shapes,
+    submission_shapes,
+)
 
 REFERENCE = "#/components/schemas/{name}"
 REQUESTS = (
@@ -30,6 +37,7 @@ REQUESTS = (
     endpoint_shapes.RotateRequest,
     endpoint_shapes.TestRequest,
     replaying.ReplayRequest,
+    submission_shapes.SubmissionRequest,
 )
 ANSWERS = (
     shapes.ErrorBody,
@@ -65,6 +73,8 @@ ANSWERS = (
     replaying.Replay,
     replaying.ReplayCounts,
     shapes.Page[replaying.Replay],
+    submission_shapes.Submission,
+    shapes.Page[submission_shapes.Submission],
 )
 _SCHEMAS, COMPONENTS = msgspec.json.schema_components((*REQUESTS, *ANSWERS), ref_template=REFERENCE)
 SCHEMA_OF: Mapping[Any, dict[str, Any]] = dict(zip((*REQUESTS, *ANSWERS), _SCHEMAS, strict=True))
@@ -79,6 +89,7 @@ MEANINGS = {
     410: "It was there, and is gone.",
     413: "The body is too large.",
     416: "The file has nothing of this range.",
+    422: "Requests in it are wrong; `problems` names their lines.",
     500: "A bug of ours; the log says more.",
     502: "The provider did not answer, or its files cannot be had.",
     503: "Not just now; `code` says why. Try again after `Retry-After` seconds.",
@@ -181,10 +192,12 @@ def document(app: FastAPI) -> dict[str, Any]:
 
 
 def _complete(made: dict[str, Any]) -> dict[str, Any]:
-    """With our own schemas; FastAPI's 422 is answered as 400 here."""
+    """With our own schemas; FastAPI's own 422 is answered as 400 here."""
     for path in made["paths"].values():
         for operation in path.values():
-            operation["responses"].pop("422", None)
+            told = operation["responses"].get("422")
+            if told is not None and told["description"] != MEANINGS[422]:
+                del operation["responses"]["422"]
     made["components"] = {
         "schemas": COMPONENTS,
         "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},

@@ -82,7 +82,7 @@ def batch(found: Batch, merged: Results | None = None) -> shapes.Batch:
         output_file_id=seen.output_file_id,
         error_file_id=seen.error_file_id,
         created_at=seen.created_at or int(found.registered_at),
-        request_counts=_counts(seen),
+        request_counts=counts_of(seen),
         usage=dict(seen.usage) if seen.usage is not None else None,
         metadata=dict(seen.metadata) if seen.metadata is not None else None,
         batchbell=extras(found, merged),
@@ -90,7 +90,8 @@ def batch(found: Batch, merged: Results | None = None) -> shapes.Batch:
     )
 
 
-def _counts(seen: Snapshot) -> shapes.RequestCounts | None:
+def counts_of(seen: Snapshot) -> shapes.RequestCounts | None:
+    """None while nothing is known."""
     counts = seen.counts
     if counts is None:
         return None

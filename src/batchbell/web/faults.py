@@ -15,6 +15,7 @@ from batchbell.core.errors import (
     InvalidRequest,
     ProviderUnavailable,
     ResultsGone,
+    ResultsUnavailable,
     StoreUnavailable,
 )
 from batchbell.web import shapes
@@ -56,6 +57,8 @@ class Code(StrEnum):
     RESULTS_FAILED = "results_failed"
     RANGE_NOT_SATISFIABLE = "range_not_satisfiable"
     RESULTS_GONE = "results_gone"
+    RESULTS_UNAVAILABLE = "results_unavailable"
+    INVALID_REQUESTS = "invalid_requests"
     STORE_UNAVAILABLE = "store_unavailable"
     INTERNAL_ERROR = "internal_error"
 
@@ -71,6 +74,8 @@ class Problem:
     param: str | None
     code: str = Code.INVALID_VALUE
     index: int | None = None
+    line: int | None = None
+    """Of a file, from 1."""
 
 
 class InvalidBody(InvalidRequest):
@@ -93,13 +98,17 @@ def error_response(
     problems: Sequence[Problem] = (),
     headers: dict[str, str] | None = None,
 ) -> Response:
-    """`{"error": {"message", "type", "param", "code"}}`, and `problems` where there are several."""
+    """`{"error": {"message", "type", "param", "code"}}`, and `problems` where there are several.
+
+    One that names a line is listed even if it is the only one.
+    """
+    listed = len(problems) > 1 or any(problem.line is not None for problem in problems)
     error = shapes.Error(
         message=message,
         type=KINDS.get(status, "server_error" if status >= 500 else "invalid_request_error"),
         param=param,
         code=str(code),
-        problems=[_shown(problem) for problem in problems] if len(problems) > 1 else msgspec.UNSET,
+        problems=[_shown(problem) for problem in problems] if listed else msgspec.UNSET,
     )
     body = msgspec.json.encode(shapes.ErrorBody(error=error))
     return Response(body, status, headers, media_type="application/json")
@@ -107,7 +116,11 @@ def error_response(
 
 def _shown(problem: Problem) -> shapes.Problem:
     return shapes.Problem(
-        message=problem.message, param=problem.param, code=str(problem.code), index=problem.index
+        message=problem.message,
+        param=problem.param,
+        code=str(problem.code),
+        index=problem.index,
+        line=msgspec.UNSET if problem.line is None else problem.line,
     )
 
 
@@ -131,7 +144,7 @@ def response_to(error: Exception) -> Response:
             return error_response(
                 410, "The results were deleted after their time.", code=Code.RESULTS_GONE
             )
-        case ProviderUnavailable() | StoreUnavailable():
+        case ProviderUnavailable() | ResultsUnavailable() | StoreUnavailable():
             return _away(error)
         case _:
             return error_response(
@@ -139,13 +152,21 @@ def response_to(error: Exception) -> Response:
             )
 
 
-def _away(error: ProviderUnavailable | StoreUnavailable) -> Response:
+def _away(error: ProviderUnavailable | ResultsUnavailable | StoreUnavailable) -> Response:
     """Somebody whom we need does not answer."""
-    if isinstance(error, ProviderUnavailable):
-        return error_response(502, error.message, code=Code.PROVIDER_UNAVAILABLE)
+    match error:
+        case ProviderUnavailable():
+            return error_response(502, error.message, code=Code.PROVIDER_UNAVAILABLE)
+        case ResultsUnavailable():
+            return _not_now(str(error), Code.RESULTS_UNAVAILABLE)
+        case _:
+            return _not_now("The database does not answer just now.", Code.STORE_UNAVAILABLE)
+
+
+def _not_now(why: str, code: Code) -> Response:
     return error_response(
         503,
-        "The database does not answer just now. Try again in a few seconds.",
-        code=Code.STORE_UNAVAILABLE,
+        f"{why} Try again in a few seconds.",
+        code=code,
         headers={"Retry-After": str(RETRY_SECONDS)},
     )

@@ -44,6 +44,7 @@ class Problem(Struct, frozen=True, kw_only=True):
     param: str | None
     code: str
     index: int | None
+    line: int | UnsetType = UNSET
 
 
 class Error(Struct, frozen=True, kw_only=True):

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,11 +25,13 @@ from batchbell.core.model import Batch, Mint, Snapshot
 from batchbell.core.results import Collecting, Tally
 from batchbell.core.travelling import ResultsState
 from batchbell.files.merging import merge
+from batchbell.files.scratch import scratch_folder
 from batchbell.files.shelf import Shelf
 from batchbell.observability import Metrics
 from batchbell.providers.protocol import Provider
-from batchbell.storage import keeping, results
+from batchbell.storage import keeping, results, submissions
 from batchbell.storage.engine import RESULTS, Store
+from batchbell.workers.joining import discard_requests, write_joined
 
 log = structlog.get_logger("batchbell.collector")
 
@@ -42,7 +41,6 @@ LOOK_SECONDS = 5.0
 AT_ONCE = 2
 """Merges under way: they share the processor with everything else."""
 FLUSH_BYTES = 4 * 2**20
-STALE_SECONDS = 86_400.0
 FORGET_STEP = 50
 
 
@@ -109,6 +107,7 @@ class Collector:
         old = await self._store.read(results.old, before=before, limit=FORGET_STEP)
         for one in old:
             await self._shelf.delete(one.name)
+            await self._discard_requests(one.batch_key)
         if old:
             await self._store.write(results.forget, [one.id for one in old])
             log.info("results forgotten", number=len(old))
@@ -162,6 +161,7 @@ class Collector:
                 bytes=tally.size,
                 notes=list(tally.notes) or None,
             )
+            await self._discard_requests(held.batch.key)
 
     async def _clear_away(self, held: Collecting) -> None:
         """What was written for results that were expunged meanwhile must not stay."""
@@ -190,29 +190,31 @@ class Collector:
             await asyncio.gather(merging, return_exceptions=True)
 
     async def _merge(self, held: Collecting) -> tuple[Tally, str | None]:
-        provider = self._provider_of(held.batch.account_id)
-        if provider is None:
-            raise ResultsUnavailable(f"The account {held.batch.account!r} cannot be called now.")
         with scratch_folder(self._scratch) as folder:
-            files = await _download(provider, held.batch, folder)
             merged = folder / "merged"
-            tally = await asyncio.to_thread(_write, files, held.batch, merged)
+            tally = _reconciled(held.batch, await self._write(held.batch, merged))
             inline = await asyncio.to_thread(_inline, merged, tally, self._inline_max_bytes)
             failpoints.reach(failpoints.BEFORE_SHELF)
             await self._shelf.put(held.results.name, merged)
         return tally, inline
 
+    async def _write(self, batch: Batch, target: Path) -> Tally:
+        """The lines of a batch, or of all parts of a submission."""
+        whole = await self._store.read(submissions.of_batch, batch.key)
+        if whole is not None:
+            return await write_joined(whole, self._shelf, target)
+        provider = self._provider_of(batch.account_id)
+        if provider is None:
+            raise ResultsUnavailable(f"The account {batch.account!r} cannot be called now.")
+        files = await _download(provider, batch, target.parent)
+        return await asyncio.to_thread(_write, files, batch, target)
 
-@contextmanager
-def scratch_folder(root: Path) -> Iterator[Path]:
-    """A folder of its own, gone afterwards; what killed processes left behind goes too."""
-    root.mkdir(parents=True, exist_ok=True)
-    for left in root.glob("merge-*"):
-        with suppress(OSError):
-            if time.time() - left.stat().st_mtime > STALE_SECONDS:
-                shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix="merge-", dir=root) as folder:
-        yield Path(folder)
+    async def _discard_requests(self, batch_key: int) -> None:
+        """What a submission asked for is not needed once its answers are kept, or given up."""
+        whole = await self._store.read(submissions.of_batch, batch_key)
+        if whole is not None:
+            with contextlib.suppress(ResultsError):
+                await discard_requests(whole, self._shelf)
 
 
 async def _download(provider: Provider, batch: Batch, folder: Path) -> Downloaded:
@@ -253,7 +255,10 @@ async def _fetch(provider: Provider, file_id: str, target: Path) -> None:
 def _write(files: Downloaded, batch: Batch, target: Path) -> Tally:
     code, message = rules.missing_answer(batch)
     with target.open("wb", FLUSH_BYTES) as file:
-        tally = merge(files.input, files.answers, file, missing_code=code, missing_message=message)
+        return merge(files.input, files.answers, file, missing_code=code, missing_message=message)
+
+
+def _reconciled(batch: Batch, tally: Tally) -> Tally:
     wrong = rules.mismatch(batch, tally)
     return replace(tally, notes=(*tally.notes, wrong)) if wrong else tally
 

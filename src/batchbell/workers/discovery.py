@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from batchbell.core import pacing
 from batchbell.core.errors import AddressRefused, InvalidRequest
 from batchbell.core.model import Snapshot
+from batchbell.core.submission import TAG
 from batchbell.net.guard import AddressRules
 from batchbell.providers.protocol import Page
 from batchbell.storage.adopting import Find
@@ -35,12 +36,21 @@ class Discovery:
     async def sift(self, page: Page) -> list[Snapshot]:
         """The batches of the page that are young enough, and not known."""
         since = int(self.since)  # providers count whole seconds
-        young = [b for b in page.batches if b.created_at is not None and b.created_at >= since]
+        young = [
+            b
+            for b in page.batches
+            if b.created_at is not None and b.created_at >= since and not _is_part(b)
+        ]
         known = await self._known([b.id for b in young]) if young else set()
         unknown = [b for b in young if b.id not in known]
         past = pacing.reaches([b.created_at for b in page.batches], since)
         self.over = page.next_cursor is None or (not unknown if past is None else past)
         return unknown
+
+
+def _is_part(seen: Snapshot) -> bool:
+    """Whether it is a part of a submission, which tells of itself."""
+    return TAG in (seen.metadata or {})
 
 
 def find_of(seen: Snapshot, account_id: str, rules: AddressRules) -> Find:

@@ -12,12 +12,12 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from batchbell.core.errors import MalformedBatch, NotFound, ProviderUnavailable
-from batchbell.core.model import Account, Batch, Snapshot, Status
+from batchbell.core.model import Account, Batch, BatchKind, Snapshot, Status
 from batchbell.core.results import Results
 from batchbell.net.relay import NOT_ANSWERED
 from batchbell.providers.api import quote_segment
 from batchbell.providers.rows import snapshot_from, without_nul
-from batchbell.storage import accounts, batches, expunging, results
+from batchbell.storage import accounts, batches, expunging, results, submissions
 from batchbell.web import describing, gateway_shapes, shapes
 from batchbell.web.api.cursors import LIMIT_DEFAULT, After, Limit
 from batchbell.web.bodies import BODY_MAX_BYTES, decode_json, read_body
@@ -117,7 +117,8 @@ async def get_batch(
         if account is None or not fresh:
             raise NotFound("batch", batch_id)
         return await pass_on(call, request, _path(batch_id))
-    if known.status.ended or account is None or not fresh:
+    ours = known.status.ended or known.kind is BatchKind.JOINED
+    if ours or account is None or not fresh:
         return answer(describing.batch(known, await _merged(call, known)))
     try:
         told = await ask(call, request, _path(batch_id), account=account)
@@ -138,6 +139,8 @@ async def cancel_batch(
     call: Caller, request: Request, batch_id: str, bb_account: AccountName = None
 ) -> Response:
     account, known = await _find(call, request, batch_id)
+    if known is not None and known.kind is BatchKind.JOINED:
+        return answer(describing.batch(await _cancel_submission(call, known)))
     account = account or await account_for(call, request)
     told = await ask(call, request, f"{_path(batch_id)}/cancel", account=account)
     seen = _seen(told)
@@ -146,6 +149,12 @@ async def cancel_batch(
     kept = await _noted(call, account, seen, known)
     await call.context.store.write(accounts.make_due, [account.id], now=call.context.clock())
     return _with_extras(told, kept)
+
+
+async def _cancel_submission(call: Call, known: Batch) -> Batch:
+    """No provider knows of it: a worker cancels its parts."""
+    store, now = call.context.store, call.context.clock()
+    return (await store.write(submissions.cancel, call.project_id, known.id, now=now)).batch
 
 
 async def _merged(call: Call, known: Batch) -> Results | None:

@@ -37,8 +37,7 @@ Only = Annotated[Fate | None, Query(description="Lines of this fate only.")]
 async def get_results(
     call: Caller, request: Request, batch_id: str, status: Only = None
 ) -> Response:
-    found = await _wanted(call, batch_id)
-    return await _hand_out(call, request, found, status)
+    return await results_of(call, request, batch_id, status)
 
 
 @router.head(
@@ -88,6 +87,11 @@ async def head_link(
     call: Caller, request: Request, results_id: str, expires: str = "", signature: str = ""
 ) -> Response:
     return await follow_link(call, request, results_id, expires=expires, signature=signature)
+
+
+async def results_of(call: Call, request: Request, batch_id: str, status: Fate | None) -> Response:
+    """Those of a batch, or of a submission by its id; whole, in part, or of one fate."""
+    return await _hand_out(call, request, await _wanted(call, batch_id), status)
 
 
 async def _wanted(call: Call, batch_id: str) -> Results:

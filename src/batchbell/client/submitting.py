@@ -1,0 +1,259 @@
+"""Handing requests in. Part of both clients."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, TypeVar, cast
+from urllib.parse import quote
+
+import httpx2
+import msgspec
+
+from batchbell.client import calls
+from batchbell.client.calls import PAGE_SIZE, Call
+from batchbell.client.shapes import Page, RequestCounts
+
+T = TypeVar("T")
+
+CHUNK_BYTES = 2**20
+ANSWER_SECONDS = 600.0
+"""The server checks all requests before it answers."""
+JSON_LINES = {"content-type": "application/jsonl"}
+PATH = "/v1/submissions"
+
+Requests = str | os.PathLike[str] | IO[bytes] | Iterable[Mapping[str, Any]]
+"""A file's path, a file that is open, or the requests one by one."""
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """Some of the requests, and the provider's batch that they are handed in as."""
+
+    id: str
+    position: int
+    round: int
+    state: str
+    lines: int
+    bytes: int
+    tokens: int
+    tries: int
+    batch_id: str | None
+    batch_status: str | None
+    trouble: str | None
+
+
+class Submission(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests that Batchbell hands in, and tells of as one batch, under the same id."""
+
+    id: str
+    status: str
+    outcome: str | None
+    account: str
+    provider: str
+    endpoint: str | None
+    model: str | None
+    request_counts: RequestCounts | None
+    usage: dict[str, Any] | None
+    metadata: dict[str, str]
+    retry_missing: int
+    trouble: str | None
+    parts: tuple[Part, ...]
+    created_at: int
+    cancelled_at: int | None
+    ended_at: int | None
+
+
+def _query(
+    *,
+    webhook_url: str | None,
+    endpoint_id: str | None,
+    endpoint: str | None,
+    account: str | None,
+    events: Sequence[str] | None,
+    metadata: Mapping[str, str] | None,
+    results: str | None,
+    retry_missing: int,
+) -> dict[str, str]:
+    told = {
+        "webhook_url": webhook_url,
+        "endpoint_id": endpoint_id,
+        "endpoint": endpoint,
+        "account": account,
+        "events": ",".join(events) if events else None,
+        "metadata": msgspec.json.encode(metadata).decode() if metadata else None,
+        "results": results,
+        "retry_missing": str(retry_missing) if retry_missing else None,
+    }
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def _chunks(requests: Requests) -> Iterator[bytes]:
+    if isinstance(requests, str | os.PathLike):
+        with Path(requests).open("rb") as file:
+            yield from _pieces(file)
+    elif hasattr(requests, "read"):
+        yield from _pieces(cast("IO[bytes]", requests))
+    else:
+        for request in requests:
+            yield msgspec.json.encode(request) + b"\n"
+
+
+def _pieces(file: IO[bytes]) -> Iterator[bytes]:
+    while piece := file.read(CHUNK_BYTES):
+        yield piece
+
+
+async def _chunks_beside(requests: Requests) -> AsyncIterator[bytes]:
+    """Read in a thread: neither files nor what makes requests holds the loop up."""
+    chunks = _chunks(requests)
+    while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
+        yield chunk
+
+
+def _submissions(page_size: int) -> Call[Page[Submission]]:
+    return Call("GET", PATH, Page[Submission], {"limit": str(page_size)})
+
+
+def _path(submission_id: str) -> str:
+    return f"{PATH}/{quote(submission_id, safe='')}"
+
+
+def _one(submission_id: str) -> Call[Submission]:
+    return Call("GET", _path(submission_id), Submission)
+
+
+def _cancel(submission_id: str) -> Call[Submission]:
+    return Call("POST", f"{_path(submission_id)}/cancel", Submission)
+
+
+MADE = Call("POST", PATH, Submission)
+
+
+class Submitting(ABC):
+    """For the client that blocks."""
+
+    url: str
+    _http: httpx2.Client
+
+    @abstractmethod
+    def _send(self, call: Call[T]) -> T: ...
+
+    @abstractmethod
+    def _items(self, call: Call[Page[T]]) -> Iterator[T]: ...
+
+    def submit(
+        self,
+        requests: Requests,
+        *,
+        webhook_url: str | None = None,
+        endpoint_id: str | None = None,
+        endpoint: str | None = None,
+        account: str | None = None,
+        events: Sequence[str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        results: str | None = None,
+        retry_missing: int = 0,
+    ) -> Submission:
+        """Have requests answered: a file of JSON lines in OpenAI's shape, or dicts of that shape.
+
+        `endpoint`, such as `/v1/responses`, is for requests without a `url`. What was not
+        answered is handed in again `retry_missing` times. `wait`, `batch` and `results` take the
+        submission's id. Raises ApiError with `problems` where requests are wrong.
+        """
+        query = _query(
+            webhook_url=webhook_url,
+            endpoint_id=endpoint_id,
+            endpoint=endpoint,
+            account=account,
+            events=events,
+            metadata=metadata,
+            results=results,
+            retry_missing=retry_missing,
+        )
+        try:
+            answer = self._http.post(
+                PATH,
+                params=query,
+                content=_chunks(requests),
+                headers=JSON_LINES,
+                timeout=ANSWER_SECONDS,
+            )
+        except httpx2.HTTPError as error:
+            raise calls.unreachable(self.url, error) from error
+        return MADE.read(answer.status_code, answer.content)
+
+    def submission(self, submission_id: str) -> Submission:
+        """One submission, with its parts."""
+        return self._send(_one(submission_id))
+
+    def submissions(self, *, page_size: int = PAGE_SIZE) -> Iterator[Submission]:
+        """All submissions, newest first."""
+        return self._items(_submissions(page_size))
+
+    def cancel_submission(self, submission_id: str) -> Submission:
+        """Cancel what runs, and hand nothing more in. What was answered is kept."""
+        return self._send(_cancel(submission_id))
+
+
+class AsyncSubmitting(ABC):
+    """For the client that is awaited."""
+
+    url: str
+    _http: httpx2.AsyncClient
+
+    @abstractmethod
+    async def _send(self, call: Call[T]) -> T: ...
+
+    @abstractmethod
+    def _items(self, call: Call[Page[T]]) -> AsyncIterator[T]: ...
+
+    async def submit(
+        self,
+        requests: Requests,
+        *,
+        webhook_url: str | None = None,
+        endpoint_id: str | None = None,
+        endpoint: str | None = None,
+        account: str | None = None,
+        events: Sequence[str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        results: str | None = None,
+        retry_missing: int = 0,
+    ) -> Submission:
+        """As `Batchbell.submit`."""
+        query = _query(
+            webhook_url=webhook_url,
+            endpoint_id=endpoint_id,
+            endpoint=endpoint,
+            account=account,
+            events=events,
+            metadata=metadata,
+            results=results,
+            retry_missing=retry_missing,
+        )
+        try:
+            answer = await self._http.post(
+                PATH,
+                params=query,
+                content=_chunks_beside(requests),
+                headers=JSON_LINES,
+                timeout=ANSWER_SECONDS,
+            )
+        except httpx2.HTTPError as error:
+            raise calls.unreachable(self.url, error) from error
+        return MADE.read(answer.status_code, answer.content)
+
+    async def submission(self, submission_id: str) -> Submission:
+        """One submission, with its parts."""
+        return await self._send(_one(submission_id))
+
+    def submissions(self, *, page_size: int = PAGE_SIZE) -> AsyncIterator[Submission]:
+        """All submissions, newest first."""
+        return self._items(_submissions(page_size))
+
+    async def cancel_submission(self, submission_id: str) -> Submission:
+        """Cancel what runs, and hand nothing more in. What was answered is kept."""
+        return await self._send(_cancel(submission_id))

@@ -1,0 +1,28 @@
+"""How much a provider takes as one batch, and what a batch is to us."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a provider takes as one batch."""
+
+    lines: int = 50_000
+    bytes: int = 200 * 10**6
+    line_bytes: int = 16 * 2**20
+    tokens: int | None = None
+    """Prompt tokens, by estimate; None where no limit is known."""
+
+
+class BatchKind(StrEnum):
+    """What a batch is to us."""
+
+    SINGLE = "single"
+    """Somebody made it at the provider."""
+    PART = "part"
+    """We made it there, for a submission. Only the submission is told of."""
+    JOINED = "joined"
+    """A submission: it has parts, and no provider knows of it."""

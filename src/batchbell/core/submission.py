@@ -1,0 +1,288 @@
+"""Submissions: requests that we hand in as batches, and tell of as one.
+
+A submission is a batch of ours, with its own id, status, events and results. Its parts are the
+provider's batches. `sighting` is what its parts make of it; the worker only carries out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from batchbell.core import backoff, governor
+from batchbell.core.model import Batch, BatchProblem, Counts, Snapshot, Status
+from batchbell.core.results import Results, ResultsState
+
+RETRY_MISSING_MAX = 10
+REFUSALS_MAX = 30
+"""How often a part is handed in that there was no room for: over some 24 hours."""
+REFUSED_SECONDS = 60.0
+REFUSED_MOST_SECONDS = 3600.0
+TROUBLE_SECONDS = 5.0
+TROUBLE_MOST_SECONDS = 600.0
+TAG = "batchbell_part"
+"""Under which a part's tag stands in the provider's metadata: by it a lost answer is found."""
+PROBLEMS_MAX = 10
+
+
+class PartState(StrEnum):
+    WAITING = "waiting"
+    """For room, or for its time."""
+    SUBMITTING = "submitting"
+    """It may be at the provider already: whoever meant to tell us may have died."""
+    RUNNING = "running"
+    ENDED = "ended"
+    """Whatever came of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Some of the requests, handed in as one batch. `round` 2 and on hold what is tried again."""
+
+    id: str
+    position: int
+    round: int
+    state: PartState
+    lines: int
+    size: int
+    """In bytes."""
+    tokens: int
+    """By estimate."""
+    tries: int
+    due_at: float
+    intent_at: float | None
+    """When it was first meant to be handed in, this time."""
+    file_id: str | None
+    """Of the provider; it may be used again."""
+    looked_through: bool
+    """Whether its results were searched for what is to be tried again."""
+    trouble: str | None
+    batch: Batch | None = None
+    results: Results | None = None
+
+    @property
+    def tag(self) -> str:
+        return f"{self.id}.{self.tries}"
+
+    @property
+    def settled(self) -> bool:
+        """Whether it has ended, and what there is of its results is known."""
+        merging = self.results is not None and self.results.state is ResultsState.WAITING
+        return self.state is PartState.ENDED and not merging
+
+    @property
+    def unlooked(self) -> bool:
+        return self.settled and not self.looked_through
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """Requests, and what became of them so far."""
+
+    batch: Batch
+    """The submission as a batch of ours; its snapshot says what was asked for."""
+    retry_missing: int
+    """How many times what was not answered is handed in again."""
+    cancelled_at: float | None
+    trouble: str | None
+    failures: int
+    """Steps that ended in trouble, one after the other."""
+    created_at: float
+    parts: tuple[Part, ...]
+    """In the order of the input, and then of rounds."""
+    lease_token: str | None = None
+
+    @property
+    def id(self) -> str:
+        return self.batch.id
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return self.batch.snapshot or Snapshot(id=self.id, provider_status="", status=None)
+
+    @property
+    def lines(self) -> int:
+        return sum(part.lines for part in self.parts if part.round == 1)
+
+    def last_parts(self) -> list[Part]:
+        """The last round at each position."""
+        return list({part.position: part for part in self.parts}.values())
+
+    def may_retry(self, part: Part) -> bool:
+        """Whether lines of a part that has ended may be handed in again."""
+        tally = part.results.tally if part.results else None
+        return (
+            self.cancelled_at is None
+            and part.round <= self.retry_missing
+            and tally is not None
+            and tally.succeeded < tally.lines
+        )
+
+
+def new_name(project_id: str, part_id: str) -> str:
+    """What the requests of a part are called on the shelf."""
+    return f"{project_id}/{part_id}.requests.jsonl"
+
+
+def is_refusal(problems: Collection[BatchProblem]) -> bool:
+    """Whether a batch failed because too many tokens are enqueued: the one thing that waiting
+    mends."""
+    return any(problem.code == governor.TOKEN_LIMIT for problem in problems)
+
+
+def is_refused(part: Part) -> bool:
+    """Whether the part's batch is to be handed in again, later."""
+    batch = part.batch
+    if batch is None or batch.status is not Status.FAILED or part.tries >= REFUSALS_MAX:
+        return False
+    return batch.snapshot is not None and is_refusal(batch.snapshot.problems)
+
+
+def refused_wait(tries: int, *, rand: float) -> float:
+    """Seconds until a part for which there was no room is tried again; sooner if room comes."""
+    return backoff.exponential(
+        tries, base_seconds=REFUSED_SECONDS, max_seconds=REFUSED_MOST_SECONDS, rand=rand
+    )
+
+
+def trouble_wait(failures: int, *, asked_seconds: float | None, rand: float) -> float:
+    """Seconds until a submission goes on whose account cannot be called just now."""
+    wait = backoff.exponential(
+        failures, base_seconds=TROUBLE_SECONDS, max_seconds=TROUBLE_MOST_SECONDS, rand=rand
+    )
+    return max(wait, asked_seconds or 0.0)
+
+
+def sighting(found: Submission, *, now: float) -> Snapshot:
+    """The submission as its parts now make it."""
+    status = _status(found)
+    seen = found.snapshot
+    stamps = {**seen.timestamps}
+    if status is not Status.VALIDATING:
+        stamps.setdefault(f"{status}_at", int(now))
+    return Snapshot(
+        id=found.id,
+        provider_status=status.value,
+        status=status,
+        counts=_counts(found),
+        endpoint=seen.endpoint,
+        model=seen.model,
+        completion_window=seen.completion_window,
+        timestamps=stamps,
+        problems=_problems(found),
+        usage=_usage(found),
+        metadata=seen.metadata,
+        parts=tuple(part.batch.id for part in found.parts if part.batch),
+    )
+
+
+def _status(found: Submission) -> Status:
+    if all(part.settled and part.looked_through for part in found.parts):
+        return _end(found)
+    if found.cancelled_at is not None:
+        return Status.CANCELLING
+    begun = any(part.batch is not None for part in found.parts)
+    return Status.IN_PROGRESS if begun else Status.VALIDATING
+
+
+def _end(found: Submission) -> Status:
+    """How the whole has ended. What failed beside something that succeeded is told by the counts.
+
+    The last round at each position speaks for it.
+    """
+    ends = {_end_of(found, part) for part in found.last_parts()}
+    if ends <= {Status.COMPLETED}:
+        return Status.COMPLETED
+    if found.cancelled_at is not None:
+        return Status.CANCELLED
+    for status in (Status.EXPIRED, Status.CANCELLED):
+        if status in ends:
+            return status
+    return Status.COMPLETED if _counts(found).completed else Status.FAILED
+
+
+def _end_of(found: Submission, part: Part) -> Status:
+    if part.batch is None:
+        return Status.FAILED if found.cancelled_at is None else Status.CANCELLED
+    return part.batch.status
+
+
+def _counts(found: Submission) -> Counts:
+    """A request that was tried again counts once, as its last round has it."""
+    total = found.lines
+    completed = sum(_succeeded(part) for part in found.parts)
+    unknown = sum(_unanswered(part) for part in found.last_parts())
+    return Counts(total=total, completed=completed, failed=max(0, total - completed - unknown))
+
+
+def _succeeded(part: Part) -> int:
+    if part.results is not None and part.results.tally is not None:
+        return part.results.tally.succeeded
+    counts = part.batch.snapshot.counts if part.batch and part.batch.snapshot else None
+    return counts.completed if counts else 0
+
+
+def _unanswered(part: Part) -> int:
+    """Requests of which nothing is known (yet), or that never ran."""
+    if part.results is not None and part.results.tally is not None:
+        return part.results.tally.not_run
+    counts = part.batch.snapshot.counts if part.batch and part.batch.snapshot else None
+    if counts is None or part.state is PartState.ENDED:
+        return part.lines
+    return max(0, part.lines - counts.completed - counts.failed)
+
+
+def _problems(found: Submission) -> tuple[BatchProblem, ...]:
+    """What went wrong with whole parts."""
+    told: list[BatchProblem] = []
+    for part in found.last_parts():
+        if part.state is not PartState.ENDED:
+            continue
+        if part.batch is not None and part.batch.snapshot is not None:
+            told += part.batch.snapshot.problems
+        if part.trouble is not None:
+            told.append(BatchProblem(code="part_rejected", message=part.trouble))
+    return tuple(dict.fromkeys(told))[:PROBLEMS_MAX]
+
+
+def _usage(found: Submission) -> Mapping[str, Any] | None:
+    """Summed, as OpenAI writes it; None while nothing is known."""
+    used: Counter[str] = Counter()
+    for tokens in _tokens(found.parts):
+        used.update(tokens)
+    if not used:
+        return None
+    return {
+        "input_tokens": used["input"],
+        "input_tokens_details": {"cached_tokens": used["cached"]},
+        "output_tokens": used["output"],
+        "output_tokens_details": {"reasoning_tokens": used["reasoning"]},
+        "total_tokens": used["input"] + used["output"],
+    }
+
+
+def _tokens(parts: Sequence[Part]) -> list[dict[str, int]]:
+    return [
+        {
+            "input": tokens.input_tokens,
+            "cached": tokens.cached_tokens,
+            "output": tokens.output_tokens,
+            "reasoning": tokens.reasoning_tokens,
+        }
+        for part in parts
+        if part.results is not None and part.results.tally is not None
+        for tokens in part.results.tally.usage.values()
+    ]
+
+
+def input_used(part: Part) -> tuple[int, int]:
+    """The bytes of a part's requests that were answered, and the prompt tokens they took."""
+    tally = part.results.tally if part.results else None
+    if tally is None or not part.lines:
+        return 0, 0
+    answered = sum(tokens.requests for tokens in tally.usage.values())
+    used = sum(tokens.input_tokens for tokens in tally.usage.values())
+    return part.size * min(answered, part.lines) // part.lines, used

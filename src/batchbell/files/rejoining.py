@@ -1,0 +1,94 @@
+"""Parts of a submission: what of one is to be tried again, and all of them joined in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO
+
+from batchbell.core.results import Tally, Tokens
+from batchbell.files.lines import answer, custom_id, read_lines
+from batchbell.files.merging import merge
+
+
+@dataclass(slots=True)
+class Gathered:
+    """What was written."""
+
+    lines: int = 0
+    size: int = 0
+    """In bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rounds:
+    """The requests at one position, and the merged answers of its rounds, the first one first."""
+
+    requests: Path
+    answers: Sequence[Path]
+    missing_code: str
+    missing_message: str
+
+
+def gather_passing(requests: Path, answers: Path, target: Path) -> Gathered:
+    """Write those requests to `target` whose answers may be better another time.
+
+    Call it in a thread.
+    """
+    with answers.open("rb") as file:
+        wanted = _passing(file)
+    gathered = Gathered()
+    with requests.open("rb") as source, target.open("wb") as output:
+        for line in read_lines(source):
+            if custom_id(line.text) in wanted:
+                output.write(line.text + b"\n")
+                gathered.lines += 1
+                gathered.size += len(line.text) + 1
+    return gathered
+
+
+def _passing(file: IO[bytes]) -> set[str | None]:
+    found = (answer(line.text) for line in read_lines(file))
+    return {one.custom_id for one in found if one is not None and one.passing}
+
+
+def join(positions: Iterable[Rounds], target: IO[bytes]) -> Tally:
+    """Write the answers of all parts to `target`, in the order of the requests.
+
+    The last round that answered a request speaks for it. Call it in a thread.
+    """
+    whole = Tally(lines=0, succeeded=0, failed=0, not_run=0, size=0, in_input_order=True)
+    for rounds in positions:
+        newest_first = list(reversed(rounds.answers))
+        tally = merge(
+            rounds.requests,
+            newest_first,
+            target,
+            missing_code=rounds.missing_code,
+            missing_message=rounds.missing_message,
+        )
+        # Earlier answers to what was tried again are there twice by nature.
+        whole = _sum(whole, replace(tally, notes=() if len(newest_first) > 1 else tally.notes))
+    return whole
+
+
+def _sum(one: Tally, other: Tally) -> Tally:
+    usage = dict(one.usage)
+    for model, tokens in other.usage.items():
+        usage[model] = _sum_tokens(usage.get(model, Tokens()), tokens)
+    return Tally(
+        lines=one.lines + other.lines,
+        succeeded=one.succeeded + other.succeeded,
+        failed=one.failed + other.failed,
+        not_run=one.not_run + other.not_run,
+        size=one.size + other.size,
+        in_input_order=one.in_input_order and other.in_input_order,
+        usage=usage,
+        notes=tuple(dict.fromkeys((*one.notes, *other.notes))),
+    )
+
+
+def _sum_tokens(one: Tokens, other: Tokens) -> Tokens:
+    names = Tokens.__dataclass_fields__
+    return Tokens(**{name: getattr(one, name) + getattr(other, name) for name in names})

@@ -1,0 +1,264 @@
+"""Submissions: making them, and reading them back with their parts."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, select, update
+
+from batchbell.core.errors import NotFound
+from batchbell.core.model import Batch, BatchKind, Counts, Mint, Snapshot, Status
+from batchbell.core.results import Results
+from batchbell.core.submission import Part, PartState, Submission
+from batchbell.storage import watches
+from batchbell.storage.batches import get_batch, joined_batches, save, to_batch
+from batchbell.storage.bulk import among, insert_missing
+from batchbell.storage.engine import SUBMISSIONS, wake
+from batchbell.storage.jobs import parts, results, submissions
+from batchbell.storage.paging import Page, page_of
+from batchbell.storage.results import to_results
+from batchbell.storage.schema import batches
+from batchbell.storage.watches import Registration
+
+
+@dataclass(frozen=True, slots=True)
+class NewPart:
+    """Requests that lie on the shelf under the name that belongs to this id."""
+
+    id: str
+    lines: int
+    size: int
+    """In bytes."""
+    tokens: int
+    """By estimate."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What somebody asks for: have these requests answered, and tell of it."""
+
+    id: str
+    account_id: str
+    endpoint: str
+    """The provider's, such as `/v1/responses`."""
+    model: str | None
+    parts: Sequence[NewPart]
+    retry_missing: int = 0
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    watch: Registration | None = None
+
+
+def create(
+    connection: Connection, project_id: str, asked: Asked, *, mint: Mint, now: float
+) -> Submission:
+    """Make a submission, whose parts lie on the shelf, and its watch; a worker goes on with it.
+
+    Raises InvalidRequest for an endpoint of ours that the project has not.
+    """
+    key = _make_batch(connection, project_id, asked, now=now)
+    row = {
+        "id": asked.id,
+        "project_id": project_id,
+        "batch_key": key,
+        "model": asked.model or "",
+        "retry_missing": asked.retry_missing,
+        "failures": 0,
+        "due_at": now,
+        "created_at": now,
+    }
+    connection.execute(submissions.insert().values(row))
+    add_parts(connection, asked.id, list(enumerate(asked.parts, 1)), round=1, now=now)
+    if asked.watch is not None:
+        watches.register(connection, project_id, [asked.watch], mint=mint, now=now)
+    wake(connection, SUBMISSIONS)
+    return get_submission(connection, project_id, asked.id)
+
+
+def _make_batch(connection: Connection, project_id: str, asked: Asked, *, now: float) -> int:
+    row = {
+        **watches.new_batch(project_id, asked.account_id, asked.id, now=now),
+        "kind": BatchKind.JOINED,
+    }
+    connection.execute(batches.insert().values(row))
+    made = get_batch(connection, project_id, asked.id)
+    seen = Snapshot(
+        id=asked.id,
+        provider_status=Status.VALIDATING,
+        status=Status.VALIDATING,
+        counts=Counts(total=sum(part.lines for part in asked.parts), completed=0, failed=0),
+        endpoint=asked.endpoint,
+        model=asked.model,
+        completion_window="24h",
+        timestamps={"created_at": int(now)},
+        metadata=asked.metadata,
+    )
+    save(connection, [replace(made, snapshot=seen)])
+    return made.key
+
+
+def add_parts(
+    connection: Connection,
+    submission_id: str,
+    new: Sequence[tuple[int, NewPart]],
+    *,
+    round: int,
+    now: float,
+) -> None:
+    """Parts, each with its position, that wait to be handed in."""
+    rows = [
+        {
+            "id": part.id,
+            "submission_id": submission_id,
+            "position": position,
+            "round": round,
+            "state": PartState.WAITING.value,
+            "lines": part.lines,
+            "size": part.size,
+            "tokens": part.tokens,
+            "tries": 0,
+            "due_at": now,
+            "looked_through": False,
+        }
+        for position, part in new
+    ]
+    insert_missing(connection, parts, rows)
+
+
+def get_submission(connection: Connection, project_id: str, submission_id: str) -> Submission:
+    """One submission of the project. Raises NotFound."""
+    query = _joined().where(
+        submissions.c.project_id == project_id, submissions.c.id == submission_id
+    )
+    found = read(connection, query)
+    if not found:
+        raise NotFound("submission", submission_id)
+    return found[0]
+
+
+def list_submissions(
+    connection: Connection, project_id: str, *, limit: int, after: str | None = None
+) -> Page[Submission]:
+    """The project's submissions, newest first. Raises NotFound for an unknown `after`."""
+    query = _joined().where(submissions.c.project_id == project_id)
+    if after is not None:
+        query = query.where(submissions.c.id < get_submission(connection, project_id, after).id)
+    return page_of(
+        read(connection, query.order_by(submissions.c.id.desc()).limit(limit + 1)), limit
+    )
+
+
+def of_batch(connection: Connection, batch_key: int) -> Submission | None:
+    """The submission that a batch is; None for any other batch."""
+    found = read(connection, _joined().where(submissions.c.batch_key == batch_key))
+    return found[0] if found else None
+
+
+def by_id(connection: Connection, submission_id: str) -> Submission:
+    """A submission that is there."""
+    return read(connection, _joined().where(submissions.c.id == submission_id))[0]
+
+
+def cancel(
+    connection: Connection, project_id: str, submission_id: str, *, now: float
+) -> Submission:
+    """Ask for an end: what was not handed in never will be. Raises NotFound.
+
+    One that has ended stays as it is.
+    """
+    get_submission(connection, project_id, submission_id)
+    running = (
+        submissions.c.id == submission_id,
+        submissions.c.due_at.isnot(None),
+        submissions.c.cancelled_at.is_(None),
+    )
+    asked = {"cancelled_at": now, "due_at": now}
+    if connection.execute(update(submissions).where(*running).values(**asked)).rowcount:
+        wake(connection, SUBMISSIONS)
+    return get_submission(connection, project_id, submission_id)
+
+
+def _joined() -> Select[Any]:
+    return (
+        joined_batches()
+        .join(submissions, submissions.c.batch_key == batches.c.key)
+        .add_columns(
+            submissions.c.retry_missing,
+            submissions.c.cancelled_at,
+            submissions.c.trouble.label("submission_trouble"),
+            submissions.c.failures,
+            submissions.c.lease_token,
+            submissions.c.created_at,
+        )
+    )
+
+
+def read(connection: Connection, query: Select[Any]) -> list[Submission]:
+    """Whatever the query over submissions finds, with all parts."""
+    rows = connection.execute(query).all()
+    found = _parts(connection, [row.id for row in rows])
+    return [
+        Submission(
+            batch=to_batch(row),
+            retry_missing=row.retry_missing,
+            cancelled_at=row.cancelled_at,
+            trouble=row.submission_trouble,
+            failures=row.failures,
+            created_at=row.created_at,
+            parts=tuple(found.get(row.id, ())),
+            lease_token=row.lease_token,
+        )
+        for row in rows
+    ]
+
+
+def _parts(connection: Connection, ids: Sequence[str]) -> dict[str, list[Part]]:
+    if not ids:
+        return {}
+    query = select(parts).where(among(connection, parts.c.submission_id, ids))
+    rows = connection.execute(query.order_by(parts.c.position, parts.c.round)).all()
+    keys = [row.batch_key for row in rows if row.batch_key is not None]
+    seen, merged = _batches(connection, keys), _results(connection, keys)
+    found: dict[str, list[Part]] = defaultdict(list)
+    for row in rows:
+        part = _part(row, seen.get(row.batch_key), merged.get(row.batch_key))
+        found[row.submission_id].append(part)
+    return found
+
+
+def _batches(connection: Connection, keys: Sequence[int]) -> dict[int, Batch]:
+    if not keys:
+        return {}
+    query = joined_batches().where(among(connection, batches.c.key, keys))
+    return {row.key: to_batch(row) for row in connection.execute(query)}
+
+
+def _results(connection: Connection, keys: Sequence[int]) -> dict[int, Results]:
+    """The newest of each."""
+    if not keys:
+        return {}
+    query = select(results).where(among(connection, results.c.batch_key, keys))
+    rows = connection.execute(query.order_by(results.c.id))
+    return {row.batch_key: to_results(row) for row in rows}
+
+
+def _part(row: Row[Any], batch: Batch | None, merged: Results | None) -> Part:
+    return Part(
+        id=row.id,
+        position=row.position,
+        round=row.round,
+        state=PartState(row.state),
+        lines=row.lines,
+        size=row.size,
+        tokens=row.tokens,
+        tries=row.tries,
+        due_at=row.due_at,
+        intent_at=row.intent_at,
+        file_id=row.file_id,
+        looked_through=row.looked_through,
+        trouble=row.trouble,
+        batch=batch,
+        results=merged,
+    )

@@ -1,0 +1,193 @@
+"""Requests on their way in: from any kind of body to one file of JSON lines on the disk."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import Request
+
+from batchbell.core.errors import InvalidRequest
+from batchbell.web.bodies import BULK_MAX_BYTES, read_json
+from batchbell.web.faults import Code
+
+LINES = frozenset(
+    {
+        "application/jsonl",
+        "application/jsonlines",
+        "application/x-jsonlines",
+        "application/x-ndjson",
+        "application/ndjson",
+        "application/octet-stream",
+        "text/plain",
+    }
+)
+FORM = "multipart/form-data"
+FIELD_MAX_BYTES = 64 * 2**10
+FLUSH_BYTES = 2**20
+HEADERS_MAX_BYTES = 16 * 2**10
+
+
+async def receive(request: Request, file: Path, *, most: int) -> Any:
+    """Write the requests to `file`; returns what else was asked for, as an object.
+
+    At most `most` bytes, of which few are ever in memory. Raises InvalidRequest.
+    """
+    kind, options = parse_options_header(request.headers.get("content-type"))
+    words = _options(dict(request.query_params))
+    match kind.decode("latin-1").lower():
+        case name if name in LINES:
+            await _write(_capped(request, most), file)
+            return words
+        case "multipart/form-data":
+            boundary = options.get(b"boundary")
+            if not boundary:
+                raise InvalidRequest("The form names no boundary.", code=Code.INVALID_VALUE)
+            form = Form(boundary, file)
+            await form.read(_capped(request, most))
+            return words | _options(form.fields)
+        case _:
+            return await _from_json(request, file, words)
+
+
+async def _from_json(request: Request, file: Path, words: Mapping[str, Any]) -> Any:
+    body = await read_json(request, most=BULK_MAX_BYTES)
+    if not isinstance(body, dict):
+        return body
+    requests = body.get("requests")
+    if not isinstance(requests, list) or not requests:
+        raise InvalidRequest("requests must be a list with one request or more.", param="requests")
+    lines = b"".join(_line(one) for one in requests)
+    await asyncio.to_thread(file.write_bytes, lines)
+    return {**words, **body}
+
+
+def _line(one: Any) -> bytes:
+    try:
+        return msgspec.json.encode(one) + b"\n"
+    except UnicodeEncodeError as error:
+        message = "requests holds a character that is none: half of a pair."
+        raise InvalidRequest(message, param="requests") from error
+
+
+async def _capped(request: Request, most: int) -> AsyncIterator[bytes]:
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > most:
+            raise InvalidRequest(
+                f"The body is larger than {most:,} bytes; BATCHBELL_SUBMISSION_MAX_BYTES sets how"
+                " large it may be.",
+                code=Code.BODY_TOO_LARGE,
+                status=413,
+            )
+        yield chunk
+
+
+async def _write(chunks: AsyncIterator[bytes], file: Path) -> None:
+    target = await asyncio.to_thread(file.open, "wb", FLUSH_BYTES)
+    try:
+        async for chunk in chunks:
+            await asyncio.to_thread(target.write, chunk)
+    finally:
+        await asyncio.to_thread(target.close)
+
+
+class Form:
+    """A form, whose `file` goes to the disk, and whose other fields are few and short."""
+
+    def __init__(self, boundary: bytes, file: Path) -> None:
+        self.fields: dict[str, str] = {}
+        self._file = file
+        self._name = self._header = ""
+        self._value = bytearray()
+        self._headers: dict[str, str] = {}
+        self._heading = bytearray()
+        self._seen_file = False
+        self._parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._begin,
+                "on_header_field": self._on_header_field,
+                "on_header_value": self._on_header_value,
+                "on_header_end": self._on_header_end,
+                "on_headers_finished": self._headed,
+                "on_part_data": self._on_data,
+                "on_part_end": self._end,
+            },
+        )
+
+    async def read(self, chunks: AsyncIterator[bytes]) -> None:
+        """Take the form in. Raises InvalidRequest where it is none, or has no file."""
+        self._target = await asyncio.to_thread(self._file.open, "wb", FLUSH_BYTES)
+        try:
+            async for chunk in chunks:
+                await asyncio.to_thread(self._parser.write, chunk)
+            self._parser.finalize()
+        except ValueError as error:
+            raise InvalidRequest(f"The form cannot be read: {error}") from error
+        finally:
+            await asyncio.to_thread(self._target.close)
+        if not self._seen_file:
+            raise InvalidRequest(
+                "The form has no field `file` with the requests.",
+                param="file",
+                code=Code.MISSING_FIELD,
+            )
+
+    def _begin(self) -> None:
+        self._headers, self._header = {}, ""
+        self._heading.clear()
+        self._value.clear()
+
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header += data[start:end].decode("latin-1").lower()
+        self._check(len(self._header))
+
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._heading += data[start:end]
+        self._check(len(self._heading))
+
+    def _check(self, size: int) -> None:
+        if size > HEADERS_MAX_BYTES:
+            raise InvalidRequest("The form's headers are too long.")
+
+    def _on_header_end(self) -> None:
+        self._headers[self._header] = bytes(self._heading).decode("latin-1")
+        self._header = ""
+        self._heading.clear()
+
+    def _headed(self) -> None:
+        _, options = parse_options_header(self._headers.get("content-disposition"))
+        self._name = options.get(b"name", b"").decode("utf-8", "replace")
+        self._seen_file |= self._name == "file"
+
+    def _on_data(self, data: bytes, start: int, end: int) -> None:
+        if self._name == "file":
+            self._target.write(data[start:end])
+            return
+        self._value += data[start:end]
+        if len(self._value) > FIELD_MAX_BYTES:
+            raise InvalidRequest(f"{self._name} is too long.", param=self._name)
+
+    def _end(self) -> None:
+        if self._name != "file":
+            self.fields[self._name] = bytes(self._value).decode("utf-8", "replace")
+
+
+def _options(words: Mapping[str, str]) -> dict[str, Any]:
+    """Parameters as the JSON that they stand for; what cannot be read stays a word."""
+    read: dict[str, Any] = dict(words)
+    if "events" in words:
+        read["events"] = [word.strip() for word in words["events"].split(",")]
+    for name in ("metadata", "retry_missing"):
+        if name in words:
+            try:
+                read[name] = msgspec.json.decode(words[name])
+            except (msgspec.DecodeError, RecursionError):
+                continue
+    return read

@@ -1,0 +1,194 @@
+"""From a file of requests to a submission: checked, split, put on the shelf, written down."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from batchbell.core.governor import Learnt
+from batchbell.core.limits import Limits
+from batchbell.core.model import Account
+from batchbell.core.submission import RETRY_MISSING_MAX, TAG, Submission, new_name
+from batchbell.files.preflight import Prepared, first_model, prepare
+from batchbell.providers.registry import LIMITS
+from batchbell.storage import capacities, submissions
+from batchbell.storage.submissions import Asked, NewPart
+from batchbell.storage.watches import Registration
+from batchbell.web.bodies import Fields
+from batchbell.web.calling import Call
+from batchbell.web.faults import Code, InvalidBody, Problem
+from batchbell.web.registering import (
+    METADATA_PAIRS_MAX,
+    NAME_MAX,
+    WATCHED_EVENTS,
+    chosen_account,
+    event_types,
+    metadata_pairs,
+    results_mode,
+    webhook_url,
+)
+
+ENDPOINT_SHAPE = "must be a path such as /v1/responses."
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is asked for beside the requests."""
+
+    account: Account | None
+    """Where it is named."""
+    endpoint: str | None
+    retry_missing: int
+    metadata: Mapping[str, str]
+    watch: Mapping[str, Any] | None
+    """What a Registration takes; None where nobody in particular is to be told."""
+
+
+class InvalidRequests(InvalidBody):
+    """Requests cannot be handed in as they are: 422, with every problem and its line."""
+
+    def __init__(self, found: Prepared) -> None:
+        listed = [
+            Problem(message=one.message, param=None, code=one.code, line=one.line)
+            for one in found.problems
+        ]
+        super().__init__(listed)
+        self.status = 422
+        self.code = Code.INVALID_REQUESTS
+        self.message = _summary(found)
+
+
+def _summary(found: Prepared) -> str:
+    first, total = found.problems[0], found.problems_in_all
+    where = "" if first.line is None else f"Line {first.line}: "
+    if total == 1:
+        return f"{where}{first.message}"
+    listed = "all" if total == len(found.problems) else f"the first {len(found.problems)}"
+    return f"{total:,} problems, {listed} in `problems`. {where}{first.message}"
+
+
+def read_wish(call: Call, body: Any, accounts: Mapping[str, Account]) -> Wish:
+    """Raises InvalidBody with all that is wrong."""
+    fields = Fields(body)
+    watch: dict[str, Any] = {
+        "events": event_types(fields, "events", WATCHED_EVENTS),
+        "results": results_mode(fields),
+    }
+    if fields.get("webhook_url") is not None:
+        watch["url"] = webhook_url(fields, "webhook_url", call.context.rules())
+    elif fields.get("endpoint_id") is not None:
+        watch["endpoint_id"] = fields.text("endpoint_id", most=NAME_MAX)
+    metadata = metadata_pairs(fields)
+    if len({*metadata, TAG}) > METADATA_PAIRS_MAX:
+        fields.wrong("metadata", f"metadata may have {METADATA_PAIRS_MAX - 1} pairs: one is ours.")
+    account = chosen_account(fields, accounts)
+    wish = Wish(
+        account=account if fields.get("account") is not None else None,
+        endpoint=_endpoint(fields),
+        retry_missing=_retry_missing(fields),
+        metadata=metadata,
+        watch=watch if "url" in watch or "endpoint_id" in watch else None,
+    )
+    fields.raise_problems()
+    return wish
+
+
+def _endpoint(fields: Fields) -> str | None:
+    if fields.get("endpoint") is None:
+        return None
+    return fields.text("endpoint", most=NAME_MAX, pattern=r"/[!-~]+", shape=ENDPOINT_SHAPE)
+
+
+def _retry_missing(fields: Fields) -> int:
+    number = fields.optional_number("retry_missing", least=0, most=RETRY_MISSING_MAX)
+    if number is not None and not number.is_integer():
+        fields.wrong("retry_missing", "retry_missing must be a whole number.")
+    return int(number or 0)
+
+
+async def submit(call: Call, wish: Wish, file: Path, accounts: Mapping[str, Account]) -> Submission:
+    """Take the requests in. Raises InvalidRequests, and InvalidRequest for an endpoint of ours."""
+    context = call.context
+    account, model, strip = await _account_of(wish, file, accounts)
+    known = await context.store.read(capacities.learnt, account.id, model)
+    limits = _limits(account, known, now=context.clock())
+    found = await asyncio.to_thread(_prepare, file, limits, wish.endpoint, known, strip)
+    if found.problems_in_all:
+        raise InvalidRequests(found)
+    parts = await _shelve(call, found)
+    id = context.mint("sub")
+    asked = Asked(
+        id=id,
+        account_id=account.id,
+        endpoint=found.url or "",
+        model=found.model,
+        parts=parts,
+        retry_missing=wish.retry_missing,
+        metadata=wish.metadata,
+        watch=_watch(wish, account, id),
+    )
+    return await context.store.write(
+        submissions.create, call.project_id, asked, mint=context.mint, now=context.clock()
+    )
+
+
+async def _account_of(
+    wish: Wish, file: Path, accounts: Mapping[str, Account]
+) -> tuple[Account, str, str]:
+    """The account, the model, and what of the model's name only says which account it is."""
+    model = await asyncio.to_thread(_first_model, file) or ""
+    name, slash, bare = model.partition("/")
+    if slash and name in accounts and wish.account in (None, accounts[name]):
+        return accounts[name], bare, f"{name}/"
+    return wish.account or next(iter(accounts.values())), model, ""
+
+
+def _first_model(file: Path) -> str | None:
+    with file.open("rb") as source:
+        return first_model(source)
+
+
+def _limits(account: Account, known: Learnt, *, now: float) -> Limits:
+    own = LIMITS.get(account.provider, Limits())
+    return Limits(
+        lines=own.lines,
+        bytes=own.bytes,
+        line_bytes=own.line_bytes,
+        tokens=known.cap_in_force(now) or own.tokens,
+    )
+
+
+def _prepare(
+    file: Path, limits: Limits, endpoint: str | None, known: Learnt, strip: str
+) -> Prepared:
+    with file.open("rb") as source:
+        return prepare(
+            source,
+            file.parent,
+            limits=limits,
+            url=endpoint,
+            bytes_per_token=known.bytes_per_token,
+            strip=strip,
+        )
+
+
+async def _shelve(call: Call, found: Prepared) -> list[NewPart]:
+    """Whoever dies before they are written down leaves files behind, and a caller without answer.
+
+    Raises ResultsUnavailable.
+    """
+    parts = []
+    for part in found.parts:
+        new = NewPart(call.context.mint("prt"), part.lines, part.size, part.tokens)
+        await call.context.shelf.put(new_name(call.project_id, new.id), part.path)
+        parts.append(new)
+    return parts
+
+
+def _watch(wish: Wish, account: Account, id: str) -> Registration | None:
+    if wish.watch is None:
+        return None
+    return Registration(account_id=account.id, batch_id=id, **wish.watch)

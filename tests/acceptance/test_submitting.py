@@ -1,0 +1,78 @@
+"""From a file of requests to a file of answers, as a first user does it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from batchbell.client import AsyncBatchbell
+from batchbell.sandbox import Receiver, Sandbox
+from tests.acceptance.conftest import Shell
+
+ENDPOINT = "/v1/responses"
+
+
+def requests(number: int) -> list[dict[str, Any]]:
+    return [
+        {"custom_id": f"r{n}", "body": {"model": "gpt-5-mini", "input": f"question {n}"}}
+        for n in range(number)
+    ]
+
+
+async def end_all(sandbox: Sandbox, **how: Any) -> None:
+    """Have the batches that come completed, one after the other."""
+    ended: set[str] = set()
+    while True:
+        for row in sandbox.provider.page(limit=100)[0]:
+            if row["id"] not in ended:
+                sandbox.provider.finish(row["id"], "completed", **how)
+                ended.add(row["id"])
+        await asyncio.sleep(0.05)
+
+
+async def test_a_file_is_submitted_and_its_results_written(
+    shell: Shell, sandbox: Sandbox, receiver: Receiver
+) -> None:
+    await shell.serve()
+    file = shell.folder / "prompts.jsonl"
+    file.write_text("".join(json.dumps(one) + "\n" for one in requests(50)))
+    ending = asyncio.create_task(end_all(sandbox))
+    hook = ("--webhook", receiver.url(), "--endpoint", ENDPOINT)
+    ended = await shell.run("submit", "prompts.jsonl", *hook, "-o", "out.jsonl")
+    assert ended.code == 0, ended.err
+    assert "50 requests in 1 part" in ended.err
+    lines = [json.loads(line) for line in (shell.folder / "out.jsonl").read_bytes().splitlines()]
+    assert [line["custom_id"] for line in lines] == [f"r{n}" for n in range(50)]
+    await receiver.wait_for(1, timeout=15)
+    [event] = [json.loads(hook.body) for hook in receiver.received]
+    assert event["data"]["id"] in ended.out
+    assert event["data"]["results"]["url"]
+    ending.cancel()
+
+
+async def test_what_is_wrong_is_said_line_by_line(shell: Shell) -> None:
+    await shell.serve()
+    bad = shell.folder / "bad.jsonl"
+    bad.write_text('{"body": {"model": "m"}}\nno json\n')
+    ended = await shell.run("submit", "bad.jsonl", "--endpoint", ENDPOINT)
+    assert ended.code == 1
+    assert "line 2: This is no JSON" in ended.err
+    none = await shell.run("submit", "none.jsonl", "--endpoint", ENDPOINT)
+    assert none.code == 2
+    given = await shell.run("submit", "-", "--json", input='{"url": "/v1/x", "body": {}}')
+    assert given.json["status"] == "validating"
+
+
+async def test_python_submits_what_it_makes(shell: Shell, sandbox: Sandbox) -> None:
+    await shell.serve()
+    ending = asyncio.create_task(end_all(sandbox, failed=1))
+    async with AsyncBatchbell(shell.url) as bell:
+        made = await bell.submit(iter(requests(20)), endpoint=ENDPOINT, retry_missing=1)
+        done = await bell.wait(made.id)
+        assert done.batchbell.outcome == "partial"
+        assert (await bell.submission(made.id)).ended_at is not None
+        assert [one.id async for one in bell.submissions()] == [made.id]
+        assert len([line async for line in bell.results(made.id)]) == 20
+        assert (await bell.cancel_submission(made.id)).cancelled_at is None
+    ending.cancel()

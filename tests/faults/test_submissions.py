@@ -1,0 +1,132 @@
+"""SIGKILL at every step of a submission: no part is missing, and none is handed in twice."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from tests.conftest import SECRET
+from tests.faults.conftest import SERVE, Town
+from tests.workers.submitting import hand_over
+
+from batchbell import failpoints
+from batchbell.core.model import DEFAULT_PROJECT
+from batchbell.core.submission import TAG
+from batchbell.files.shelf import Folder
+from batchbell.runtime import mint
+from batchbell.storage.accounts import ensure_account
+from batchbell.storage.opening import open_store
+from batchbell.storage.projects import ensure_project
+
+PARTS = 5
+REQUESTS = 18
+"""Four in a part."""
+PATIENCE_SECONDS = 60.0
+
+PLACES = [
+    failpoints.AFTER_INTENT,
+    failpoints.AFTER_UPLOAD,
+    failpoints.AFTER_FILE,
+    failpoints.AFTER_CREATE,
+    failpoints.AFTER_HAND_IN,
+]
+
+
+async def handed_over(town: Town, folder: Path) -> str:
+    """A submission of five parts that nobody has begun with."""
+    results = folder / "results"
+    town.settings["BATCHBELL_RESULTS_URL"] = str(results)
+    store = await open_store(town.database_url)
+    now = time.time()
+    await store.write(ensure_project, id=DEFAULT_PROJECT, secret=SECRET, now=now)
+    account = await store.write(
+        ensure_account,
+        project_id=DEFAULT_PROJECT,
+        name="openai",
+        provider="openai",
+        base_url=town.sandbox.base_url,
+        mint=mint,
+        now=now,
+    )
+    id = await hand_over(
+        store,
+        Folder(results),
+        account.id,
+        REQUESTS,
+        folder=folder / "parts",
+        url=town.receiver.url("/hook"),
+        mint=mint,
+        now=now,
+    )
+    await store.close()
+    return id
+
+
+def at_the_provider(town: Town) -> list[dict[str, Any]]:
+    rows, _ = town.sandbox.provider.page(limit=1000)
+    return [row for row in rows if TAG in (row["metadata"] or {})]
+
+
+async def all_running(town: Town, id: str) -> dict[str, Any]:
+    """Wait until every part is at the provider."""
+    async with asyncio.timeout(PATIENCE_SECONDS), httpx2.AsyncClient() as client:
+        while True:
+            found: dict[str, Any] = (await client.get(f"{town.url}/v1/submissions/{id}")).json()
+            if all(part["state"] == "running" for part in found["parts"]):
+                return found
+            await asyncio.sleep(0.05)
+
+
+async def proven(town: Town, id: str) -> None:
+    """That five batches were made, and come back as one."""
+    found = await all_running(town, id)
+    made = at_the_provider(town)
+    tags = Counter(row["metadata"][TAG] for row in made)
+    assert len(made) == PARTS, "no part is missing, and none was handed in twice"
+    assert set(tags.values()) == {1}
+    assert {part["batch_id"] for part in found["parts"]} == {row["id"] for row in made}
+    for row in made:
+        town.sandbox.provider.finish(row["id"], "completed")
+    assert await town.all_arrived([id]) == {id: 1}
+    [event] = [json.loads(hook.body) for hook in town.receiver.received]
+    counts = {"total": REQUESTS, "completed": REQUESTS, "failed": 0}
+    assert event["data"]["request_counts"] == counts
+    async with httpx2.AsyncClient(timeout=PATIENCE_SECONDS) as client:
+        answer = await client.get(event["data"]["results"]["url"])
+    ids = [json.loads(line)["custom_id"] for line in answer.content.splitlines()]
+    assert ids == [f"r{n}" for n in range(REQUESTS)]
+
+
+@pytest.mark.parametrize("place", [*PLACES, f"{failpoints.AFTER_CREATE}:3"])
+async def test_killed_while_handing_in(town: Town, tmp_path: Path, place: str) -> None:
+    id = await handed_over(town, tmp_path)
+    process = await town.start(SERVE, failpoint=place)
+    await process.killed()
+    town.let_leases_run_out()
+    await town.start()
+    await proven(town, id)
+
+
+async def test_killed_before_the_end_is_written(town: Town, tmp_path: Path) -> None:
+    id = await handed_over(town, tmp_path)
+    process = await town.start(SERVE, failpoint=failpoints.BEFORE_FINISH)
+    await process.killed()
+    town.let_leases_run_out()
+    await town.start()
+    await proven(town, id)
+
+
+async def test_killed_at_one_step_after_the_other(town: Town, tmp_path: Path) -> None:
+    id = await handed_over(town, tmp_path)
+    for place in PLACES:
+        process = await town.start(SERVE, failpoint=place)
+        await process.killed()
+        town.let_leases_run_out()
+    await town.start()
+    await proven(town, id)

@@ -1,0 +1,190 @@
+"""Submissions over HTTP: every kind of body, everything that is wrong with one, and reading."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from batchbell.core.limits import Limits
+from batchbell.core.model import DEFAULT_PROJECT
+from batchbell.core.submission import new_name
+from batchbell.files.shelf import scratch_of
+from batchbell.providers import registry
+
+from .making import HOOK, Served
+
+URL = "/v1/responses"
+
+
+def line(number: int, **changes: Any) -> dict[str, Any]:
+    body = {"model": "gpt-5-mini", "input": f"question {number}"}
+    return {"custom_id": f"r{number}", "method": "POST", "url": URL, "body": body} | changes
+
+
+def jsonl(*lines: dict[str, Any]) -> bytes:
+    return b"".join(json.dumps(one).encode() + b"\n" for one in lines)
+
+
+async def submit(served: Served, body: bytes, **query: str) -> Any:
+    headers = {"content-type": "application/jsonl"}
+    return await served.http.post("/v1/submissions", params=query, content=body, headers=headers)
+
+
+async def shelved(served: Served, part: dict[str, Any]) -> list[dict[str, Any]]:
+    """The requests of a part, as they will be handed in."""
+    name = new_name(DEFAULT_PROJECT, part["id"])
+    whole = b"".join([chunk async for chunk in served.context.shelf.read(name)])
+    return [json.loads(text) for text in whole.splitlines()]
+
+
+async def test_json_lines_become_a_submission(served: Served) -> None:
+    answer = await submit(served, jsonl(line(1), line(2)), webhook_url=HOOK, retry_missing="2")
+    assert answer.status_code == 201, answer.text
+    made = answer.json()
+    assert made["id"].startswith("sub_")
+    assert (made["status"], made["model"], made["endpoint"]) == ("validating", "gpt-5-mini", URL)
+    assert made["request_counts"] == {"total": 2, "completed": 0, "failed": 0}
+    assert made["retry_missing"] == 2
+    [part] = made["parts"]
+    assert (part["state"], part["lines"], part["batch_id"]) == ("waiting", 2, None)
+    assert await shelved(served, part) == [line(1), line(2)]
+    again = await served.http.get(f"/v1/submissions/{made['id']}")
+    assert again.json() == made
+    [watch] = (await served.http.get("/v1/watches")).json()["data"]
+    assert (watch["batch_id"], watch["url"]) == (made["id"], HOOK)
+
+
+async def test_a_form_becomes_a_submission(served: Served) -> None:
+    answer = await served.http.post(
+        "/v1/submissions",
+        data={"webhook_url": HOOK, "metadata": '{"night": "yes"}', "events": "batch.failed"},
+        files={"file": ("in.jsonl", jsonl(line(1)), "application/jsonl")},
+    )
+    assert answer.status_code == 201, answer.text
+    made = answer.json()
+    assert made["metadata"] == {"night": "yes"}
+    assert await shelved(served, made["parts"][0]) == [line(1)]
+    [watch] = (await served.http.get("/v1/watches")).json()["data"]
+    assert watch["events"] == ["batch.failed"]
+
+
+async def test_a_form_without_a_file_is_refused(served: Served) -> None:
+    answer = await served.http.post("/v1/submissions", files={"other": ("x", b"{}")})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"], error["code"]) == (400, "file", "missing_field")
+
+
+async def test_json_becomes_a_submission_and_what_is_missing_is_filled_in(served: Served) -> None:
+    requests = [{"body": {"model": "m", "input": n}} for n in range(3)]
+    wanted = {"endpoint": URL, "requests": requests, "webhook_url": HOOK}
+    answer = await served.http.post("/v1/submissions", json=wanted)
+    assert answer.status_code == 201, answer.text
+    lines = await shelved(served, answer.json()["parts"][0])
+    assert [one["custom_id"] for one in lines] == [f"request-00000{n}" for n in (1, 2, 3)]
+    assert {(one["method"], one["url"]) for one in lines} == {("POST", URL)}
+
+
+async def test_requests_are_split_at_the_limits_of_the_provider(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "LIMITS", {"openai": Limits(lines=2)})
+    monkeypatch.setattr("batchbell.web.submitting.LIMITS", registry.LIMITS)
+    made = (await submit(served, jsonl(*map(line, range(5))))).json()
+    assert [(part["position"], part["lines"]) for part in made["parts"]] == [(1, 2), (2, 2), (3, 1)]
+
+
+async def test_everything_that_is_wrong_is_told_with_its_line(served: Served) -> None:
+    bad = [line(1), line(1), {"custom_id": "x"}, line(4, body={"model": "other"})]
+    answer = await submit(served, jsonl(*bad) + b"no json\n")
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (422, "invalid_requests")
+    assert [(one["line"], one["code"]) for one in error["problems"]] == [
+        (2, "duplicate_custom_id"),
+        (3, "missing_body"),
+        (4, "mismatched_model"),
+        (5, "invalid_json_line"),
+    ]
+    assert "4 problems" in error["message"]
+
+
+async def test_the_first_hundred_problems_are_listed_and_all_are_counted(served: Served) -> None:
+    answer = await submit(served, b"[]\n" * 1234)
+    error = answer.json()["error"]
+    assert len(error["problems"]) == 100
+    assert "1,234 problems" in error["message"]
+
+
+@pytest.mark.parametrize("body", [b"", b"\n\n"])
+async def test_an_empty_file_is_refused(served: Served, body: bytes) -> None:
+    answer = await submit(served, body)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (422, "invalid_requests")
+
+
+@pytest.mark.parametrize(
+    ("query", "param"),
+    [
+        ({"webhook_url": "no url"}, "webhook_url"),
+        ({"retry_missing": "many"}, "retry_missing"),
+        ({"retry_missing": "1.5"}, "retry_missing"),
+        ({"retry_missing": "11"}, "retry_missing"),
+        ({"metadata": "{"}, "metadata"),
+        ({"events": "batch.done"}, "events[0]"),
+        ({"results": "maybe"}, "results"),
+        ({"account": "none"}, "account"),
+        ({"endpoint": "v1"}, "endpoint"),
+        ({"endpoint_id": "we_none"}, "endpoint_id"),
+    ],
+)
+async def test_wrong_options_are_named(served: Served, query: dict[str, str], param: str) -> None:
+    answer = await submit(served, jsonl(line(1)), **query)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == param
+    assert not (await served.http.get("/v1/submissions")).json()["data"]
+
+
+async def test_more_than_may_come_is_refused(served: Served) -> None:
+    object.__setattr__(served.context.settings, "submission_max_bytes", 10)
+    answer = await submit(served, jsonl(line(1)))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
+    assert not any(scratch_of(served.context.shelf).iterdir()), "nothing is left behind"
+
+
+async def test_the_front_of_the_models_name_chooses_the_account(served: Served) -> None:
+    body = {"model": "openai/gpt-5-mini", "input": "?"}
+    made = (await submit(served, jsonl(line(1, body=body)))).json()
+    assert (made["account"], made["model"]) == ("openai", "gpt-5-mini")
+    [sent] = await shelved(served, made["parts"][0])
+    assert sent["body"] == {"model": "gpt-5-mini", "input": "?"}
+    mixed = await submit(served, jsonl(line(1, body=body), line(2)))
+    assert mixed.json()["error"]["problems"][0]["code"] == "mismatched_model"
+
+
+async def test_submissions_are_listed_newest_first(served: Served) -> None:
+    made = [(await submit(served, jsonl(line(1)))).json()["id"] for _ in range(3)]
+    page = (await served.http.get("/v1/submissions", params={"limit": 2})).json()
+    assert ([one["id"] for one in page["data"]], page["has_more"]) == ([made[2], made[1]], True)
+    rest = await served.http.get("/v1/submissions", params={"after": made[1]})
+    assert [one["id"] for one in rest.json()["data"]] == [made[0]]
+
+
+async def test_a_submission_is_a_batch_too(served: Served) -> None:
+    made = (await submit(served, jsonl(line(1)))).json()
+    batch = (await served.http.get(f"/v1/batches/{made['id']}")).json()
+    assert (batch["object"], batch["status"]) == ("batch", "validating")
+    again = (await served.http.post(f"/v1/batches/{made['id']}/cancel")).json()
+    assert again["id"] == made["id"]
+    found = (await served.http.get(f"/v1/submissions/{made['id']}")).json()
+    assert found["cancelled_at"] is not None
+    early = await served.http.get(f"/v1/submissions/{made['id']}/results")
+    assert (early.status_code, early.json()["error"]["code"]) == (409, "not_ended")
+
+
+async def test_a_cancelled_submission_says_so(served: Served) -> None:
+    made = (await submit(served, jsonl(line(1)))).json()
+    answer = await served.http.post(f"/v1/submissions/{made['id']}/cancel")
+    assert answer.json()["cancelled_at"] is not None
+    missing = await served.http.post("/v1/submissions/sub_none/cancel")
+    assert missing.status_code == 404
