@@ -30,6 +30,7 @@ async def serving(
         "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
         "PORT": str(port),
         "DATABASE_URL": database_url,
+        "BATCHBELL_RESULTS_URL": str(folder / "results"),
         "OPENAI_API_KEY": API_KEY,
         "OPENAI_BASE_URL": base_url,
         **environment,

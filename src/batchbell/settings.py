@@ -196,8 +196,8 @@ class Settings(BaseSettings):
         """Where merged results are kept: a URL, or a folder's path."""
         if self.results_url:
             return self.results_url
-        beside = self.database_path.parent if self.database_url is None else Path()
-        return str(beside / "batchbell-results")
+        file = self.store_url.partition("sqlite:///")[2]
+        return str(Path(file).parent / "batchbell-results" if file else "batchbell-results")
 
     @property
     def store_url(self) -> str:

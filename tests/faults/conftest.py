@@ -88,6 +88,7 @@ class Town:
             "OPENAI_API_KEY": "sk-sandbox",
             "OPENAI_BASE_URL": self.sandbox.base_url,
             "DATABASE_URL": self.database_url,
+            "BATCHBELL_RESULTS_URL": str(self.folder / "results"),
             "PORT": str(self.port),
             "BATCHBELL_WEBHOOK_SECRET": SECRET,
             "BATCHBELL_POLL_INTERVAL_SECONDS": str(self.poll_interval_seconds),
