@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import signal
+from typing import Any
 
 import httpx2
 import pytest
@@ -48,7 +50,7 @@ async def test_what_is_forwarded_verifies_and_a_restart_of_the_server_loses_noth
         "batch.expired",
         "batch.completed",
     ]
-    assert forwarded[2].body == delivered.body, "as an endpoint would get it"
+    assert bare(forwarded[2].body) == bare(delivered.body), "as an endpoint would get it"
     own = {"host", "webhook-timestamp", "webhook-signature"}
     assert {k: v for k, v in forwarded[2].headers.items() if k not in own} == {
         k: v for k, v in delivered.headers.items() if k not in own
@@ -140,3 +142,12 @@ def test_a_port_and_a_path_are_a_url_of_this_machine() -> None:
     assert local_url("localhost:8000/hook") == "http://localhost:8000/hook"
     assert local_url("127.0.0.1:8000") == "http://127.0.0.1:8000"
     assert local_url("https://dev.example/hook") == "https://dev.example/hook"
+
+
+def bare(body: bytes) -> Any:
+    """Without what is known of results only once they are merged, which is now or then."""
+    event = json.loads(body)
+    if merged := event["data"].get("results"):
+        assert merged.keys() >= {"url", "expires_at", "lines", "bytes"}
+        merged.update(lines=None, bytes=None)
+    return event

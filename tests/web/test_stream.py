@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import asyncpg
@@ -34,8 +35,11 @@ async def test_an_event_comes_as_one_frame_with_the_body_that_is_sent(served: Se
         await served.see(a_snapshot("batch_1"))
         frame = await stream.frame()
     (row,) = await served.context.store.read(lambda c: c.execute(select(events)).all())
-    assert frame.fields == {"id": row.id, "event": "batch.completed", "data": row.body}
-    assert frame.body["data"]["id"] == "batch_1"
+    assert (frame.fields["id"], frame.fields["event"]) == (row.id, "batch.completed")
+    canonical, sent = json.loads(row.body), frame.body
+    assert f"/results/{row.results_id}?" in sent["data"].pop("results")["url"]
+    assert sent == canonical
+    assert sent["data"]["id"] == "batch_1"
 
 
 async def test_without_a_place_it_begins_now(served: Served) -> None:

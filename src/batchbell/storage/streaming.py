@@ -9,9 +9,11 @@ from sqlalchemy import Connection, insert, select
 
 from batchbell.core.model import EventType, Mint
 from batchbell.core.samples import sample_body
+from batchbell.core.travelling import Parcel
 from batchbell.storage.bulk import among
 from batchbell.storage.engine import EVENTS, wake
 from batchbell.storage.schema import events
+from batchbell.storage.wanting import parcels
 
 OF_A_TEST = 0
 """The generation of an event that is only a test: the lives of a batch count from 1."""
@@ -24,6 +26,9 @@ class Recorded:
     id: str
     type: str
     body: str
+    recorded_at: float
+    parcel: Parcel | None
+    """The results that travel with it."""
 
 
 def ids_after(connection: Connection, project_id: str, after: str, *, limit: int) -> Sequence[str]:
@@ -36,10 +41,11 @@ def read_events(
     connection: Connection, ids: Collection[str], *, types: Collection[EventType] | None
 ) -> list[Recorded]:
     """These events, in the order of their ids, but for those of other types."""
-    query = select(events.c.id, events.c.type, events.c.body)
-    query = query.where(among(connection, events.c.id, ids)).order_by(events.c.id)
-    rows = connection.execute(query)
-    return [Recorded(*row) for row in rows if types is None or row.type in types]
+    columns = (events.c.id, events.c.type, events.c.body, events.c.recorded_at, events.c.results_id)
+    query = select(*columns).where(among(connection, events.c.id, ids)).order_by(events.c.id)
+    rows = [row for row in connection.execute(query) if types is None or row.type in types]
+    sent = parcels(connection, {row.results_id for row in rows if row.results_id})
+    return [Recorded(*row[:4], sent.get(row.results_id)) for row in rows]
 
 
 def record_test(

@@ -19,10 +19,12 @@ from collections.abc import (
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from batchbell.core import payload
 from batchbell.core.errors import AccessDenied, StoreUnavailable
 from batchbell.core.ids import first_id
-from batchbell.core.model import EventType
+from batchbell.core.model import Dialect, EventType
 from batchbell.core.stream import Window
+from batchbell.core.travelling import ResultsMode, wrapped
 from batchbell.storage import streaming
 from batchbell.storage.engine import EVENTS, Signal, Store
 from batchbell.storage.streaming import Recorded
@@ -168,9 +170,11 @@ class EventStream(Response):
         *,
         after: str | None,
         clock: Callable[[], float],
+        link_url: str,
         check_access: Callable[[], Awaitable[object]],
     ) -> None:
         super().__init__()
+        self._link_url = link_url
         self._streams = streams
         self._follower = follower
         self._after = after
@@ -195,7 +199,7 @@ class EventStream(Response):
             with contextlib.suppress(StoreUnavailable):
                 async for page in self._follower.look():
                     if page:
-                        yield b"".join(map(frame, page))
+                        yield b"".join(frame(event, self._link_url) for event in page)
                         self._wrote_at = self._clock()
                     if await self._is_over():
                         return
@@ -218,9 +222,16 @@ class EventStream(Response):
         return False
 
 
-def frame(event: Recorded) -> bytes:
-    """One event. A canonical body is one line of ASCII."""
-    return f"id: {event.id}\nevent: {event.type}\ndata: {event.body}\n\n".encode("ascii")
+def frame(event: Recorded, link_url: str) -> bytes:
+    """One event, as an endpoint that wants a link to results would get it: one line of ASCII."""
+    body = payload.dressed(
+        event.body,
+        dialect=Dialect.WATCH,
+        watch_id=None,
+        watch_metadata=None,
+        results=wrapped(event.parcel, ResultsMode.LINK, base_url=link_url, now=event.recorded_at),
+    )
+    return b"id: %b\nevent: %b\ndata: %b\n\n" % (event.id.encode(), event.type.encode(), body)
 
 
 def too_many() -> Response:

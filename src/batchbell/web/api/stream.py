@@ -49,6 +49,7 @@ async def follow_events(
         Follower(context.store, call.project_id, types=known_types(types), clock=context.clock),
         after=event_id(last_event_id or after),
         clock=context.clock,
+        link_url=context.settings.link_url,
         check_access=check_access,
     )
 
