@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from tests.storage.scene import snapshot
 from tests.workers.conftest import House
 
@@ -14,6 +15,7 @@ from batchbell.core import signing
 from batchbell.core.model import DEFAULT_EVENTS, DEFAULT_PROJECT, EventType, Status
 from batchbell.sandbox.behaviours import Respond
 from batchbell.storage import batches, history, managed, projects
+from batchbell.storage.sealing import key_id
 from batchbell.workers.dispatcher import IDLE_SECONDS, TOKEN_SECONDS
 
 SECRET = signing.make_secret(bytes(24))
@@ -161,3 +163,39 @@ async def test_a_high_rate_is_not_looked_after_oftener_than_need_be(house: House
     await house.deliver()
     assert house.receiver.counts["/all"] == 50
     assert await house.dispatcher.idle_seconds() == TOKEN_SECONDS
+
+
+BROKEN = "sealed1.00000000.AAAA"
+
+
+async def damage(house: House, column: str, id: str) -> None:
+    """As a bad disk or a careless hand would: sealed under a key that is here, and changed."""
+    key = key_id(house.store.keys.keys[0])
+    broken = BROKEN.replace("00000000", key)
+    update = text(f"UPDATE endpoints SET {column} = :broken WHERE id = :id")
+    await house.store.write(lambda c: c.execute(update, {"broken": broken, "id": id}))
+
+
+@pytest.mark.parametrize("column", ["secrets", "headers"])
+async def test_one_whose_secrets_are_damaged_fails_alone_and_says_what_to_do(
+    house: House, column: str
+) -> None:
+    broken = await make(house, "/broken", headers={"X-Team": "night"})
+    await damage(house, column, broken)
+    await end(house, "batch_1")
+    await house.deliver()
+
+    assert house.receiver.counts == {"/watched": 1}
+    page = await house.read(history.list_deliveries, DEFAULT_PROJECT, limit=10)
+    [failed] = [one for one in page.items if one.endpoint_id == broken]
+    assert (failed.state, failed.attempts) == ("pending", 1)
+    assert failed.needs_you is not None
+    assert f"endpoints.{column} does not open" in failed.needs_you
+
+    rotated = {"secret": SECRET, "grace_seconds": 60.0, "now": house.clock()}
+    await house.store.write(managed.rotate, DEFAULT_PROJECT, broken, **rotated)
+    headers = {"headers": {"X-Team": "day"}}
+    await house.store.write(managed.change, DEFAULT_PROJECT, broken, headers, now=house.clock())
+    house.clock.advance(10)
+    await house.deliver()
+    assert house.receiver.counts == {"/watched": 1, "/broken": 1}

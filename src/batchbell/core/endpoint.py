@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from batchbell.core import sent, signing
+from batchbell.core.outcome import Fault, Outcome
 
 TIMEOUT_SECONDS = (5.0, 30.0)
 """The least and the most that an endpoint may ask for."""
@@ -51,6 +52,8 @@ class Endpoint:
     url: str
     secrets: tuple[str, ...]
     """What to sign with, the current secret first."""
+    trouble: str | None = None
+    """Why it cannot be called: what is kept of its secrets or headers is damaged."""
     name: str | None = None
     """Only of managed ones: a URL that is watched has none."""
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -92,6 +95,13 @@ def header_problem(name: str, value: str) -> str | None:
     if not HEADER_VALUE.fullmatch(value):
         return f"the value of {name} must be printable ASCII without white space around it."
     return None
+
+
+def unsendable(endpoint: Endpoint, *, now: float) -> Outcome | None:
+    """What comes of a call that cannot even be tried; None where it can."""
+    if endpoint.trouble is None:
+        return None
+    return Outcome(fault=Fault.DAMAGED, detail=endpoint.trouble, started_at=now)
 
 
 def request_headers(

@@ -10,6 +10,7 @@ BatchbellError
 │   ├── StoreOutdated        the schema is not the one that this version needs
 │   ├── StoreUnavailable     the database did not answer; worth trying again
 │   └── SecretUnreadable     a secret in it does not open under the master keys given
+│       └── SecretDamaged    its key is there, but what was sealed has been changed
 ├── LeaseLost                another worker holds the lease now; the write was discarded
 ├── AddressRefused           the address rules forbid a call to this URL
 ├── ResultsError
@@ -93,6 +94,10 @@ class StoreUnavailable(StoreError):
 
 class SecretUnreadable(StoreError):
     """A secret in the database is sealed under a key that is not here, or is damaged."""
+
+
+class SecretDamaged(SecretUnreadable):
+    """Its key is given, and yet a secret does not open: this one alone is lost."""
 
 
 class LeaseLost(BatchbellError):

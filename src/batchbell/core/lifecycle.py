@@ -241,6 +241,6 @@ def advice(outcome: Outcome) -> str | None:
         return f"Redirects are not followed: set the URL to {where}."
     if status is not None and 400 <= status < 500 and status not in (408, 425, 429):
         return f"The endpoint refuses the call with {status}: look at its log."
-    if outcome.fault in (Fault.TLS, Fault.DNS, Fault.REFUSED):
+    if outcome.fault in (Fault.TLS, Fault.DNS, Fault.REFUSED, Fault.DAMAGED):
         return outcome.detail or f"The endpoint cannot be called: {outcome.fault}."
     return None

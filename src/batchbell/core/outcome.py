@@ -17,6 +17,8 @@ class Fault(StrEnum):
     TLS = "tls_failed"
     REFUSED = "address_refused"
     PROTOCOL = "protocol_error"
+    DAMAGED = "secret_damaged"
+    """It cannot be signed, or not sent as its owner wants it: nothing went out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

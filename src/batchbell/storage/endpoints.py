@@ -13,6 +13,7 @@ from batchbell.core.errors import InvalidRequest
 from batchbell.core.model import Endpoint, EndpointState, Mint
 from batchbell.storage.bulk import among, insert_missing, update_all
 from batchbell.storage.schema import endpoints, projects
+from batchbell.storage.sealing import Damaged, salvaged
 
 IMPLIED = and_(not_(endpoints.c.managed), endpoints.c.deleted_at.is_(None))
 """A URL that is watched: there is one for each."""
@@ -150,9 +151,8 @@ def save_health(connection: Connection, changed: Sequence[Endpoint]) -> None:
 
 def joined() -> Select[Any]:
     """Endpoints with the secret of their project."""
-    return select(endpoints, projects.c.webhook_secret).join(
-        projects, projects.c.id == endpoints.c.project_id
-    )
+    columns = [salvaged(column) for column in (*endpoints.c, projects.c.webhook_secret)]
+    return select(*columns).join_from(endpoints, projects, projects.c.id == endpoints.c.project_id)
 
 
 def to_endpoint(row: Row[Any], *, now: float = 0.0) -> Endpoint:
@@ -162,8 +162,9 @@ def to_endpoint(row: Row[Any], *, now: float = 0.0) -> Endpoint:
         project_id=row.project_id,
         url=row.url,
         secrets=_secrets(row, now),
+        trouble=_trouble(row),
         name=row.name,
-        headers=json.loads(row.headers) if row.headers else {},
+        headers=own_headers(row) or {},
         timeout_seconds=row.timeout_seconds,
         schedule=(0.0, *json.loads(row.schedule)) if row.schedule else None,
         rate_limit=row.rate_limit,
@@ -180,9 +181,23 @@ def to_endpoint(row: Row[Any], *, now: float = 0.0) -> Endpoint:
     )
 
 
+def own_headers(row: Row[Any]) -> dict[str, str] | None:
+    """What a row of `joined` has of them; None also where they are damaged."""
+    if row.headers is None or isinstance(row.headers, Damaged):
+        return None
+    headers: dict[str, str] = json.loads(row.headers)
+    return headers
+
+
+def _trouble(row: Row[Any]) -> str | None:
+    signed_with = row.webhook_secret if row.secrets is None else row.secrets
+    damaged = (one for one in (signed_with, row.headers) if isinstance(one, Damaged))
+    return next(map(str, damaged), None)
+
+
 def _secrets(row: Row[Any], now: float) -> tuple[str, ...]:
     if row.secrets is None:
-        return (row.webhook_secret,)
+        return () if isinstance(row.webhook_secret, Damaged) else (row.webhook_secret,)
     return tuple(one.secret for one in valid_secrets(row.secrets, now=now))
 
 
@@ -195,6 +210,11 @@ class Secret:
 
 
 def valid_secrets(kept: str, *, now: float) -> list[Secret]:
-    """Those of a `secrets` column that are still in force, the current one first."""
+    """Those of a `secrets` column that are still in force, the current one first.
+
+    None where they are damaged.
+    """
+    if isinstance(kept, Damaged):
+        return []
     found = [Secret(one["secret"], one["until"]) for one in json.loads(kept)]
     return [one for one in found if one.until is None or one.until > now]

@@ -23,6 +23,7 @@ from batchbell.storage.endpoints import (
     Secret,
     enable,
     joined,
+    own_headers,
     to_endpoint,
     valid_secrets,
 )
@@ -285,7 +286,7 @@ def _wishes(row: Row[Any]) -> Wishes:
         description=row.description,
         accounts=_tuple(row.accounts),
         metadata=_read(row.metadata),
-        headers=_read(row.headers),
+        headers=own_headers(row),
         timeout_seconds=row.timeout_seconds,
         schedule=_tuple(row.schedule),
         rate_limit=row.rate_limit,

@@ -17,9 +17,9 @@ from typing import Any
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from sqlalchemy import Dialect, Text, TypeDecorator
+from sqlalchemy import ColumnElement, Dialect, Text, TypeDecorator, type_coerce
 
-from batchbell.core.errors import SecretUnreadable
+from batchbell.core.errors import SecretDamaged, SecretUnreadable
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
@@ -61,7 +61,7 @@ class Seal:
         return head_of(id) + base64.b64encode(nonce + kept).decode()
 
     def open(self, kept: str, *, column: str) -> str:
-        """The text that was kept in `column`. Raises SecretUnreadable."""
+        """The text that was kept in `column`. Raises SecretUnreadable, SecretDamaged."""
         return self._opened(kept, column) if kept.startswith(HEAD) else kept
 
     def _decrypt(self, kept: str, column: str) -> str:
@@ -77,7 +77,7 @@ class Seal:
             nonce, ciphertext = sealed[:NONCE_BYTES], sealed[NONCE_BYTES:]
             return self._ciphers[id].decrypt(nonce, ciphertext, column.encode()).decode()
         except (InvalidTag, ValueError, binascii.Error):
-            raise SecretUnreadable(
+            raise SecretDamaged(
                 f"A secret in {column} does not open under its master key {id}: the database is"
                 " damaged there, or somebody has changed it. Set that secret anew, or restore a"
                 " backup."
@@ -108,6 +108,31 @@ class Sealed(TypeDecorator[str]):
 
     def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
         return None if value is None else seal_of(dialect).open(value, column=self.place)
+
+
+class Damaged(str):
+    """Stands for a secret that does not open, and says so; it is never to be used as one."""
+
+    __slots__ = ()
+
+
+class Salvaged(Sealed):
+    """Reads a text that is damaged as Damaged, so that the rows beside it can be used."""
+
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
+        try:
+            return super().process_result_value(value, dialect)
+        except SecretDamaged as error:
+            return Damaged(error)
+
+
+def salvaged(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """A column, read as Salvaged if it is sealed."""
+    if not isinstance(column.type, Sealed):
+        return column
+    return type_coerce(column, Salvaged(column.type.place)).label(column.key)
 
 
 def seal_of(dialect: Dialect) -> Seal:

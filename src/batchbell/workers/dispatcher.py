@@ -11,7 +11,7 @@ import structlog
 from batchbell import __version__, failpoints
 from batchbell.core import health, lifecycle, payload
 from batchbell.core.backoff import SCHEDULE_SECONDS
-from batchbell.core.endpoint import request_headers
+from batchbell.core.endpoint import request_headers, unsendable
 from batchbell.core.errors import StoreUnavailable
 from batchbell.core.health import Change
 from batchbell.core.model import Claimed, DeliveryState, Endpoint, Mint
@@ -181,7 +181,7 @@ class Dispatcher:
     async def _try(self, delivery: Claimed, endpoint: Endpoint) -> Outcome:
         """Send; what goes wrong in our own code is a failed attempt too, seen and retried."""
         try:
-            return await self._send(delivery, endpoint)
+            return unsendable(endpoint, now=self._clock()) or await self._send(delivery, endpoint)
         except Exception as error:
             log.exception("not sent", delivery_id=delivery.id, endpoint_id=delivery.endpoint_id)
             detail = f"Batchbell itself failed to send this: {type(error).__name__}."

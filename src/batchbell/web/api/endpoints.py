@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from batchbell import __version__
-from batchbell.core.endpoint import request_headers
+from batchbell.core.endpoint import request_headers, unsendable
 from batchbell.core.model import Attempt, Endpoint, EventType, Outcome
 from batchbell.core.samples import sample_body
 from batchbell.storage import managed, outages
@@ -162,7 +162,9 @@ async def test_endpoint(call: Caller, webhook_endpoint_id: str, request: Request
     type_ = tested_type(await read_json(request, optional=True), "event_type")
     endpoint = (await _get(call, webhook_endpoint_id)).endpoint
     event_id = call.context.mint("evt")
-    outcome = await _send(call, endpoint, type_, event_id)
+    outcome = unsendable(endpoint, now=call.context.clock()) or await _send(
+        call, endpoint, type_, event_id
+    )
     attempt = Attempt(delivery_id="", number=1, outcome=outcome)
     return answer(
         endpoint_shapes.TestResult(
