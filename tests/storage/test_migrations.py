@@ -77,7 +77,10 @@ async def test_the_migrations_make_every_check_and_every_partial_index(store: St
         "ix_replays_running",
         "ix_results_due",
         "ix_results_ended",
+        "ix_endpoints_disabled",
+        "ix_endpoints_flushed",
         "ix_endpoints_managed",
+        "ix_endpoints_open",
         "uq_endpoints_implied",
     }
 

@@ -13,11 +13,13 @@ import pytest
 from sqlalchemy import Connection, event, text, update
 
 from batchbell.storage import deliveries, outages
+from batchbell.storage.endpoints import ensure_endpoints
 from batchbell.storage.schema import endpoints
 from tests.storage.scene import Scene
 from tests.storage.test_claiming import RECEIVERS, fill
 
 WHOLE = re.compile(r"Seq Scan on deliveries|SCAN (deliveries|d|h|other)\b(?! USING)")
+WHOLE_ENDPOINTS = re.compile(r"Seq Scan on endpoints|SCAN (endpoints|e)\b(?! USING)")
 Work = Callable[[Connection], Any]
 
 
@@ -62,8 +64,8 @@ async def change(scene: Scene, endpoint_id: str, **values: Any) -> None:
     await scene.store.write(lambda connection: connection.execute(changed).rowcount)
 
 
-async def plan(scene: Scene, work: Work) -> str:
-    """How the database goes about every statement of some work that touches deliveries."""
+async def plan(scene: Scene, work: Work, *, of: str = "deliveries") -> str:
+    """How the database goes about every statement of some work that touches a table."""
 
     def explained(connection: Connection) -> str:
         explain = "EXPLAIN QUERY PLAN " if connection.dialect.name == "sqlite" else "EXPLAIN "
@@ -77,7 +79,7 @@ async def plan(scene: Scene, work: Work) -> str:
         event.remove(connection, "before_cursor_execute", note)
         rows = []
         for statement, given in said:
-            if "deliveries" in statement and not isinstance(given, list):
+            if of in statement and not isinstance(given, list):
                 rows += connection.exec_driver_sql(explain + statement, given).all()
         return "\n".join(str(row[-1]) for row in rows)
 
@@ -153,3 +155,26 @@ async def test_a_flooded_endpoint_makes_nobody_read_the_table(
     assert found.count("ix_deliveries_order") >= 2 * ordered, found
     found = await plan(flooded, lambda c: deliveries.oldest_past_due(c, now=flooded.clock()))
     assert "ix_deliveries_order" in found, found
+
+
+async def test_urls_that_nothing_waits_for_cost_the_janitor_and_the_metrics_nothing(
+    crowded: Scene,
+) -> None:
+    """A URL of its own for each batch is common: then there are as many endpoints as batches."""
+    now, urls = crowded.clock(), [f"https://receiver.example/done/{n}" for n in range(2000)]
+    made = {"mint": crowded.mint, "now": now}
+    await crowded.store.write(ensure_endpoints, "default", urls, **made)
+    await crowded.store.write(lambda connection: connection.execute(text("ANALYZE")).rowcount)
+    steps: list[Work] = [
+        lambda c: deliveries.oldest_past_due(c, now=now),
+        lambda c: outages.hold_back_disabled(c, now=now),
+        lambda c: outages.forget_all_deleted(c, now=now),
+        lambda c: outages.count_parked(c, now=now),
+    ]
+    for step in steps:
+        found = await plan(crowded, step)
+        assert not WHOLE_ENDPOINTS.search(found), found
+    found = await plan(
+        crowded, lambda c: outages.pull_forward_recovered(c, now=now), of="endpoints"
+    )
+    assert not WHOLE_ENDPOINTS.search(found), found

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, case, func, not_, select, text, update
+from sqlalchemy import Connection, func, select, text, update
 
 from batchbell.core.health import PROBE_FURTHEST_SECONDS, Change
-from batchbell.core.model import Claimed, DeliveryState, Endpoint, EndpointState, Mint
+from batchbell.core.model import Claimed, DeliveryState, Endpoint, Mint
 from batchbell.core.rate import MARGIN_SECONDS
 from batchbell.storage import attempts
 from batchbell.storage.attempts import Tried as Tried  # noqa: PLC0414 - what `settle` takes
@@ -23,7 +23,7 @@ from batchbell.storage.endpoints import endpoints_by_id
 from batchbell.storage.limits import Limit, next_token_at, spend, take_limits
 from batchbell.storage.notices import tell_of_exhausted
 from batchbell.storage.outages import fold, hold_back_disabled, take_probes
-from batchbell.storage.schema import deliveries, endpoints
+from batchbell.storage.schema import deliveries
 from batchbell.storage.taking import take
 
 RING_STEP = 500
@@ -205,29 +205,32 @@ def oldest_past_due(connection: Connection, *, now: float) -> float | None:
 
     Leases do not count, nor does what waits for an endpoint: one that is paused, disabled, behind
     an open breaker, or served at the rate it wants; of an ordered one only the first counts. Asks
-    one question for each endpoint, however much waits.
+    one question for each endpoint that something waits for, however much that is.
     """
-    waiting = (deliveries.c.endpoint_id == endpoints.c.id, text("deliveries.state = 'pending'"))
-    longest = select(func.min(deliveries.c.due_at)).where(*waiting).scalar_subquery()
-    head = (
-        select(case((waiting[0], deliveries.c.due_at)))
-        .where(deliveries.c.endpoint_id >= endpoints.c.id, waiting[1])
-        .order_by(deliveries.c.endpoint_id, deliveries.c.id)
-        .limit(1)
-        .correlate(endpoints)
-    )
-    first = case((endpoints.c.ordered, head.scalar_subquery()), else_=longest)
-    served = func.coalesce(endpoints.c.rate_at, 0.0) > now - MARGIN_SECONDS
-    firsts = select(first.label("due_at")).where(
-        endpoints.c.rate_limit.is_(None) | not_(served),
-        endpoints.c.state != EndpointState.DISABLED,
-        func.coalesce(endpoints.c.paused_until, 0.0) <= now,
-        endpoints.c.opened_at.is_(None),
-    )
-    oldest = firsts.subquery()
-    query = select(func.min(oldest.c.due_at)).where(oldest.c.due_at <= now)
-    since: float | None = connection.execute(query).scalar_one()
+    times = {"now": now, "served": now - MARGIN_SECONDS}
+    since: float | None = connection.execute(OLDEST, times).scalar_one()
     return since
+
+
+OLDEST = text("""
+WITH RECURSIVE ring(id) AS (
+  SELECT (SELECT min(endpoint_id) FROM deliveries WHERE state = 'pending')
+  UNION ALL
+  SELECT (SELECT min(d.endpoint_id) FROM deliveries d
+          WHERE d.state = 'pending' AND d.endpoint_id > ring.id)
+  FROM ring WHERE ring.id IS NOT NULL)
+SELECT min(first.due_at) FROM (
+  SELECT CASE WHEN e.ordered
+    THEN (SELECT h.due_at FROM deliveries h WHERE h.endpoint_id >= e.id AND h.state = 'pending'
+          ORDER BY h.endpoint_id, h.id LIMIT 1)
+    ELSE (SELECT min(d.due_at) FROM deliveries d
+          WHERE d.endpoint_id = e.id AND d.state = 'pending')
+    END AS due_at
+  FROM ring JOIN endpoints e ON e.id = ring.id
+  WHERE (e.rate_limit IS NULL OR coalesce(e.rate_at, 0) <= :served)
+    AND e.state <> 'disabled' AND coalesce(e.paused_until, 0) <= :now AND e.opened_at IS NULL
+) AS first WHERE first.due_at <= :now
+""")
 
 
 def count_by_state(connection: Connection) -> dict[str, int]:

@@ -120,13 +120,18 @@ def hold_back_disabled(
 
 
 def _disabled(connection: Connection, *conditions: ColumnElement[bool]) -> Sequence[str]:
-    query = select(endpoints.c.id).where(endpoints.c.state == EndpointState.DISABLED, *conditions)
+    query = select(endpoints.c.id).where(text("endpoints.state = 'disabled'"), *conditions)
     return connection.execute(query).scalars().all()
 
 
 def _some(of: Column[str], condition: str = "true") -> ColumnElement[bool]:
-    """Whether the endpoint has such a row, which an index answers however many there are."""
-    return select(of).where(of == endpoints.c.id, text(condition)).exists()
+    """Whether the endpoint has such a row, which an index answers however many there are.
+
+    Asked for the first in the order of the index: PostgreSQL looks for any row by reading the
+    table, where it expects many.
+    """
+    nearest = select(of).where(of >= endpoints.c.id, text(condition)).order_by(of).limit(1)
+    return nearest.correlate(endpoints).scalar_subquery() == endpoints.c.id
 
 
 def forget_all_deleted(connection: Connection, *, now: float) -> int:

@@ -188,6 +188,10 @@ partial(
 )
 _managed = text("managed AND deleted_at IS NULL")
 partial("ix_endpoints_managed", endpoints.c.project_id, endpoints.c.id, where=_managed)
+# Every watched URL is a row, and few of them ever need the janitor.
+partial("ix_endpoints_disabled", endpoints.c.id, where=text("state = 'disabled'"))
+partial("ix_endpoints_open", endpoints.c.id, where=endpoints.c.opened_at.isnot(None))
+partial("ix_endpoints_flushed", endpoints.c.id, where=endpoints.c.flush_at.isnot(None))
 
 watches = Table(
     "watches",
