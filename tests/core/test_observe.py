@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from batchbell.core.lifecycle import (
     BATCH_MOVES,
-    ENDS,
     EVENT_OF,
     LOST_AFTER_SECONDS,
     POISON_SECONDS,
@@ -21,6 +20,7 @@ from batchbell.core.lifecycle import (
 )
 from batchbell.core.model import (
     DEFAULT_EVENTS,
+    ENDED,
     BatchProblem,
     Counts,
     EventType,
@@ -69,9 +69,9 @@ def test_a_stale_answer_never_moves_a_running_batch_back(here: Status, seen: Sta
 
 def test_every_status_has_its_row_and_an_end_is_final() -> None:
     assert set(BATCH_MOVES) == set(Status)
-    assert {s for s in Status if s.ended} == ENDS
+    assert {s for s in Status if s.ended} == ENDED
     assert all(s not in moves for s, moves in BATCH_MOVES.items())
-    assert {s for s in ENDS if BATCH_MOVES[s]} == {Status.LOST}
+    assert {s for s in ENDED if BATCH_MOVES[s]} == {Status.LOST}
 
 
 def test_progress_is_kept_without_an_event() -> None:
@@ -249,7 +249,7 @@ def test_type_for(event: EventType, wanted: tuple[EventType, ...], told: EventTy
 
 def test_whoever_takes_the_default_four_hears_of_every_end() -> None:
     """Pitfall 5: also of a batch that is lost."""
-    for end in ENDS:
+    for end in ENDED:
         assert type_for(EVENT_OF[end], DEFAULT_EVENTS) in DEFAULT_EVENTS
 
 

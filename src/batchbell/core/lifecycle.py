@@ -25,13 +25,11 @@ from batchbell.core.model import (
     Status,
 )
 
-ENDS = ENDED
-
 BATCH_MOVES: Mapping[Status, frozenset[Status]] = {
     Status.VALIDATING: frozenset(Status) - {Status.VALIDATING},
-    Status.IN_PROGRESS: ENDS | {Status.FINALIZING, Status.CANCELLING},
-    Status.FINALIZING: ENDS | {Status.CANCELLING},
-    Status.CANCELLING: ENDS,
+    Status.IN_PROGRESS: ENDED | {Status.FINALIZING, Status.CANCELLING},
+    Status.FINALIZING: ENDED | {Status.CANCELLING},
+    Status.CANCELLING: ENDED,
     Status.COMPLETED: frozenset(),
     Status.FAILED: frozenset(),
     Status.EXPIRED: frozenset(),
