@@ -143,6 +143,17 @@ def test_odd_answers_are_answers(tmp_path: Path, line: bytes) -> None:
     assert whole == line.removeprefix(b"\xef\xbb\xbf") + b"\n"
 
 
+DEEP = b"[" * 5000 + b"]" * 5000
+
+
+def test_what_is_nested_too_deeply_is_left_out(tmp_path: Path) -> None:
+    deep = b'{"custom_id":"a","response":{"status_code":200,"body":' + DEEP + b"}}"
+    asked = request("a") + b'\n{"custom_id":"b","body":' + DEEP + b"}"
+    result, lines, _ = merged(tmp_path, asked, deep)
+    assert [(line["custom_id"], line["error"]["code"]) for line in lines] == [("a", MISSING[0])]
+    assert [note.split()[0] for note in result.notes] == ["1", "1"]
+
+
 identities = st.lists(st.text(max_size=8), unique=True, max_size=12)
 
 

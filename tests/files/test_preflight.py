@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchbell.files.preflight import PROBLEMS_MAX, Limits, Prepared, prepare
+from batchbell.files.preflight import PROBLEMS_MAX, Limits, Prepared, first_model, prepare
 
 URL = "/v1/chat/completions"
 
@@ -78,6 +78,7 @@ def test_an_id_that_is_null_is_filled_in(tmp_path: Path) -> None:
         (line("a").decode().encode("utf-16"), (None, "invalid_encoding")),
         (line("a") + b"\n{broken", (2, "invalid_json_line")),
         (line("a") + b"\n[1]", (2, "invalid_json_line")),
+        (b'{"custom_id":"a","url":"/u","body":' + b"[" * 5000, (1, "invalid_json_line")),
         (b'{"custom_id":"a\xff","url":"/u","body":{}}', (1, "invalid_encoding")),
         (b'{"custom_id":"a\x00","url":"/u","body":{}}', (1, "invalid_json_line")),
         (line("a") + b"\n" + line("a"), (2, "duplicate_custom_id")),
@@ -90,14 +91,14 @@ def test_an_id_that_is_null_is_filled_in(tmp_path: Path) -> None:
         (b'{"custom_id":5,"url":"/u","body":{}}', (1, "invalid_custom_id")),
         (line("a" * 513), (1, "invalid_custom_id")),
         (line("a", method="GET"), (1, "invalid_method")),
-        (line("a", body={"text": "x" * 5000}), (1, "line_too_long")),
+        (line("a", body={"text": "x" * 7000}), (1, "line_too_long")),
     ],
 )
 def test_what_is_wrong_is_told_with_its_line(
     tmp_path: Path, content: bytes, problem: tuple[int | None, str]
 ) -> None:
     """Pitfall 22: a duplicate custom_id is refused before the upload, with its line."""
-    result = prepared(tmp_path, content, Limits(line_bytes=4000))
+    result = prepared(tmp_path, content, Limits(line_bytes=6000))
     assert [(found.line, found.code) for found in result.problems] == [problem]
 
 
@@ -129,6 +130,11 @@ def test_what_is_too_much_for_one_batch_is_split(
     result = prepared(tmp_path, b"\n".join(line(name) for name in "abcde"), limits)
     assert [part.lines for part in result.parts] == lines
     assert [row["custom_id"] for part in written(result) for row in part] == list("abcde")
+
+
+def test_the_model_of_what_cannot_be_read_is_none() -> None:
+    deep = b'{"body":{"model":"m","x":' + b"[" * 5000 + b"]" * 5000 + b"}}"
+    assert first_model(io.BytesIO(deep)) is None
 
 
 @given(st.binary(max_size=400), st.booleans())

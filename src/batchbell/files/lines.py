@@ -95,6 +95,9 @@ class Answer:
     """Whether what went wrong may go right another time."""
 
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What a decoder raises for text that it cannot read."""
+
 _named = msgspec.json.Decoder(_Named)
 _answer = msgspec.json.Decoder(_Answer)
 _body = msgspec.json.Decoder(_Body)
@@ -131,7 +134,7 @@ def custom_id(text: bytes) -> str | None:
     """Whose line this is; None where it says nothing that can be understood."""
     try:
         return _named.decode(text).custom_id
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         found = _loosely(text).get("custom_id")
         return found if isinstance(found, str) else None
 
@@ -140,7 +143,7 @@ def answer(text: bytes) -> Answer | None:
     """What a line of an output or error file says; None where it cannot be understood."""
     try:
         line = _answer.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return _loose_answer(_loosely(text))
     response = line.response
     status = response.status_code if response else None
@@ -178,7 +181,7 @@ def _passing(status: int | None, fate: Fate, code: str | None) -> bool:
 def _spent(body: msgspec.Raw) -> Spent | None:
     try:
         read = _body.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
     used = read.usage
     if used is None:

@@ -17,7 +17,7 @@ import msgspec
 
 from batchbell.core.governor import BYTES_PER_TOKEN
 from batchbell.core.limits import Limits
-from batchbell.files.lines import Read, read_lines
+from batchbell.files.lines import UNREADABLE, Read, read_lines
 
 PROBLEMS_MAX = 100
 CUSTOM_ID_MAX = 512
@@ -141,6 +141,8 @@ class _Check:
             self._wrong(line, "invalid_encoding", f"This is no UTF-8, at {place}.")
         except msgspec.ValidationError:
             self._wrong(line, "invalid_json_line", "A line must be a JSON object.")
+        except RecursionError:
+            self._wrong(line, "invalid_json_line", "This is nested too deeply.")
         except msgspec.DecodeError as error:
             self._wrong(line, "invalid_json_line", f"This is no JSON: {error}.")
         return None
@@ -229,7 +231,7 @@ def split(source: IO[bytes], folder: Path, *, limits: Limits, bytes_per_token: f
 
 def first_model(source: IO[bytes]) -> str | None:
     """The model that the first line names; call it in a thread."""
-    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, KeyError):
+    with contextlib.suppress(*UNREADABLE, KeyError):
         for line in read_lines(source):
             model = _body.decode(_fields.decode(line.text)["body"]).model
             return model if isinstance(model, str) else None
