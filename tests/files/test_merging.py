@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchbell.core.results import Tally, Tokens
+from batchbell.files.lines import Fate, answer
 from batchbell.files.merging import merge
 
 MISSING = ("batch_expired", "The batch expired before this request ran.")
@@ -117,6 +118,26 @@ def test_usage_of_the_responses_api_counts_too(tmp_path: Path) -> None:
     assert result.usage["m"] == Tokens(
         requests=1, input_tokens=7, output_tokens=4, reasoning_tokens=2
     )
+
+
+def answered(usage: bytes, said: bytes = b"ok") -> bytes:
+    body = b'{"model":"m","text":"%s","usage":%s}' % (said, usage)
+    return b'{"custom_id":"a","response":{"status_code":200,"body":%s},"error":null}' % body
+
+
+@pytest.mark.parametrize("said", [b"half \\ud83d", b"no \xff", b'","odds":[NaN],"x":"'])
+def test_usage_is_counted_however_odd_the_answer(tmp_path: Path, said: bytes) -> None:
+    result, _, _ = merged(tmp_path, None, answered(b'{"input_tokens":7}', said))
+    assert result.usage["m"] == Tokens(requests=1, input_tokens=7)
+
+
+@pytest.mark.parametrize("number", [b"-1", b"1" * 12, b"1" * 40, b"1" * 5000, b"1e300"])
+@pytest.mark.parametrize("said", [b"ok", b"half \\ud83d"])
+def test_no_number_of_tokens_is_believed_that_cannot_be(number: bytes, said: bytes) -> None:
+    """What a model uses for its bytes is learnt from them: one such number would undo it."""
+    found = answer(answered(b'{"input_tokens":%s}' % number, said))
+    assert found is not None
+    assert (found.fate, found.spent) == (Fate.SUCCEEDED, None)
 
 
 def test_what_does_not_add_up_is_said(tmp_path: Path) -> None:

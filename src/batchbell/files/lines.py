@@ -10,13 +10,16 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import IO, Any
+from typing import IO, Annotated, Any
 
 import msgspec
 
 LINE_MAX_BYTES = 64 * 2**20
 """No provider takes or makes a longer line."""
+TOKENS_MAX = 10**9
+"""No answer uses more: what says so is not believed, lest the governor learn from it."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+DIGITS_MAX = 18
 PASSING_CODES = frozenset({"batch_expired", "batch_cancelled"})
 NOT_RUN_CODES = frozenset({"batch_expired", "batch_cancelled", "not_run"})
 
@@ -42,11 +45,14 @@ class _Named(msgspec.Struct, gc=False):
     custom_id: str
 
 
+_Number = Annotated[int, msgspec.Meta(ge=0, le=TOKENS_MAX)]
+
+
 class _Usage(msgspec.Struct, gc=False):
-    prompt_tokens: int = 0
-    input_tokens: int = 0
-    completion_tokens: int = 0
-    output_tokens: int = 0
+    prompt_tokens: _Number = 0
+    input_tokens: _Number = 0
+    completion_tokens: _Number = 0
+    output_tokens: _Number = 0
     prompt_tokens_details: dict[str, Any] | None = None
     input_tokens_details: dict[str, Any] | None = None
     completion_tokens_details: dict[str, Any] | None = None
@@ -180,9 +186,12 @@ def _passing(status: int | None, fate: Fate, code: str | None) -> bool:
 
 def _spent(body: msgspec.Raw) -> Spent | None:
     try:
-        read = _body.decode(body)
+        return _used(_body.decode(body))
     except UNREADABLE:
         return None
+
+
+def _used(read: _Body) -> Spent | None:
     used = read.usage
     if used is None:
         return None
@@ -201,16 +210,21 @@ def _spent(body: msgspec.Raw) -> Spent | None:
 
 def _count(details: dict[str, Any] | None, name: str) -> int:
     value = (details or {}).get(name)
-    return value if isinstance(value, int) else 0
+    return value if isinstance(value, int) and 0 <= value <= TOKENS_MAX else 0
 
 
 def _loosely(text: bytes) -> dict[str, Any]:
     """JSON that only the standard library takes: half an emoji, bytes that are no UTF-8."""
     try:
-        line = json.loads(text.decode("utf-8", "replace"))
+        line = json.loads(text.decode("utf-8", "replace"), parse_int=_whole)
     except (ValueError, RecursionError):
         return {}
     return line if isinstance(line, dict) else {}
+
+
+def _whole(digits: str) -> int | float:
+    """Python reads no number of very many digits as a whole one."""
+    return int(digits) if len(digits) <= DIGITS_MAX else float(digits)
 
 
 def _loose_answer(line: dict[str, Any]) -> Answer | None:
@@ -222,6 +236,15 @@ def _loose_answer(line: dict[str, Any]) -> Answer | None:
     code = error.get("code") if isinstance(error, dict) else None
     whole = status if isinstance(status, int) else None
     body = response.get("body") if isinstance(response, dict) else None
-    spent = _spent(msgspec.Raw(json.dumps(body).encode())) if isinstance(body, dict) else None
+    spent = _loosely_used(body) if isinstance(body, dict) else None
     fate = _fate(whole, error is not None, code)
     return Answer(identity, fate, spent, _passing(whole, fate, code))
+
+
+def _loosely_used(body: dict[str, Any]) -> Spent | None:
+    model = body.get("model")
+    named = model.encode("utf-8", "replace").decode() if isinstance(model, str) else None
+    try:
+        return _used(msgspec.convert({"model": named, "usage": body.get("usage")}, _Body))
+    except (msgspec.ValidationError, UnicodeEncodeError):
+        return None
