@@ -84,11 +84,21 @@ def test_an_id_that_is_null_is_filled_in(tmp_path: Path) -> None:
         (line("a") + b"\n" + line("a"), (2, "duplicate_custom_id")),
         (line("a") + b"\n" + line("b", url="/v1/embeddings"), (2, "mismatched_url")),
         (line("a") + b"\n" + line("b", model="other"), (2, "mismatched_model")),
+        (b'{"custom_id":"a","url":"/u","body":{"x":"\\ud83d"}}', (1, "invalid_json_line")),
+        (b'{"custom_id":"a","custom_id":"b","url":"/u","body":{}}', (1, "duplicate_field")),
+        (b'{"custom_id":"a","\\u0075rl":"/v","url":"/u","body":{}}', (1, "duplicate_field")),
+        (b'{"custom_id":"a","url":"/u","body":{"model":"m","model":"n"}}', (1, "duplicate_field")),
         (line("a", url=None), (1, "missing_url")),
+        (line("a", url="v1"), (1, "invalid_url")),
+        (line("a", url="/u\0"), (1, "invalid_url")),
+        (line("a", url="/" * 257), (1, "invalid_url")),
         (b'{"custom_id":"a","url":"/u"}', (1, "missing_body")),
         (b'{"custom_id":"a","url":"/u","body":[]}', (1, "invalid_body")),
         (b'{"custom_id":"a","url":"/u","body":{"model":5}}', (1, "invalid_model")),
+        (line("a", model=""), (1, "invalid_model")),
+        (line("a", model="m\0"), (1, "invalid_model")),
         (b'{"custom_id":5,"url":"/u","body":{}}', (1, "invalid_custom_id")),
+        (line(""), (1, "invalid_custom_id")),
         (line("a" * 513), (1, "invalid_custom_id")),
         (line("a", method="GET"), (1, "invalid_method")),
         (line("a", body={"text": "x" * 7000}), (1, "line_too_long")),
@@ -100,6 +110,32 @@ def test_what_is_wrong_is_told_with_its_line(
     """Pitfall 22: a duplicate custom_id is refused before the upload, with its line."""
     result = prepared(tmp_path, content, Limits(line_bytes=6000))
     assert [(found.line, found.code) for found in result.problems] == [problem]
+
+
+@pytest.mark.parametrize("wrong", [{"url": 5}, {"custom_id": 5}, {"body": {"model": 5}}])
+def test_what_is_wrong_with_one_line_is_not_told_of_the_next(
+    tmp_path: Path, wrong: dict[str, Any]
+) -> None:
+    bad = b"\n".join([line("a", **wrong), line("b", **wrong), line("c")])
+    assert [found.line for found in prepared(tmp_path, bad).problems] == [1, 2]
+
+
+def test_a_field_that_only_looks_repeated_is_none(tmp_path: Path) -> None:
+    quoted = b'{"custom_id":"\\"url\\":","method":"POST","url":"/u","\\"":1,"body":{"x":{"url":1}}}'
+    result = prepared(tmp_path, quoted)
+    assert result.problems == []
+    assert result.parts[0].path.read_bytes() == quoted + b"\n"
+    twice = quoted.replace(b'"url":"/u"', b'"url":"/u","\\u0022":1')
+    assert [found.code for found in prepared(tmp_path, twice).problems] == ["duplicate_field"]
+
+
+def test_a_line_is_one_line_to_every_reader(tmp_path: Path) -> None:
+    content = b'{"custom_id":"a",\r"method":"post",\r"url":"/u","body":{\r"input":"x\\r"}}\r\n'
+    result = prepared(tmp_path, content)
+    written = result.parts[0].path.read_bytes()
+    assert (written.count(b"\r"), written.count(b"\n")) == (0, 1)
+    assert json.loads(written)["method"] == "POST"
+    assert json.loads(written)["body"] == {"input": "x\r"}
 
 
 def test_a_repeated_id_names_the_line_that_had_it_first(tmp_path: Path) -> None:
@@ -151,7 +187,10 @@ def test_no_bytes_at_all_break_it(content: bytes, named: bool) -> None:
 texts = st.text(max_size=20)
 
 
-@given(st.lists(texts, unique=True, min_size=1, max_size=20), st.integers(1, 7), st.data())
+identities = st.lists(st.text(min_size=1, max_size=20), unique=True, min_size=1, max_size=20)
+
+
+@given(identities, st.integers(1, 7), st.data())
 def test_every_request_is_in_exactly_one_part(
     names: list[str], most: int, data: st.DataObject
 ) -> None:

@@ -7,6 +7,7 @@ are passed on as they came.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -104,6 +105,7 @@ class Answer:
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What a decoder raises for text that it cannot read."""
 
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _named = msgspec.json.Decoder(_Named)
 _answer = msgspec.json.Decoder(_Answer)
 _body = msgspec.json.Decoder(_Body)
@@ -134,6 +136,31 @@ def _rest_of_line(file: IO[bytes]) -> int:
         if more.endswith(b"\n"):
             break
     return passed
+
+
+class Repeated(Exception):
+    """A field stands there twice: which of the two counts depends on who reads it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+def fields_of(text: bytes) -> dict[str, msgspec.Raw]:
+    """The fields of an object, as every reader finds them. Raises UNREADABLE and Repeated."""
+    found = _fields.decode(text)
+    # Beside the quotes of the values there are two for each name, or something is to be looked at.
+    quotes = text.count(b'"') - sum(bytes(value).count(b'"') for value in found.values())
+    if quotes != 2 * len(found):
+        _raise_repeated(text)
+    return found
+
+
+def _raise_repeated(text: bytes) -> None:
+    pairs = json.loads(text.decode(), object_pairs_hook=tuple, parse_int=float)
+    name, times = Counter(name for name, _ in pairs).most_common(1)[0]
+    if times > 1:
+        raise Repeated(name)
 
 
 def custom_id(text: bytes) -> str | None:

@@ -7,20 +7,25 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any, NoReturn, Self
 
 import msgspec
 
 from batchbell.core.governor import BYTES_PER_TOKEN
 from batchbell.core.limits import Limits
-from batchbell.files.lines import UNREADABLE, Read, read_lines
+from batchbell.files.lines import UNREADABLE, Read, Repeated, fields_of, read_lines
 
 PROBLEMS_MAX = 100
 CUSTOM_ID_MAX = 512
+MODEL_MAX = 256
+URL_MAX = 256
+URL = re.compile(r"/[!-~]+")
 WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -63,13 +68,7 @@ class Prepared:
             self.problems.append(Problem(line=line, code=code, message=message))
 
 
-class _Body(msgspec.Struct, gc=False):
-    model: Any = None
-
-
-_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _text = msgspec.json.Decoder(str)
-_body = msgspec.json.Decoder(_Body)
 
 
 def prepare(
@@ -105,6 +104,10 @@ def prepare(
     return check.result
 
 
+class _Told(Exception):
+    """What is wrong with a field was told: there is nothing more to say of it."""
+
+
 class _Check:
     """Judges one line after the other, each by itself and by those before it."""
 
@@ -121,77 +124,109 @@ class _Check:
         fields = self._fields(line)
         if fields is None:
             return None
-        added = self._complete(line.number, fields)
-        added |= self._check_body(line.number, fields.get("body"))
+        added: dict[str, Any] = {}
+        for judge in (self._identity, self._method, self._url, self._body):
+            with contextlib.suppress(_Told):
+                added |= judge(line.number, fields)
         if self.result.problems_in_all > before:
             return None
         self.result.lines += 1
-        return msgspec.json.encode({**fields, **added}) if added else line.text
+        whole = msgspec.json.encode({**fields, **added}) if added else line.text
+        # Between fields alone may it stand, and some readers would see two lines.
+        return whole.replace(b"\r", b" ")
 
     def _fields(self, line: Read) -> dict[str, msgspec.Raw] | None:
-        if not line.text or len(line.text) > self._limits.line_bytes:
-            most = f"{self._limits.line_bytes:,} bytes"
-            self._wrong(line, "line_too_long", f"A line may have up to {most}.")
-            return None
         try:
+            if not line.text or len(line.text) > self._limits.line_bytes:
+                most = f"{self._limits.line_bytes:,} bytes"
+                self._tell(line.number, "line_too_long", f"A line may have up to {most}.")
             line.text.decode()
-            return _fields.decode(line.text)
+            return self._once(line.number, line.text)
+        except _Told:
+            return None
         except UnicodeDecodeError as error:
             place = f"byte {error.start + 1} of the line"
-            self._wrong(line, "invalid_encoding", f"This is no UTF-8, at {place}.")
+            self.result.wrong(line.number, "invalid_encoding", f"This is no UTF-8, at {place}.")
         except msgspec.ValidationError:
-            self._wrong(line, "invalid_json_line", "A line must be a JSON object.")
-        except RecursionError:
-            self._wrong(line, "invalid_json_line", "This is nested too deeply.")
-        except msgspec.DecodeError as error:
-            self._wrong(line, "invalid_json_line", f"This is no JSON: {error}.")
+            self.result.wrong(line.number, "invalid_json_line", "A line must be a JSON object.")
+        except (msgspec.DecodeError, RecursionError) as error:
+            self.result.wrong(line.number, "invalid_json_line", _why(line.text, error))
         return None
 
-    def _wrong(self, line: Read, code: str, message: str) -> None:
-        self.result.wrong(line.number, code, message)
+    def _tell(self, number: int, code: str, message: str) -> NoReturn:
+        self.result.wrong(number, code, message)
+        raise _Told
 
-    def _complete(self, number: int, fields: Mapping[str, msgspec.Raw]) -> dict[str, Any]:
-        """What is to be added to the line."""
-        added: dict[str, Any] = {}
-        identity = self._text(number, fields, "custom_id")
-        if identity is None:
-            identity = added["custom_id"] = f"request-{number:06d}"
-        self._check_identity(number, identity)
-        method = self._text(number, fields, "method")
-        if method is None:
-            added["method"] = "POST"
-        elif method.upper() != "POST":
-            self.result.wrong(number, "invalid_method", f"The method must be POST, not {method!r}.")
-        url = self._text(number, fields, "url")
-        if url is None:
-            if self.result.url is None:
-                message = "There is no url: give one, or name the endpoint of them all."
-                self.result.wrong(number, "missing_url", message)
-            added["url"] = self.result.url
-        else:
-            self._check_same(number, "url", url)
-        return added
+    def _once(self, number: int, text: bytes, where: str = "") -> dict[str, msgspec.Raw]:
+        """The fields, none of which stands there twice."""
+        try:
+            return fields_of(text)
+        except Repeated as error:
+            name = f"{where}{error.name[:80]}"
+            self._tell(number, "duplicate_field", f"{name} stands there twice: which one counts?")
 
-    def _text(self, number: int, fields: Mapping[str, msgspec.Raw], name: str) -> str | None:
-        """None where it is missing. What is no text is a problem, and then counts as empty."""
+    def _text(
+        self, number: int, fields: Mapping[str, msgspec.Raw], name: str, *, where: str = ""
+    ) -> str | None:
+        """None where it is missing."""
         raw = fields.get(name)
         if raw is None or bytes(raw) == b"null":
             return None
         try:
             return _text.decode(raw)
         except msgspec.DecodeError:
-            self.result.wrong(number, f"invalid_{name}", f"{name} must be a string.")
-            return ""
+            self._tell(number, f"invalid_{name}", f"{where}{name} must be a string.")
 
-    def _check_identity(self, number: int, identity: str) -> None:
-        if len(identity) > CUSTOM_ID_MAX:
-            message = f"custom_id has up to {CUSTOM_ID_MAX} characters."
-            self.result.wrong(number, "invalid_custom_id", message)
-        digest = hashlib.blake2b(identity.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    def _identity(self, number: int, fields: Mapping[str, msgspec.Raw]) -> dict[str, Any]:
+        given = self._text(number, fields, "custom_id")
+        identity = f"request-{number:06d}" if given is None else given
+        if not 1 <= len(identity) <= CUSTOM_ID_MAX:
+            message = f"custom_id has 1 to {CUSTOM_ID_MAX} characters."
+            self._tell(number, "invalid_custom_id", message)
+        digest = hashlib.blake2b(identity.encode(), digest_size=16).digest()
         first = self._seen.setdefault(digest, number)
         if first != number:
             message = f"custom_id {identity[:80]!r} is on line {first} too."
-            self.result.wrong(number, "duplicate_custom_id", message)
+            self._tell(number, "duplicate_custom_id", message)
+        return {"custom_id": identity} if given is None else {}
+
+    def _method(self, number: int, fields: Mapping[str, msgspec.Raw]) -> dict[str, Any]:
+        method = self._text(number, fields, "method")
+        if method is not None and method.upper() != "POST":
+            message = f"The method must be POST, not {method[:80]!r}."
+            self._tell(number, "invalid_method", message)
+        return {} if method == "POST" else {"method": "POST"}
+
+    def _url(self, number: int, fields: Mapping[str, msgspec.Raw]) -> dict[str, Any]:
+        url = self._text(number, fields, "url")
+        if url is None:
+            if self.result.url is None:
+                message = "There is no url: give one, or name the endpoint of them all."
+                self._tell(number, "missing_url", message)
+            return {"url": self.result.url}
+        if len(url) > URL_MAX or not URL.fullmatch(url):
+            self._tell(number, "invalid_url", "url must be a path such as /v1/responses.")
+        self._check_same(number, "url", url)
+        return {}
+
+    def _body(self, number: int, fields: Mapping[str, msgspec.Raw]) -> dict[str, Any]:
+        """What is to be changed about the model's name."""
+        raw = fields.get("body")
+        if raw is None:
+            self._tell(number, "missing_body", "There is no body: the request goes there.")
+        try:
+            body = self._once(number, bytes(raw), "body.")
+        except msgspec.DecodeError:
+            self._tell(number, "invalid_body", "body must be an object.")
+        model = self._text(number, body, "model", where="body.")
+        if model is None:
+            return {}
+        bare = model.removeprefix(self._strip)
+        if not 1 <= len(bare) <= MODEL_MAX or "\0" in bare:
+            message = f"body.model must be a string of 1 to {MODEL_MAX} characters."
+            self._tell(number, "invalid_model", message)
+        self._check_same(number, "model", model)
+        return {} if bare == model else {"body": {**body, "model": bare}}
 
     def _check_same(self, number: int, name: str, value: str) -> None:
         """That all lines of a batch have the same."""
@@ -200,25 +235,16 @@ class _Check:
             setattr(self.result, name, value)
         elif value != kept:
             message = f"{name} is {value[:200]!r}, but {kept[:200]!r} before: a batch has one."
-            self.result.wrong(number, f"mismatched_{name}", message)
+            self._tell(number, f"mismatched_{name}", message)
 
-    def _check_body(self, number: int, raw: msgspec.Raw | None) -> dict[str, Any]:
-        """What is to be changed about the body."""
-        if raw is None:
-            self.result.wrong(number, "missing_body", "There is no body: the request goes there.")
-            return {}
-        try:
-            model = _body.decode(raw).model
-        except msgspec.DecodeError:
-            self.result.wrong(number, "invalid_body", "body must be an object.")
-            return {}
-        if isinstance(model, str):
-            self._check_same(number, "model", model)
-            bare = model.removeprefix(self._strip)
-            return {} if bare == model else {"body": {**_fields.decode(raw), "model": bare}}
-        if model is not None:
-            self.result.wrong(number, "invalid_model", "body.model must be a string.")
-        return {}
+
+def _why(text: bytes, error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "This is nested too deeply."
+    with contextlib.suppress(ValueError, RecursionError):
+        json.loads(text)
+        return "A character is half of a surrogate pair: a text was cut within it."
+    return f"This is no JSON: {error}."
 
 
 def split(source: IO[bytes], folder: Path, *, limits: Limits, bytes_per_token: float) -> list[Part]:
@@ -231,10 +257,10 @@ def split(source: IO[bytes], folder: Path, *, limits: Limits, bytes_per_token: f
 
 def first_model(source: IO[bytes]) -> str | None:
     """The model that the first line names; call it in a thread."""
-    with contextlib.suppress(*UNREADABLE, KeyError):
+    with contextlib.suppress(*UNREADABLE, Repeated, KeyError):
         for line in read_lines(source):
-            model = _body.decode(_fields.decode(line.text)["body"]).model
-            return model if isinstance(model, str) else None
+            body = fields_of(bytes(fields_of(line.text)["body"]))
+            return _text.decode(body["model"])
     return None
 
 
