@@ -118,9 +118,9 @@ def read_lines(file: IO[bytes]) -> Iterator[Read]:
     One that is longer than LINE_MAX_BYTES comes without its text.
     """
     offset = number = 0
-    while raw := file.readline(LINE_MAX_BYTES):
+    while raw := file.readline(LINE_MAX_BYTES + 1):
         begins, offset, number = offset, offset + len(raw), number + 1
-        if len(raw) == LINE_MAX_BYTES and not raw.endswith(b"\n"):
+        if len(raw) > LINE_MAX_BYTES and not raw.endswith(b"\n"):
             offset += _rest_of_line(file)
             yield Read(number, begins, b"")
             continue
