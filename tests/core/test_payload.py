@@ -27,6 +27,7 @@ from batchbell.core.payload import (
     describe,
     dressed,
     event_body,
+    portable_json,
 )
 
 from .making import NOW, a_batch, a_snapshot
@@ -275,3 +276,16 @@ def test_what_is_sent_as_new_carries_both_ids() -> None:
         body, dialect=Dialect.WATCH, watch_id="wat_1", watch_metadata=None, message_id="evt_2"
     )
     assert sent == b'{"id":"evt_2","replay_of":"evt_1","object":"event","data":{"id":"batch_1"}}'
+
+
+@pytest.mark.parametrize(
+    ("text", "sent"),
+    [
+        ('{"a": 1e999, "b": "x"}', '{"a": 1e999, "b": "x"}'),
+        ('{"a":[NaN,-Infinity],"b":"NaN"}', '{"a":[null,null],"b":"NaN"}'),
+        ('{"a":"\\ud83d"}', '{"a":"\\ufffd"}'),
+        ('{"é":1e999}', '{"\\u00e9":null}'),
+    ],
+)
+def test_json_from_outside_is_sent_as_every_parser_takes_it(text: str, sent: str) -> None:
+    assert portable_json(text) == sent

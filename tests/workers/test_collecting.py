@@ -13,7 +13,7 @@ from tests.workers.conftest import House
 
 from batchbell.core.errors import LeaseLost, NotFound
 from batchbell.core.model import DEFAULT_PROJECT
-from batchbell.core.results import Results, ResultsState
+from batchbell.core.results import Results, ResultsMode, ResultsState
 from batchbell.files.shelf import Folder
 from batchbell.storage import results
 from batchbell.workers.collector import Collector
@@ -160,3 +160,70 @@ async def test_results_that_nobody_wanted_are_not_found(desk: Desk) -> None:
     await desk.house.register(id)
     with pytest.raises(NotFound):
         await desk.of(id)
+
+
+HALF = (
+    b'{"custom_id":"a","response":{"status_code":200,"body":{"text":"cut \\ud83d"}},"error":null}'
+)
+NAN = b'{"custom_id":"a","response":{"status_code":200,"body":{"\xc3\xa9":NaN}},"error":null}'
+LONG_NUMBER = NAN.replace(b"NaN", b"1" * 5000)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [(HALF, {"text": "cut \ufffd"}), (NAN, {"é": None}), (LONG_NUMBER, "too_large")],
+)
+async def test_odd_answers_travel_in_webhooks_as_every_parser_takes_them(
+    desk: Desk, line: bytes, said: object
+) -> None:
+    house = desk.house
+    id = house.provider.add_batch(total=1)
+    await house.register(id, results=ResultsMode.INLINE)
+    house.provider.finish(id)
+    put(desk, id, "output", line)
+    await house.sweep()
+    await desk.collect()
+    assert (await desk.of(id)).state is ResultsState.READY
+    whole = b"".join([chunk async for chunk in desk.shelf.read((await desk.of(id)).name)])
+    assert whole == line + b"\n", "what is kept is what the provider wrote"
+    await house.deliver()
+    [hook] = house.receiver.received
+    told = json.loads(hook.body, parse_constant=pytest.fail)["data"]["results"]
+    inline = told.get("inline")
+    assert (inline[0]["response"]["body"] if inline else told["inline_omitted"]) == said
+
+
+GARBAGE = [
+    b"",
+    b"\0" * 100,
+    b"\xff\xfe{}",
+    b"[" * 5000,
+    b'{"custom_id":"a"',
+    b'{"custom_id":7}\r\nnull\n"text"',
+    b"<html>Bad gateway</html>\r\n",
+    b'{"custom_id":"stranger","response":null,"error":"\\ud83d"}\n' * 2,
+]
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+async def test_whatever_is_in_the_files_the_results_are_there_and_say_so(
+    desk: Desk, garbage: bytes
+) -> None:
+    id = desk.house.provider.add_batch(total=10)
+    await desk.house.register(id)
+    desk.house.provider.finish(id, failed=2)
+    put(desk, id, "output", garbage)
+    put(desk, id, "error", garbage)
+    await desk.house.sweep()
+    await desk.collect()
+    found = await desk.of(id)
+    assert (found.state, found.tries) == (ResultsState.READY, 1)
+    assert found.tally is not None
+    assert "The provider counts 10 requests, 8 completed and 2 failed" in found.tally.notes[-1]
+    assert found.tally.lines == len(await desk.lines(found)) <= 1
+
+
+def put(desk: Desk, batch_id: str, kind: str, content: bytes) -> None:
+    """Have the provider hand this out as a file of a batch that has ended."""
+    provider = desk.house.provider
+    provider.file(provider.retrieve(batch_id)[f"{kind}_file_id"]).make = lambda: content

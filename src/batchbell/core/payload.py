@@ -8,6 +8,7 @@ sending, without reading the body again.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -29,6 +30,8 @@ CUTTABLE = ("trouble", "last_error", "needs_you", "reason")
 LAST_SECOND = 253_402_300_799
 """The end of the year 9999, where calendars end."""
 
+SUSPECT = re.compile(r"NaN|Infinity|\\u[dD]")
+"""In JSON that not every parser takes, or in words."""
 ESCAPE = re.compile(r"\\(?:(ud[89ab]..\\ud[c-f]..)|(ud[89a-f]..)|.)")
 
 RETRYABLE_CODES = frozenset({"token_limit_exceeded"})
@@ -227,6 +230,21 @@ def _renamed(body: str, message_id: str) -> str:
 def ascii_json(text: str) -> str:
     """JSON text as it is sent."""
     return text if text.isascii() else compact(json.loads(text))
+
+
+def portable_json(text: str) -> str:
+    """JSON text from outside as it is sent: NaN and infinities become null.
+
+    Raises ValueError and RecursionError where it cannot be read.
+    """
+    if text.isascii() and not SUSPECT.search(text):
+        return text
+    return compact(json.loads(text, parse_constant=lambda _: None, parse_float=_finite))
+
+
+def _finite(digits: str) -> float | None:
+    number = float(digits)
+    return number if math.isfinite(number) else None
 
 
 def _plain_status(event: Mapping[str, Any]) -> str:

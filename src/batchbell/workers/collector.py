@@ -264,8 +264,11 @@ def _reconciled(batch: Batch, tally: Tally) -> Tally:
 
 
 def _inline(merged: Path, tally: Tally, most: int) -> str | None:
-    """The lines as one JSON array, for those who want them in their webhook."""
+    """The lines as one JSON array, for those who want them in their webhook; None for too much."""
     if tally.size > most:
         return None
     lines = [line for line in merged.read_bytes().decode("utf-8", "replace").split("\n") if line]
-    return f"[{','.join(payload.ascii_json(line) for line in lines)}]"
+    try:
+        return f"[{','.join(map(payload.portable_json, lines))}]"
+    except (ValueError, RecursionError):
+        return None
