@@ -76,6 +76,38 @@ async def test_a_form_without_a_file_is_refused(served: Served) -> None:
     assert (answer.status_code, error["param"], error["code"]) == (400, "file", "missing_field")
 
 
+def form(*files: bytes, end: bytes = b"--b--\r\n") -> bytes:
+    head = b'--b\r\nContent-Disposition: form-data; name="file"; filename="in.jsonl"\r\n\r\n'
+    return b"".join(head + file + b"\r\n" for file in files) + end
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (form(jsonl(line(1), line(2)))[:-60], "no end"),
+        (form(jsonl(line(1)), end=b""), "no end"),
+        (form(jsonl(line(1)), jsonl(line(2))), "two fields"),
+        (
+            b"".join(
+                b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\n1\r\n' for _ in range(50)
+            ),
+            "more than 32 fields",
+        ),
+    ],
+)
+async def test_a_form_that_is_not_whole_or_too_much_is_refused(
+    served: Served, body: bytes, why: str
+) -> None:
+    """A part of a file may be whole lines: nobody would miss the rest until the results come."""
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+    answer = await served.http.post("/v1/submissions", content=body, headers=headers)
+    assert answer.status_code == 400
+    assert why in answer.json()["error"]["message"]
+    ended = form(jsonl(line(1)), end=b"--b--")
+    answer = await served.http.post("/v1/submissions", content=ended, headers=headers)
+    assert answer.status_code == 201, answer.text
+
+
 async def test_json_becomes_a_submission_and_what_is_missing_is_filled_in(served: Served) -> None:
     requests = [{"body": {"model": "m", "input": n}} for n in range(3)]
     wanted = {"endpoint": URL, "requests": requests, "webhook_url": HOOK}

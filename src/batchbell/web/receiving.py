@@ -29,6 +29,8 @@ LINES = frozenset(
 FORM = "multipart/form-data"
 FIELD_MAX_BYTES = 64 * 2**10
 FLUSH_BYTES = 2**20
+FIELDS_MAX = 32
+"""Of a form: each may be as long as FIELD_MAX_BYTES, and is in memory."""
 HEADERS_MAX_BYTES = 16 * 2**10
 
 
@@ -107,7 +109,8 @@ class Form:
         self._value = bytearray()
         self._headers: dict[str, str] = {}
         self._heading = bytearray()
-        self._seen_file = False
+        self._seen_file = self._ended = False
+        self._begun = 0
         self._parser = MultipartParser(
             boundary,
             {
@@ -118,20 +121,22 @@ class Form:
                 "on_headers_finished": self._headed,
                 "on_part_data": self._on_data,
                 "on_part_end": self._end,
+                "on_end": self._end_all,
             },
         )
 
     async def read(self, chunks: AsyncIterator[bytes]) -> None:
-        """Take the form in. Raises InvalidRequest where it is none, or has no file."""
+        """Take the form in. Raises InvalidRequest where it is none, has no end, or not one file."""
         self._target = await asyncio.to_thread(self._file.open, "wb", FLUSH_BYTES)
         try:
             async for chunk in chunks:
                 await asyncio.to_thread(self._parser.write, chunk)
-            self._parser.finalize()
         except ValueError as error:
             raise InvalidRequest(f"The form cannot be read: {error}") from error
         finally:
             await asyncio.to_thread(self._target.close)
+        if not self._ended:
+            raise InvalidRequest("The form has no end: it was cut short on its way.")
         if not self._seen_file:
             raise InvalidRequest(
                 "The form has no field `file` with the requests.",
@@ -143,6 +148,9 @@ class Form:
         self._headers, self._header = {}, ""
         self._heading.clear()
         self._value.clear()
+        self._begun += 1
+        if self._begun > FIELDS_MAX:
+            raise InvalidRequest(f"The form has more than {FIELDS_MAX} fields.")
 
     def _on_header_field(self, data: bytes, start: int, end: int) -> None:
         self._header += data[start:end].decode("latin-1").lower()
@@ -164,7 +172,10 @@ class Form:
     def _headed(self) -> None:
         _, options = parse_options_header(self._headers.get("content-disposition"))
         self._name = options.get(b"name", b"").decode("utf-8", "replace")
-        self._seen_file |= self._name == "file"
+        if self._name == "file":
+            if self._seen_file:
+                raise InvalidRequest("The form has two fields `file`: hand in one.", param="file")
+            self._seen_file = True
 
     def _on_data(self, data: bytes, start: int, end: int) -> None:
         if self._name == "file":
@@ -177,6 +188,9 @@ class Form:
     def _end(self) -> None:
         if self._name != "file":
             self.fields[self._name] = bytes(self._value).decode("utf-8", "replace")
+
+    def _end_all(self) -> None:
+        self._ended = True
 
 
 def _options(words: Mapping[str, str]) -> dict[str, Any]:
