@@ -108,6 +108,13 @@ async def test_a_form_that_is_not_whole_or_too_much_is_refused(
     assert answer.status_code == 201, answer.text
 
 
+async def test_a_boundary_that_is_too_long_is_refused(served: Served) -> None:
+    headers = {"content-type": f"multipart/form-data; boundary={'b' * 300}"}
+    answer = await served.http.post("/v1/submissions", content=b"", headers=headers)
+    assert answer.status_code == 400, answer.text
+    assert "Boundary length" in answer.json()["error"]["message"]
+
+
 async def test_json_becomes_a_submission_and_what_is_missing_is_filled_in(served: Served) -> None:
     requests = [{"body": {"model": "m", "input": n}} for n in range(3)]
     wanted = {"endpoint": URL, "requests": requests, "webhook_url": HOOK}

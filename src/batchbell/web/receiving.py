@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
@@ -46,14 +47,21 @@ async def receive(request: Request, file: Path, *, most: int) -> Any:
             await _write(_capped(request, most), file)
             return words
         case "multipart/form-data":
-            boundary = options.get(b"boundary")
-            if not boundary:
-                raise InvalidRequest("The form names no boundary.", code=Code.INVALID_VALUE)
-            form = Form(boundary, file)
-            await form.read(_capped(request, most))
-            return words | _options(form.fields)
+            boundary = options.get(b"boundary", b"")
+            return words | await _from_form(_capped(request, most), boundary, file)
         case _:
             return await _from_json(request, file, words)
+
+
+async def _from_form(chunks: AsyncIterator[bytes], boundary: bytes, file: Path) -> dict[str, Any]:
+    if not boundary:
+        raise InvalidRequest("The form names no boundary.", code=Code.INVALID_VALUE)
+    try:
+        form = Form(boundary, file)
+        await form.read(chunks)
+    except FormParserError as error:
+        raise InvalidRequest(f"The form cannot be read: {error}") from error
+    return _options(form.fields)
 
 
 async def _from_json(request: Request, file: Path, words: Mapping[str, Any]) -> Any:
@@ -100,7 +108,10 @@ async def _write(chunks: AsyncIterator[bytes], file: Path) -> None:
 
 
 class Form:
-    """A form, whose `file` goes to the disk, and whose other fields are few and short."""
+    """A form, whose `file` goes to the disk, and whose other fields are few and short.
+
+    Raises FormParserError where it is none.
+    """
 
     def __init__(self, boundary: bytes, file: Path) -> None:
         self.fields: dict[str, str] = {}
@@ -126,13 +137,11 @@ class Form:
         )
 
     async def read(self, chunks: AsyncIterator[bytes]) -> None:
-        """Take the form in. Raises InvalidRequest where it is none, has no end, or not one file."""
+        """Take the form in. Raises InvalidRequest where it has no end, or not one file."""
         self._target = await asyncio.to_thread(self._file.open, "wb", FLUSH_BYTES)
         try:
             async for chunk in chunks:
                 await asyncio.to_thread(self._parser.write, chunk)
-        except ValueError as error:
-            raise InvalidRequest(f"The form cannot be read: {error}") from error
         finally:
             await asyncio.to_thread(self._target.close)
         if not self._ended:
