@@ -239,10 +239,11 @@ def portable_json(text: str) -> str:
     """
     if text.isascii() and not SUSPECT.search(text):
         return text
-    return compact(json.loads(text, parse_constant=lambda _: None, parse_float=_finite))
+    return compact(json.loads(text, parse_constant=lambda _: None, parse_float=finite))
 
 
-def _finite(digits: str) -> float | None:
+def finite(digits: str) -> float | None:
+    """The number, unless it is too large for one."""
     number = float(digits)
     return number if math.isfinite(number) else None
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import IO, Annotated, Any
 
 import msgspec
+
+from batchbell.core import payload
 
 LINE_MAX_BYTES = 64 * 2**20
 """No provider takes or makes a longer line."""
@@ -65,19 +67,21 @@ class _Body(msgspec.Struct, gc=False):
     usage: _Usage | None = None
 
 
-class _Response(msgspec.Struct, gc=False):
-    status_code: int | None = None
+class Response(msgspec.Struct, gc=False):
+    """What the provider answered, as it stands: `body` may be anything, and empty."""
+
+    status_code: Any = None
+    request_id: Any = None
     body: msgspec.Raw = msgspec.Raw()
 
 
-class _Problem(msgspec.Struct, gc=False):
-    code: str | None = None
+class Line(msgspec.Struct, gc=False):
+    """A line of an output or error file. What is `Any` is not known to be of the right type."""
 
-
-class _Answer(msgspec.Struct, gc=False):
     custom_id: str
-    response: _Response | None = None
-    error: _Problem | None = None
+    id: Any = None
+    response: Response | None = None
+    error: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,7 @@ UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _named = msgspec.json.Decoder(_Named)
-_answer = msgspec.json.Decoder(_Answer)
+_line = msgspec.json.Decoder(Line)
 _body = msgspec.json.Decoder(_Body)
 
 
@@ -168,21 +172,34 @@ def custom_id(text: bytes) -> str | None:
     try:
         return _named.decode(text).custom_id
     except UNREADABLE:
-        found = _loosely(text).get("custom_id")
+        found = loosely(text).get("custom_id")
         return found if isinstance(found, str) else None
+
+
+def read_line(text: bytes) -> Line | None:
+    """A line of an output or error file; None where it cannot be understood."""
+    try:
+        return _line.decode(text)
+    except UNREADABLE:
+        return _loose_line(loosely(text))
 
 
 def answer(text: bytes) -> Answer | None:
     """What a line of an output or error file says; None where it cannot be understood."""
-    try:
-        line = _answer.decode(text)
-    except UNREADABLE:
-        return _loose_answer(_loosely(text))
-    response = line.response
-    status = response.status_code if response else None
-    code = _code(line.error)
+    line = read_line(text)
+    return None if line is None else answer_of(line)
+
+
+def answer_of(line: Line) -> Answer:
+    """What it says."""
+    status = line.response.status_code if line.response else None
+    if not isinstance(status, int):
+        status = None
+    code = line.error.get("code") if isinstance(line.error, dict) else None
+    if not isinstance(code, str):
+        code = None
     fate = _fate(status, line.error is not None, code)
-    spent = _spent(response.body) if response else None
+    spent = _spent(line.response.body) if line.response else None
     return Answer(line.custom_id, fate, spent, _passing(status, fate, code))
 
 
@@ -191,10 +208,6 @@ def not_run(custom_id: str, code: str, message: str) -> bytes:
     error = {"code": code, "message": message}
     line = {"id": None, "custom_id": custom_id, "response": None, "error": error}
     return json.dumps(line, separators=(",", ":")).encode("ascii")
-
-
-def _code(problem: _Problem | None) -> str | None:
-    return problem.code if problem else None
 
 
 def _fate(status: int | None, is_error: bool, code: str | None) -> Fate:
@@ -240,38 +253,58 @@ def _count(details: dict[str, Any] | None, name: str) -> int:
     return value if isinstance(value, int) and 0 <= value <= TOKENS_MAX else 0
 
 
-def _loosely(text: bytes) -> dict[str, Any]:
-    """JSON that only the standard library takes: half an emoji, bytes that are no UTF-8."""
+def loosely(text: bytes) -> dict[str, Any]:
+    """JSON that only the standard library takes: half an emoji, bytes that are no UTF-8.
+
+    NaN and infinities are None. Empty where it is no object.
+    """
     try:
-        line = json.loads(text.decode("utf-8", "replace"), parse_int=_whole)
+        line = json.loads(
+            text.decode("utf-8", "replace"),
+            parse_int=_whole,
+            parse_float=payload.finite,
+            parse_constant=lambda _: None,
+        )
     except (ValueError, RecursionError):
         return {}
     return line if isinstance(line, dict) else {}
 
 
-def _whole(digits: str) -> int | float:
+def _whole(digits: str) -> int | float | None:
     """Python reads no number of very many digits as a whole one."""
-    return int(digits) if len(digits) <= DIGITS_MAX else float(digits)
+    return int(digits) if len(digits) <= DIGITS_MAX else payload.finite(digits)
 
 
-def _loose_answer(line: dict[str, Any]) -> Answer | None:
-    identity = line.get("custom_id")
+def _loose_line(line: dict[str, Any]) -> Line | None:
+    identity, response = line.get("custom_id"), line.get("response")
     if not isinstance(identity, str):
         return None
-    response, error = line.get("response"), line.get("error")
-    status = response.get("status_code") if isinstance(response, dict) else None
-    code = error.get("code") if isinstance(error, dict) else None
-    whole = status if isinstance(status, int) else None
-    body = response.get("body") if isinstance(response, dict) else None
-    spent = _loosely_used(body) if isinstance(body, dict) else None
-    fate = _fate(whole, error is not None, code)
-    return Answer(identity, fate, spent, _passing(whole, fate, code))
+    read = _loose_response(response) if isinstance(response, dict) else None
+    return Line(identity, line.get("id"), read, line.get("error"))
 
 
-def _loosely_used(body: dict[str, Any]) -> Spent | None:
-    model = body.get("model")
-    named = model.encode("utf-8", "replace").decode() if isinstance(model, str) else None
+def _loose_response(response: dict[str, Any]) -> Response:
     try:
-        return _used(msgspec.convert({"model": named, "usage": body.get("usage")}, _Body))
-    except (msgspec.ValidationError, UnicodeEncodeError):
-        return None
+        body = json.dumps(response.get("body"), ensure_ascii=False, separators=(",", ":"))
+    except RecursionError:
+        body = ""
+    raw = msgspec.Raw(whole(body).encode())
+    return Response(response.get("status_code"), response.get("request_id"), raw)
+
+
+def whole(text: str) -> str:
+    """The text with U+FFFD for each half of a surrogate pair, which is no character."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+async def whole_lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:
+    """Lines as they arrive, without their ends."""
+    begun = bytearray()
+    async for chunk in chunks:
+        ended, feed, rest = chunk.rpartition(b"\n")
+        if feed:
+            yield (bytes(begun) + ended).split(b"\n")
+            begun.clear()
+        begun += rest
+    if begun:
+        yield [bytes(begun)]

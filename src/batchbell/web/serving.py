@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from batchbell.core.errors import InvalidRequest
 from batchbell.core.results import Results
-from batchbell.files.lines import Fate, answer
+from batchbell.files.lines import Fate, answer, whole_lines
 from batchbell.files.shelf import Shelf
 from batchbell.web.faults import Code, error_response
 
@@ -131,9 +130,7 @@ async def _zipped(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 async def _only(chunks: AsyncIterator[bytes], fate: Fate) -> AsyncIterator[bytes]:
     """The lines of this fate."""
-    rest = b""
-    async for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
+    async for lines in whole_lines(chunks):
         if chosen := [line + b"\n" for line in lines if _is(line, fate)]:
             yield b"".join(chosen)
 
@@ -141,15 +138,6 @@ async def _only(chunks: AsyncIterator[bytes], fate: Fate) -> AsyncIterator[bytes
 def _is(line: bytes, fate: Fate) -> bool:
     said = answer(line)
     return said is not None and said.fate is fate
-
-
-def asked_fate(word: str | None) -> Fate | None:
-    """Of `?status=`. Raises InvalidRequest."""
-    if word is None:
-        return None
-    if word not in list(Fate):
-        raise InvalidRequest(f"status must be one of {', '.join(Fate)}.", param="status")
-    return Fate(word)
 
 
 def _named(found: Results) -> str:
