@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,6 +88,34 @@ async def test_a_folder_shows_nothing_that_is_not_whole(file: Path, tmp_path: Pa
     folder = Folder(tmp_path / "results")
     await folder.put("project/a.jsonl", file)
     assert [path.name for path in (tmp_path / "results" / "project").iterdir()] == ["a.jsonl"]
+
+
+async def test_two_who_put_the_same_at_once_do_not_harm_each_other(
+    shelf: Shelf, tmp_path: Path
+) -> None:
+    contents = [bytes([n]) * 300_000 for n in range(8)]
+    files = [tmp_path / f"file-{n}" for n in range(8)]
+    for path, content in zip(files, contents, strict=True):
+        path.write_bytes(content)
+    await asyncio.gather(*(shelf.put("same", path) for path in files))
+    assert await read(shelf, "same") in contents
+
+
+async def test_what_comes_from_another_disk_is_copied(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second disk is not there in every place where tests run, so it is said that there is."""
+    replace, folder = Path.replace, Folder(tmp_path / "results")
+
+    def only_within_the_folder(path: Path, target: Path) -> Path:
+        if folder.root not in path.parents:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", only_within_the_folder)
+    await folder.put("a.jsonl", file)
+    assert await read(folder, "a.jsonl") == CONTENT
+    assert [path.name for path in folder.root.iterdir()] == ["a.jsonl"]
 
 
 @pytest.mark.parametrize("url", ["ftp://host/x", "file://elsewhere/x", ""])

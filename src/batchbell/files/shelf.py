@@ -121,23 +121,33 @@ class Folder:
 
 
 def _move(file: Path, target: Path) -> None:
-    """To another name in the same folder first, so that a copy that is cut short is not seen."""
+    """On disk first, and then by another name. Of two who do it at once, the last one's counts."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.part")
+    _sync(file)
     try:
-        file.replace(beside)
+        file.replace(target)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
+        _copy(file, target)
+    _sync(target.parent)
+
+
+def _copy(file: Path, target: Path) -> None:
+    """From another disk: under a name that nobody else has, so that half a copy is not seen."""
+    with tempfile.TemporaryDirectory(prefix=".part-", dir=target.parent) as folder:
+        beside = Path(folder) / target.name
         shutil.copyfile(file, beside)
-    with beside.open("rb+") as whole:
-        os.fsync(whole.fileno())
-    beside.replace(target)
-    folder = os.open(target.parent, os.O_RDONLY)
+        _sync(beside)
+        beside.replace(target)
+
+
+def _sync(path: Path) -> None:
+    opened = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(opened)
     finally:
-        os.close(folder)
+        os.close(opened)
 
 
 async def _in_thread(work: Any, *args: Any, **kwargs: Any) -> Any:
