@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import json
 from typing import Any
+
+from pyarrow import parquet
 
 from batchbell.client import AsyncBatchbell
 from batchbell.sandbox import Receiver, Sandbox
@@ -76,3 +79,27 @@ async def test_python_submits_what_it_makes(shell: Shell, sandbox: Sandbox) -> N
         assert len([line async for line in bell.results(made.id)]) == 20
         assert (await bell.cancel_submission(made.id)).cancelled_at is None
     ending.cancel()
+
+
+async def test_results_are_written_as_the_table_that_the_file_is_named_for(
+    shell: Shell, sandbox: Sandbox
+) -> None:
+    await shell.serve()
+    file = shell.folder / "prompts.jsonl"
+    file.write_text("".join(json.dumps(one) + "\n" for one in requests(9)))
+    ending = asyncio.create_task(end_all(sandbox, failed=2))
+    ended = await shell.run(
+        "submit", "prompts.jsonl", "--endpoint", ENDPOINT, "--json", "-o", "out.parquet"
+    )
+    ending.cancel()
+    table = parquet.read_table(shell.folder / "out.parquet")
+    assert table["custom_id"].to_pylist() == [f"r{n}" for n in range(9)]
+    assert table["content"].null_count == 2
+    failed = ("results", ended.json["id"], "--status", "failed")
+    assert (await shell.run(*failed, "--format", "csv", "-o", "failed.table")).code == 0
+    with (shell.folder / "failed.table").open(encoding="utf-8", newline="") as rows:
+        assert [row["error_code"] for row in csv.DictReader(rows)] == ["sandbox_failure"] * 2
+    assert (await shell.run(*failed, "-o", "failed.jsonl")).code == 0
+    assert len((shell.folder / "failed.jsonl").read_bytes().splitlines()) == 2
+    refused = await shell.run(*failed, "--format", "csv")
+    assert (refused.code, "-o FILE" in refused.err) == (2, True)

@@ -121,6 +121,9 @@ async def test_a_head_says_how_much_there_is(served: Served, tmp_path: Path) -> 
     await merged(served, tmp_path)
     answer = await served.http.head("/v1/batches/batch_1/results")
     assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["content-length"] == str(len(LINES)), "and not of what gzip makes of it"
+    some = await served.http.head("/v1/batches/batch_1/results?status=failed")
+    assert (some.status_code, "content-length" in some.headers) == (200, False)
 
 
 async def test_a_link_needs_no_key_and_ends(served: Served, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from tests.workers.conftest import House
 from batchbell.core.errors import LeaseLost, NotFound
 from batchbell.core.model import DEFAULT_PROJECT
 from batchbell.core.results import Results, ResultsMode, ResultsState
+from batchbell.files.formats import files_of
 from batchbell.files.shelf import Folder
 from batchbell.storage import results
 from batchbell.workers.collector import Collector
@@ -153,6 +154,22 @@ async def test_a_merge_whose_lease_was_lost_is_not_kept(desk: Desk) -> None:
     assert (await desk.of(id)).state is ResultsState.READY
     with pytest.raises(LeaseLost):
         await store.write(results.put_off, held, trouble="late", next_at=None, now=clock())
+
+
+async def test_everything_of_results_goes_when_their_time_is_over(desk: Desk) -> None:
+    id = await desk.ended()
+    await desk.collect()
+    found = await desk.of(id)
+    for name in files_of(found):
+        (desk.shelf.root / name).write_bytes(b"PAR1")
+    desk.house.clock.advance(30.0 * 86_400 - 1.0)
+    assert not found.is_over(now=desk.house.clock(), keep_seconds=30.0 * 86_400)
+    await desk.collect()
+    assert len([path for path in desk.shelf.root.rglob("res_*") if path.is_file()]) == 9
+    desk.house.clock.advance(2.0)
+    assert found.is_over(now=desk.house.clock(), keep_seconds=30.0 * 86_400)
+    await desk.collect()
+    assert [path for path in desk.shelf.root.rglob("*") if path.is_file()] == []
 
 
 async def test_results_that_nobody_wanted_are_not_found(desk: Desk) -> None:

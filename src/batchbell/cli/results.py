@@ -1,4 +1,4 @@
-"""`results`: a line for each request of a batch, to standard output or to a file."""
+"""`results`: a line for each request of a batch, to standard output, or to a file as a table."""
 
 from __future__ import annotations
 
@@ -34,22 +34,30 @@ def results(
             help="Only lines that have succeeded, failed or were not_run.",
         ),
     ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="What the file is: jsonl, parquet or csv. By default as its name ends.",
+        ),
+    ] = None,
     server: Server = None,
     api_key: ApiKey = None,
 ) -> None:
     """Print the results of a batch: JSON, a line for each request, in the order of the input.
 
-    Waits while they are being merged.
+    Or write them to a file, also as a table. Waits while they are being merged.
     """
-    if output is not None and status is not None:
-        raise typer.BadParameter("A file takes all lines; leave one out.", param_hint="--status")
+    if output is None and format not in (None, "jsonl"):
+        raise typer.BadParameter("A table needs a file: say -o FILE.", param_hint="--format")
     with connected(server, api_key) as client:
         if output is None:
             for line in client.result_texts(batch_id, status=status):
                 sys.stdout.buffer.write(line + b"\n")
             return
         with _bar(output) as see:
-            client.download_results(batch_id, output, on_bytes=see)
+            client.download_results(batch_id, output, status=status, format=format, on_bytes=see)
     tell(f"{output}: {output.stat().st_size:,} bytes.")
 
 

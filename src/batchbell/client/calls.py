@@ -122,9 +122,11 @@ def after_page(call: Call[Page[Item]], page: Page[Item]) -> Call[Page[Item]] | N
     return replace(call, query={**call.query, "after": page.last_id})
 
 
-def results(batch_id: str, *, status: str | None = None) -> tuple[str, dict[str, str]]:
+def results(
+    batch_id: str, *, status: str | None = None, format: str | None = None
+) -> tuple[str, dict[str, str]]:
     """Path and query: the answer is no JSON document, and may be larger than memory."""
-    return f"/v1/batches/{_id(batch_id)}/results", _query(status=status)
+    return f"/v1/batches/{_id(batch_id)}/results", _query(status=status, format=format)
 
 
 def watch(spec: WatchSpec) -> Call[shapes.Watch]:

@@ -25,6 +25,8 @@ OnBytes = Callable[[int, int | None], None]
 """Told how many bytes there are, and of how many."""
 
 NOT_READY = "results_not_ready"
+TABLES = ("parquet", "csv")
+"""Formats that the ending of a file's name may ask for."""
 TAKEN = (200, 206, 416)
 """The last is a file that was there already, whole."""
 
@@ -89,7 +91,15 @@ def _of(text: bytes) -> ResultLine:
 class _Download:
     """A file on its way: what is there already, and how to ask for the rest."""
 
+    batch_id: str
     target: Path
+    status: str | None
+    format: str | None
+
+    def call(self) -> tuple[str, dict[str, str]]:
+        ending = self.target.suffix.lower().removeprefix(".")
+        format = self.format or (ending if ending in TABLES else None)
+        return calls.results(self.batch_id, status=self.status, format=format)
 
     @property
     def part(self) -> Path:
@@ -115,7 +125,7 @@ class _Download:
         """Take up what is answered: what is there goes on, or another file is begun."""
         if answer.status_code == 200:
             self.part.write_bytes(b"")
-            self.mark.write_text(answer.headers.get("etag", ""), "ascii")
+            self._note(answer.headers.get("etag"))
         there = self.part.stat().st_size
         length = answer.headers.get("content-length")
         size = there + int(length) if length is not None else None
@@ -129,6 +139,13 @@ class _Download:
 
         with self.part.open("ab") as file:
             yield take
+
+    def _note(self, etag: str | None) -> None:
+        """What has no etag cannot be gone on with."""
+        if etag is None:
+            self.mark.unlink(missing_ok=True)
+        else:
+            self.mark.write_text(etag, "ascii")
 
     def end(self) -> None:
         self.part.replace(self.target)
@@ -157,17 +174,26 @@ class Reading(ABC):
                 yield from lines.take(chunk)
 
     def download_results(
-        self, batch_id: str, target: Path, *, on_bytes: OnBytes | None = None
+        self,
+        batch_id: str,
+        target: Path,
+        *,
+        status: str | None = None,
+        format: str | None = None,
+        on_bytes: OnBytes | None = None,
     ) -> Path:
         """Write the results to a file, which is there when it is whole.
+
+        `format` is `jsonl`, `parquet` or `csv`; without it the ending of the file's name counts,
+        and any other is JSON lines. The server makes tables if it has `batchbell[tables]`.
 
         Goes on with a download that was broken off, also by another process, and tries again for
         itself when the connection breaks.
         """
-        download = _Download(target)
+        download = _Download(batch_id, target, status, format)
         for left in reversed(range(TRIES)):
             try:
-                self._fetch(batch_id, download, on_bytes)
+                self._fetch(download, on_bytes)
             except ServerUnreachable:
                 if not left:
                     raise
@@ -177,8 +203,8 @@ class Reading(ABC):
         download.end()
         return target
 
-    def _fetch(self, batch_id: str, download: _Download, on_bytes: OnBytes | None) -> None:
-        path, query = calls.results(batch_id)
+    def _fetch(self, download: _Download, on_bytes: OnBytes | None) -> None:
+        path, query = download.call()
         with (
             self._opened(path, query, download.begin()) as answer,
             download.taking(answer, on_bytes) as take,
@@ -230,13 +256,19 @@ class AsyncReading(ABC):
                     yield text
 
     async def download_results(
-        self, batch_id: str, target: Path, *, on_bytes: OnBytes | None = None
+        self,
+        batch_id: str,
+        target: Path,
+        *,
+        status: str | None = None,
+        format: str | None = None,
+        on_bytes: OnBytes | None = None,
     ) -> Path:
         """As `Batchbell.download_results`."""
-        download = _Download(target)
+        download = _Download(batch_id, target, status, format)
         for left in reversed(range(TRIES)):
             try:
-                await self._fetch(batch_id, download, on_bytes)
+                await self._fetch(download, on_bytes)
             except ServerUnreachable:
                 if not left:
                     raise
@@ -246,8 +278,8 @@ class AsyncReading(ABC):
         download.end()
         return target
 
-    async def _fetch(self, batch_id: str, download: _Download, on_bytes: OnBytes | None) -> None:
-        path, query = calls.results(batch_id)
+    async def _fetch(self, download: _Download, on_bytes: OnBytes | None) -> None:
+        path, query = download.call()
         async with self._opened(path, query, download.begin()) as answer:
             with download.taking(answer, on_bytes) as take:
                 async for chunk in answer.aiter_raw():

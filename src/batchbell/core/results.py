@@ -79,6 +79,10 @@ class Results:
         """What they are called on the shelf."""
         return f"{self.project_id}/{self.id}.jsonl"
 
+    def is_over(self, *, now: float, keep_seconds: float) -> bool:
+        """Whether their time is over, or they were expunged: the next collector deletes them."""
+        return self.ended_at is not None and self.ended_at < now - keep_seconds
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collecting:

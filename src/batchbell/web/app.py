@@ -40,6 +40,7 @@ from batchbell.web.faults import Code, InvalidBody, Problem, error_response, res
 from batchbell.web.front import Front
 from batchbell.web.registering import Registrar
 from batchbell.web.streaming import Streams
+from batchbell.web.tables import Tables
 
 ROUTERS = tuple(
     module.router
@@ -87,6 +88,7 @@ def create_app(context: Context) -> FastAPI:
         Adopter(context),
         Condition(context),
         Streams(context.store),
+        Tables(context),
     )
     for router in ROUTERS:
         app.include_router(router)

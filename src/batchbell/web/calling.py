@@ -23,6 +23,7 @@ from batchbell.web.creating import Adopter
 from batchbell.web.directory import Directory
 from batchbell.web.registering import Registrar
 from batchbell.web.streaming import Streams
+from batchbell.web.tables import Tables
 
 Item = TypeVar("Item")
 
@@ -40,6 +41,7 @@ class Surface:
     adopter: Adopter
     condition: Condition
     streams: Streams
+    tables: Tables
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from fastapi import FastAPI, Header
 from fastapi.openapi.utils import get_openapi
 from starlette.responses import Response
 
+from batchbell.files.formats import Format
 from batchbell.web import (
     account_shapes,
     endpoint_shapes,
@@ -163,12 +164,12 @@ def takes_file() -> dict[str, Any]:
 
 
 def file_answers(*also: int) -> dict[str, Any]:
-    """Arguments of a route that answers JSON lines, whole or in part."""
+    """Arguments of a route that answers results, as lines or as a table, whole or in part."""
     made = answers(shapes.Health, 416, *also)
-    for status, says in ((200, "The lines."), (206, "Some of the bytes."), (304, "Unchanged.")):
+    for status, says in ((200, "The results."), (206, "Some of the bytes."), (304, "Unchanged.")):
         made["responses"][status] = {"description": says}
-    lines = {"application/jsonl": {"schema": {"type": "string"}}}
-    made["responses"][200]["content"] = made["responses"][206]["content"] = lines
+    content = {format.media_type: {"schema": {"type": "string"}} for format in Format}
+    made["responses"][200]["content"] = made["responses"][206]["content"] = content
     return made
 
 

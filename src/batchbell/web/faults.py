@@ -53,6 +53,7 @@ class Code(StrEnum):
     PROVIDER_UNAVAILABLE = "provider_unavailable"
     NOT_ENDED = "not_ended"
     LINK_EXPIRED = "link_expired"
+    TABLES_NOT_INSTALLED = "tables_not_installed"
     RESULTS_NOT_READY = "results_not_ready"
     RESULTS_FAILED = "results_failed"
     RANGE_NOT_SATISFIABLE = "range_not_satisfiable"

@@ -11,11 +11,12 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from batchbell.core.results import Results
+from batchbell.files import formats
+from batchbell.files.formats import Format
 from batchbell.files.lines import Fate, answer, whole_lines
 from batchbell.files.shelf import Shelf
 from batchbell.web.faults import Code, error_response
 
-MEDIA_TYPE = "application/jsonl"
 RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 GZIP_WINDOW = 16 + zlib.MAX_WBITS
 
@@ -50,57 +51,88 @@ def asked_span(header: str | None, size: int) -> Span | None:
     return Span(start, end)
 
 
-def response(request: Request, found: Results, shelf: Shelf, *, fate: Fate | None) -> Response:
-    """The answer to a GET or HEAD of results that are there."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """What is handed out: a file of the shelf."""
+
+    name: str
+    size: int
+    """In bytes."""
+    etag: str
+    format: Format
+
+
+def lines_of(found: Results) -> File:
+    """All lines of results that are there."""
     assert found.tally is not None
     size = found.tally.size
-    if fate is not None:
-        lines = _only(shelf.read(found.name), fate)
-        return _streamed(request, lines, {"Content-Disposition": _named(found)})
-    etag = f'"{found.id}-{size}"'
+    return File(name=found.name, size=size, etag=f'"{found.id}-{size}"', format=Format.JSONL)
+
+
+def table_of(found: Results, format: Format, fate: Fate | None, size: int) -> File:
+    """A table that is on the shelf."""
+    name = formats.table_of(found, format, fate)
+    return File(name=name, size=size, etag=f'"{_called(name)}-{size}"', format=format)
+
+
+def response(request: Request, file: File, shelf: Shelf) -> Response:
+    """The answer to a GET or HEAD of a file, in whole or in part."""
     headers = {
-        "ETag": etag,
+        "ETag": file.etag,
         "Accept-Ranges": "bytes",
-        "Content-Disposition": _named(found),
+        "Content-Disposition": _named(file.name),
         "Cache-Control": "private, no-transform",
         "Vary": "Accept-Encoding",
     }
-    if etag in request.headers.get("if-none-match", ""):
+    if file.etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     try:
-        span = asked_span(_range_of(request, etag), size)
+        span = asked_span(_range_of(request, file.etag), file.size)
     except NotSatisfiable:
-        there = {**headers, "Content-Range": f"bytes */{size}"}
-        message = f"The results have {size:,} bytes: none of this range."
+        there = {**headers, "Content-Range": f"bytes */{file.size}"}
+        message = f"The results have {file.size:,} bytes: none of this range."
         return error_response(416, message, code=Code.RANGE_NOT_SATISFIABLE, headers=there)
-    if span is None and _takes_gzip(request):
-        return _streamed(request, _zipped(shelf.read(found.name)), _as_gzip(headers))
-    return _part(request, found, shelf, span or Span(0, size), headers, whole=span is None)
+    if span is None and _takes_gzip(request, file):
+        return _streamed(request, _zipped(shelf.read(file.name)), _as_gzip(headers), file.format)
+    return _part(request, file, shelf, span or Span(0, file.size), headers, whole=span is None)
+
+
+def some_lines(request: Request, found: Results, shelf: Shelf, fate: Fate) -> Response:
+    """The lines of one fate: how long they are together is not known before."""
+    lines = _only(shelf.read(found.name), fate)
+    headers = {"Content-Disposition": _named(found.name)}
+    return _streamed(request, lines, headers, Format.JSONL)
 
 
 def _part(
     request: Request,
-    found: Results,
+    file: File,
     shelf: Shelf,
     span: Span,
     headers: dict[str, str],
     *,
     whole: bool,
 ) -> Response:
-    assert found.tally is not None
     headers["Content-Length"] = str(span.end - span.start)
     if not whole:
-        headers["Content-Range"] = f"bytes {span.start}-{span.end - 1}/{found.tally.size}"
-    bytes_ = shelf.read(found.name, start=span.start, end=span.end)
-    return _streamed(request, bytes_, headers, status=200 if whole else 206)
+        headers["Content-Range"] = f"bytes {span.start}-{span.end - 1}/{file.size}"
+    bytes_ = shelf.read(file.name, start=span.start, end=span.end)
+    return _streamed(request, bytes_, headers, file.format, status=200 if whole else 206)
 
 
 def _streamed(
-    request: Request, chunks: AsyncIterator[bytes], headers: dict[str, str], status: int = 200
+    request: Request,
+    chunks: AsyncIterator[bytes],
+    headers: dict[str, str],
+    format: Format,
+    status: int = 200,
 ) -> Response:
     if request.method == "HEAD":
-        return Response(status_code=status, headers=headers, media_type=MEDIA_TYPE)
-    return StreamingResponse(chunks, status, headers, media_type=MEDIA_TYPE)
+        told = Response(status_code=status, headers=headers, media_type=format.media_type)
+        if "Content-Length" not in headers:
+            del told.headers["content-length"]  # of the empty body, where the true one is unknown
+        return told
+    return StreamingResponse(chunks, status, headers, media_type=format.media_type)
 
 
 def _range_of(request: Request, etag: str) -> str | None:
@@ -109,7 +141,10 @@ def _range_of(request: Request, etag: str) -> str | None:
     return request.headers.get("range") if condition in (None, etag) else None
 
 
-def _takes_gzip(request: Request) -> bool:
+def _takes_gzip(request: Request, file: File) -> bool:
+    """Parquet is compressed already, and a HEAD is to say how long the file is."""
+    if request.method == "HEAD" or file.format is Format.PARQUET:
+        return False
     words = request.headers.get("accept-encoding", "").lower().replace(" ", "").split(",")
     return any(word == "gzip" or word.startswith("gzip;q=") for word in words) and (
         "gzip;q=0" not in words
@@ -140,5 +175,10 @@ def _is(line: bytes, fate: Fate) -> bool:
     return said is not None and said.fate is fate
 
 
-def _named(found: Results) -> str:
-    return f'attachment; filename="{found.id}.jsonl"'
+def _named(name: str) -> str:
+    return f'attachment; filename="{_called(name)}"'
+
+
+def _called(name: str) -> str:
+    """Without the project's folder."""
+    return name.rpartition("/")[2]

@@ -22,8 +22,9 @@ from batchbell.core.errors import (
     ResultsUnavailable,
 )
 from batchbell.core.model import Batch, Mint, Snapshot
-from batchbell.core.results import Collecting, Tally
+from batchbell.core.results import Collecting, Results, Tally
 from batchbell.core.travelling import ResultsState
+from batchbell.files.formats import files_of
 from batchbell.files.merging import merge
 from batchbell.files.scratch import scratch_folder
 from batchbell.files.shelf import Shelf
@@ -106,7 +107,7 @@ class Collector:
         before = self._clock() - self._keep_seconds
         old = await self._store.read(results.old, before=before, limit=FORGET_STEP)
         for one in old:
-            await self._shelf.delete(one.name)
+            await self._delete_files(one)
             await self._discard_requests(one.batch_key)
         if old:
             await self._store.write(results.forget, [one.id for one in old])
@@ -167,7 +168,11 @@ class Collector:
         """What was written for results that were expunged meanwhile must not stay."""
         found = await self._store.read(results.by_id, held.results.id)
         if found is None or found.state is ResultsState.FAILED:
-            await self._shelf.delete(held.results.name)
+            await self._delete_files(held.results)
+
+    async def _delete_files(self, found: Results) -> None:
+        """The lines, and the tables that were made of them."""
+        await asyncio.gather(*(self._shelf.delete(name) for name in files_of(found)))
 
     async def _put_off(self, held: Collecting, error: Exception) -> None:
         now = self._clock()

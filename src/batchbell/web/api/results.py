@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from batchbell.core import links
 from batchbell.core.errors import InvalidRequest, NotFound
 from batchbell.core.results import Results, ResultsState
+from batchbell.files.formats import Format
 from batchbell.files.lines import Fate
 from batchbell.storage import batches, results, wanting
 from batchbell.web import serving
 from batchbell.web.calling import Call, Caller
 from batchbell.web.contract import file_answers
 from batchbell.web.faults import Code, error_response
+from batchbell.web.tables import check_installed
 
 router = APIRouter(tags=["results"])
 
@@ -26,7 +29,26 @@ WAIT_SECONDS = 25.0
 LOOK_SECONDS = 0.5
 RETRY_SECONDS = 10
 
-Only = Annotated[Fate | None, Query(description="Lines of this fate only.")]
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which of the lines, and as what."""
+
+    fate: Fate | None
+    format: Format
+
+
+async def wanted(
+    status: Annotated[Fate | None, Query(description="Lines of this fate only.")] = None,
+    format: Annotated[Format, Query(description="JSON lines, or a table.")] = Format.JSONL,
+) -> Wanted:
+    """Of the query. Raises InvalidRequest for a table that cannot be made here."""
+    if format is not Format.JSONL:
+        await check_installed(format)
+    return Wanted(status, format)
+
+
+Wish = Annotated[Wanted, Depends(wanted)]
 
 
 @router.get(
@@ -34,10 +56,8 @@ Only = Annotated[Fate | None, Query(description="Lines of this fate only.")]
     summary="The merged results of a batch, one line for each request",
     **file_answers(404, 409, 502),
 )
-async def get_results(
-    call: Caller, request: Request, batch_id: str, status: Only = None
-) -> Response:
-    return await results_of(call, request, batch_id, status)
+async def get_results(call: Caller, request: Request, batch_id: str, wish: Wish) -> Response:
+    return await results_of(call, request, batch_id, wish)
 
 
 @router.head(
@@ -45,8 +65,8 @@ async def get_results(
     summary="How long the results are",
     **file_answers(404, 409, 502),
 )
-async def head_results(call: Caller, request: Request, batch_id: str) -> Response:
-    return await _hand_out(call, request, await _wanted(call, batch_id), None)
+async def head_results(call: Caller, request: Request, batch_id: str, wish: Wish) -> Response:
+    return await results_of(call, request, batch_id, wish)
 
 
 @router.get(
@@ -58,10 +78,10 @@ async def follow_link(
     call: Caller,
     request: Request,
     results_id: str,
+    wish: Wish,
     *,
     expires: str = "",
     signature: str = "",
-    status: Only = None,
 ) -> Response:
     found = await call.context.store.read(results.by_id, results_id)
     if found is None or not links.is_genuine(
@@ -75,7 +95,7 @@ async def follow_link(
             " /v1/batches/{id}/results with an API key.",
             code=Code.LINK_EXPIRED,
         )
-    return await _hand_out(call, request, found, status)
+    return await _hand_out(call, request, found, wish)
 
 
 @router.head(
@@ -84,17 +104,23 @@ async def follow_link(
     **file_answers(404, 410, 502),
 )
 async def head_link(
-    call: Caller, request: Request, results_id: str, expires: str = "", signature: str = ""
+    call: Caller,
+    request: Request,
+    results_id: str,
+    wish: Wish,
+    *,
+    expires: str = "",
+    signature: str = "",
 ) -> Response:
-    return await follow_link(call, request, results_id, expires=expires, signature=signature)
+    return await follow_link(call, request, results_id, wish, expires=expires, signature=signature)
 
 
-async def results_of(call: Call, request: Request, batch_id: str, status: Fate | None) -> Response:
+async def results_of(call: Call, request: Request, batch_id: str, wish: Wanted) -> Response:
     """Those of a batch, or of a submission by its id; whole, in part, or of one fate."""
-    return await _hand_out(call, request, await _wanted(call, batch_id), status)
+    return await _hand_out(call, request, await _find(call, batch_id), wish)
 
 
-async def _wanted(call: Call, batch_id: str) -> Results:
+async def _find(call: Call, batch_id: str) -> Results:
     """Those of the batch; asking for them is wanting them, if nobody has yet."""
     store, project_id = call.context.store, call.project_id
     batch = await store.read(batches.get_batch, project_id, batch_id)
@@ -110,28 +136,48 @@ async def _wanted(call: Call, batch_id: str) -> Results:
     return await store.read(results.of_batch, project_id, batch_id)
 
 
-async def _hand_out(call: Call, request: Request, found: Results, fate: Fate | None) -> Response:
-    found = await _ready(call, found)
-    if found.state is ResultsState.READY:
-        return serving.response(request, found, call.context.shelf, fate=fate)
+async def _hand_out(call: Call, request: Request, found: Results, wish: Wanted) -> Response:
+    until = asyncio.get_running_loop().time() + WAIT_SECONDS
+    found = await _ready(call, found, until)
     if found.state is ResultsState.FAILED:
         return error_response(
             502, f"The results could not be merged: {found.trouble}", code=Code.RESULTS_FAILED
         )
+    if found.state is ResultsState.WAITING:
+        return _not_ready("The results are being merged.")
+    if wish.format is not Format.JSONL:
+        return await _hand_out_table(call, request, found, wish, until)
+    if wish.fate is not None:
+        return serving.some_lines(request, found, call.context.shelf, wish.fate)
+    return serving.response(request, serving.lines_of(found), call.context.shelf)
+
+
+async def _hand_out_table(
+    call: Call, request: Request, found: Results, wish: Wanted, until: float
+) -> Response:
+    left = max(0.0, until - asyncio.get_running_loop().time())
+    tables = call.surface.tables
+    size = await tables.size(found, wish.format, wish.fate, within_seconds=left)
+    if size is None:
+        return _not_ready("The table is being made.")
+    file = serving.table_of(found, wish.format, wish.fate, size)
+    return serving.response(request, file, call.context.shelf)
+
+
+def _not_ready(why: str) -> Response:
     return error_response(
         503,
-        "The results are being merged. Ask again in a few seconds.",
+        f"{why} Ask again in a few seconds.",
         code=Code.RESULTS_NOT_READY,
         headers={"Retry-After": str(RETRY_SECONDS)},
     )
 
 
-async def _ready(call: Call, found: Results) -> Results:
+async def _ready(call: Call, found: Results, until: float) -> Results:
     """Wait for a merge that is under way, for some time."""
-    left = WAIT_SECONDS
-    while found.state is ResultsState.WAITING and left > 0:
+    loop = asyncio.get_running_loop()
+    while found.state is ResultsState.WAITING and loop.time() < until:
         await asyncio.sleep(LOOK_SECONDS)
-        left -= LOOK_SECONDS
         again = await call.context.store.read(results.by_id, found.id)
         if again is None:
             raise NotFound("results", found.id)

@@ -12,7 +12,7 @@ from batchbell.files.shelf import scratch_of
 from batchbell.storage import submissions
 from batchbell.web import shapes, submission_shapes
 from batchbell.web.api.cursors import LIMIT_DEFAULT, After, Limit
-from batchbell.web.api.results import Only, results_of
+from batchbell.web.api.results import Wish, results_of
 from batchbell.web.calling import Caller, answer, call_of, page_answer
 from batchbell.web.contract import answers, file_answers, takes
 from batchbell.web.receiving import receive
@@ -105,10 +105,8 @@ async def cancel_submission(call: Caller, submission_id: str) -> Response:
     summary="The results of all parts, in the order of the requests",
     **file_answers(404, 409, 502),
 )
-async def get_results(
-    call: Caller, request: Request, submission_id: str, status: Only = None
-) -> Response:
+async def get_results(call: Caller, request: Request, submission_id: str, wish: Wish) -> Response:
     found = await call.context.store.read(
         submissions.get_submission, call.project_id, submission_id
     )
-    return await results_of(call, request, found.id, status)
+    return await results_of(call, request, found.id, wish)
