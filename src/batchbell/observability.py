@@ -166,6 +166,13 @@ class Metrics:
             "Batches found in the list of an account, though nobody had named them.",
             registry=registry,
         )
+        self.deletions = Counter(
+            "batchbell_file_deletions",
+            "Batches whose files at the provider were to be deleted, by result: deleted, kept,"
+            " retry or failed.",
+            ["result"],
+            registry=registry,
+        )
         self.worker_failures = Counter(
             "batchbell_worker_failures",
             "Times that a worker's step failed and was started again.",

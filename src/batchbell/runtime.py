@@ -13,6 +13,7 @@ import structlog
 import uvicorn
 
 from batchbell.access import bind
+from batchbell.core.deletion import Deletes
 from batchbell.core.errors import SettingsError
 from batchbell.core.model import Account
 from batchbell.core.pacing import Pace
@@ -29,6 +30,7 @@ from batchbell.process import stopped_by_signal
 from batchbell.providers import open_provider
 from batchbell.settings import Settings
 from batchbell.web.app import create_app, end_streams
+from batchbell.workers.cleaner import Cleaner
 from batchbell.workers.collector import Collector
 from batchbell.workers.dispatcher import Dispatcher
 from batchbell.workers.janitor import Janitor
@@ -77,6 +79,7 @@ async def running_workers(runtime: Runtime) -> AsyncIterator[Crew]:
             Replayer(store, clock=time.time, mint=mint, metrics=runtime.metrics),
             _collector(runtime),
             _submitter(runtime),
+            *_cleaners(runtime),
         ]
         crew = runtime.crew = Crew(_loop(runtime, worker) for worker in workers)
         stack.push_async_callback(_close_clients, runtime)
@@ -105,6 +108,7 @@ def _collector(runtime: Runtime) -> Collector:
         scratch=scratch_of(shelf),
         inline_max_bytes=settings.inline_results_max_bytes,
         retention_days=settings.results_retention_days,
+        deletes=settings.delete_provider_files,
     )
 
 
@@ -119,6 +123,22 @@ def _submitter(runtime: Runtime) -> Submitter:
         metrics=runtime.metrics,
         scratch=scratch_of(runtime.shelf),
     )
+
+
+def _cleaners(runtime: Runtime) -> list[Worker]:
+    """Nobody deletes anything where that is not wished for."""
+    if runtime.settings.delete_provider_files is Deletes.NONE:
+        return []
+    cleaner = Cleaner(
+        runtime.store,
+        runtime.shelf,
+        runtime.providers.get,
+        clock=time.time,
+        mint=mint,
+        rand=random.random,
+        metrics=runtime.metrics,
+    )
+    return [cleaner]
 
 
 async def _watch_accounts(runtime: Runtime, crew: Crew) -> None:

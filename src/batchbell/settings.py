@@ -20,6 +20,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from batchbell.core.deletion import Deletes
 from batchbell.core.errors import SettingsError
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -178,6 +179,14 @@ class Settings(BaseSettings):
         validation_alias=_named("BATCHBELL_INLINE_RESULTS_MAX_BYTES"),
         description="Results of at most so many bytes travel in the webhook, where that is asked"
         " for.",
+    )
+
+    delete_provider_files: Deletes = Field(
+        Deletes.NONE,
+        validation_alias=_named("BATCHBELL_DELETE_PROVIDER_FILES"),
+        description="Which of a batch's files are deleted at the provider once its results are"
+        " kept here and add up: `none`, `outputs` (output and error file) or `all` (the input"
+        " file too).",
     )
 
     submission_max_bytes: Annotated[int, Field(ge=1)] = Field(

@@ -31,6 +31,7 @@ PITFALLS = {
     16: 'results in any order; an error file id of ""; empty error files; null errors',
     17: "lists without order, shifting cursors, unknown statuses, missing ids",
     18: "expiry inferred from the clock",
+    21: "provider storage fills: expiry, and deletion after a verified download",
     24: "a fixed pace burns the rate limit; 429 must pause the account",
     25: "duplicates after a 200, retries that stop, events that vanish",
     26: "a dedupe id only in a header",

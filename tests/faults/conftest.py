@@ -143,6 +143,7 @@ class Town:
                 "UPDATE deliveries SET due_at = 0 WHERE lease_token IS NOT NULL",
                 "UPDATE replays SET lease_until = 0 WHERE lease_token IS NOT NULL",
                 "UPDATE results SET lease_until = 0 WHERE lease_token IS NOT NULL",
+                "UPDATE deletions SET lease_until = 0 WHERE lease_token IS NOT NULL",
                 "UPDATE submissions SET lease_until = 0 WHERE lease_token IS NOT NULL",
             )
 

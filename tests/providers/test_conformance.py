@@ -134,6 +134,22 @@ async def test_requests_are_handed_in_run_and_cleared_away(bench: Bench, tmp_pat
         await read(bench.provider, file_id)
 
 
+async def test_files_that_a_batch_left_are_deleted(bench: Bench) -> None:
+    identity = bench.sandbox.provider.add_batch(total=3)
+    bench.sandbox.provider.finish(identity, "completed")
+    file_id = (await bench.provider.retrieve(identity)).output_file_id
+    assert file_id is not None
+    await bench.provider.delete_file(file_id)
+    with pytest.raises(ProviderNotFound):
+        await read(bench.provider, file_id)
+
+
+async def test_a_refusal_to_delete_is_told(bench: Bench) -> None:
+    bench.sandbox.provider.faults.add("unauthorized", route="delete_file")
+    with pytest.raises(ProviderAuthError):
+        await bench.provider.delete_file("file-1")
+
+
 async def test_a_batch_of_a_file_that_is_not_there_is_refused(bench: Bench) -> None:
     """Pitfall 15: right after an upload this may be transient."""
     with pytest.raises(ProviderRejected, match="Cannot find file"):

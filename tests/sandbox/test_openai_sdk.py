@@ -19,8 +19,9 @@ async def test_an_uploaded_file_can_be_read_listed_and_deleted(client: AsyncOpen
     assert [f.id async for f in client.files.list(purpose="batch")] == [file.id]
     assert [f.id async for f in client.files.list(purpose="batch_output")] == []
     assert (await client.files.delete(file.id)).deleted
-    with pytest.raises(openai.NotFoundError):
-        await client.files.retrieve(file.id)
+    for call in (client.files.retrieve, client.files.content, client.files.delete):
+        with pytest.raises(openai.NotFoundError):
+            await call(file.id)
 
 
 async def test_a_large_file_is_streamed_unchanged(client: AsyncOpenAI) -> None:

@@ -76,6 +76,7 @@ async def test_the_migrations_make_every_check_and_every_partial_index(store: St
         "ix_events_of_no_batch",
         "ix_replays_running",
         "ix_results_due",
+        "ix_deletions_due",
         "ix_results_ended",
         "ix_endpoints_disabled",
         "ix_endpoints_flushed",
@@ -170,12 +171,44 @@ async def test_tables_made_anew_keep_their_rows_and_who_points_to_them(database_
         await store.close()
 
 
-MADE_LATER = {"keys", "replays", "results", "submissions", "parts", "capacities"}
+async def test_the_inputs_of_batches_that_were_there_are_known(database_url: str) -> None:
+    """Who shares an input must be known before it is deleted."""
+    store = bare(database_url)
+    odd = r"""{"input_file_id": "file-3", "metadata": {"a": "\u0000", "b": "\\u0000"}}"""
+
+    def before(connection: Connection) -> None:
+        migrating.upgrade(connection, "0011")
+        for statement in AN_ACCOUNT:
+            connection.execute(text(statement))
+        for number, snapshot in enumerate([None, '{"input_file_id":"file-2"}', odd], 1):
+            row = {"key": number, "id": f"b{number}", "snapshot": snapshot}
+            connection.execute(text(A_BATCH), row | {"fingerprint": snapshot and "f"})
+
+    try:
+        await store.write(before)
+        await store.write(migrating.upgrade)
+        query = text("SELECT input_file_id FROM batches ORDER BY key")
+        found = await store.read(lambda c: c.execute(query).scalars().all())
+        assert found[:2] == [None, "file-2"]
+        assert found[2] in ("file-3", None), "PostgreSQL cannot read it; the next sighting tells"
+    finally:
+        await store.close()
+
+
+MADE_LATER = {"keys", "replays", "results", "deletions", "submissions", "parts", "capacities"}
 """And what starts empty."""
-ONE_OF_EACH = [
+AN_ACCOUNT = [
     "INSERT INTO projects VALUES ('default', 'default', 'whsec_x', 1)",
     "INSERT INTO accounts (id, project_id, name, provider, base_url, state, failures, due_at,"
     " not_before, created_at) VALUES ('a', 'default', 'a', 'openai', 'u', 'active', 0, 1, 1, 1)",
+]
+A_BATCH = (
+    "INSERT INTO batches (key, project_id, account_id, id, status, generation, registered_at,"
+    " updated_at, check_at, fingerprint, snapshot) VALUES (:key, 'default', 'a', :id,"
+    " 'in_progress', 1, 1, 1, 0, :fingerprint, :snapshot)"
+)
+ONE_OF_EACH = [
+    *AN_ACCOUNT,
     "INSERT INTO batches (key, project_id, account_id, id, status, generation, registered_at,"
     " updated_at, check_at) VALUES (1, 'default', 'a', 'batch_1', 'validating', 1, 1, 1, 0)",
     "INSERT INTO endpoints (id, project_id, url, state, failures, created_at)"

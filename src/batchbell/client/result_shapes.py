@@ -15,6 +15,18 @@ class Tokens(Struct, frozen=True, kw_only=True):
     reasoning_tokens: int
 
 
+class ProviderFiles(Struct, frozen=True, kw_only=True):
+    """What becomes of the files at the provider: `kept`, `due`, `deleted` or `failed`.
+
+    `reason` says why something is still there, where it was to be deleted.
+    """
+
+    state: str
+    due_at: int | None = None
+    deleted_at: int | None = None
+    reason: str | None = None
+
+
 class Results(Struct, frozen=True, kw_only=True):
     """How far the merged results are, and what is in them."""
 
@@ -28,3 +40,4 @@ class Results(Struct, frozen=True, kw_only=True):
     usage: dict[str, Tokens] | None = None
     notes: tuple[str, ...] | None = None
     trouble: str | None = None
+    provider_files: ProviderFiles | None = None

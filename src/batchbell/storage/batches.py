@@ -132,6 +132,7 @@ def _values(batch: Batch) -> dict[str, Any]:
         "check_at": batch.check_at,
         "trouble": storable(batch.trouble) if batch.trouble is not None else None,
         "expunged_at": batch.expunged_at,
+        "input_file_id": storable(seen.input_file_id) if seen and seen.input_file_id else None,
     }
 
 

@@ -1,6 +1,7 @@
 """The tables of jobs, which workers take under a lease of their own.
 
-Replays, results, and submissions with their parts and what was learnt of room for them.
+Replays, results, what is to be deleted of them at the provider, and submissions with their parts
+and what was learnt of room for them.
 """
 
 from __future__ import annotations
@@ -88,6 +89,29 @@ _waiting = text("state = 'waiting'")
 partial("ix_results_due", results.c.due_at, where=_waiting)
 _over = text("ended_at IS NOT NULL")
 partial("ix_results_ended", results.c.ended_at, where=_over)
+
+deletions = Table(
+    "deletions",
+    metadata,
+    Column("results_id", ForeignKey("results.id", ondelete="CASCADE"), primary_key=True),
+    Column("account_id", ForeignKey("accounts.id"), nullable=False),
+    Column("state", Text, nullable=False),
+    Column("files", Text, nullable=False),
+    Column("reason", Text),
+    Column("tries", Integer, nullable=False),
+    Column("due_at", Double),
+    Column("lease_until", Double),
+    Column("lease_token", Text),
+    Column("ended_at", Double),
+    CheckConstraint("state IN ('due', 'deleted', 'kept', 'failed')", name="state"),
+    CheckConstraint("(state = 'due') = (due_at IS NOT NULL)", name="due"),
+    CheckConstraint("(state = 'due') = (ended_at IS NULL)", name="end"),
+    CheckConstraint("state NOT IN ('kept', 'failed') OR reason IS NOT NULL", name="reason"),
+    CheckConstraint("(lease_token IS NULL) = (lease_until IS NULL)", name="lease"),
+    CheckConstraint("lease_token IS NULL OR state = 'due'", name="leased"),
+)
+_undeleted = text("state = 'due'")
+partial("ix_deletions_due", deletions.c.due_at, where=_undeleted)
 
 submissions = Table(
     "submissions",

@@ -5,8 +5,10 @@ from __future__ import annotations
 import msgspec
 from sqlalchemy import ColumnElement, Connection, exists, select, update
 
+from batchbell.core.deletion import Deletes
 from batchbell.core.model import DeliveryState, EventType, Mint
 from batchbell.core.results import Collecting, ResultsMode, ResultsState, Tally
+from batchbell.storage import deleting
 from batchbell.storage import events as outbox
 from batchbell.storage.engine import DELIVERIES, wake
 from batchbell.storage.results import fenced, of
@@ -21,12 +23,14 @@ def keep(
     tally: Tally,
     *,
     inline: str | None,
+    deletes: Deletes = Deletes.NONE,
     mint: Mint,
     now: float,
 ) -> None:
     """Write that the results are there, and let go what waits for them. Raises LeaseLost.
 
-    `inline` is kept only where a webhook is to carry the lines.
+    `inline` is kept only where a webhook is to carry the lines. `deletes` says which of the
+    provider's files are wanted no more from now on.
     """
     if inline is not None and not _any_inline(connection, held.results.id):
         inline = None
@@ -43,6 +47,7 @@ def keep(
         ended_at=now,
     )
     fenced(connection, held, there)
+    deleting.wish(connection, held, tally, deletes, now=now)
     _let_go(connection, held.results.id, now=now)
     outbox.record(connection, [(held.batch, EventType.RESULTS_READY)], mint=mint, now=now)
     stir_for(connection, [held.batch], now=now)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, update
 
-from batchbell.storage.jobs import replays, results, submissions
+from batchbell.storage.jobs import deletions, replays, results, submissions
 from batchbell.storage.schema import accounts, deliveries
 
 
@@ -19,7 +19,7 @@ def release_all(connection: Connection, *, now: float) -> int:
         .where(accounts.c.lease_token.isnot(None))
         .values(lease_token=None, lease_until=None, due_at=now)
     )
-    for jobs in (replays, results, submissions):
+    for jobs in (replays, results, deletions, submissions):
         held = update(jobs).where(jobs.c.lease_token.isnot(None))
         connection.execute(held.values(lease_token=None, lease_until=None, due_at=now))
     left = update(deliveries).where(deliveries.c.lease_token.isnot(None))

@@ -45,6 +45,15 @@ def of_key(connection: Connection, batch_key: int) -> Results | None:
     return None if row is None else to_results(row)
 
 
+def of_keys(connection: Connection, keys: Sequence[int]) -> dict[int, Results]:
+    """The newest results of each batch that has any, by its key."""
+    if not keys:
+        return {}
+    query = select(results).where(among(connection, results.c.batch_key, keys))
+    rows = connection.execute(query.order_by(results.c.id))
+    return {row.batch_key: to_results(row) for row in rows}
+
+
 def by_id(connection: Connection, results_id: str) -> Results | None:
     """For whoever brings a link; None where there are none (any more)."""
     row = connection.execute(select(results).where(results.c.id == results_id)).one_or_none()

@@ -119,6 +119,7 @@ batches = Table(
     Column("expunged_at", Double),
     Column("webhook_refused", Text),
     Column("kind", Text, nullable=False, server_default="single"),
+    Column("input_file_id", Text),
     UniqueConstraint("account_id", "id"),
     CheckConstraint(
         "status IN ('validating', 'in_progress', 'finalizing', 'cancelling',"
@@ -137,6 +138,7 @@ _open = batches.c.ended_at.is_(None)
 partial("ix_batches_open", batches.c.account_id, batches.c.id, where=_open)
 Index("ix_batches_listed", batches.c.project_id, batches.c.key)
 Index("ix_batches_id", batches.c.id)
+Index("ix_batches_input", batches.c.account_id, batches.c.input_file_id)
 _over = batches.c.ended_at.isnot(None)
 partial("ix_batches_ended", batches.c.ended_at, where=_over)
 

@@ -17,9 +17,9 @@ from batchbell.storage import watches
 from batchbell.storage.batches import get_batch, joined_batches, save, to_batch
 from batchbell.storage.bulk import among, insert_missing
 from batchbell.storage.engine import SUBMISSIONS, wake
-from batchbell.storage.jobs import parts, results, submissions
+from batchbell.storage.jobs import parts, submissions
 from batchbell.storage.paging import Page, page_of
-from batchbell.storage.results import to_results
+from batchbell.storage.results import of_keys
 from batchbell.storage.schema import batches
 from batchbell.storage.watches import Registration
 
@@ -220,7 +220,7 @@ def _parts(connection: Connection, ids: Sequence[str]) -> dict[str, list[Part]]:
     query = select(parts).where(among(connection, parts.c.submission_id, ids))
     rows = connection.execute(query.order_by(parts.c.position, parts.c.round)).all()
     keys = [row.batch_key for row in rows if row.batch_key is not None]
-    seen, merged = _batches(connection, keys), _results(connection, keys)
+    seen, merged = _batches(connection, keys), of_keys(connection, keys)
     found: dict[str, list[Part]] = defaultdict(list)
     for row in rows:
         part = _part(row, seen.get(row.batch_key), merged.get(row.batch_key))
@@ -233,15 +233,6 @@ def _batches(connection: Connection, keys: Sequence[int]) -> dict[int, Batch]:
         return {}
     query = joined_batches().where(among(connection, batches.c.key, keys))
     return {row.key: to_batch(row) for row in connection.execute(query)}
-
-
-def _results(connection: Connection, keys: Sequence[int]) -> dict[int, Results]:
-    """The newest of each."""
-    if not keys:
-        return {}
-    query = select(results).where(among(connection, results.c.batch_key, keys))
-    rows = connection.execute(query.order_by(results.c.id))
-    return {row.batch_key: to_results(row) for row in rows}
 
 
 def _part(row: Row[Any], batch: Batch | None, merged: Results | None) -> Part:

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET
 
 from batchbell.core import payload
+from batchbell.core.deletion import Deletion, DeletionState
 from batchbell.core.model import (
     Account,
     Attempt,
@@ -64,7 +65,9 @@ def watch(found: Watch) -> shapes.Watch:
     )
 
 
-def batch(found: Batch, merged: Results | None = None) -> shapes.Batch:
+def batch(
+    found: Batch, merged: Results | None = None, deletion: Deletion | None = None
+) -> shapes.Batch:
     """OpenAI's Batch object. `lost` is not a word of theirs: there it has `failed`."""
     seen = found.snapshot or Snapshot(id=found.id, provider_status="", status=None)
     lost = found.status is Status.LOST
@@ -85,7 +88,7 @@ def batch(found: Batch, merged: Results | None = None) -> shapes.Batch:
         request_counts=counts_of(seen),
         usage=dict(seen.usage) if seen.usage is not None else None,
         metadata=dict(seen.metadata) if seen.metadata is not None else None,
-        batchbell=extras(found, merged),
+        batchbell=extras(found, merged, deletion),
         **stamps,
     )
 
@@ -110,10 +113,11 @@ def _errors(seen: Snapshot, *, lost: bool) -> shapes.BatchErrors | None:
     return shapes.BatchErrors(data=told) if told else None
 
 
-def results(found: Results) -> result_shapes.Results:
+def results(found: Results, deletion: Deletion | None) -> result_shapes.Results:
+    files = provider_files(deletion)
     tally = found.tally
     if tally is None:
-        return result_shapes.Results(state=found.state, trouble=found.trouble)
+        return result_shapes.Results(state=found.state, trouble=found.trouble, provider_files=files)
     return result_shapes.Results(
         state=found.state,
         lines=tally.lines,
@@ -124,10 +128,25 @@ def results(found: Results) -> result_shapes.Results:
         in_input_order=tally.in_input_order,
         usage={model: result_shapes.Tokens(**asdict(used)) for model, used in tally.usage.items()},
         notes=list(tally.notes),
+        provider_files=files,
     )
 
 
-def extras(found: Batch, merged: Results | None = None) -> shapes.BatchExtras:
+def provider_files(found: Deletion | None) -> result_shapes.ProviderFiles:
+    if found is None:
+        return result_shapes.ProviderFiles(state=DeletionState.KEPT)
+    gone = found.state is DeletionState.DELETED
+    return result_shapes.ProviderFiles(
+        state=found.state,
+        due_at=_second(found.due_at),
+        deleted_at=_second(found.ended_at) if gone else None,
+        reason=found.reason,
+    )
+
+
+def extras(
+    found: Batch, merged: Results | None = None, deletion: Deletion | None = None
+) -> shapes.BatchExtras:
     return shapes.BatchExtras(
         status=found.status,
         provider_status=found.snapshot.provider_status if found.snapshot else None,
@@ -140,7 +159,7 @@ def extras(found: Batch, merged: Results | None = None) -> shapes.BatchExtras:
         ended_at=_second(found.ended_at),
         generation=found.generation,
         expunged_at=_second(found.expunged_at),
-        results=UNSET if merged is None else results(merged),
+        results=UNSET if merged is None else results(merged, deletion),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from batchbell.core.deletion import DeletionState
 from batchbell.core.travelling import ResultsState
 
 
@@ -15,6 +16,18 @@ class Tokens(Struct, frozen=True, kw_only=True):
     cached_tokens: int
     output_tokens: int
     reasoning_tokens: int
+
+
+class ProviderFiles(Struct, frozen=True, kw_only=True):
+    """What becomes of the files at the provider that the results were made of.
+
+    `reason` says why something is still there, where it was to be deleted.
+    """
+
+    state: DeletionState
+    due_at: int | None = None
+    deleted_at: int | None = None
+    reason: str | None = None
 
 
 class Results(Struct, frozen=True, kw_only=True):
@@ -31,3 +44,4 @@ class Results(Struct, frozen=True, kw_only=True):
     notes: list[str] | None = None
     """What did not add up."""
     trouble: str | None = None
+    provider_files: ProviderFiles

@@ -13,6 +13,7 @@ import structlog
 from batchbell import failpoints
 from batchbell.core import payload
 from batchbell.core import results as rules
+from batchbell.core.deletion import Deletes
 from batchbell.core.errors import (
     LeaseLost,
     ProviderError,
@@ -71,6 +72,7 @@ class Collector:
         scratch: Path,
         inline_max_bytes: int,
         retention_days: float,
+        deletes: Deletes = Deletes.NONE,
     ) -> None:
         self.signal = store.signal(RESULTS)
         self._store = store
@@ -83,6 +85,7 @@ class Collector:
         self._scratch = scratch
         self._inline_max_bytes = inline_max_bytes
         self._keep_seconds = retention_days * 86_400.0
+        self._deletes = deletes
         self._under_way: set[asyncio.Task[None]] = set()
 
     async def step(self) -> bool:
@@ -147,7 +150,13 @@ class Collector:
             tally, inline = await self._merge_holding(held)
             failpoints.reach(failpoints.BEFORE_KEEP)
             await self._store.write(
-                keeping.keep, held, tally, inline=inline, mint=self._mint, now=self._clock()
+                keeping.keep,
+                held,
+                tally,
+                inline=inline,
+                deletes=self._deletes,
+                mint=self._mint,
+                now=self._clock(),
             )
         except LeaseLost:
             log.warning("merge given up", results_id=held.results.id)

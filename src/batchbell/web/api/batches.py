@@ -11,13 +11,14 @@ import msgspec
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from batchbell.core.deletion import Deletion
 from batchbell.core.errors import MalformedBatch, NotFound, ProviderUnavailable
 from batchbell.core.model import Account, Batch, BatchKind, Snapshot, Status
 from batchbell.core.results import Results
 from batchbell.net.relay import NOT_ANSWERED
 from batchbell.providers.api import quote_segment
 from batchbell.providers.rows import snapshot_from, without_nul
-from batchbell.storage import accounts, batches, expunging, results, submissions
+from batchbell.storage import accounts, batches, deleting, expunging, submissions
 from batchbell.web import describing, gateway_shapes, shapes
 from batchbell.web.api.cursors import LIMIT_DEFAULT, After, Limit
 from batchbell.web.bodies import BODY_MAX_BYTES, decode_json, read_body
@@ -119,7 +120,7 @@ async def get_batch(
         return await pass_on(call, request, _path(batch_id))
     ours = known.status.ended or known.kind is BatchKind.JOINED
     if ours or account is None or not fresh:
-        return answer(describing.batch(known, await _merged(call, known)))
+        return answer(describing.batch(known, *await _merged(call, known)))
     try:
         told = await ask(call, request, _path(batch_id), account=account)
     except ProviderUnavailable:
@@ -157,11 +158,11 @@ async def _cancel_submission(call: Call, known: Batch) -> Batch:
     return (await store.write(submissions.cancel, call.project_id, known.id, now=now)).batch
 
 
-async def _merged(call: Call, known: Batch) -> Results | None:
-    """The results, unless they were expunged with all else."""
+async def _merged(call: Call, known: Batch) -> tuple[Results | None, Deletion | None]:
+    """The results, unless they were expunged with all else, and what becomes of the files."""
     if known.expunged_at is not None:
-        return None
-    return await call.context.store.read(results.of_key, known.key)
+        return None, None
+    return await call.context.store.read(deleting.shown, known)
 
 
 @router.post(
