@@ -17,6 +17,7 @@ from batchbell.core.deletion import Deletes
 from batchbell.core.errors import SettingsError
 from batchbell.core.model import Account
 from batchbell.core.pacing import Pace
+from batchbell.core.submission import Expiry
 from batchbell.files.shelf import scratch_of
 from batchbell.net.api import ApiClient
 from batchbell.net.client import WebhookSender
@@ -122,6 +123,10 @@ def _submitter(runtime: Runtime) -> Submitter:
         rand=random.random,
         metrics=runtime.metrics,
         scratch=scratch_of(runtime.shelf),
+        expiry=Expiry(
+            input_seconds=runtime.settings.input_expires_after_seconds,
+            output_seconds=runtime.settings.output_expires_after_seconds,
+        ),
     )
 
 

@@ -25,6 +25,8 @@ from batchbell.core.errors import SettingsError
 
 OPENAI_URL = "https://api.openai.com/v1"
 CONFIG_VARIABLE = "BATCHBELL_CONFIG"
+ExpirySeconds = Annotated[int, Field(ge=3600, le=2_592_000)]
+"""What OpenAI takes."""
 
 
 def _named(*names: str) -> AliasChoices:
@@ -187,6 +189,17 @@ class Settings(BaseSettings):
         description="Which of a batch's files are deleted at the provider once its results are"
         " kept here and add up: `none`, `outputs` (output and error file) or `all` (the input"
         " file too).",
+    )
+    input_expires_after_seconds: ExpirySeconds | None = Field(
+        None,
+        validation_alias=_named("BATCHBELL_INPUT_EXPIRES_AFTER_SECONDS"),
+        description="When the provider is to forget the files that submissions upload, in seconds"
+        " from then: 3600 to 2592000. Default: the provider's own time.",
+    )
+    output_expires_after_seconds: ExpirySeconds | None = Field(
+        None,
+        validation_alias=_named("BATCHBELL_OUTPUT_EXPIRES_AFTER_SECONDS"),
+        description="The same for the output and error files of the batches that submissions make.",
     )
 
     submission_max_bytes: Annotated[int, Field(ge=1)] = Field(

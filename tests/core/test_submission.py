@@ -13,10 +13,12 @@ from batchbell.core.model import Batch, BatchKind, BatchProblem, Counts, Snapsho
 from batchbell.core.results import Results, ResultsState, Tally, Tokens
 from batchbell.core.submission import (
     REFUSALS_MAX,
+    Expiry,
     Part,
     PartState,
     Submission,
     is_refused,
+    is_stale,
     sighting,
 )
 
@@ -212,3 +214,21 @@ def test_what_may_be_retried() -> None:
     second = ended(EXPIRED, 1, round=2)
     assert not whole(second, retry_missing=1).may_retry(second)
     assert not whole(a_part(), retry_missing=1).may_retry(a_part())
+
+
+@pytest.mark.parametrize(
+    ("expiry", "uploaded", "stale"),
+    [
+        (Expiry(), {"uploaded_at": None}, False),
+        (Expiry(output_seconds=3600), {"uploaded_at": NOW - 9e9}, False),
+        (Expiry(input_seconds=3600), {"uploaded_at": NOW - 1800}, False),
+        (Expiry(input_seconds=3600), {"uploaded_at": NOW - 1801}, True),
+        (Expiry(input_seconds=3600), {"uploaded_at": None}, True),
+        (Expiry(input_seconds=3600), {"uploaded_at": None, "file_id": None}, False),
+    ],
+    ids=["no expiry", "output only", "young", "old", "nobody knows", "no file"],
+)
+def test_a_file_in_the_second_half_of_its_time_is_not_used_any_more(
+    expiry: Expiry, uploaded: dict[str, Any], *, stale: bool
+) -> None:
+    assert is_stale(a_part(**uploaded), expiry, now=NOW) is stale

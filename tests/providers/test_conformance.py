@@ -134,6 +134,25 @@ async def test_requests_are_handed_in_run_and_cleared_away(bench: Bench, tmp_pat
         await read(bench.provider, file_id)
 
 
+@pytest.mark.parametrize(("days", "told"), [(None, 30), (2, 2)])
+async def test_the_provider_forgets_files_when_it_is_asked_to(
+    bench: Bench, tmp_path: Path, days: int | None, told: int
+) -> None:
+    file = tmp_path / "part.jsonl"
+    file.write_text(json.dumps(ROW) + "\n", encoding="utf-8")
+    seconds = days and days * 86_400
+    file_id = await bench.provider.upload(file, name="part.jsonl", expires_seconds=seconds)
+    made = await bench.provider.create(
+        file_id, url="/v1/responses", metadata={}, output_expires_seconds=seconds
+    )
+    bench.sandbox.provider.finish(made.id, "completed")
+    output = (await bench.provider.retrieve(made.id)).output_file_id
+    for left in (file_id, output):
+        assert left is not None
+        found = bench.sandbox.provider.file(left)
+        assert found.expires_at == found.created_at + told * 86_400
+
+
 async def test_files_that_a_batch_left_are_deleted(bench: Bench) -> None:
     identity = bench.sandbox.provider.add_batch(total=3)
     bench.sandbox.provider.finish(identity, "completed")

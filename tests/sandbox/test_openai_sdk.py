@@ -51,6 +51,29 @@ async def test_a_file_expires_when_asked_to(client: AsyncOpenAI, clock: FakeCloc
         await client.files.content(file.id)
 
 
+@pytest.mark.parametrize("seconds", [3599, 2_592_001])
+async def test_an_expiry_out_of_range_is_refused(client: AsyncOpenAI, seconds: int) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        await client.files.create(
+            file=("a.jsonl", b"x"),
+            purpose="batch",
+            expires_after={"anchor": "created_at", "seconds": seconds},
+        )
+    assert caught.value.param == "expires_after"
+
+
+async def test_the_files_of_a_batch_expire_when_asked_to(
+    client: AsyncOpenAI, clock: FakeClock
+) -> None:
+    expiry = {"anchor": "created_at", "seconds": 3600}
+    batch = await new_batch(client, input_file(2), output_expires_after=expiry)
+    clock.advance(120)
+    batch = await client.batches.retrieve(batch.id)
+    assert batch.output_file_id
+    output = await client.files.retrieve(batch.output_file_id)
+    assert output.expires_at == output.created_at + 3600
+
+
 async def test_a_batch_runs_to_its_end(client: AsyncOpenAI, clock: FakeClock) -> None:
     batch = await new_batch(client, input_file(100), metadata={"job": "nightly"})
     created_at = batch.created_at

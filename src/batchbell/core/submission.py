@@ -28,6 +28,15 @@ TAG = "batchbell_part"
 PROBLEMS_MAX = 10
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expiry:
+    """When the provider is to forget what we upload, and what it makes of it: seconds, or None
+    for its own time."""
+
+    input_seconds: int | None = None
+    output_seconds: int | None = None
+
+
 class PartState(StrEnum):
     WAITING = "waiting"
     """For room, or for its time."""
@@ -57,6 +66,8 @@ class Part:
     """When it was first meant to be handed in, this time."""
     file_id: str | None
     """Of the provider; it may be used again."""
+    uploaded_at: float | None = None
+    """When that file was handed in, where we know."""
     looked_through: bool
     """Whether its results were searched for what is to be tried again."""
     trouble: str | None
@@ -139,6 +150,16 @@ def is_refused(part: Part) -> bool:
     if batch is None or batch.status is not Status.FAILED or part.tries >= REFUSALS_MAX:
         return False
     return batch.snapshot is not None and is_refusal(batch.snapshot.problems)
+
+
+def is_stale(part: Part, expiry: Expiry, *, now: float) -> bool:
+    """Whether the part's file may be gone before the provider has read it.
+
+    In the second half of its time it is not used any more: the batch may be read late.
+    """
+    if part.file_id is None or expiry.input_seconds is None:
+        return False
+    return part.uploaded_at is None or now - part.uploaded_at > expiry.input_seconds / 2
 
 
 def refused_wait(tries: int, *, rand: float) -> float:

@@ -68,23 +68,34 @@ class OpenAI:
         path = f"/files/{quote_segment(file_id)}/content"
         return self._api.stream(path, refuse=self._refusal)
 
-    async def upload(self, file: Path, *, name: str) -> str:
+    async def upload(self, file: Path, *, name: str, expires_seconds: int | None = None) -> str:
         """As `Provider.upload`."""
         fields = {"purpose": "batch"}
+        for word, value in _expiry(expires_seconds).items():
+            fields[f"expires_after[{word}]"] = str(value)
         body = self._accepted(await self._api.upload("/files", file, name=name, fields=fields))
         identity = id_in(msgspec.Raw(body))
         if identity is None:
             raise ProviderUnavailable("The provider's answer to an upload names no file.")
         return identity
 
-    async def create(self, file_id: str, *, url: str, metadata: Mapping[str, str]) -> Snapshot:
+    async def create(
+        self,
+        file_id: str,
+        *,
+        url: str,
+        metadata: Mapping[str, str],
+        output_expires_seconds: int | None = None,
+    ) -> Snapshot:
         """As `Provider.create`."""
-        wish = {
+        wish: dict[str, Any] = {
             "input_file_id": file_id,
             "endpoint": url,
             "completion_window": "24h",
             "metadata": dict(metadata),
         }
+        if expiry := _expiry(output_expires_seconds):
+            wish["output_expires_after"] = expiry
         body = self._accepted(await self._api.post("/batches", msgspec.json.encode(wish)))
         return snapshot_from(body)
 
@@ -116,6 +127,11 @@ class OpenAI:
         if snapshot.id != batch_id:
             raise MalformedBatch(f"The provider answered with batch {snapshot.id[:80]!r} instead.")
         return snapshot
+
+
+def _expiry(seconds: int | None) -> dict[str, str | int]:
+    """As OpenAI writes it; empty without one."""
+    return {} if seconds is None else {"anchor": "created_at", "seconds": seconds}
 
 
 def page_from(body: bytes, cursor: str | None) -> Page:

@@ -43,14 +43,25 @@ class Provider(Protocol):
         """The bytes of an output or error file as they arrive, in chunks of any size."""
         ...
 
-    async def upload(self, file: Path, *, name: str) -> str:
-        """Hand in a file of requests; returns its id. Never repeated, whatever happens."""
+    async def upload(self, file: Path, *, name: str, expires_seconds: int | None = None) -> str:
+        """Hand in a file of requests; returns its id. Never repeated, whatever happens.
+
+        The provider is to forget it after `expires_seconds`; without them when it likes.
+        """
         ...
 
-    async def create(self, file_id: str, *, url: str, metadata: Mapping[str, str]) -> Snapshot:
+    async def create(
+        self,
+        file_id: str,
+        *,
+        url: str,
+        metadata: Mapping[str, str],
+        output_expires_seconds: int | None = None,
+    ) -> Snapshot:
         """Have an uploaded file run as a batch. Never repeated, whatever happens.
 
         Where no answer came it may have been made all the same: look for its metadata in the list.
+        The provider is to forget the files that it leaves so many seconds after they were made.
         """
         ...
 

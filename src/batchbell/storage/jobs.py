@@ -150,6 +150,7 @@ parts = Table(
     Column("due_at", Double, nullable=False),
     Column("intent_at", Double),
     Column("file_id", Text),
+    Column("uploaded_at", Double),
     Column("batch_key", ForeignKey("batches.key", ondelete="SET NULL"), index=True),
     Column("looked_through", Boolean, nullable=False),
     Column("trouble", Text),

@@ -248,6 +248,7 @@ def _part(row: Row[Any], batch: Batch | None, merged: Results | None) -> Part:
         due_at=row.due_at,
         intent_at=row.intent_at,
         file_id=row.file_id,
+        uploaded_at=row.uploaded_at,
         looked_through=row.looked_through,
         trouble=row.trouble,
         batch=batch,

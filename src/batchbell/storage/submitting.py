@@ -135,10 +135,12 @@ def intend(connection: Connection, held: Submission, part: Part, *, now: float) 
     return _again(connection, held, part)
 
 
-def uploaded(connection: Connection, held: Submission, part: Part, *, file_id: str) -> Part:
+def uploaded(
+    connection: Connection, held: Submission, part: Part, *, file_id: str, at: float
+) -> Part:
     """Note the provider's file: from here on the batch may be there. Raises LeaseLost."""
     _prove(connection, held)
-    _change(connection, part, file_id=storable(file_id))
+    _change(connection, part, file_id=storable(file_id), uploaded_at=at)
     return _again(connection, held, part)
 
 

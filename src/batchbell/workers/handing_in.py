@@ -13,9 +13,10 @@ import structlog
 
 from batchbell import failpoints
 from batchbell.core import governor
+from batchbell.core import submission as rules
 from batchbell.core.errors import ProviderRateLimited, ProviderRejected
 from batchbell.core.model import Mint, Snapshot
-from batchbell.core.submission import TAG, Part, PartState, Submission, new_name
+from batchbell.core.submission import TAG, Expiry, Part, PartState, Submission, new_name
 from batchbell.files.shelf import Shelf, fetch
 from batchbell.providers.protocol import Provider
 from batchbell.storage import submitting
@@ -38,12 +39,14 @@ class HandingIn:
         clock: Callable[[], float],
         mint: Mint,
         rand: Callable[[], float],
+        expiry: Expiry,
     ) -> None:
         self._store = store
         self._shelf = shelf
         self._clock = clock
         self._mint = mint
         self._rand = rand
+        self._expiry = expiry
 
     async def hand_in(self, provider: Provider, held: Submission, part: Part, folder: Path) -> bool:
         """Whether it is in, or given up; False where there is no room for it now.
@@ -71,12 +74,17 @@ class HandingIn:
             await self._store.write(submitting.reject, held, part, trouble=None)
 
     async def _send(self, provider: Provider, held: Submission, part: Part, folder: Path) -> None:
-        if part.file_id is None:
+        if part.file_id is None or rules.is_stale(part, self._expiry, now=self._clock()):
             part = await self._upload(provider, held, part, folder)
         assert part.file_id is not None
         metadata = {**(held.snapshot.metadata or {}), TAG: part.tag}
         url = held.snapshot.endpoint or ""
-        seen = await provider.create(part.file_id, url=url, metadata=metadata)
+        seen = await provider.create(
+            part.file_id,
+            url=url,
+            metadata=metadata,
+            output_expires_seconds=self._expiry.output_seconds,
+        )
         failpoints.reach(failpoints.AFTER_CREATE)
         await self._note(held, part, seen)
         log.info("part handed in", submission=held.id, part=part.tag, batch=seen.id)
@@ -85,9 +93,12 @@ class HandingIn:
         """A file whose upload nobody noted is uploaded again: it costs nothing but its place."""
         file = folder / part.id
         await fetch(self._shelf, new_name(held.batch.project_id, part.id), file)
-        file_id = await provider.upload(file, name=f"{part.tag}.jsonl")
+        at = self._clock()
+        file_id = await provider.upload(
+            file, name=f"{part.tag}.jsonl", expires_seconds=self._expiry.input_seconds
+        )
         failpoints.reach(failpoints.AFTER_UPLOAD)
-        noted = await self._store.write(submitting.uploaded, held, part, file_id=file_id)
+        noted = await self._store.write(submitting.uploaded, held, part, file_id=file_id, at=at)
         failpoints.reach(failpoints.AFTER_FILE)
         file.unlink()
         return noted

@@ -12,7 +12,7 @@ from batchbell import failpoints
 from batchbell.core import submission as rules
 from batchbell.core.errors import LeaseLost, ProviderError, ResultsError, ResultsUnavailable
 from batchbell.core.model import Mint, Status
-from batchbell.core.submission import Part, PartState, Submission, new_name
+from batchbell.core.submission import Expiry, Part, PartState, Submission, new_name
 from batchbell.files.rejoining import gather_passing
 from batchbell.files.scratch import scratch_folder
 from batchbell.files.shelf import Shelf, fetch
@@ -29,6 +29,7 @@ log = structlog.get_logger("batchbell.submitter")
 LEASE_SECONDS = 120.0
 HOLD_SECONDS = LEASE_SECONDS / 4
 LOOK_SECONDS = 5.0
+NO_EXPIRY = Expiry()
 AT_ONCE = 4
 """Submissions under way: each uploads one part at a time."""
 
@@ -49,6 +50,7 @@ class Submitter:
         rand: Callable[[], float],
         metrics: Metrics,
         scratch: Path,
+        expiry: Expiry = NO_EXPIRY,
     ) -> None:
         self.signal = store.signal(SUBMISSIONS)
         self._store = store
@@ -59,7 +61,7 @@ class Submitter:
         self._rand = rand
         self._metrics = metrics
         self._scratch = scratch
-        self._handing_in = HandingIn(store, shelf, clock=clock, mint=mint, rand=rand)
+        self._handing_in = HandingIn(store, shelf, clock=clock, mint=mint, rand=rand, expiry=expiry)
         self._splitting = Splitting(store, shelf, clock=clock, mint=mint)
         self._under_way: set[asyncio.Task[None]] = set()
 

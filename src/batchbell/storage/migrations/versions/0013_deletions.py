@@ -54,6 +54,7 @@ def upgrade() -> None:
         sqlite_where=sa.text("state = 'due'"),
         postgresql_where=sa.text("state = 'due'"),
     )
+    op.add_column("parts", sa.Column("uploaded_at", sa.Double(), nullable=True))
     op.add_column("batches", sa.Column("input_file_id", sa.Text(), nullable=True))
     op.execute(_fill())
     op.create_index("ix_batches_input", "batches", ["account_id", "input_file_id"])
