@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import sqlite3
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from typing import Any
 import httpx2
 import pytest
 from tests.conftest import SECRET, beside_the_loop, execute, fetch_rows
+from tests.faults import starting
 
 from batchbell.sandbox import OPEN, Received, Receiver, Sandbox
 
@@ -41,7 +41,7 @@ asyncio.run({main})
 class Process:
     """One Batchbell process."""
 
-    process: asyncio.subprocess.Process
+    process: starting.Forked
     log: Path
 
     async def killed(self) -> None:
@@ -95,15 +95,7 @@ class Town:
             "BATCHBELL_FAILPOINT": failpoint,
             **self.settings,
         }
-        with log.open("wb") as output:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-c",
-                PROGRAM.format(main=main),
-                env=environment,
-                stdout=output,
-                stderr=output,
-            )
+        process = await starting.start(PROGRAM.format(main=main), environment=environment, log=log)
         started = Process(process, log)
         self.running.append(started)
         if main is not WORK:
@@ -112,7 +104,7 @@ class Town:
 
     async def answers(self, process: Process) -> None:
         """Poll until the server answers, or has died of what the test wanted."""
-        async with asyncio.timeout(START_SECONDS), httpx2.AsyncClient() as client:
+        async with asyncio.timeout(START_SECONDS), httpx2.AsyncClient(verify=False) as client:
             while process.process.returncode is None:
                 with contextlib.suppress(httpx2.TransportError):
                     await client.get(f"{self.url}/healthz")
@@ -120,7 +112,7 @@ class Town:
                 await asyncio.sleep(0.02)
 
     async def ask(self, method: str, path: str, **body: Any) -> dict[str, Any]:
-        async with httpx2.AsyncClient(base_url=self.url, timeout=30) as client:
+        async with httpx2.AsyncClient(base_url=self.url, timeout=30, verify=False) as client:
             answer = await client.request(method, path, json=body or None)
         assert answer.is_success, answer.text
         told: dict[str, Any] = answer.json()
