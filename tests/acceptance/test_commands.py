@@ -6,6 +6,8 @@ import asyncio
 import re
 import signal
 
+import httpx2
+
 from batchbell.sandbox import Receiver, Respond, Sandbox
 from tests.acceptance.conftest import Ended, Shell
 
@@ -145,6 +147,10 @@ async def test_the_sandbox_can_be_used_as_it_says(shell: Shell) -> None:
     checked = await shell.run("doctor", "--json", **words)
     states = {finding["check"]: finding["state"] for finding in checked.json_lines}
     assert states["provider"] == "ok"
+    hook = next(word for word in serving.said.split() if word.endswith("/hook"))
+    async with httpx2.AsyncClient() as client:
+        await client.post(hook, content=b"said at once, whoever reads it")
+    await serving.says("said at once, whoever reads it")
     assert await serving.end(signal.SIGINT) == 130
     assert "Traceback" not in serving.said
 

@@ -101,4 +101,5 @@ def _say_receiver(receiver: Receiver) -> None:
 
 def _show_received(received: Received) -> None:
     body = received.body.decode("utf-8", "replace")
-    print(f"{received.method} {received.path} {received.headers.get('webhook-id', '')} {body}")
+    seen = f"{received.method} {received.path} {received.headers.get('webhook-id', '')} {body}"
+    print(seen, flush=True)
