@@ -103,3 +103,16 @@ async def test_results_are_written_as_the_table_that_the_file_is_named_for(
     assert len((shell.folder / "failed.jsonl").read_bytes().splitlines()) == 2
     refused = await shell.run(*failed, "--format", "csv")
     assert (refused.code, "-o FILE" in refused.err) == (2, True)
+
+
+async def test_a_script_that_runs_twice_submits_once(shell: Shell) -> None:
+    await shell.serve()
+    file = shell.folder / "prompts.jsonl"
+    file.write_text("".join(json.dumps(one) + "\n" for one in requests(3)))
+    words = ("submit", "prompts.jsonl", "--endpoint", ENDPOINT, "--idempotency-key", "night-1")
+    first, again = await shell.run(*words, "--json"), await shell.run(*words, "--json")
+    assert first.json["id"] == again.json["id"]
+    file.write_text(json.dumps(requests(1)[0]) + "\n")
+    other = await shell.run(*words)
+    assert other.code == 1
+    assert "needs a new key" in other.err

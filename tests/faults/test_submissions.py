@@ -13,7 +13,7 @@ import httpx2
 import pytest
 from tests.conftest import SECRET
 from tests.faults.conftest import SERVE, Town
-from tests.workers.submitting import hand_over
+from tests.workers.submitting import hand_over, requests
 
 from batchbell import failpoints
 from batchbell.core.model import DEFAULT_PROJECT
@@ -83,12 +83,12 @@ async def all_running(town: Town, id: str) -> dict[str, Any]:
             await asyncio.sleep(0.05)
 
 
-async def proven(town: Town, id: str) -> None:
-    """That five batches were made, and come back as one."""
+async def proven(town: Town, id: str, *, parts: int = PARTS) -> None:
+    """That so many batches were made, and come back as one."""
     found = await all_running(town, id)
     made = at_the_provider(town)
     tags = Counter(row["metadata"][TAG] for row in made)
-    assert len(made) == PARTS, "no part is missing, and none was handed in twice"
+    assert len(made) == parts, "no part is missing, and none was handed in twice"
     assert set(tags.values()) == {1}
     assert {part["batch_id"] for part in found["parts"]} == {row["id"] for row in made}
     for row in made:
@@ -130,3 +130,26 @@ async def test_killed_at_one_step_after_the_other(town: Town, tmp_path: Path) ->
         town.let_leases_run_out()
     await town.start()
     await proven(town, id)
+
+
+async def test_killed_between_the_commit_and_the_answer(town: Town, tmp_path: Path) -> None:
+    """Whoever called has no answer, calls again with the same key, and pays once."""
+    body = b"".join(json.dumps(one).encode() + b"\n" for one in requests(REQUESTS))
+    wish = {"webhook_url": town.receiver.url("/hook")}
+    headers = {"content-type": "application/jsonl", "Idempotency-Key": "night-1"}
+
+    async def hand_in() -> httpx2.Response:
+        async with httpx2.AsyncClient(base_url=town.url, timeout=PATIENCE_SECONDS) as client:
+            return await client.post("/v1/submissions", params=wish, content=body, headers=headers)
+
+    process = await town.start(SERVE, failpoint=failpoints.BEFORE_ANSWER)
+    with pytest.raises(httpx2.TransportError):
+        await hand_in()
+    await process.killed()
+    town.let_leases_run_out()
+    await town.start()
+    again = await hand_in()
+    assert (again.status_code, again.headers["idempotent-replayed"]) == (201, "true")
+    id = again.json()["id"]
+    assert [one["id"] for one in (await town.ask("GET", "/v1/submissions"))["data"]] == [id]
+    await proven(town, id, parts=1)

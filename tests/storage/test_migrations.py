@@ -83,6 +83,7 @@ async def test_the_migrations_make_every_check_and_every_partial_index(store: St
         "ix_endpoints_managed",
         "ix_endpoints_open",
         "uq_endpoints_implied",
+        "uq_submissions_idempotency_key",
     }
 
 

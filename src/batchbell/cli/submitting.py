@@ -55,6 +55,15 @@ Metadata = Annotated[
         "--metadata", metavar="KEY=VALUE", help="Comes back with the webhook; repeat for more."
     ),
 ]
+Key = Annotated[
+    str | None,
+    typer.Option(
+        "--idempotency-key",
+        metavar="KEY",
+        help="The same file again, with the same key, is the same submission. By default each call"
+        " has its own.",
+    ),
+]
 Waits = Annotated[
     bool, typer.Option("--wait", help="Wait for the end; the exit code is that of `wait`.")
 ]
@@ -73,6 +82,7 @@ def submit(
     retry_missing: RetryMissing = 0,
     metadata: Metadata = None,
     results: Results = None,
+    idempotency_key: Key = None,
     wait: Waits = False,
     output: Output = None,
     json: Json = False,
@@ -90,6 +100,7 @@ def submit(
         "retry_missing": retry_missing,
         "metadata": metadata_pairs(metadata),
         "results": results,
+        "idempotency_key": idempotency_key,
     }
     with connected(server, api_key) as client:
         made = _hand_in(client, file, wishes)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeVar, cast
 from urllib.parse import quote
@@ -15,6 +16,8 @@ import msgspec
 
 from batchbell.client import calls
 from batchbell.client.calls import PAGE_SIZE, Call
+from batchbell.client.faults import ServerUnavailable, ServerUnreachable
+from batchbell.client.repeating import Requests, Tries
 from batchbell.client.shapes import Page, RequestCounts
 
 T = TypeVar("T")
@@ -22,11 +25,7 @@ T = TypeVar("T")
 CHUNK_BYTES = 2**20
 ANSWER_SECONDS = 600.0
 """The server checks all requests before it answers."""
-JSON_LINES = {"content-type": "application/jsonl"}
 PATH = "/v1/submissions"
-
-Requests = str | os.PathLike[str] | IO[bytes] | Iterable[Mapping[str, Any]]
-"""A file's path, a file that is open, or the requests one by one."""
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,12 +155,17 @@ class Submitting(ABC):
         metadata: Mapping[str, str] | None = None,
         results: str | None = None,
         retry_missing: int = 0,
+        idempotency_key: str | None = None,
     ) -> Submission:
         """Have requests answered: a file of JSON lines in OpenAI's shape, or dicts of that shape.
 
         `endpoint`, such as `/v1/responses`, is for requests without a `url`. What was not
         answered is handed in again `retry_missing` times. `wait`, `batch` and `results` take the
         submission's id. Raises ApiError with `problems` where requests are wrong.
+
+        Each call has an `idempotency_key`, by default a new one: the same again makes nothing
+        twice. So where the connection breaks, a file or a list is sent again by itself; all else
+        can be read once only, and ServerUnreachable names the key for a try of yours.
         """
         query = _query(
             webhook_url=webhook_url,
@@ -173,14 +177,19 @@ class Submitting(ABC):
             results=results,
             retry_missing=retry_missing,
         )
+        tries = Tries(requests, idempotency_key)
+        while True:
+            try:
+                return self._hand_in(_chunks(requests), query, tries.headers)
+            except (ServerUnreachable, ServerUnavailable) as error:
+                time.sleep(tries.pause_seconds(error))
+
+    def _hand_in(
+        self, chunks: Iterator[bytes], query: Mapping[str, str], headers: Mapping[str, str]
+    ) -> Submission:
+        how: dict[str, Any] = {"params": query, "headers": headers, "timeout": ANSWER_SECONDS}
         try:
-            answer = self._http.post(
-                PATH,
-                params=query,
-                content=_chunks(requests),
-                headers=JSON_LINES,
-                timeout=ANSWER_SECONDS,
-            )
+            answer = self._http.post(PATH, content=chunks, **how)
         except httpx2.HTTPError as error:
             raise calls.unreachable(self.url, error) from error
         return MADE.read(answer.status_code, answer.content)
@@ -222,6 +231,7 @@ class AsyncSubmitting(ABC):
         metadata: Mapping[str, str] | None = None,
         results: str | None = None,
         retry_missing: int = 0,
+        idempotency_key: str | None = None,
     ) -> Submission:
         """As `Batchbell.submit`."""
         query = _query(
@@ -234,14 +244,19 @@ class AsyncSubmitting(ABC):
             results=results,
             retry_missing=retry_missing,
         )
+        tries = Tries(requests, idempotency_key)
+        while True:
+            try:
+                return await self._hand_in(_chunks_beside(requests), query, tries.headers)
+            except (ServerUnreachable, ServerUnavailable) as error:
+                await asyncio.sleep(tries.pause_seconds(error))
+
+    async def _hand_in(
+        self, chunks: AsyncIterator[bytes], query: Mapping[str, str], headers: Mapping[str, str]
+    ) -> Submission:
+        how: dict[str, Any] = {"params": query, "headers": headers, "timeout": ANSWER_SECONDS}
         try:
-            answer = await self._http.post(
-                PATH,
-                params=query,
-                content=_chunks_beside(requests),
-                headers=JSON_LINES,
-                timeout=ANSWER_SECONDS,
-            )
+            answer = await self._http.post(PATH, content=chunks, **how)
         except httpx2.HTTPError as error:
             raise calls.unreachable(self.url, error) from error
         return MADE.read(answer.status_code, answer.content)

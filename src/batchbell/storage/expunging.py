@@ -87,6 +87,8 @@ def _strip(connection: Connection, keys: Sequence[int]) -> None:
     _let_results_go(connection, keys)
     whole = select(submissions.c.id).where(among(connection, submissions.c.batch_key, keys))
     theirs = parts.c.submission_id.in_(whole)
+    digested = among(connection, submissions.c.batch_key, keys)
+    connection.execute(update(submissions).where(digested).values(fingerprint=None))
     connection.execute(update(parts).where(theirs).values(trouble=None))
     of_batch = among(connection, events.c.batch_key, keys)
     bodies = connection.execute(select(events.c.id, events.c.body).where(of_batch)).all()

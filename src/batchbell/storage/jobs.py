@@ -128,10 +128,15 @@ submissions = Table(
     Column("lease_until", Double),
     Column("lease_token", Text),
     Column("created_at", Double, nullable=False),
+    Column("idempotency_key", Text),
+    Column("fingerprint", Text),
     CheckConstraint("(lease_token IS NULL) = (lease_until IS NULL)", name="lease"),
     CheckConstraint("retry_missing >= 0", name="retry_missing"),
     Index("ix_submissions_listed", "project_id", "id"),
 )
+_keyed = text("idempotency_key IS NOT NULL")
+_key = (submissions.c.project_id, submissions.c.idempotency_key)
+partial("uq_submissions_idempotency_key", *_key, unique=True, where=_keyed)
 _unfinished = text("due_at IS NOT NULL")
 partial("ix_submissions_due", submissions.c.due_at, where=_unfinished)
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, select, update
+from sqlalchemy import Connection, Row, Select, delete, select, update
 
-from batchbell.core.errors import NotFound
+from batchbell.core.errors import InvalidRequest, NotFound
 from batchbell.core.model import Batch, BatchKind, Counts, Mint, Snapshot, Status
 from batchbell.core.results import Results
 from batchbell.core.submission import Part, PartState, Submission
@@ -36,6 +36,16 @@ class NewPart:
     """By estimate."""
 
 
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What makes a call known when it is made again."""
+
+    word: str
+    """The caller's."""
+    fingerprint: str
+    """A digest of all that was asked for."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """What somebody asks for: have these requests answered, and tell of it."""
@@ -49,6 +59,7 @@ class Asked:
     retry_missing: int = 0
     metadata: Mapping[str, str] = field(default_factory=dict)
     watch: Registration | None = None
+    key: Key | None = None
 
 
 def create(
@@ -56,25 +67,59 @@ def create(
 ) -> Submission:
     """Make a submission, whose parts lie on the shelf, and its watch; a worker goes on with it.
 
-    Raises InvalidRequest for an endpoint of ours that the project has not.
+    Where another one came first with the same key, nothing is made, and that one is returned.
+    Raises InvalidRequest for an endpoint of ours that the project has not, and as `of_key`.
     """
-    key = _make_batch(connection, project_id, asked, now=now)
-    row = {
-        "id": asked.id,
-        "project_id": project_id,
-        "batch_key": key,
-        "model": asked.model or "",
-        "retry_missing": asked.retry_missing,
-        "failures": 0,
-        "due_at": now,
-        "created_at": now,
-    }
-    connection.execute(submissions.insert().values(row))
+    batch_key = _make_batch(connection, project_id, asked, now=now)
+    insert_missing(connection, submissions, [_row(project_id, asked, batch_key, now=now)])
+    first = None if asked.key is None else of_key(connection, project_id, asked.key)
+    if first is not None and first.id != asked.id:
+        connection.execute(delete(batches).where(batches.c.key == batch_key))
+        return first
     add_parts(connection, asked.id, list(enumerate(asked.parts, 1)), round=1, now=now)
     if asked.watch is not None:
         watches.register(connection, project_id, [asked.watch], mint=mint, now=now)
     wake(connection, SUBMISSIONS)
     return get_submission(connection, project_id, asked.id)
+
+
+def of_key(connection: Connection, project_id: str, key: Key) -> Submission | None:
+    """The project's submission that was made with this key; None where there is none.
+
+    Raises InvalidRequest (409) where it was made of something else, or was expunged: what it was
+    made of is not known any more.
+    """
+    mine = (submissions.c.project_id == project_id, submissions.c.idempotency_key == key.word)
+    query = select(submissions.c.id, submissions.c.fingerprint).where(*mine)
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        return None
+    if row.fingerprint != key.fingerprint:
+        how = "of other requests or wishes" if row.fingerprint else "and expunged since"
+        raise InvalidRequest(
+            f"Submission {row.id} was made with this key, {how}. Nothing was made now: a new"
+            " submission needs a new key.",
+            param="Idempotency-Key",
+            code="idempotency_key_reused",
+            status=409,
+        )
+    found = read(connection, _joined().where(submissions.c.id == row.id))
+    return found[0] if found else None
+
+
+def _row(project_id: str, asked: Asked, batch_key: int, *, now: float) -> dict[str, Any]:
+    return {
+        "id": asked.id,
+        "project_id": project_id,
+        "batch_key": batch_key,
+        "model": asked.model or "",
+        "retry_missing": asked.retry_missing,
+        "failures": 0,
+        "due_at": now,
+        "created_at": now,
+        "idempotency_key": asked.key and asked.key.word,
+        "fingerprint": asked.key and asked.key.fingerprint,
+    }
 
 
 def _make_batch(connection: Connection, project_id: str, asked: Asked, *, now: float) -> int:

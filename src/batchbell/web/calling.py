@@ -91,9 +91,9 @@ Caller = Annotated[Call, Depends(call_of)]
 Operator = Annotated[Call, Depends(operator_of)]
 
 
-def answer(value: Any, status: int = 200) -> Response:
+def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """A value as compact JSON."""
-    return Response(ENCODER.encode(value), status, media_type="application/json")
+    return Response(ENCODER.encode(value), status, headers, media_type="application/json")
 
 
 def page_answer(page: Page[Any], data: list[Item], ids: list[str]) -> Response:

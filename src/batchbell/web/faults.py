@@ -60,6 +60,7 @@ class Code(StrEnum):
     RESULTS_GONE = "results_gone"
     RESULTS_UNAVAILABLE = "results_unavailable"
     INVALID_REQUESTS = "invalid_requests"
+    IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     STORE_UNAVAILABLE = "store_unavailable"
     INTERNAL_ERROR = "internal_error"
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from batchbell import failpoints
+from batchbell.core.errors import InvalidRequest, ResultsError
 from batchbell.core.governor import Learnt
 from batchbell.core.limits import Limits
 from batchbell.core.model import Account
@@ -15,7 +18,7 @@ from batchbell.core.submission import RETRY_MISSING_MAX, TAG, Submission, new_na
 from batchbell.files.preflight import Prepared, first_model, prepare
 from batchbell.providers.registry import LIMITS
 from batchbell.storage import capacities, submissions
-from batchbell.storage.submissions import Asked, NewPart
+from batchbell.storage.submissions import Asked, Key, NewPart
 from batchbell.storage.watches import Registration
 from batchbell.web.bodies import Fields
 from batchbell.web.calling import Call
@@ -109,8 +112,47 @@ def _retry_missing(fields: Fields) -> int:
     return int(number or 0)
 
 
-async def submit(call: Call, wish: Wish, file: Path, accounts: Mapping[str, Account]) -> Submission:
-    """Take the requests in. Raises InvalidRequests, and InvalidRequest for an endpoint of ours."""
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A submission that is there, and whether an earlier call has made it."""
+
+    submission: Submission
+    replayed: bool
+
+
+async def submit(
+    call: Call, wish: Wish, file: Path, accounts: Mapping[str, Account], key: Key | None
+) -> Taken:
+    """Take the requests in, unless that was done before under the same key.
+
+    Raises InvalidRequests, and InvalidRequest for an endpoint of ours, or a key that was used for
+    something else.
+    """
+    store = call.context.store
+    first = None if key is None else await store.read(submissions.of_key, call.project_id, key)
+    if first is not None:
+        return Taken(first, replayed=True)
+    asked = await _prepared(call, wish, file, accounts, key)
+    try:
+        made = await store.write(
+            submissions.create,
+            call.project_id,
+            asked,
+            mint=call.context.mint,
+            now=call.context.clock(),
+        )
+    except InvalidRequest:
+        await _unshelve(call, asked)
+        raise
+    failpoints.reach(failpoints.BEFORE_ANSWER)
+    if made.id != asked.id:
+        await _unshelve(call, asked)
+    return Taken(made, replayed=made.id != asked.id)
+
+
+async def _prepared(
+    call: Call, wish: Wish, file: Path, accounts: Mapping[str, Account], key: Key | None
+) -> Asked:
     context = call.context
     account, model, strip = await _account_of(wish, file, accounts)
     known = await context.store.read(capacities.learnt, account.id, model)
@@ -120,7 +162,7 @@ async def submit(call: Call, wish: Wish, file: Path, accounts: Mapping[str, Acco
         raise InvalidRequests(found)
     parts = await _shelve(call, found)
     id = context.mint("sub")
-    asked = Asked(
+    return Asked(
         id=id,
         account_id=account.id,
         endpoint=found.url or "",
@@ -129,9 +171,7 @@ async def submit(call: Call, wish: Wish, file: Path, accounts: Mapping[str, Acco
         retry_missing=wish.retry_missing,
         metadata=wish.metadata,
         watch=_watch(wish, account, id),
-    )
-    return await context.store.write(
-        submissions.create, call.project_id, asked, mint=context.mint, now=context.clock()
+        key=key,
     )
 
 
@@ -186,6 +226,13 @@ async def _shelve(call: Call, found: Prepared) -> list[NewPart]:
         await call.context.shelf.put(new_name(call.project_id, new.id), part.path)
         parts.append(new)
     return parts
+
+
+async def _unshelve(call: Call, asked: Asked) -> None:
+    """It was not made, so nobody needs its files; what cannot be deleted now only takes room."""
+    with suppress(ResultsError):
+        for part in asked.parts:
+            await call.context.shelf.delete(new_name(call.project_id, part.id))
 
 
 def _watch(wish: Wish, account: Account, id: str) -> Registration | None:

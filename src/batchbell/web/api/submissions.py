@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Header, Request
 from starlette.responses import Response
 
 from batchbell.files.scratch import scratch_folder
@@ -16,10 +17,21 @@ from batchbell.web.api.results import Wish, results_of
 from batchbell.web.calling import Caller, answer, call_of, page_answer
 from batchbell.web.contract import answers, file_answers, takes
 from batchbell.web.receiving import receive
+from batchbell.web.repeating import HEADER, REPLAYED, WORD_MAX, key_of, key_word
 from batchbell.web.submission_shapes import SubmissionRequest, describe
 from batchbell.web.submitting import read_wish, submit
 
 router = APIRouter(tags=["submissions"])
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias=HEADER,
+        description=f"1 to {WORD_MAX} visible ASCII characters. The same call again, with the same"
+        " key, makes nothing, and is answered with the submission that is there.",
+    ),
+]
+"""For the description; `key_word` reads it."""
 
 
 def _bodies() -> dict[str, Any]:
@@ -47,18 +59,23 @@ def _bodies() -> dict[str, Any]:
     "/v1/submissions",
     summary="Hand in requests, to be told when all of them are answered",
     openapi_extra=_bodies(),
-    **answers(submission_shapes.Submission, 404, 413, 422, status=201, says="It is on its way."),
+    **answers(
+        submission_shapes.Submission, 404, 409, 413, 422, status=201, says="It is on its way."
+    ),
 )
-async def create_submission(request: Request) -> Response:
+async def create_submission(request: Request, idempotency_key: IdempotencyKey = None) -> Response:
     call = await call_of(request)
+    word = key_word(request)
     context = call.context
     accounts = await call.accounts()
     with scratch_folder(scratch_of(context.shelf)) as folder:
         file = folder / "requests"
         most = context.settings.submission_max_bytes
-        wish = read_wish(call, await receive(request, file, most=most), accounts)
-        made = await submit(call, wish, file, accounts)
-    return answer(describe(made), 201)
+        body = await receive(request, file, most=most)
+        wish = read_wish(call, body, accounts)
+        key = None if word is None else await asyncio.to_thread(key_of, word, body, file)
+        taken = await submit(call, wish, file, accounts, key)
+    return answer(describe(taken.submission), 201, REPLAYED if taken.replayed else None)
 
 
 @router.get(

@@ -1,0 +1,71 @@
+"""Handing in once more what may or may not have arrived. No clock, no sockets."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import httpx2
+
+from batchbell.client.faults import ServerUnavailable, ServerUnreachable
+
+TRIES = 5
+FIRST_PAUSE_SECONDS = 1.0
+"""Twice as long before each further try: a server that restarts is back within them."""
+BROKE = (httpx2.NetworkError, httpx2.RemoteProtocolError)
+"""The connection, on its way or back. A server that only takes long has not broken it."""
+AWAY = frozenset({502, 503, 504})
+
+Requests = str | os.PathLike[str] | IO[bytes] | Iterable[Mapping[str, Any]]
+"""A file's path, a file that is open, or the requests one by one."""
+
+
+class Tries:
+    """The tries of one call, under one key: when there is another, and when it is over."""
+
+    def __init__(self, requests: Requests, key: str | None) -> None:
+        self._key = key or uuid.uuid4().hex
+        self._left = TRIES if _can_be_read_again(requests) else 1
+        self._pause = FIRST_PAUSE_SECONDS
+        self._sent = False
+        self.headers = {"content-type": "application/jsonl", "idempotency-key": self._key}
+
+    def pause_seconds(self, error: ServerUnreachable | ServerUnavailable) -> float:
+        """How long to wait before the next try; raises the error where there is none.
+
+        Of a server that was never reached, none: nobody waits for one that does not run.
+        """
+        self._sent |= not isinstance(error.__cause__, httpx2.ConnectError)
+        if not self._sent:
+            raise error
+        self._left -= 1
+        if not self._left or not _passes(error):
+            raise self._told(error)
+        pause, self._pause = self._pause, self._pause * 2
+        return pause
+
+    def _told(self, error: ServerUnreachable | ServerUnavailable) -> Exception:
+        if isinstance(error, ServerUnavailable):
+            return error
+        told = ServerUnreachable(
+            f"{error} The submission may have been made: hand the same requests in with the"
+            f" idempotency key {self._key}, and it is not made twice."
+        )
+        told.__cause__ = error.__cause__
+        return told
+
+
+def _passes(error: ServerUnreachable | ServerUnavailable) -> bool:
+    if isinstance(error, ServerUnavailable):
+        return error.status in AWAY
+    return isinstance(error.__cause__, BROKE)
+
+
+def _can_be_read_again(requests: Requests) -> bool:
+    """Whether a second reading brings the same: not of a pipe, nor of what runs dry."""
+    if isinstance(requests, str | os.PathLike):
+        return Path(requests).is_file()
+    return isinstance(requests, Sequence)
