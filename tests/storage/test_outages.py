@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from batchbell.core.model import DEFAULT_PROJECT, Endpoint
-from batchbell.storage import deliveries, history, outages
+from batchbell.storage import deliveries, history, leases, outages
 from batchbell.storage.endpoints import endpoints_by_id
 from tests.storage.scene import BROKEN, OK, Scene
 
@@ -46,6 +46,17 @@ async def test_a_probe_that_was_never_settled_is_made_again(scene: Scene) -> Non
     scene.clock.advance(30)
     assert len((await scene.claim()).deliveries) == 1
     scene.clock.advance(60)
+    assert len((await scene.claim()).deliveries) == 1
+
+
+async def test_a_probe_of_a_process_that_died_is_made_again_at_once(scene: Scene) -> None:
+    """Where nobody else can be at it, its lease ends as those of all deliveries do."""
+    await parked(scene)
+    await scene.store.write(leases.release_all, now=scene.clock())
+    assert (await scene.claim()).deliveries == [], "none was under way, so none was cut short"
+    scene.clock.advance(30)
+    assert len((await scene.claim()).deliveries) == 1
+    await scene.store.write(leases.release_all, now=scene.clock())
     assert len((await scene.claim()).deliveries) == 1
 
 
