@@ -38,7 +38,7 @@ format: setup ## Let ruff mend what it can
 
 check: lint test ## What CI runs
 
-soak: setup ## Random kills and failures for SOAK_MINUTES (10), from SOAK_SEED on
+soak: setup ## Random kills and failures for SOAK_MINUTES (10), SOAK_AT_ONCE at once
 	$(BIN)/python -m tests.faults.soak
 
 bench: setup ## Speed, memory and scale, as ratios taken in one run

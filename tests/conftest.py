@@ -125,6 +125,12 @@ class Server:
     def start(self) -> None:
         self._server.ensure_postgres_running()
 
+    def forget_power_cuts(self) -> None:
+        """Sync nothing to disk, for databases that need not survive one."""
+        faster = ("fsync = off", "synchronous_commit = off", "full_page_writes = off")
+        settings = [f"ALTER SYSTEM SET {setting}" for setting in faster]
+        beside_the_loop(lambda: execute(self.url, *settings, "SELECT pg_reload_conf()"))
+
     def close(self) -> None:
         self._server.cleanup()
         atexit.unregister(self._server._cleanup)  # it has run, and would leave its folder behind
@@ -148,10 +154,7 @@ def postgres_server() -> Iterator[str]:
         return
     with tempfile.TemporaryDirectory(prefix="batchbell-pg-", ignore_cleanup_errors=True) as folder:
         server = Server(Path(folder))
-        # What these databases hold need not survive a power cut.
-        faster = ("fsync = off", "synchronous_commit = off", "full_page_writes = off")
-        settings = [f"ALTER SYSTEM SET {setting}" for setting in faster]
-        beside_the_loop(lambda: execute(server.url, *settings, "SELECT pg_reload_conf()"))
+        server.forget_power_cuts()
         yield server.url
         server.close()
 

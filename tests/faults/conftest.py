@@ -33,6 +33,7 @@ from batchbell import runtime
 from batchbell.observability import configure_logging
 from batchbell.settings import load_settings
 configure_logging(level="info", format="json")
+{first}
 asyncio.run({main})
 """
 
@@ -73,6 +74,8 @@ class Town:
     poll_interval_seconds: float = 0.2
     settings: dict[str, str] = field(default_factory=dict)
     """More of the environment."""
+    first: str = ""
+    """What processes run before they begin."""
     running: list[Process] = field(default_factory=list)
 
     @property
@@ -95,7 +98,9 @@ class Town:
             "BATCHBELL_FAILPOINT": failpoint,
             **self.settings,
         }
-        process = await starting.start(PROGRAM.format(main=main), environment=environment, log=log)
+        process = await starting.start(
+            PROGRAM.format(first=self.first, main=main), environment=environment, log=log
+        )
         started = Process(process, log)
         self.running.append(started)
         if main is not WORK:
@@ -131,6 +136,7 @@ class Town:
         """What waiting would do on PostgreSQL, where nobody may say that a holder is dead."""
         if not self.on_sqlite:
             self.write(
+                "UPDATE endpoints SET probe_at = 0 WHERE probe_at IS NOT NULL",
                 "UPDATE accounts SET lease_until = 0, due_at = 0 WHERE lease_token IS NOT NULL",
                 "UPDATE deliveries SET due_at = 0 WHERE lease_token IS NOT NULL",
                 "UPDATE replays SET lease_until = 0 WHERE lease_token IS NOT NULL",

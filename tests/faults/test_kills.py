@@ -64,8 +64,9 @@ async def test_killed_while_sweeping(town: Town, place: str) -> None:
     assert set(told.values()) == {1}
 
 
-async def test_killed_while_migrating(town: Town) -> None:
-    process = await town.start(failpoint=failpoints.IN_MIGRATION)
+@pytest.mark.parametrize("place", [failpoints.IN_MIGRATION])
+async def test_killed_while_migrating(town: Town, place: str) -> None:
+    process = await town.start(failpoint=place)
     await process.killed()
     await town.start()
     ids = await ended_while_watched(town)

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from tests.faults.conftest import Process, Town, told_of
 
 from batchbell import failpoints
 from batchbell.core.slots import MOST
 from batchbell.sandbox import Hold, Respond
-from batchbell.storage.outages import STEP
+from batchbell.workers.ring import ROOM
 
-FEW = 40
-MANY = STEP + 300
-"""More than one step takes."""
+STEP = 20
+"""In these tests one step takes so few, so that some dozens of deliveries take several."""
+FEW = STEP - 5
+MANY = ROOM + 2 * STEP
+"""More than one step takes, beside what a process has claimed."""
 PATH = "/hook/0"
 GONE = Respond(status=410)
 DOWN = Respond(status=500)
 
 WAITS = "state = 'pending'"
+
+
+@pytest.fixture
+def town(town: Town) -> Town:
+    town.first = f"from batchbell.storage import outages; outages.STEP = {STEP}"
+    return town
 
 
 async def ended(town: Town, number: int, answer: Respond) -> list[str]:
@@ -66,8 +76,9 @@ async def test_killed_while_it_is_being_disabled(town: Town, place: str) -> None
     assert len(town.receiver.received) <= calls + MOST + FEW
 
 
-async def test_killed_between_two_steps_of_setting_aside(town: Town) -> None:
-    process = await town.start(failpoint=f"{failpoints.INSIDE_HOLD}:2")
+@pytest.mark.parametrize("place", [f"{failpoints.INSIDE_HOLD}:2"])
+async def test_killed_between_two_steps_of_setting_aside(town: Town, place: str) -> None:
+    process = await town.start(failpoint=place)
     ids = await ended(town, MANY, GONE)
     await process.killed()
     assert STEP <= town.count("state = 'held'") < MANY, "the first step was kept"
@@ -76,13 +87,13 @@ async def test_killed_between_two_steps_of_setting_aside(town: Town) -> None:
 
 
 async def after_an_outage(town: Town, number: int) -> list[str]:
-    """All was tried and failed, long enough to be an outage; one is due, the rest much later."""
+    """All was tried and failed, for long enough; one is due, the rest in two hours."""
     process = await town.start()
     ids = await ended(town, number, DOWN)
-    await town.until(lambda: town.count("attempts > 0") == number)
+    await town.until(lambda: town.count("last_status = 500") == number)
     await process.kill()
     town.write(
-        "UPDATE deliveries SET lease_token = NULL, due_at = due_at + 7200",
+        f"UPDATE deliveries SET lease_token = NULL, due_at = {time.time() + 7200}",
         "UPDATE deliveries SET due_at = 0 WHERE id = (SELECT min(id) FROM deliveries)",
         "UPDATE endpoints SET failing_since = failing_since - 120",
     )
@@ -90,16 +101,36 @@ async def after_an_outage(town: Town, number: int) -> list[str]:
     return ids
 
 
-async def test_killed_while_a_backlog_is_pulled_forward(town: Town) -> None:
-    ids = await after_an_outage(town, FEW)
-    failed = town.receiver.total
-    process = await town.start(failpoint=failpoints.INSIDE_FLUSH)
-    await process.killed()
+async def all_are_pulled_forward(town: Town, ids: list[str], *, failed: int) -> None:
+    """What is left is due in hours, so that nothing but a flush that goes on can deliver it."""
     unrecorded = town.receiver.total - failed - town.recorded()
-    assert unrecorded <= 2 * MOST
     await again(town)
-    await town.until(lambda: town.recorded() == FEW)
+    await town.until(lambda: town.recorded() == len(ids))
     assert {told_of(hook) for hook in town.receiver.received[failed:]} == set(ids)
-    assert town.receiver.total - failed - FEW <= unrecorded
+    assert town.receiver.total - failed - len(ids) <= unrecorded
     assert all(len(same) == 1 for same in town.webhook_ids().values())
     assert town.receiver.bad_signatures == 0
+
+
+@pytest.mark.parametrize("place", [failpoints.INSIDE_FLUSH])
+async def test_killed_while_a_backlog_is_pulled_forward(town: Town, place: str) -> None:
+    ids = await after_an_outage(town, FEW)
+    failed = town.receiver.total
+    process = await town.start(failpoint=place)
+    await process.killed()
+    assert town.count("pulled > 0") == 0, "nothing was written"
+    assert town.receiver.total - failed - town.recorded() <= 2 * MOST
+    await all_are_pulled_forward(town, ids, failed=failed)
+
+
+@pytest.mark.parametrize("place", [f"{failpoints.INSIDE_FLUSH}:{n}" for n in (2, 3)])
+async def test_killed_between_two_steps_of_pulling_forward(town: Town, place: str) -> None:
+    """The first one is taken with the success that ends the outage, the others by the janitor."""
+    steps_before = int(place[-1]) - 1
+    ids = await after_an_outage(town, steps_before * STEP + 10)
+    failed = town.receiver.total
+    process = await town.start(failpoint=place)
+    await process.killed()
+    assert town.count("pulled > 0") == steps_before * STEP, "the steps before it were kept"
+    await all_are_pulled_forward(town, ids, failed=failed)
+    assert town.count("pulled > 0") == len(ids) - 1, "all but the one that was due"

@@ -113,9 +113,10 @@ async def test_killed_while_handing_in(town: Town, tmp_path: Path, place: str) -
     await proven(town, id)
 
 
-async def test_killed_before_the_end_is_written(town: Town, tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", [failpoints.BEFORE_FINISH])
+async def test_killed_before_the_end_is_written(town: Town, tmp_path: Path, place: str) -> None:
     id = await handed_over(town, tmp_path)
-    process = await town.start(SERVE, failpoint=failpoints.BEFORE_FINISH)
+    process = await town.start(SERVE, failpoint=place)
     await process.killed()
     town.let_leases_run_out()
     await town.start()
