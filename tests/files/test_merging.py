@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchbell.core.results import Tally, Tokens
-from batchbell.files.lines import Fate, answer
+from batchbell.files.lines import PIECE_BYTES, Fate, answer
 from batchbell.files.merging import merge
 
 MISSING = ("batch_expired", "The batch expired before this request ran.")
@@ -156,6 +156,9 @@ def test_what_does_not_add_up_is_said(tmp_path: Path) -> None:
         b'{"custom_id":"a","response":{"status_code":200,"body":{"x":"\\ud83d"}},"error":null}',
         b'{"custom_id":"a","response":{"status_code":200,"body":{"x":"\xff"}},"error":null}',
         b'{"custom_id":"a","id":5,"response":{"status_code":200,"request_id":null}}',
+        b'{"custom_id":"a","response":{"status_code":200,"body":[]},"error":null}',
+        b'{"custom_id":"a","response":{"status_code":200,"body":{"model":5}},"error":null}',
+        b'{"custom_id":"a","response":{"status_code":200},"pad":"%b"}' % (b"x" * 3 * PIECE_BYTES),
     ],
 )
 def test_odd_answers_are_answers(tmp_path: Path, line: bytes) -> None:

@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import IO, Annotated, Any
 
 import msgspec
 
 from batchbell.core import payload
 
+PIECE_BYTES = 256 * 2**10
+"""What is read and written at once: with the usual 8 KiB, long lines take three times as long."""
 LINE_MAX_BYTES = 64 * 2**20
 """No provider takes or makes a longer line."""
 TOKENS_MAX = 10**9
@@ -35,8 +37,7 @@ class Fate(StrEnum):
     NOT_RUN = "not_run"
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
+class Read(msgspec.Struct, frozen=True, gc=False):
     """A line of a file: its number from 1, where its text begins, and that text, stripped."""
 
     number: int
@@ -84,8 +85,24 @@ class Line(msgspec.Struct, gc=False):
     error: Any = None
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
+class _PlainResponse(msgspec.Struct, gc=False):
+    status_code: int | None = None
+    body: _Body | None = None
+
+
+class _PlainError(msgspec.Struct, gc=False):
+    code: str | None = None
+
+
+class _Plain(msgspec.Struct, gc=False):
+    """What nearly all lines are, read at once."""
+
+    custom_id: str
+    response: _PlainResponse | None = None
+    error: _PlainError | None = None
+
+
+class Spent(msgspec.Struct, frozen=True, gc=False):
     """The tokens of one answer."""
 
     model: str
@@ -95,8 +112,7 @@ class Spent:
     reasoning_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """What a line of an output or error file says."""
 
     custom_id: str
@@ -111,8 +127,14 @@ UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _named = msgspec.json.Decoder(_Named)
+_plain = msgspec.json.Decoder(_Plain)
 _line = msgspec.json.Decoder(Line)
 _body = msgspec.json.Decoder(_Body)
+
+
+def open_lines(path: Path) -> IO[bytes]:
+    """A file for `read_lines`."""
+    return path.open("rb", PIECE_BYTES)
 
 
 def read_lines(file: IO[bytes]) -> Iterator[Read]:
@@ -186,21 +208,36 @@ def read_line(text: bytes) -> Line | None:
 
 def answer(text: bytes) -> Answer | None:
     """What a line of an output or error file says; None where it cannot be understood."""
-    line = read_line(text)
-    return None if line is None else answer_of(line)
+    try:
+        plain = _plain.decode(text)
+    except UNREADABLE:
+        line = read_line(text)
+        return None if line is None else answer_of(line)
+    response, error = plain.response, plain.error
+    status, body = (response.status_code, response.body) if response else (None, None)
+    code = error.code if error else None
+    return _said(plain.custom_id, status, error is not None, code, _used(body))
 
 
 def answer_of(line: Line) -> Answer:
     """What it says."""
-    status = line.response.status_code if line.response else None
-    if not isinstance(status, int):
-        status = None
-    code = line.error.get("code") if isinstance(line.error, dict) else None
-    if not isinstance(code, str):
-        code = None
-    fate = _fate(status, line.error is not None, code)
-    spent = _spent(line.response.body) if line.response else None
-    return Answer(line.custom_id, fate, spent, _passing(status, fate, code))
+    response, error = line.response, line.error
+    status = response.status_code if response else None
+    code = error.get("code") if isinstance(error, dict) else None
+    return _said(
+        line.custom_id,
+        status if isinstance(status, int) else None,
+        error is not None,
+        code if isinstance(code, str) else None,
+        _spent(response.body) if response else None,
+    )
+
+
+def _said(
+    custom_id: str, status: int | None, is_error: bool, code: str | None, spent: Spent | None
+) -> Answer:
+    fate = _fate(status, is_error, code)
+    return Answer(custom_id, fate, spent, _passing(status, fate, code))
 
 
 def not_run(custom_id: str, code: str, message: str) -> bytes:
@@ -231,9 +268,9 @@ def _spent(body: msgspec.Raw) -> Spent | None:
         return None
 
 
-def _used(read: _Body) -> Spent | None:
-    used = read.usage
-    if used is None:
+def _used(read: _Body | None) -> Spent | None:
+    used = read.usage if read else None
+    if read is None or used is None:
         return None
     return Spent(
         model=read.model or "unknown",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from batchbell.core.results import Tally, Tokens
-from batchbell.files.lines import Fate, Spent, answer, custom_id, not_run, read_lines
+from batchbell.files.lines import Fate, Spent, answer, custom_id, not_run, open_lines, read_lines
 
 
 @dataclass(slots=True)
@@ -55,12 +55,12 @@ def merge(
     the output file is to be named before the error file.
     """
     with ExitStack() as stack:
-        files = [stack.enter_context(path.open("rb")) for path in answers]
+        files = [stack.enter_context(open_lines(path)) for path in answers]
         index = _Index(files)
         index.read()
         output = _Output(target)
         if input is not None:
-            requests = stack.enter_context(input.open("rb"))
+            requests = stack.enter_context(open_lines(input))
             _write_in_order(requests, index, output, (missing_code, missing_message))
         left_over = index.write_rest(output)
     if input is not None and left_over:

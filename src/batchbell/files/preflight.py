@@ -19,7 +19,7 @@ import msgspec
 
 from batchbell.core.governor import BYTES_PER_TOKEN
 from batchbell.core.limits import Limits
-from batchbell.files.lines import UNREADABLE, Read, Repeated, fields_of, read_lines
+from batchbell.files.lines import PIECE_BYTES, UNREADABLE, Read, Repeated, fields_of, read_lines
 
 PROBLEMS_MAX = 100
 CUSTOM_ID_MAX = 512
@@ -303,4 +303,4 @@ class _Writer:
         if self._file is not None:
             self._file.close()
         self.parts.append(Part(path=self._folder / f"part-{len(self.parts) + 1:04d}.jsonl"))
-        self._file = self.parts[-1].path.open("wb")
+        self._file = self.parts[-1].path.open("wb", PIECE_BYTES)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from batchbell.core.results import Tally, Tokens
-from batchbell.files.lines import answer, custom_id, read_lines
+from batchbell.files.lines import answer, custom_id, open_lines, read_lines
 from batchbell.files.merging import merge
 
 
@@ -36,10 +36,10 @@ def gather_passing(requests: Path, answers: Path, target: Path) -> Gathered:
 
     Call it in a thread.
     """
-    with answers.open("rb") as file:
+    with open_lines(answers) as file:
         wanted = _passing(file)
     gathered = Gathered()
-    with requests.open("rb") as source, target.open("wb") as output:
+    with open_lines(requests) as source, target.open("wb") as output:
         for line in read_lines(source):
             if custom_id(line.text) in wanted:
                 output.write(line.text + b"\n")

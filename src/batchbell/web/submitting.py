@@ -15,6 +15,7 @@ from batchbell.core.governor import Learnt
 from batchbell.core.limits import Limits
 from batchbell.core.model import Account
 from batchbell.core.submission import RETRY_MISSING_MAX, TAG, Submission, new_name
+from batchbell.files.lines import open_lines
 from batchbell.files.preflight import Prepared, first_model, prepare
 from batchbell.providers.registry import LIMITS
 from batchbell.storage import capacities, submissions
@@ -187,7 +188,7 @@ async def _account_of(
 
 
 def _first_model(file: Path) -> str | None:
-    with file.open("rb") as source:
+    with open_lines(file) as source:
         return first_model(source)
 
 
@@ -204,7 +205,7 @@ def _limits(account: Account, known: Learnt, *, now: float) -> Limits:
 def _prepare(
     file: Path, limits: Limits, endpoint: str | None, known: Learnt, strip: str
 ) -> Prepared:
-    with file.open("rb") as source:
+    with open_lines(file) as source:
         return prepare(
             source,
             file.parent,

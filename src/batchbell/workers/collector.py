@@ -42,7 +42,7 @@ HOLD_SECONDS = LEASE_SECONDS / 4
 LOOK_SECONDS = 5.0
 AT_ONCE = 2
 """Merges under way: they share the processor with everything else."""
-FLUSH_BYTES = 4 * 2**20
+FLUSH_BYTES = 2**20
 FORGET_STEP = 50
 
 
@@ -255,13 +255,15 @@ async def _fetch_input(provider: Provider, file_id: str | None, target: Path) ->
 async def _fetch(provider: Provider, file_id: str, target: Path) -> None:
     file = await asyncio.to_thread(target.open, "wb")
     try:
-        waiting = bytearray()
+        waiting: list[bytes] = []
+        size = 0
         async for chunk in provider.results(file_id):
-            waiting += chunk
-            if len(waiting) >= FLUSH_BYTES:
-                await asyncio.to_thread(file.write, bytes(waiting))
-                waiting.clear()
-        await asyncio.to_thread(file.write, bytes(waiting))
+            waiting.append(chunk)
+            size += len(chunk)
+            if size >= FLUSH_BYTES:
+                await asyncio.to_thread(file.writelines, waiting)
+                waiting, size = [], 0
+        await asyncio.to_thread(file.writelines, waiting)
     finally:
         await asyncio.to_thread(file.close)
 

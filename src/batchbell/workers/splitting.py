@@ -13,6 +13,7 @@ from batchbell.core.governor import Learnt
 from batchbell.core.limits import Limits
 from batchbell.core.model import Mint
 from batchbell.core.submission import Part, PartState, Submission, new_name
+from batchbell.files.lines import open_lines
 from batchbell.files.preflight import Part as Piece
 from batchbell.files.preflight import split
 from batchbell.files.shelf import Shelf, fetch
@@ -77,7 +78,7 @@ def _place(pieces: Path) -> Path:
 
 
 def _split(file: Path, tokens: int, bytes_per_token: float) -> list[Piece]:
-    with file.open("rb") as source:
+    with open_lines(file) as source:
         return split(
             source,
             file.parent,
