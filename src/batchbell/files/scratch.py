@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 STALE_SECONDS = 86_400.0
 
 
-@contextmanager
-def scratch_folder(root: Path) -> Iterator[Path]:
-    """A folder of its own, gone afterwards; what killed processes left behind goes too."""
+@asynccontextmanager
+async def scratch_folder(root: Path) -> AsyncIterator[Path]:
+    """A folder of its own, gone afterwards; what killed processes left behind goes too.
+
+    Great files take a while to delete, so a thread does that.
+    """
+    folder = await asyncio.to_thread(_make, root)
+    try:
+        yield folder
+    finally:
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+
+def _make(root: Path) -> Path:
     root.mkdir(parents=True, exist_ok=True)
     for left in root.glob("merge-*"):
         with suppress(OSError):
             if time.time() - left.stat().st_mtime > STALE_SECONDS:
                 shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix="merge-", dir=root) as folder:
-        yield Path(folder)
+    return Path(tempfile.mkdtemp(prefix="merge-", dir=root))

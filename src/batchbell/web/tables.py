@@ -84,7 +84,7 @@ class Tables:
 
     async def _make(self, found: Results, format: Format, fate: Fate | None) -> None:
         shelf = self._context.shelf
-        with scratch_folder(scratch_of(shelf)) as folder:
+        async with scratch_folder(scratch_of(shelf)) as folder:
             table = folder / "table"
             lines = shelf.read(found.name)
             await tabulating.tabulate(lines, table, format=format, fate=fate, hands=self._hands)

@@ -147,17 +147,18 @@ class Collector:
 
     async def _collect(self, held: Collecting) -> None:
         try:
-            tally, inline = await self._merge_holding(held)
-            failpoints.reach(failpoints.BEFORE_KEEP)
-            await self._store.write(
-                keeping.keep,
-                held,
-                tally,
-                inline=inline,
-                deletes=self._deletes,
-                mint=self._mint,
-                now=self._clock(),
-            )
+            async with scratch_folder(self._scratch) as folder:
+                tally, inline = await self._merge_holding(held, folder)
+                failpoints.reach(failpoints.BEFORE_KEEP)
+                await self._store.write(
+                    keeping.keep,
+                    held,
+                    tally,
+                    inline=inline,
+                    deletes=self._deletes,
+                    mint=self._mint,
+                    now=self._clock(),
+                )
         except LeaseLost:
             log.warning("merge given up", results_id=held.results.id)
             await self._clear_away(held)
@@ -190,9 +191,9 @@ class Collector:
         log.warning("results not merged", batch=held.batch.id, error=words, next_at=next_at)
         await self._store.write(results.put_off, held, trouble=words, next_at=next_at, now=now)
 
-    async def _merge_holding(self, held: Collecting) -> tuple[Tally, str | None]:
+    async def _merge_holding(self, held: Collecting, folder: Path) -> tuple[Tally, str | None]:
         """Merge, and lengthen the lease meanwhile; raises LeaseLost when that fails."""
-        merging = asyncio.create_task(self._merge(held))
+        merging = asyncio.create_task(self._merge(held, folder))
         try:
             while not (await asyncio.wait({merging}, timeout=HOLD_SECONDS))[0]:
                 await self._store.write(
@@ -203,13 +204,12 @@ class Collector:
             merging.cancel()
             await asyncio.gather(merging, return_exceptions=True)
 
-    async def _merge(self, held: Collecting) -> tuple[Tally, str | None]:
-        with scratch_folder(self._scratch) as folder:
-            merged = folder / "merged"
-            tally = _reconciled(held.batch, await self._write(held.batch, merged))
-            inline = await asyncio.to_thread(_inline, merged, tally, self._inline_max_bytes)
-            failpoints.reach(failpoints.BEFORE_SHELF)
-            await self._shelf.put(held.results.name, merged)
+    async def _merge(self, held: Collecting, folder: Path) -> tuple[Tally, str | None]:
+        merged = folder / "merged"
+        tally = _reconciled(held.batch, await self._write(held.batch, merged))
+        inline = await asyncio.to_thread(_inline, merged, tally, self._inline_max_bytes)
+        failpoints.reach(failpoints.BEFORE_SHELF)
+        await self._shelf.put(held.results.name, merged)
         return tally, inline
 
     async def _write(self, batch: Batch, target: Path) -> Tally:

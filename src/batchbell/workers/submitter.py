@@ -142,7 +142,7 @@ class Submitter:
             await asyncio.gather(step, return_exceptions=True)
 
     async def _advance(self, held: Submission) -> None:
-        with scratch_folder(self._scratch) as folder:
+        async with scratch_folder(self._scratch) as folder:
             found = await self._review(held)
             unlooked = [part for part in found.parts if part.unlooked]
             for part in unlooked:

@@ -68,7 +68,7 @@ async def create_submission(request: Request, idempotency_key: IdempotencyKey = 
     word = key_word(request)
     context = call.context
     accounts = await call.accounts()
-    with scratch_folder(scratch_of(context.shelf)) as folder:
+    async with scratch_folder(scratch_of(context.shelf)) as folder:
         file = folder / "requests"
         most = context.settings.submission_max_bytes
         body = await receive(request, file, most=most)
