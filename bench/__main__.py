@@ -11,12 +11,15 @@ import uvloop
 
 from bench import (
     claims,
+    collecting,
+    crowds,
     deliveries,
     endings,
     fairness,
     fleets,
     machine,
     memory,
+    preflight,
     registrations,
     sweeps,
     uploads,
@@ -34,6 +37,9 @@ BENCHES: dict[str, Callable[[Run], Awaitable[None]]] = {
     "h": fairness.run,
     "i": claims.run,
     "j": uploads.run,
+    "k": collecting.run,
+    "l": crowds.run,
+    "m": preflight.run,
 }
 
 
@@ -41,7 +47,7 @@ def main() -> None:
     """Run the benches that were asked for, in order."""
     listed = "; ".join(f"{letter}: {bench.__doc__}" for letter, bench in BENCHES.items())
     parser = argparse.ArgumentParser(prog="python -m bench", description=listed)
-    parser.add_argument("which", nargs="*", metavar="a-j", help="all of them unless some are named")
+    parser.add_argument("which", nargs="*", metavar="a-m", help="all of them unless some are named")
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument("--quick", action="store_true", help="small numbers, within some minutes")
     sizes.add_argument("--full", action="store_true", help="10,000,000 finished deliveries in i")

@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
@@ -18,11 +19,28 @@ START_SECONDS = 30.0
 STOP_SECONDS = 25.0
 
 
+@dataclass(frozen=True)
+class Server:
+    """A running one."""
+
+    url: str
+    pid: int
+
+
 @contextlib.asynccontextmanager
 async def serving(
     folder: Path, database_url: str, base_url: str, **environment: str
 ) -> AsyncIterator[str]:
     """Run `batchbell serve`; yields its URL. Its log goes to a file, as JSON."""
+    async with started(folder, database_url, base_url, **environment) as server:
+        yield server.url
+
+
+@contextlib.asynccontextmanager
+async def started(
+    folder: Path, database_url: str, base_url: str, **environment: str
+) -> AsyncIterator[Server]:
+    """As `serving`, for who looks at the process too."""
     port = _free_port()
     url = f"http://127.0.0.1:{port}"
     settings = {
@@ -42,7 +60,7 @@ async def serving(
         )
     try:
         await _ready(url, process, said)
-        yield url
+        yield Server(url, process.pid)
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
