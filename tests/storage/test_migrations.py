@@ -68,6 +68,8 @@ async def test_the_migrations_make_every_check_and_every_partial_index(store: St
     }
     assert partial == {
         "ix_batches_open",
+        "ix_batches_output_file_id",
+        "ix_batches_error_file_id",
         "ix_submissions_due",
         "ix_batches_ended",
         "ix_deliveries_due",
@@ -196,7 +198,16 @@ async def test_the_inputs_of_batches_that_were_there_are_known(database_url: str
         await store.close()
 
 
-MADE_LATER = {"keys", "replays", "results", "deletions", "submissions", "parts", "capacities"}
+MADE_LATER = {
+    "keys",
+    "replays",
+    "results",
+    "deletions",
+    "submissions",
+    "parts",
+    "capacities",
+    "files",
+}
 """And what starts empty."""
 AN_ACCOUNT = [
     "INSERT INTO projects VALUES ('default', 'default', 'whsec_x', 1)",

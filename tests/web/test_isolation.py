@@ -66,6 +66,7 @@ BODIES: dict[tuple[str, str], list[tuple[dict[str, Any], str, str]]] = {
     ("POST", "/v1/files"): [],
     ("POST", "/v1/batches"): [
         ({"webhook": {"endpoint_id": "{}"}}, "input_file_id", "webhook_endpoint_id"),
+        ({}, "input_file_id", "file_id"),
     ],
     ("POST", "/v1/events"): [],
     ("POST", "/v1/submissions"): [
@@ -108,7 +109,8 @@ async def something_of_everything(served: Served, theirs: dict[str, Any]) -> dic
     delivery = (await http.get("/v1/deliveries", headers=headers)).json()["data"][0]
     replay = (await http.post("/v1/replays", json={}, headers=headers)).json()
     upload = {"files": {"file": ("in.jsonl", b"{}")}, "data": {"purpose": "batch"}}
-    file = (await http.post("/v1/files", **upload, headers=headers)).json()
+    named = {**headers, "bb-account": theirs["account_name"]}  # so that the file is remembered
+    file = (await http.post("/v1/files", **upload, headers=named)).json()
     submission = await http.post("/v1/submissions", json=SOME_REQUESTS, headers=headers)
     merged = await served.context.store.read(results.of_batch, theirs["project_id"], "batch_1")
     return {

@@ -19,7 +19,8 @@ import msgspec
 
 from batchbell.core.governor import BYTES_PER_TOKEN
 from batchbell.core.limits import Limits
-from batchbell.files.lines import PIECE_BYTES, UNREADABLE, Read, Repeated, fields_of, read_lines
+from batchbell.files.fronts import model_of
+from batchbell.files.lines import PIECE_BYTES, Read, Repeated, fields_of, read_lines
 
 PROBLEMS_MAX = 100
 CUSTOM_ID_MAX = 512
@@ -257,11 +258,8 @@ def split(source: IO[bytes], folder: Path, *, limits: Limits, bytes_per_token: f
 
 def first_model(source: IO[bytes]) -> str | None:
     """The model that the first line names; call it in a thread."""
-    with contextlib.suppress(*UNREADABLE, Repeated, KeyError):
-        for line in read_lines(source):
-            body = fields_of(bytes(fields_of(line.text)["body"]))
-            return _text.decode(body["model"])
-    return None
+    first = next(read_lines(source), None)
+    return None if first is None else model_of(first.text)
 
 
 class _Writer:

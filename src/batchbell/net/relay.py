@@ -96,7 +96,7 @@ class Relay:
         self, *, answer_seconds: float = ANSWER_SECONDS, stall_seconds: float = STALL_SECONDS
     ) -> None:
         self._answer_seconds = answer_seconds
-        self._stall_seconds = stall_seconds
+        self.stall_seconds = stall_seconds
         self._sessions: dict[AddressRules | None, aiohttp.ClientSession] = {}
         """By rules: a connection that others once allowed is not used again."""
 
@@ -118,7 +118,7 @@ class Relay:
         Raises ProviderUnavailable, InvalidRequest for a caller whose body stands still, and
         whatever the body itself raises.
         """
-        upload = _Upload(call.body, self._stall_seconds) if _is_stream(call.body) else None
+        upload = _Upload(call.body, self.stall_seconds) if _is_stream(call.body) else None
         try:
             async with asyncio.timeout(self._answer_seconds) as limit:
                 with upload.prolonging(limit, self._answer_seconds) if upload else nullcontext():
@@ -154,7 +154,7 @@ class Relay:
                 f"The provider redirects ({response.status}): is the base URL right?",
                 code=NOT_REACHED,
             )
-        return Reply(response, stall_seconds=self._stall_seconds)
+        return Reply(response, stall_seconds=self.stall_seconds)
 
     def _unavailable(self, error: Exception) -> ProviderUnavailable:
         never = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
@@ -165,13 +165,27 @@ class Relay:
         )
 
 
+async def moving(source: AsyncIterator[bytes], *, stall_seconds: float) -> AsyncIterator[bytes]:
+    """A caller's body. Raises InvalidRequest (408) where it stands still."""
+    while True:
+        try:
+            async with asyncio.timeout(stall_seconds):
+                chunk = await anext(source)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise InvalidRequest(
+                f"The body stood still for {stall_seconds:g} s.", code="body_stalled", status=408
+            ) from None
+        yield chunk
+
+
 class _Upload:
     """A caller's body on its way. `failure` keeps what went wrong on the caller's side."""
 
     def __init__(self, source: AsyncIterator[bytes], stall_seconds: float) -> None:
         self.failure: Exception | None = None
-        self._source = source
-        self._stall_seconds = stall_seconds
+        self._source = moving(source, stall_seconds=stall_seconds)
         self._moved: Callable[[], None] | None = None
 
     @contextmanager
@@ -185,25 +199,14 @@ class _Upload:
             self._moved = None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        while True:
-            try:
-                async with asyncio.timeout(self._stall_seconds):
-                    chunk = await anext(self._source)
-            except StopAsyncIteration:
-                return
-            except TimeoutError:
-                self.failure = InvalidRequest(
-                    f"The body stood still for {self._stall_seconds:g} s.",
-                    code="body_stalled",
-                    status=408,
-                )
-                raise
-            except Exception as error:
-                self.failure = error
-                raise
-            if self._moved is not None:
-                self._moved()
-            yield chunk
+        try:
+            async for chunk in self._source:
+                if self._moved is not None:
+                    self._moved()
+                yield chunk
+        except Exception as error:
+            self.failure = error
+            raise
 
 
 def _is_stream(body: bytes | AsyncIterator[bytes] | None) -> TypeGuard[AsyncIterator[bytes]]:

@@ -132,8 +132,14 @@ def _values(batch: Batch) -> dict[str, Any]:
         "check_at": batch.check_at,
         "trouble": storable(batch.trouble) if batch.trouble is not None else None,
         "expunged_at": batch.expunged_at,
-        "input_file_id": storable(seen.input_file_id) if seen and seen.input_file_id else None,
+        "input_file_id": _named(seen.input_file_id if seen else None),
+        "output_file_id": _named(seen.output_file_id if seen else None),
+        "error_file_id": _named(seen.error_file_id if seen else None),
     }
+
+
+def _named(file_id: str | None) -> str | None:
+    return storable(file_id) if file_id else None
 
 
 def _encoded(seen: Snapshot) -> str:

@@ -120,6 +120,8 @@ batches = Table(
     Column("webhook_refused", Text),
     Column("kind", Text, nullable=False, server_default="single"),
     Column("input_file_id", Text),
+    Column("output_file_id", Text),
+    Column("error_file_id", Text),
     UniqueConstraint("account_id", "id"),
     CheckConstraint(
         "status IN ('validating', 'in_progress', 'finalizing', 'cancelling',"
@@ -141,6 +143,19 @@ Index("ix_batches_id", batches.c.id)
 Index("ix_batches_input", batches.c.account_id, batches.c.input_file_id)
 _over = batches.c.ended_at.isnot(None)
 partial("ix_batches_ended", batches.c.ended_at, where=_over)
+for _file in (batches.c.output_file_id, batches.c.error_file_id):
+    partial(f"ix_batches_{_file.name}", _file, where=_file.isnot(None))
+
+files = Table(
+    "files",
+    metadata,
+    Column("key", BigKey, primary_key=True, autoincrement=True),
+    Column("project_id", ForeignKey("projects.id"), nullable=False),
+    Column("id", Text, nullable=False),
+    Column("account_id", ForeignKey("accounts.id"), nullable=False),
+    Column("created_at", Double, nullable=False, index=True),
+    UniqueConstraint("project_id", "id"),
+)
 
 endpoints = Table(
     "endpoints",

@@ -146,7 +146,10 @@ def passes(*also: int, shape: Any = None, media_type: str = "application/json") 
 
 AccountName = Annotated[
     str | None,
-    Header(description="The account that the call is passed on to; by default the first one."),
+    Header(
+        description="The account that the call is passed on to; by default the one that has the"
+        " file or batch, as far as that is known, else the first one."
+    ),
 ]
 """A handler's `bb_account`."""
 

@@ -6,22 +6,31 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
+import msgspec
 from fastapi import Request
 from starlette.responses import Response
 
 from batchbell.core.model import Account, Batch
 from batchbell.net.headers import Header, onward
-from batchbell.net.relay import Onward, Reply
+from batchbell.net.relay import Onward, Reply, moving
 from batchbell.providers.registry import auth_headers
+from batchbell.storage import uploads
+from batchbell.web.addressing import Upload
 from batchbell.web.calling import Call
 from batchbell.web.enrolling import api_key_of
 from batchbell.web.passing import Inbound, Passed
 from batchbell.web.registering import named_account
 
+
+class _File(msgspec.Struct, gc=False):
+    id: str
+
+
 ACCOUNT_HEADER = "bb-account"
 """Names the account in a request. In an answer it says that the provider of that account spoke."""
 KEY_STATUSES = frozenset({401, 403})
 """Some providers quote the key that they refuse; the caller is not to learn it."""
+FILE = msgspec.json.Decoder(_File)
 QUERY_SAFE = "!#$%&'()*+,/:;=?@[]~-._"
 
 
@@ -58,25 +67,74 @@ async def account_of(call: Call, batch: Batch) -> Account | None:
     return next((one for one in accounts.values() if one.id == batch.account_id), None)
 
 
-async def pass_on(
-    call: Call, request: Request, path: str, *, body: bool = False, packed: bool = False
-) -> Response:
-    """Pass the request on to this path of its account's provider, and the answer back.
+async def account_of_file(call: Call, request: Request, file_id: object) -> Account:
+    """The account that the request names, else the one that has the file, else the default.
 
-    The call to the provider ends when the caller leaves. Only where it may be `packed` does the
-    answer come as the caller would like it.
+    Raises InvalidRequest.
     """
-    account = await account_for(call, request)
+    accounts = await call.accounts()
+    if ACCOUNT_HEADER not in request.headers and len(accounts) > 1 and isinstance(file_id, str):
+        id = await call.context.store.read(uploads.account_of, call.project_id, file_id)
+        for account in accounts.values():
+            if account.id == id:
+                return account
+    return await account_for(call, request)
+
+
+async def pass_on(
+    call: Call,
+    request: Request,
+    path: str,
+    *,
+    account: Account | None = None,
+    packed: bool = False,
+) -> Response:
+    """Pass the request on to this path of the account's provider, and the answer back.
+
+    By default the account is the one that the request names. The call to the provider ends when
+    the caller leaves. Only where it may be `packed` does the answer come as the caller would like
+    it.
+    """
+    account = account or await account_for(call, request)
     key = await api_key_of(call.context, account)
     inbound = Inbound(request)
-    if not body:
-        inbound.nothing()
-    content = inbound.chunks() if body else None
-    outward = _outward(call, request, path, account=account, key=key, body=content, packed=packed)
+    inbound.nothing()
+    outward = _outward(call, request, path, account=account, key=key, body=None, packed=packed)
     reply = await inbound.unless_left(call.context.relay.send(outward))
     if reply.status in KEY_STATUSES:
         return (await _whole(reply, account, key)).response()
     return Passed(reply, [_spoken_by(account)])
+
+
+async def upload(call: Call, request: Request, path: str) -> Response:
+    """Pass a form with a file on to the account that the request names, or its first line.
+
+    Where that is said, it is known from then on which account has the file. Raises
+    InvalidRequest.
+    """
+    account = await account_for(call, request)
+    named = account if ACCOUNT_HEADER in request.headers else None
+    relay, inbound = call.context.relay, Inbound(request)
+    source = moving(inbound.chunks(), stall_seconds=relay.stall_seconds)
+    body = Upload(source, request.headers, await call.accounts(), named)
+    await body.open()
+    account = body.account or account
+    key = await api_key_of(call.context, account)
+    outward = _outward(call, request, path, account=account, key=key, body=body.chunks())
+    reply = await inbound.unless_left(relay.send(outward))
+    told = await _whole(reply, account, key)
+    if body.account is not None and told.is_good:
+        await _remember(call, told, account)
+    return told.response()
+
+
+async def _remember(call: Call, told: Whole, account: Account) -> None:
+    try:
+        id = FILE.decode(told.body).id
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return
+    store, now = call.context.store, call.context.clock()
+    await store.write(uploads.remember, call.project_id, id, account_id=account.id, now=now)
 
 
 async def ask(

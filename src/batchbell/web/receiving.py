@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
 from batchbell.core.errors import InvalidRequest
 from batchbell.web.bodies import BULK_MAX_BYTES, read_json
 from batchbell.web.faults import Code
+from batchbell.web.forms import FormReader
 
 LINES = frozenset(
     {
@@ -32,7 +32,6 @@ FIELD_MAX_BYTES = 64 * 2**10
 FLUSH_BYTES = 2**20
 FIELDS_MAX = 32
 """Of a form: each may be as long as FIELD_MAX_BYTES, and is in memory."""
-HEADERS_MAX_BYTES = 16 * 2**10
 
 
 async def receive(request: Request, file: Path, *, most: int) -> Any:
@@ -56,11 +55,8 @@ async def receive(request: Request, file: Path, *, most: int) -> Any:
 async def _from_form(chunks: AsyncIterator[bytes], boundary: bytes, file: Path) -> dict[str, Any]:
     if not boundary:
         raise InvalidRequest("The form names no boundary.", code=Code.INVALID_VALUE)
-    try:
-        form = Form(boundary, file)
-        await form.read(chunks)
-    except FormParserError as error:
-        raise InvalidRequest(f"The form cannot be read: {error}") from error
+    form = Form(boundary, file)
+    await form.read(chunks)
     return _options(form.fields)
 
 
@@ -107,44 +103,26 @@ async def _write(chunks: AsyncIterator[bytes], file: Path) -> None:
         await asyncio.to_thread(target.close)
 
 
-class Form:
-    """A form, whose `file` goes to the disk, and whose other fields are few and short.
-
-    Raises FormParserError where it is none.
-    """
+class Form(FormReader):
+    """A form, whose `file` goes to the disk, and whose other fields are few and short."""
 
     def __init__(self, boundary: bytes, file: Path) -> None:
+        super().__init__(boundary)
         self.fields: dict[str, str] = {}
         self._file = file
-        self._name = self._header = ""
         self._value = bytearray()
-        self._headers: dict[str, str] = {}
-        self._heading = bytearray()
-        self._seen_file = self._ended = False
+        self._seen_file = False
         self._begun = 0
-        self._parser = MultipartParser(
-            boundary,
-            {
-                "on_part_begin": self._begin,
-                "on_header_field": self._on_header_field,
-                "on_header_value": self._on_header_value,
-                "on_header_end": self._on_header_end,
-                "on_headers_finished": self._headed,
-                "on_part_data": self._on_data,
-                "on_part_end": self._end,
-                "on_end": self._end_all,
-            },
-        )
 
     async def read(self, chunks: AsyncIterator[bytes]) -> None:
         """Take the form in. Raises InvalidRequest where it has no end, or not one file."""
         self._target = await asyncio.to_thread(self._file.open, "wb", FLUSH_BYTES)
         try:
             async for chunk in chunks:
-                await asyncio.to_thread(self._parser.write, chunk)
+                await asyncio.to_thread(self.feed, chunk)
         finally:
             await asyncio.to_thread(self._target.close)
-        if not self._ended:
+        if not self.ended:
             raise InvalidRequest("The form has no end: it was cut short on its way.")
         if not self._seen_file:
             raise InvalidRequest(
@@ -153,53 +131,27 @@ class Form:
                 code=Code.MISSING_FIELD,
             )
 
-    def _begin(self) -> None:
-        self._headers, self._header = {}, ""
-        self._heading.clear()
+    def begin(self) -> None:
         self._value.clear()
         self._begun += 1
         if self._begun > FIELDS_MAX:
             raise InvalidRequest(f"The form has more than {FIELDS_MAX} fields.")
-
-    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
-        self._header += data[start:end].decode("latin-1").lower()
-        self._check(len(self._header))
-
-    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
-        self._heading += data[start:end]
-        self._check(len(self._heading))
-
-    def _check(self, size: int) -> None:
-        if size > HEADERS_MAX_BYTES:
-            raise InvalidRequest("The form's headers are too long.")
-
-    def _on_header_end(self) -> None:
-        self._headers[self._header] = bytes(self._heading).decode("latin-1")
-        self._header = ""
-        self._heading.clear()
-
-    def _headed(self) -> None:
-        _, options = parse_options_header(self._headers.get("content-disposition"))
-        self._name = options.get(b"name", b"").decode("utf-8", "replace")
-        if self._name == "file":
+        if self.name == "file":
             if self._seen_file:
                 raise InvalidRequest("The form has two fields `file`: hand in one.", param="file")
             self._seen_file = True
 
-    def _on_data(self, data: bytes, start: int, end: int) -> None:
-        if self._name == "file":
+    def data(self, data: bytes, start: int, end: int) -> None:
+        if self.name == "file":
             self._target.write(data[start:end])
             return
         self._value += data[start:end]
         if len(self._value) > FIELD_MAX_BYTES:
-            raise InvalidRequest(f"{self._name} is too long.", param=self._name)
+            raise InvalidRequest(f"{self.name} is too long.", param=self.name)
 
-    def _end(self) -> None:
-        if self._name != "file":
-            self.fields[self._name] = bytes(self._value).decode("utf-8", "replace")
-
-    def _end_all(self) -> None:
-        self._ended = True
+    def end(self) -> None:
+        if self.name != "file":
+            self.fields[self.name] = bytes(self._value).decode("utf-8", "replace")
 
 
 def _options(words: Mapping[str, str]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from batchbell import failpoints
+from batchbell.core.account import by_front
 from batchbell.core.errors import InvalidRequest, ResultsError
 from batchbell.core.governor import Learnt
 from batchbell.core.limits import Limits
@@ -181,10 +182,8 @@ async def _account_of(
 ) -> tuple[Account, str, str]:
     """The account, the model, and what of the model's name only says which account it is."""
     model = await asyncio.to_thread(_first_model, file) or ""
-    name, slash, bare = model.partition("/")
-    if slash and name in accounts and wish.account in (None, accounts[name]):
-        return accounts[name], bare, f"{name}/"
-    return wish.account or next(iter(accounts.values())), model, ""
+    account, front = by_front(model, accounts, wish.account)
+    return account or next(iter(accounts.values())), model.removeprefix(front), front
 
 
 def _first_model(file: Path) -> str | None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import structlog
 
-from batchbell.storage import aging, deliveries, history, notices, outages, replays
+from batchbell.storage import aging, deliveries, history, notices, outages, replays, uploads
 from batchbell.storage.engine import OUTAGES, Store
 
 log = structlog.get_logger("batchbell.janitor")
@@ -69,6 +69,7 @@ class Janitor:
             "batches_forgotten": history.forget_old,
             "notices_forgotten": notices.forget_old,
             "replays_forgotten": replays.forget_old,
+            "uploads_forgotten": uploads.forget_old,
         }
         return {
             word: await self._store.write(forget, before=before, limit=FORGET_STEP)

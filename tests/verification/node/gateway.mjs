@@ -24,6 +24,9 @@ try {
   refusal = { name: error.constructor.name, status: error.status };
 }
 
+const fronted = await toFile(Buffer.from(input.replace("gpt-5-mini", "openai/gpt-5-mini")), "in.jsonl");
+const bare = await client.files.create({ file: fronted, purpose: "batch" });
+
 console.log(
   JSON.stringify({
     file: file.id,
@@ -36,5 +39,6 @@ console.log(
     cancelled: (await client.batches.cancel(batch.id)).status,
     deleted: (await client.files.delete(file.id)).deleted,
     refusal,
+    bare: await (await client.files.content(bare.id)).text(),
   }),
 );

@@ -26,7 +26,15 @@ from batchbell.web.calling import ENCODER, Call, Caller, answer, call_of, page_a
 from batchbell.web.contract import AccountName, answers, passes, takes
 from batchbell.web.creating import BatchForm, for_provider, tell_lost
 from batchbell.web.faults import Code, error_response
-from batchbell.web.gateway import ACCOUNT_HEADER, Whole, account_for, account_of, ask, pass_on
+from batchbell.web.gateway import (
+    ACCOUNT_HEADER,
+    Whole,
+    account_for,
+    account_of,
+    account_of_file,
+    ask,
+    pass_on,
+)
 
 router = APIRouter(tags=["batches"])
 
@@ -46,7 +54,7 @@ async def create_batch(request: Request, bb_account: AccountName = None) -> Resp
     raw = await read_body(request, most=BODY_MAX_BYTES)
     body = decode_json(raw)
     wishes = await BatchForm(call.context, body).wishes(call.project_id)
-    account = await account_for(call, request)
+    account = await account_of_file(call, request, body.get("input_file_id"))
     try:
         told = await ask(call, request, "/batches", account=account, body=for_provider(raw, body))
     except ProviderUnavailable as error:

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from batchbell.providers.api import quote_segment
 from batchbell.web.calling import Caller
 from batchbell.web.contract import AccountName, passes, takes_file
-from batchbell.web.gateway import pass_on
+from batchbell.web.gateway import account_of_file, pass_on, upload
 
 router = APIRouter(tags=["files"])
 
@@ -17,10 +17,10 @@ router = APIRouter(tags=["files"])
     "/v1/files",
     summary="Upload a file to the provider",
     openapi_extra=takes_file(),
-    **passes(),
+    **passes(422),
 )
 async def upload_file(call: Caller, request: Request, bb_account: AccountName = None) -> Response:
-    return await pass_on(call, request, "/files", body=True)
+    return await upload(call, request, "/files")
 
 
 @router.get("/v1/files", summary="List the provider's files", **passes())
@@ -32,7 +32,8 @@ async def list_files(call: Caller, request: Request, bb_account: AccountName = N
 async def get_file(
     call: Caller, request: Request, file_id: str, bb_account: AccountName = None
 ) -> Response:
-    return await pass_on(call, request, f"/files/{quote_segment(file_id)}")
+    account = await account_of_file(call, request, file_id)
+    return await pass_on(call, request, f"/files/{quote_segment(file_id)}", account=account)
 
 
 @router.get(
@@ -43,12 +44,14 @@ async def get_file(
 async def get_file_content(
     call: Caller, request: Request, file_id: str, bb_account: AccountName = None
 ) -> Response:
+    account = await account_of_file(call, request, file_id)
     path = f"/files/{quote_segment(file_id)}/content"
-    return await pass_on(call, request, path, packed=True)
+    return await pass_on(call, request, path, account=account, packed=True)
 
 
 @router.delete("/v1/files/{file_id}", summary="Delete a file at the provider", **passes())
 async def delete_file(
     call: Caller, request: Request, file_id: str, bb_account: AccountName = None
 ) -> Response:
-    return await pass_on(call, request, f"/files/{quote_segment(file_id)}")
+    account = await account_of_file(call, request, file_id)
+    return await pass_on(call, request, f"/files/{quote_segment(file_id)}", account=account)
