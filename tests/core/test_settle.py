@@ -25,7 +25,7 @@ from batchbell.core.model import DeliveryState, Fault, Outcome
 from .making import NOW
 
 PENDING = DeliveryState.PENDING
-NEEDS_YOU = [Fault.TLS, Fault.DNS, Fault.REFUSED]
+NEEDS_YOU = [Fault.TLS, Fault.DNS, Fault.REFUSED, Fault.DAMAGED]
 PASSES = [fault for fault in Fault if fault not in NEEDS_YOU]
 
 
@@ -92,7 +92,7 @@ def test_what_waiting_may_cure_needs_nobody(status: int) -> None:
 
 
 @pytest.mark.parametrize("fault", NEEDS_YOU)
-def test_a_fault_of_address_or_certificate_needs_you_in_plain_words(fault: Fault) -> None:
+def test_a_fault_of_address_certificate_or_secret_needs_you_in_plain_words(fault: Fault) -> None:
     """Pitfall 27: a blocked address without an explanation."""
     assert advice(Outcome(fault=fault, detail="10.0.0.8 is private")) == "10.0.0.8 is private"
     assert fault.value in (advice(Outcome(fault=fault)) or "")
