@@ -133,7 +133,8 @@ async def test_killed_at_one_step_after_the_other(town: Town, tmp_path: Path) ->
     await proven(town, id)
 
 
-async def test_killed_between_the_commit_and_the_answer(town: Town, tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", [failpoints.BEFORE_ANSWER])
+async def test_killed_between_the_commit_and_the_answer(town: Town, place: str) -> None:
     """Whoever called has no answer, calls again with the same key, and pays once."""
     body = b"".join(json.dumps(one).encode() + b"\n" for one in requests(REQUESTS))
     wish = {"webhook_url": town.receiver.url("/hook")}
@@ -143,7 +144,7 @@ async def test_killed_between_the_commit_and_the_answer(town: Town, tmp_path: Pa
         async with httpx2.AsyncClient(base_url=town.url, timeout=PATIENCE_SECONDS) as client:
             return await client.post("/v1/submissions", params=wish, content=body, headers=headers)
 
-    process = await town.start(SERVE, failpoint=failpoints.BEFORE_ANSWER)
+    process = await town.start(SERVE, failpoint=place)
     with pytest.raises(httpx2.TransportError):
         await hand_in()
     await process.killed()
