@@ -21,7 +21,7 @@ Found = dict[tuple[str, str], list[dict[str, Any]]]
 
 async def run(run: Run) -> None:
     """One bad endpoint among 99 healthy ones, and the age of the oldest past-due delivery"""
-    rounds, seconds, flood = (2, 3.0, 10_000) if run.quick else (3, 6.0, 100_000)
+    rounds, seconds, flood = (2, 3.0, 10_000) if run.quick else (3, 15.0, 100_000)
     names, found = ("SQLite", "PostgreSQL"), Found()
     async with (
         Child("receiver", run.folder, delay_seconds=ANSWER_SECONDS) as receiver,
