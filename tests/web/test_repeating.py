@@ -189,3 +189,14 @@ async def test_the_key_is_forgotten_with_its_submission(served: Served) -> None:
     anew = await submit(served, "night-1")
     assert (anew.status_code, "idempotent-replayed" in anew.headers) == (201, False)
     assert anew.json()["id"] != first["id"]
+
+
+@pytest.mark.parametrize("depth", range(990, 1002))
+async def test_wishes_that_are_nested_as_deeply_as_can_be_read_are_refused(
+    served: Served, depth: int
+) -> None:
+    nested = b"[" * depth + b"]" * depth
+    body = b'{"requests": [' + json.dumps(line(1)).encode() + b'], "metadata": ' + nested + b"}"
+    headers = {"content-type": "application/json", "Idempotency-Key": "deep"}
+    refused = await served.http.post("/v1/submissions", content=body, headers=headers)
+    assert refused.status_code == 400

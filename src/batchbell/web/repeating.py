@@ -41,10 +41,14 @@ def key_word(request: Request) -> str | None:
 def key_of(word: str, body: Mapping[str, Any], file: Path) -> Key:
     """The key of a body that was read, and of the requests in `file`; call it in a thread.
 
-    Whatever the body came as, the same wishes and the same lines have the same fingerprint.
+    Whatever the body came as, the same wishes and the same lines have the same fingerprint. Raises
+    InvalidRequest.
     """
     wishes = {name: body[name] for name in WISHES if body.get(name) is not None}
-    digest = hashlib.sha256(msgspec.json.encode(wishes, order="sorted"))
+    try:
+        digest = hashlib.sha256(msgspec.json.encode(wishes, order="sorted"))
+    except RecursionError as error:
+        raise InvalidRequest("The body is nested too deeply.") from error
     with file.open("rb") as lines:
         digest.update(hashlib.file_digest(lines, "sha256").digest())
     return Key(word, digest.hexdigest())
