@@ -206,6 +206,15 @@ def test_only_a_lack_of_room_is_worth_another_try() -> None:
     assert not is_refused(a_part())
 
 
+def test_what_is_tried_again_is_bounded_in_tokens() -> None:
+    spent = ended(EXPIRED, 1, round=2, tokens=70)
+    assert whole(spent).may_spend(10**9)
+    assert whole(spent, retry_max_tokens=100).may_spend(30)
+    assert not whole(spent, retry_max_tokens=100).may_spend(31)
+    assert whole(ended(EXPIRED, 1, tokens=70), retry_max_tokens=30).may_spend(30)
+    assert not whole(retry_max_tokens=0).may_spend(1)
+
+
 def test_what_may_be_retried() -> None:
     lacking = ended(EXPIRED, 1)
     assert whole(lacking, retry_missing=1).may_retry(lacking)

@@ -40,13 +40,14 @@ async def shelved(served: Served, part: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 async def test_json_lines_become_a_submission(served: Served) -> None:
-    answer = await submit(served, jsonl(line(1), line(2)), webhook_url=HOOK, retry_missing="2")
+    wishes = {"retry_missing": "2", "retry_max_tokens": "5000"}
+    answer = await submit(served, jsonl(line(1), line(2)), webhook_url=HOOK, **wishes)
     assert answer.status_code == 201, answer.text
     made = answer.json()
     assert made["id"].startswith("sub_")
     assert (made["status"], made["model"], made["endpoint"]) == ("validating", "gpt-5-mini", URL)
     assert made["request_counts"] == {"total": 2, "completed": 0, "failed": 0}
-    assert made["retry_missing"] == 2
+    assert (made["retry_missing"], made["retry_max_tokens"]) == (2, 5000)
     [part] = made["parts"]
     assert (part["state"], part["lines"], part["batch_id"]) == ("waiting", 2, None)
     assert await shelved(served, part) == [line(1), line(2)]
@@ -169,6 +170,7 @@ async def test_an_empty_file_is_refused(served: Served, body: bytes) -> None:
         ({"retry_missing": "many"}, "retry_missing"),
         ({"retry_missing": "1.5"}, "retry_missing"),
         ({"retry_missing": "11"}, "retry_missing"),
+        ({"retry_max_tokens": "-1"}, "retry_max_tokens"),
         ({"metadata": "{"}, "metadata"),
         ({"events": "batch.done"}, "events[0]"),
         ({"results": "maybe"}, "results"),

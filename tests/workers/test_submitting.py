@@ -127,6 +127,21 @@ async def test_retries_have_an_end(counter: Counter) -> None:
     assert [line["error"]["code"] for line in lines] == ["batch_expired"] * 4
 
 
+async def test_retries_cost_no_more_than_they_may(counter: Counter) -> None:
+    """Two parts expire at once, and there is enough for one of them."""
+    id = await counter.submit(8, retry_missing=3, retry_max_tokens=200)
+    await counter.step()
+    first, second = (await counter.of(id)).parts
+    assert max(first.tokens, second.tokens) <= 200 < first.tokens + second.tokens
+    await counter.end(await counter.running(id), "expired", completed=0)
+    [again] = await counter.running(id)
+    await counter.end([again])
+    [event] = await told(counter)
+    assert event["type"] == "batch.expired"
+    assert event["data"]["request_counts"]["completed"] == 4
+    assert len(counter.created()) == 3
+
+
 async def test_requests_that_are_wrong_are_not_tried_again(counter: Counter) -> None:
     id = await counter.submit(4, retry_missing=3)
     await counter.step()

@@ -49,6 +49,15 @@ RetryMissing = Annotated[
         help="Hand in again up to N times what expired, or failed for a reason that passes.",
     ),
 ]
+RetryTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--retry-max-tokens",
+        metavar="N",
+        min=0,
+        help="All that is handed in again may take up to N prompt tokens, by estimate.",
+    ),
+]
 Metadata = Annotated[
     list[str] | None,
     typer.Option(
@@ -80,6 +89,7 @@ def submit(
     endpoint: Endpoint = None,
     account: HandedTo = None,
     retry_missing: RetryMissing = 0,
+    retry_max_tokens: RetryTokens = None,
     metadata: Metadata = None,
     results: Results = None,
     idempotency_key: Key = None,
@@ -98,6 +108,7 @@ def submit(
         "endpoint": endpoint,
         "account": account,
         "retry_missing": retry_missing,
+        "retry_max_tokens": retry_max_tokens,
         "metadata": metadata_pairs(metadata),
         "results": results,
         "idempotency_key": idempotency_key,

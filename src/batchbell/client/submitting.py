@@ -58,6 +58,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     usage: dict[str, Any] | None
     metadata: dict[str, str]
     retry_missing: int
+    retry_max_tokens: int | None
     trouble: str | None
     parts: tuple[Part, ...]
     created_at: int
@@ -75,6 +76,7 @@ def _query(
     metadata: Mapping[str, str] | None,
     results: str | None,
     retry_missing: int,
+    retry_max_tokens: int | None,
 ) -> dict[str, str]:
     told = {
         "webhook_url": webhook_url,
@@ -85,6 +87,7 @@ def _query(
         "metadata": msgspec.json.encode(metadata).decode() if metadata else None,
         "results": results,
         "retry_missing": str(retry_missing) if retry_missing else None,
+        "retry_max_tokens": None if retry_max_tokens is None else str(retry_max_tokens),
     }
     return {name: value for name, value in told.items() if value is not None}
 
@@ -155,12 +158,14 @@ class Submitting(ABC):
         metadata: Mapping[str, str] | None = None,
         results: str | None = None,
         retry_missing: int = 0,
+        retry_max_tokens: int | None = None,
         idempotency_key: str | None = None,
     ) -> Submission:
         """Have requests answered: a file of JSON lines in OpenAI's shape, or dicts of that shape.
 
         `endpoint`, such as `/v1/responses`, is for requests without a `url`. What was not
-        answered is handed in again `retry_missing` times. `wait`, `batch` and `results` take the
+        answered is handed in again `retry_missing` times, as long as all of that takes
+        `retry_max_tokens` at most, by estimate. `wait`, `batch` and `results` take the
         submission's id. Raises ApiError with `problems` where requests are wrong.
 
         Each call has an `idempotency_key`, by default a new one: the same again makes nothing
@@ -176,6 +181,7 @@ class Submitting(ABC):
             metadata=metadata,
             results=results,
             retry_missing=retry_missing,
+            retry_max_tokens=retry_max_tokens,
         )
         tries = Tries(requests, idempotency_key)
         while True:
@@ -231,6 +237,7 @@ class AsyncSubmitting(ABC):
         metadata: Mapping[str, str] | None = None,
         results: str | None = None,
         retry_missing: int = 0,
+        retry_max_tokens: int | None = None,
         idempotency_key: str | None = None,
     ) -> Submission:
         """As `Batchbell.submit`."""
@@ -243,6 +250,7 @@ class AsyncSubmitting(ABC):
             metadata=metadata,
             results=results,
             retry_missing=retry_missing,
+            retry_max_tokens=retry_max_tokens,
         )
         tries = Tries(requests, idempotency_key)
         while True:

@@ -17,6 +17,8 @@ from batchbell.core.model import Batch, BatchProblem, Counts, Snapshot, Status
 from batchbell.core.results import Results, ResultsState
 
 RETRY_MISSING_MAX = 10
+RETRY_TOKENS_MAX = 10**15
+"""More than anybody can pay for, and less than a column holds."""
 REFUSALS_MAX = 30
 """How often a part is handed in that there was no room for: over some 24 hours."""
 REFUSED_SECONDS = 60.0
@@ -105,6 +107,8 @@ class Submission:
     parts: tuple[Part, ...]
     """In the order of the input, and then of rounds."""
     lease_token: str | None = None
+    retry_max_tokens: int | None = None
+    """How much all that is handed in again may take, by estimate; None is no limit."""
 
     @property
     def id(self) -> str:
@@ -131,6 +135,13 @@ class Submission:
             and tally is not None
             and tally.succeeded < tally.lines
         )
+
+    def may_spend(self, tokens: int) -> bool:
+        """Whether so many more, by estimate, may be handed in again."""
+        if self.retry_max_tokens is None:
+            return True
+        spent = sum(part.tokens for part in self.parts if part.round > 1)
+        return spent + tokens <= self.retry_max_tokens
 
 
 def new_name(project_id: str, part_id: str) -> str:

@@ -130,6 +130,7 @@ submissions = Table(
     Column("created_at", Double, nullable=False),
     Column("idempotency_key", Text),
     Column("fingerprint", Text),
+    Column("retry_max_tokens", BigInteger),
     CheckConstraint("(lease_token IS NULL) = (lease_until IS NULL)", name="lease"),
     CheckConstraint("retry_missing >= 0", name="retry_missing"),
     Index("ix_submissions_listed", "project_id", "id"),

@@ -57,6 +57,7 @@ class Asked:
     model: str | None
     parts: Sequence[NewPart]
     retry_missing: int = 0
+    retry_max_tokens: int | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     watch: Registration | None = None
     key: Key | None = None
@@ -114,6 +115,7 @@ def _row(project_id: str, asked: Asked, batch_key: int, *, now: float) -> dict[s
         "batch_key": batch_key,
         "model": asked.model or "",
         "retry_missing": asked.retry_missing,
+        "retry_max_tokens": asked.retry_max_tokens,
         "failures": 0,
         "due_at": now,
         "created_at": now,
@@ -231,6 +233,7 @@ def _joined() -> Select[Any]:
         .join(submissions, submissions.c.batch_key == batches.c.key)
         .add_columns(
             submissions.c.retry_missing,
+            submissions.c.retry_max_tokens,
             submissions.c.cancelled_at,
             submissions.c.trouble.label("submission_trouble"),
             submissions.c.failures,
@@ -248,6 +251,7 @@ def read(connection: Connection, query: Select[Any]) -> list[Submission]:
         Submission(
             batch=to_batch(row),
             retry_missing=row.retry_missing,
+            retry_max_tokens=row.retry_max_tokens,
             cancelled_at=row.cancelled_at,
             trouble=row.submission_trouble,
             failures=row.failures,

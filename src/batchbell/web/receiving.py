@@ -159,7 +159,7 @@ def _options(words: Mapping[str, str]) -> dict[str, Any]:
     read: dict[str, Any] = dict(words)
     if "events" in words:
         read["events"] = [word.strip() for word in words["events"].split(",")]
-    for name in ("metadata", "retry_missing"):
+    for name in ("metadata", "retry_missing", "retry_max_tokens"):
         if name in words:
             try:
                 read[name] = msgspec.json.decode(words[name])

@@ -8,7 +8,7 @@ from msgspec import Meta, Struct
 
 from batchbell.core import submission as core
 from batchbell.core.model import BatchOutcome, EventType, Status
-from batchbell.core.submission import RETRY_MISSING_MAX, PartState
+from batchbell.core.submission import RETRY_MISSING_MAX, RETRY_TOKENS_MAX, PartState
 from batchbell.core.travelling import ResultsMode
 from batchbell.web.describing import counts_of
 from batchbell.web.shapes import RequestCounts, WebhookUrl
@@ -28,6 +28,7 @@ class SubmissionRequest(Struct, frozen=True, kw_only=True):
     metadata: dict[str, str] | None = None
     results: ResultsMode | None = None
     retry_missing: Annotated[int, Meta(ge=0, le=RETRY_MISSING_MAX)] | None = None
+    retry_max_tokens: Annotated[int, Meta(ge=0, le=RETRY_TOKENS_MAX)] | None = None
 
 
 class Part(Struct, frozen=True, kw_only=True):
@@ -61,6 +62,7 @@ class Submission(Struct, frozen=True, kw_only=True):
     usage: dict[str, Any] | None
     metadata: dict[str, str]
     retry_missing: int
+    retry_max_tokens: int | None
     trouble: str | None
     parts: list[Part]
     created_at: int
@@ -82,6 +84,7 @@ def describe(found: core.Submission) -> Submission:
         usage=None if seen.usage is None else dict(seen.usage),
         metadata=dict(seen.metadata or {}),
         retry_missing=found.retry_missing,
+        retry_max_tokens=found.retry_max_tokens,
         trouble=found.trouble,
         parts=[_part(part) for part in found.parts],
         created_at=int(found.created_at),

@@ -15,7 +15,7 @@ from batchbell.core.errors import InvalidRequest, ResultsError
 from batchbell.core.governor import Learnt
 from batchbell.core.limits import Limits
 from batchbell.core.model import Account
-from batchbell.core.submission import RETRY_MISSING_MAX, TAG, Submission, new_name
+from batchbell.core.submission import RETRY_MISSING_MAX, RETRY_TOKENS_MAX, TAG, Submission, new_name
 from batchbell.files.lines import open_lines
 from batchbell.files.preflight import Prepared, first_model, prepare
 from batchbell.providers.registry import LIMITS
@@ -47,6 +47,7 @@ class Wish:
     """Where it is named."""
     endpoint: str | None
     retry_missing: int
+    retry_max_tokens: int | None
     metadata: Mapping[str, str]
     watch: Mapping[str, Any] | None
     """What a Registration takes; None where nobody in particular is to be told."""
@@ -93,7 +94,8 @@ def read_wish(call: Call, body: Any, accounts: Mapping[str, Account]) -> Wish:
     wish = Wish(
         account=account if fields.get("account") is not None else None,
         endpoint=_endpoint(fields),
-        retry_missing=_retry_missing(fields),
+        retry_missing=_whole(fields, "retry_missing", most=RETRY_MISSING_MAX) or 0,
+        retry_max_tokens=_whole(fields, "retry_max_tokens", most=RETRY_TOKENS_MAX),
         metadata=metadata,
         watch=watch if "url" in watch or "endpoint_id" in watch else None,
     )
@@ -107,11 +109,11 @@ def _endpoint(fields: Fields) -> str | None:
     return fields.text("endpoint", most=NAME_MAX, pattern=r"/[!-~]+", shape=ENDPOINT_SHAPE)
 
 
-def _retry_missing(fields: Fields) -> int:
-    number = fields.optional_number("retry_missing", least=0, most=RETRY_MISSING_MAX)
+def _whole(fields: Fields, name: str, *, most: int) -> int | None:
+    number = fields.optional_number(name, least=0, most=most)
     if number is not None and not number.is_integer():
-        fields.wrong("retry_missing", "retry_missing must be a whole number.")
-    return int(number or 0)
+        fields.wrong(name, f"{name} must be a whole number.")
+    return None if number is None else int(number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +173,7 @@ async def _prepared(
         model=found.model,
         parts=parts,
         retry_missing=wish.retry_missing,
+        retry_max_tokens=wish.retry_max_tokens,
         metadata=wish.metadata,
         watch=_watch(wish, account, id),
         key=key,

@@ -144,10 +144,9 @@ class Submitter:
     async def _advance(self, held: Submission) -> None:
         async with scratch_folder(self._scratch) as folder:
             found = await self._review(held)
-            unlooked = [part for part in found.parts if part.unlooked]
-            for part in unlooked:
+            while part := next((part for part in found.parts if part.unlooked), None):
                 await self._look_through(found, part, folder)
-            if unlooked:
+                # What is tried again of this part leaves less to spend on the next one.
                 found = await self._review(held)
             if found.cancelled_at is not None:
                 await self._cancel(found)
@@ -175,10 +174,14 @@ class Submitter:
         gathered = await asyncio.to_thread(gather_passing, requests, answers, target)
         if not gathered.lines:
             return None
+        tokens = part.tokens * gathered.size // part.size
+        told = {"submission": held.id, "lines": gathered.lines, "tokens": tokens}
+        if not held.may_spend(tokens):
+            log.warning("requests not tried again: retry_max_tokens", **told)
+            return None
         id = self._mint("prt")
         await self._shelf.put(new_name(project_id, id), target)
-        log.info("requests tried again", submission=held.id, part=id, lines=gathered.lines)
-        tokens = part.tokens * gathered.size // part.size
+        log.info("requests tried again", part=id, **told)
         return NewPart(id, gathered.lines, gathered.size, tokens)
 
     async def _hand_in(self, held: Submission, folder: Path) -> None:
