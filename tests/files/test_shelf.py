@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import anyio
 import pytest
 from moto.server import ThreadedMotoServer
 
@@ -122,3 +124,23 @@ async def test_what_comes_from_another_disk_is_copied(
 def test_an_address_that_cannot_be_used_is_explained(url: str) -> None:
     with pytest.raises(SettingsError, match="BATCHBELL_RESULTS_URL"):
         open_shelf(url)
+
+
+@pytest.mark.parametrize("pieces", [0, 1])
+async def test_a_reader_who_leaves_leaves_no_file_open(
+    tmp_path: Path, file: Path, pieces: int
+) -> None:
+    """As the server cancels one: again at everything that is awaited. A file that is left open
+    warns when it is forgotten, and warnings are errors."""
+    shelf = Folder(tmp_path / "results")
+    await shelf.put("a", file)
+    reading = shelf.read("a")
+    for _ in range(pieces):
+        await anext(reading)
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await anext(reading)
+    assert scope.cancelled_caught
+    del reading
+    await asyncio.get_running_loop().shutdown_default_executor()
+    gc.collect()

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 import obstore
@@ -101,7 +101,7 @@ class Folder:
     async def read(
         self, name: str, *, start: int = 0, end: int | None = None
     ) -> AsyncIterator[bytes]:
-        file = await _in_thread((self.root / name).open, "rb")
+        file = await _opened(self.root / name)
         try:
             await asyncio.to_thread(file.seek, start)
             left = None if end is None else end - start
@@ -114,10 +114,27 @@ class Folder:
                     left -= len(chunk)
                 yield chunk
         finally:
-            await asyncio.to_thread(file.close)
+            # At once: where a reader has left, the server cancels whatever is awaited here.
+            file.close()
 
     async def delete(self, name: str) -> None:
         await _in_thread((self.root / name).unlink, missing_ok=True)
+
+
+async def _opened(path: Path) -> IO[bytes]:
+    """Whoever is cancelled meanwhile leaves nothing open."""
+    opening = asyncio.create_task(_in_thread(path.open, "rb"))
+    try:
+        file: IO[bytes] = await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(_close_unused)
+        raise
+    return file
+
+
+def _close_unused(opening: asyncio.Task[IO[bytes]]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
 
 
 def _move(file: Path, target: Path) -> None:
