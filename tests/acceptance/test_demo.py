@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 
 import pytest
@@ -18,6 +19,8 @@ async def test_the_demo_shows_a_verified_webhook_and_leaves_nothing_behind(shell
     body = json.loads(ended.out[ended.out.index("\n{") : ended.out.index("\n}") + 2])
     assert body["data"]["request_counts"] == {"total": 300, "completed": 294, "failed": 6}
     assert body["batchId"] == body["data"]["id"]
+    (server,) = re.findall(r"^Batchbell +(\S+)$", ended.out, re.MULTILINE)
+    assert body["data"]["results"]["url"].startswith(f"{server}/results/")
     assert "in_progress" in ended.err, "progress is shown, in lines where there is no terminal"
     assert "export OPENAI_API_KEY=" in ended.out.splitlines()[-1]
     assert list((shell.folder / "tmp").iterdir()) == []

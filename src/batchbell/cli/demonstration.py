@@ -120,8 +120,10 @@ async def _stage(folder: Path) -> AsyncIterator[Stage]:
             webhook_secret=secret,
             poll_interval_seconds=POLL_SECONDS,
         )
+        listener = stack.enter_context(bind(settings, local=True))
+        # The port is a free one, which links to results must name.
+        settings = settings.model_copy(update={"public_url": runtime.url_of(listener)})
         running = await stack.enter_async_context(runtime.open_runtime(settings))
-        listener = bind(settings, local=True)
         await stack.enter_async_context(runtime.running_workers(running))
         await stack.enter_async_context(runtime.serving(running, listener))
         stage = Stage(sandbox, receiver, runtime.url_of(listener), api_key, secret, folder)
