@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, not_, select, update
+from sqlalchemy import Connection, Row, and_, not_, select, update
 
 from batchbell.core.errors import InvalidRequest
 from batchbell.core.model import Endpoint, EndpointState, Mint
@@ -15,6 +15,10 @@ from batchbell.storage.bulk import among, insert_missing, update_all
 from batchbell.storage.schema import endpoints, projects
 from batchbell.storage.sealing import Damaged, salvaged
 
+JOINED = select(
+    *(salvaged(column) for column in (*endpoints.c, projects.c.webhook_secret))
+).join_from(endpoints, projects, projects.c.id == endpoints.c.project_id)
+"""Endpoints with the secret of their project."""
 IMPLIED = and_(not_(endpoints.c.managed), endpoints.c.deleted_at.is_(None))
 """A URL that is watched: there is one for each."""
 
@@ -111,7 +115,7 @@ def endpoints_by_id(
     connection: Connection, ids: Collection[str], *, now: float
 ) -> dict[str, Endpoint]:
     """These endpoints, with the secrets that sign at this moment."""
-    query = joined().where(among(connection, endpoints.c.id, ids))
+    query = JOINED.where(among(connection, endpoints.c.id, ids))
     return {row.id: to_endpoint(row, now=now) for row in connection.execute(query)}
 
 
@@ -128,7 +132,7 @@ def locked(connection: Connection, ids: Sequence[str]) -> dict[str, Endpoint]:
 
     Deliveries to them may be made meanwhile: two that tell each other's endpoints wait for none.
     """
-    query = joined().where(among(connection, endpoints.c.id, ids)).order_by(endpoints.c.id)
+    query = JOINED.where(among(connection, endpoints.c.id, ids)).order_by(endpoints.c.id)
     rows = connection.execute(query.with_for_update(of=endpoints, key_share=True))
     return {row.id: to_endpoint(row) for row in rows}
 
@@ -149,14 +153,8 @@ def save_health(connection: Connection, changed: Sequence[Endpoint]) -> None:
     update_all(connection, endpoints, "id", rows)
 
 
-def joined() -> Select[Any]:
-    """Endpoints with the secret of their project."""
-    columns = [salvaged(column) for column in (*endpoints.c, projects.c.webhook_secret)]
-    return select(*columns).join_from(endpoints, projects, projects.c.id == endpoints.c.project_id)
-
-
 def to_endpoint(row: Row[Any], *, now: float = 0.0) -> Endpoint:
-    """From a row of `joined`: without the secrets whose grace is over `now`."""
+    """From a row of JOINED: without the secrets whose grace is over `now`."""
     return Endpoint(
         id=row.id,
         project_id=row.project_id,
@@ -182,7 +180,7 @@ def to_endpoint(row: Row[Any], *, now: float = 0.0) -> Endpoint:
 
 
 def own_headers(row: Row[Any]) -> dict[str, str] | None:
-    """What a row of `joined` has of them; None also where they are damaged."""
+    """What a row of JOINED has of them; None also where they are damaged."""
     if row.headers is None or isinstance(row.headers, Damaged):
         return None
     headers: dict[str, str] = json.loads(row.headers)

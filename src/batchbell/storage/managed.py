@@ -20,9 +20,9 @@ from batchbell.core.travelling import ResultsMode
 from batchbell.storage.audience import MANAGED
 from batchbell.storage.endpoints import (
     FRESH,
+    JOINED,
     Secret,
     enable,
-    joined,
     own_headers,
     to_endpoint,
     valid_secrets,
@@ -55,8 +55,8 @@ class Wishes:
     rate_limit: float | None = None
     """Calls a second at most."""
     ordered: bool = False
-    results: ResultsMode = ResultsMode.LINK
     """Whether what it hears comes one by one, in the order of events."""
+    results: ResultsMode = ResultsMode.LINK
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +133,7 @@ def list_endpoints(
     implied: bool = False,
 ) -> Page[Known]:
     """The project's endpoints, newest first; those of watched URLs only if `implied`."""
-    query = joined().where(endpoints.c.project_id == project_id, endpoints.c.deleted_at.is_(None))
+    query = JOINED.where(endpoints.c.project_id == project_id, endpoints.c.deleted_at.is_(None))
     if not implied:
         query = query.where(endpoints.c.managed)
     if after is not None:
@@ -221,7 +221,7 @@ def remove(connection: Connection, project_id: str, endpoint_id: str, *, now: fl
 
 
 def _one(project_id: str, endpoint_id: str) -> Select[Any]:
-    return joined().where(
+    return JOINED.where(
         endpoints.c.project_id == project_id,
         endpoints.c.id == endpoint_id,
         endpoints.c.deleted_at.is_(None),
