@@ -298,7 +298,7 @@ def loosely(text: bytes) -> dict[str, Any]:
     try:
         line = json.loads(
             text.decode("utf-8", "replace"),
-            parse_int=_whole,
+            parse_int=_integer,
             parse_float=payload.finite,
             parse_constant=lambda _: None,
         )
@@ -307,7 +307,7 @@ def loosely(text: bytes) -> dict[str, Any]:
     return line if isinstance(line, dict) else {}
 
 
-def _whole(digits: str) -> int | float | None:
+def _integer(digits: str) -> int | float | None:
     """Python reads no number of very many digits as a whole one."""
     return int(digits) if len(digits) <= DIGITS_MAX else payload.finite(digits)
 
