@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.workers.conftest import House
 
+from batchbell.core.deletion import Deletes
 from batchbell.core.limits import Limits
 from batchbell.core.model import DEFAULT_PROJECT, Mint, Snapshot
 from batchbell.core.results import Results
-from batchbell.core.submission import Part, PartState, Submission, new_name
+from batchbell.core.submission import Expiry, Part, PartState, Submission, new_name
 from batchbell.files.preflight import prepare
 from batchbell.files.shelf import Folder, Shelf
 from batchbell.storage import results, submissions, submitting
@@ -22,7 +24,7 @@ from batchbell.storage.engine import Store
 from batchbell.storage.submissions import Asked, NewPart
 from batchbell.storage.watches import Registration
 from batchbell.workers.collector import Collector
-from batchbell.workers.submitter import Submitter
+from batchbell.workers.submitter import NO_EXPIRY, Submitter
 
 LINES_OF_A_PART = 4
 
@@ -152,3 +154,29 @@ def states(parts: Sequence[Part]) -> list[str]:
 def snapshot_of(found: Submission) -> Snapshot:
     assert found.batch.snapshot is not None
     return found.batch.snapshot
+
+
+@asynccontextmanager
+async def counting(
+    house: House,
+    folder: Path,
+    *,
+    deletes: Deletes = Deletes.NONE,
+    expiry: Expiry = NO_EXPIRY,
+) -> AsyncIterator[Counter]:
+    """A counter whose files lie in `folder`."""
+    shelf = Folder(folder / "results")
+    chance: dict[str, Any] = {
+        "clock": house.clock,
+        "mint": house.mint,
+        "rand": lambda: 0.0,
+        "metrics": house.metrics,
+        "scratch": folder / "scratch",
+    }
+    way = house.watcher.provider
+    rest: dict[str, Any] = {"inline_max_bytes": 10_000, "retention_days": 30.0}
+    collector = Collector(house.store, shelf, lambda _: way, deletes=deletes, **rest, **chance)
+    submitter = Submitter(house.store, shelf, lambda _: way, expiry=expiry, **chance)
+    yield Counter(house, shelf, submitter, collector, folder / "parts")
+    await submitter.close()
+    await collector.close()

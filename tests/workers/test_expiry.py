@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.workers.conftest import House
-from tests.workers.submitting import Counter, states
+from tests.workers.submitting import Counter, counting, states
 
 from batchbell.core.submission import Expiry
-from batchbell.files.shelf import Folder
 from batchbell.sandbox import problem
-from batchbell.workers.collector import Collector
-from batchbell.workers.submitter import Submitter
 
 HOUR_SECONDS = 3600
 NO_ROOM = problem("token_limit_exceeded", "Limit: 150 enqueued tokens.")
@@ -23,22 +19,9 @@ NO_ROOM = problem("token_limit_exceeded", "Limit: 150 enqueued tokens.")
 @pytest.fixture
 async def counter(house: House, tmp_path: Path) -> AsyncIterator[Counter]:
     """Inputs are to be forgotten after two hours, outputs after three."""
-    shelf = Folder(tmp_path / "results")
-    chance: dict[str, Any] = {
-        "clock": house.clock,
-        "mint": house.mint,
-        "rand": lambda: 0.0,
-        "metrics": house.metrics,
-        "scratch": tmp_path / "scratch",
-    }
-    way = house.watcher.provider
-    rest: dict[str, Any] = {"inline_max_bytes": 10_000, "retention_days": 30.0}
     expiry = Expiry(input_seconds=2 * HOUR_SECONDS, output_seconds=3 * HOUR_SECONDS)
-    collector = Collector(house.store, shelf, lambda _: way, **rest, **chance)
-    submitter = Submitter(house.store, shelf, lambda _: way, expiry=expiry, **chance)
-    yield Counter(house, shelf, submitter, collector, tmp_path / "parts")
-    await submitter.close()
-    await collector.close()
+    async with counting(house, tmp_path, expiry=expiry) as counter:
+        yield counter
 
 
 def lifetimes(counter: Counter) -> list[tuple[str, int]]:

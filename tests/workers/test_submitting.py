@@ -10,16 +10,13 @@ from typing import Any
 
 import pytest
 from tests.workers.conftest import House
-from tests.workers.submitting import Counter, snapshot_of, states
+from tests.workers.submitting import Counter, counting, snapshot_of, states
 
 from batchbell.core.errors import LeaseLost, NotFound
 from batchbell.core.model import DEFAULT_PROJECT, Status
 from batchbell.core.submission import TAG
-from batchbell.files.shelf import Folder
 from batchbell.sandbox import problem
 from batchbell.storage import capacities, events, expunging, history, submissions, submitting
-from batchbell.workers.collector import Collector
-from batchbell.workers.submitter import Submitter
 
 NO_ROOM = problem(
     "token_limit_exceeded",
@@ -29,21 +26,8 @@ NO_ROOM = problem(
 
 @pytest.fixture
 async def counter(house: House, tmp_path: Path) -> AsyncIterator[Counter]:
-    shelf = Folder(tmp_path / "results")
-    chance: dict[str, Any] = {
-        "clock": house.clock,
-        "mint": house.mint,
-        "rand": lambda: 0.0,
-        "metrics": house.metrics,
-        "scratch": tmp_path / "scratch",
-    }
-    way = house.watcher.provider
-    rest: dict[str, Any] = {"inline_max_bytes": 10_000, "retention_days": 30.0}
-    collector = Collector(house.store, shelf, lambda _: way, **rest, **chance)
-    submitter = Submitter(house.store, shelf, lambda _: way, **chance)
-    yield Counter(house, shelf, submitter, collector, tmp_path / "parts")
-    await submitter.close()
-    await collector.close()
+    async with counting(house, tmp_path) as counter:
+        yield counter
 
 
 async def told(counter: Counter) -> list[dict[str, Any]]:
