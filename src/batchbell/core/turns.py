@@ -1,0 +1,53 @@
+"""Whose turn it is: a pool of a few places, shared fairly by owners who want many.
+
+Pure bookkeeping. The owner with the fewest places is served first, then the owner who was served
+longest ago, then what was added first.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+
+
+class Turns(Generic[Item]):
+    """At most `most` items under way, and at most `most_of_one` of one owner."""
+
+    def __init__(self, *, most: int, most_of_one: int) -> None:
+        self._most = most
+        self._most_of_one = most_of_one
+        self._under_way: Counter[str] = Counter()
+        self._waiting: dict[str, deque[Item]] = {}
+        """By owner. The one who was served last stands last."""
+
+    @property
+    def under_way(self) -> int:
+        """Items that were taken and have not ended."""
+        return self._under_way.total()
+
+    def add(self, owner: str, item: Item) -> None:
+        """Let an item wait for its turn."""
+        self._waiting.setdefault(owner, deque()).append(item)
+
+    def take(self) -> tuple[str, Item] | None:
+        """The next item, which is under way from now on; None when none may start now."""
+        if self.under_way >= self._most:
+            return None
+        able = [owner for owner in self._waiting if self._under_way[owner] < self._most_of_one]
+        if not able:
+            return None
+        owner = min(able, key=self._under_way.__getitem__)
+        waiting = self._waiting.pop(owner)
+        item = waiting.popleft()
+        if waiting:
+            self._waiting[owner] = waiting
+        self._under_way[owner] += 1
+        return owner, item
+
+    def ended(self, owner: str) -> None:
+        """An item of this owner has ended: its place is free."""
+        self._under_way[owner] -= 1
+        if self._under_way[owner] <= 0:
+            del self._under_way[owner]
