@@ -179,3 +179,9 @@ class Metrics:
             ["worker"],
             registry=registry,
         )
+        self.worker_silent = Gauge(
+            "batchbell_worker_silent_seconds",
+            "How long ago a worker of this process last ended a step, or got on with a long one.",
+            ["worker"],
+            registry=registry,
+        )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from functools import partial
+from typing import Protocol, runtime_checkable
 
 import structlog
 
@@ -20,6 +21,10 @@ FIRST_PAUSE_SECONDS = 0.5
 LAST_PAUSE_SECONDS = 5.0
 ALIVE_SECONDS = 300.0
 """A worker whose last step ended longer ago than this is not ready."""
+SHORT_REST_SECONDS = 0.1
+LONGEST_SHORT_REST_SECONDS = 0.5
+"""A worker that asks for shorter rests than the first, and finds nothing to do, rests longer and
+longer, up to the second: what it takes for due may be held by somebody else."""
 
 
 class Worker(Protocol):
@@ -42,6 +47,13 @@ class Worker(Protocol):
         ...
 
 
+@runtime_checkable
+class LongStep(Protocol):
+    """A worker whose steps may be long: it says when it last got on."""
+
+    progress_at: float
+
+
 class Loop:
     """Runs a worker until it is stopped. A step that raises is tried again, later and later.
 
@@ -61,14 +73,22 @@ class Loop:
         self.vital = vital
         self._clock = clock
         self._rand = rand
-        self._metrics = metrics
+        self.metrics = metrics
         self._stopping = asyncio.Event()
         self._failures = 0
+        self._short_rests = 0
         self._seen_at = clock()
 
     def alive(self) -> bool:
-        """Whether the worker has come to the end of a step lately."""
-        return abs(self._clock() - self._seen_at) < ALIVE_SECONDS
+        """Whether the worker has ended a step lately, or got on with a long one."""
+        return self.silent_seconds() < ALIVE_SECONDS
+
+    def silent_seconds(self) -> float:
+        """How long ago that was. It grows while a step hangs."""
+        seen_at = self._seen_at
+        if isinstance(self.worker, LongStep):
+            seen_at = max(seen_at, self.worker.progress_at)
+        return abs(self._clock() - seen_at)
 
     def stop(self) -> None:
         """Take no new work; `run` returns when what is under way has ended."""
@@ -91,17 +111,30 @@ class Loop:
         except Exception as error:
             await self._pause(repr(error), trace=True)
         else:
-            self._failures = 0
+            if worked:
+                self._failures = self._short_rests = 0
             return worked
         return True
 
     async def _rest(self) -> None:
-        with contextlib.suppress(StoreUnavailable):
-            await self.worker.signal.wait(await self.worker.idle_seconds())
+        try:
+            asked = await self.worker.idle_seconds()
+        except StoreUnavailable as error:
+            await self._pause(str(error), trace=False)
+            return
+        self._failures = 0
+        await self.worker.signal.wait(max(asked, self._least_rest(asked)))
+
+    def _least_rest(self, asked: float) -> float:
+        if asked >= SHORT_REST_SECONDS:
+            self._short_rests = 0
+            return 0.0
+        self._short_rests += 1
+        return min(asked * 2.0**self._short_rests, LONGEST_SHORT_REST_SECONDS)
 
     async def _pause(self, error: str, *, trace: bool) -> None:
         self._failures += 1
-        self._metrics.worker_failures.labels(self.worker.name).inc()
+        self.metrics.worker_failures.labels(self.worker.name).inc()
         log.error("step failed", worker=self.worker.name, error=error, exc_info=trace)
         seconds = backoff.exponential(
             self._failures,
@@ -129,6 +162,8 @@ class Crew:
         if self._stopping:
             loop.stop()
         self._loops.append(loop)
+        name = loop.worker.name
+        loop.metrics.worker_silent.labels(name).set_function(partial(self._silent, name))
         task = asyncio.create_task(_supervised(loop), name=f"batchbell-{loop.worker.name}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -145,6 +180,17 @@ class Crew:
             if loop.vital:
                 names[loop.worker.name] = names.get(loop.worker.name, True) and loop.alive()
         return names
+
+    def silent_seconds(self) -> dict[str, float]:
+        """How long ago the workers showed life, by name: the longest of a name."""
+        names: dict[str, float] = {}
+        for loop in self._loops:
+            name = loop.worker.name
+            names[name] = max(names.get(name, 0.0), loop.silent_seconds())
+        return names
+
+    def _silent(self, name: str) -> float:
+        return self.silent_seconds().get(name, 0.0)
 
     def stop(self) -> None:
         """Take no new work from now on."""

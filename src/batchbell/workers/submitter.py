@@ -95,6 +95,8 @@ class Submitter:
             log.error("step failed; its lease will run out", error=repr(error), exc_info=error)
 
     async def idle_seconds(self) -> float:
+        if len(self._under_way) >= AT_ONCE:
+            return LOOK_SECONDS  # the signal is set as soon as one of them has ended
         due = await self._store.read(submitting.next_due)
         wait = LOOK_SECONDS if due is None else due - self._clock()
         return min(max(wait, 0.05), LOOK_SECONDS)

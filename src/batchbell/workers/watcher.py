@@ -63,6 +63,8 @@ class Watcher:
         self._sleep = sleep
         self._release = release
         self._held_at = 0.0
+        self.progress_at = 0.0
+        """When the provider last answered: a sweep of very many calls takes long, and lives."""
         self._trouble_since: float | None = None
         self._unfinished: Sweep | None = None
         """A sweep that trouble ended goes on where it was: else its tail might never be seen."""
@@ -106,6 +108,7 @@ class Watcher:
         error: ProviderError | None = None
         try:
             async for found in sweep.found():
+                self.progress_at = self._clock()
                 moved += len(await self._write(account, found))
                 await self._keep_pace(sweep.calls.since(before), started)
         except ProviderError as trouble:
