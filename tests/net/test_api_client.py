@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping
+from email.parser import BytesParser
+from email.policy import HTTP
+from pathlib import Path
 
 import pytest
 
 from batchbell.core.errors import ProviderRejected, ProviderUnavailable, SettingsError
 from batchbell.net.api import ApiClient, api_session
+from batchbell.net.pace import Pace
 from tests.net.raw_receivers import Handler, Receive, answering
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -162,3 +167,138 @@ async def test_a_session_that_was_handed_in_stays_open() -> None:
 def test_what_is_no_base_url_is_a_wrong_setting(base_url: str) -> None:
     with pytest.raises(SettingsError, match="no base URL"):
         ApiClient(base_url, {})
+
+
+LARGE = {
+    "one of 64 KB": b"X-Policy: " + b"p" * 65_536 + b"\r\n",
+    "many": b"".join(b"X-%d: v\r\n" % number for number in range(400)),
+}
+
+
+@pytest.mark.parametrize("headers", LARGE.values(), ids=LARGE.keys())
+async def test_large_headers_are_read(
+    receive: Receive, clients: list[ApiClient], headers: bytes
+) -> None:
+    answer = OK.replace(b"\r\n", b"\r\n" + headers, 1)
+    receiver = await receive(get_answering(answer))
+    clients.append(ApiClient(f"http://127.0.0.1:{receiver.port}", {}))
+    assert (await clients[0].get_json_bytes("/"))[0] == 200
+
+
+async def test_a_client_that_was_closed_stays_closed(receive: Receive) -> None:
+    receiver = await receive(get_answering(OK))
+    client = ApiClient(f"http://127.0.0.1:{receiver.port}", {})
+    await client.get_json_bytes("/")
+    await client.aclose()
+    await client.aclose()
+    with pytest.raises(ProviderUnavailable, match="closed"):
+        await client.get_json_bytes("/")
+    assert receiver.connections == 1
+
+
+async def test_a_call_may_be_given_a_time_of_its_own(
+    receive: Receive, clients: list[ApiClient]
+) -> None:
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(2**16)
+        await asyncio.Event().wait()
+
+    receiver = await receive(hang)
+    clients.append(ApiClient(f"http://127.0.0.1:{receiver.port}", {}))
+    with pytest.raises(ProviderUnavailable, match=r"No answer within 0\.1 s"):
+        await clients[0].post("/batches", b"{}", timeout_seconds=0.1)
+
+
+async def test_a_stream_whose_head_drips_is_given_up(
+    receive: Receive, clients: list[ApiClient]
+) -> None:
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await head_of(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nX-Drip: ")
+        while not writer.is_closing():
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(0.01)
+
+    receiver = await receive(drip)
+    clients.append(ApiClient(f"http://127.0.0.1:{receiver.port}", {}, stall_seconds=0.2))
+    with pytest.raises(ProviderUnavailable, match=r"No answer within 0\.2 s"):
+        async for _ in clients[0].stream("/", refuse=refuse):
+            pass
+
+
+# Uploads.
+
+
+async def test_an_upload_is_a_form_of_known_length(
+    receive: Receive, clients: list[ApiClient], tmp_path: Path
+) -> None:
+    bodies: list[bytes] = []
+
+    async def keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await head_of(reader)
+        length = next(int(n) for n in re.findall(rb"(?i)content-length: (\d+)", head))
+        bodies.append(head + await reader.readexactly(length))
+        writer.write(OK)
+
+    receiver = await receive(keep)
+    file = tmp_path / "requests.jsonl"
+    file.write_bytes(b"x" * 1_000_000)
+    clients.append(ApiClient(f"http://127.0.0.1:{receiver.port}", {}))
+    fields = {"purpose": "batch", 'a"b': "c"}
+    status, _, _ = await clients[0].upload("/files", file, name='q"uote.jsonl', fields=fields)
+    assert status == 200
+    message = BytesParser(policy=HTTP).parsebytes(bodies[0].partition(b"\r\n")[2])
+    parts = list(message.iter_parts())
+    assert [part.get_content_disposition() for part in parts] == ["form-data"] * 3
+    names = [part.get_param("name", header="content-disposition") for part in parts]
+    assert names == ["purpose", "a%22b", "file"]
+    assert parts[2].get_filename() == "q%22uote.jsonl"
+    assert parts[2].get_payload(decode=True) == b"x" * 1_000_000
+
+
+async def test_an_upload_that_is_not_taken_is_given_up(
+    receive: Receive, clients: list[ApiClient], tmp_path: Path
+) -> None:
+    async def never_read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await head_of(reader)
+        await asyncio.Event().wait()
+
+    receiver = await receive(never_read)
+    file = tmp_path / "requests.jsonl"
+    file.write_bytes(b"x" * 20_000_000)
+    clients.append(ApiClient(f"http://127.0.0.1:{receiver.port}", {}, stall_seconds=0.2))
+    with pytest.raises(ProviderUnavailable, match=r"upload fell silent for 0\.2 s"):
+        await clients[0].upload("/files", file, name="r.jsonl", fields={})
+
+
+async def test_an_upload_that_is_taken_and_not_answered_is_given_up(
+    receive: Receive, clients: list[ApiClient], tmp_path: Path
+) -> None:
+    async def never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(2**16):
+            pass
+
+    receiver = await receive(never_answer)
+    file = tmp_path / "requests.jsonl"
+    file.write_bytes(b"x" * 100_000)
+    clients.append(ApiClient(f"http://127.0.0.1:{receiver.port}", {}))
+    with pytest.raises(ProviderUnavailable, match=r"No answer within 0\.2 s"):
+        await clients[0].upload("/files", file, name="r", fields={}, timeout_seconds=0.2)
+
+
+@pytest.mark.parametrize(
+    ("moved", "waited", "seconds", "reason"),
+    [
+        (0, 0.0, 60.0, "fell silent for 60 s"),
+        (1, 40.0, 20.0, "moved fewer than 1000 bytes a second"),
+        (1, 61.0, 0.0, "moved fewer than 1000 bytes a second"),
+        (3_600_000, 3_500.0, 60.0, "fell silent for 60 s"),
+        (3_600_000, 3_700.0, 0.0, "moved fewer than 1000 bytes a second"),
+    ],
+)
+def test_a_body_must_move(moved: int, waited: float, seconds: float, reason: str) -> None:
+    pace = Pace(stall_seconds=60.0, grace_seconds=60.0, bytes_per_second=1000.0)
+    pace.moved(moved, waited_seconds=waited)
+    assert pace.seconds() == pytest.approx(seconds, abs=0.01)
+    assert pace.reason() == reason

@@ -2,8 +2,8 @@
 
 A base URL that is a setting is no stranger's wish, and is not judged; one that came by API is, by
 the rules for webhooks. As for receivers, no redirect is followed, no proxy is taken from the
-environment, TLS is verified, and every call has an end on the wall clock and a cap on what is
-read.
+environment, TLS is verified, and every call has an end on the wall clock or a least pace, and a cap
+on what is read.
 """
 
 from __future__ import annotations
@@ -23,21 +23,23 @@ from batchbell.core.errors import (
     ProviderUnavailable,
     SettingsError,
 )
-from batchbell.net.client import vetted_connector
+from batchbell.net.client import HEAD_LIMITS, vetted_connector
 from batchbell.net.faults import CONNECT_TIMEOUT_SECONDS, fault_of
+from batchbell.net.form import FileForm
 from batchbell.net.guard import AddressRules
 from batchbell.net.names import SystemNames
+from batchbell.net.pace import Pace
 
 TIMEOUT_SECONDS = 30.0
+CREATE_SECONDS = 600.0
+"""For calls that create something: as long as OpenAI's SDKs wait."""
 STALL_SECONDS = 60.0
-"""A stream may take as long as it likes, but not fall silent for longer than this."""
+"""A body may take long, but not stand still for longer than this."""
 BODY_MAX_BYTES = 64 * 2**20
 REFUSAL_MAX_BYTES = 64 * 2**10
 
-UPLOAD_SILENCE = aiohttp.ClientTimeout(
-    total=None, sock_connect=CONNECT_TIMEOUT_SECONDS, sock_read=1800.0
-)
-"""aiohttp counts the silence of the answer from the first byte that is sent."""
+CONNECT_ONLY = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_SECONDS)
+"""For bodies whose pace is watched here."""
 
 Reply = tuple[int, Mapping[str, str], bytes]
 """Status, headers (whatever their case) and body."""
@@ -69,6 +71,7 @@ class ApiClient:
         self._headers = dict(headers)
         self._session = session
         self._owns_session = session is None
+        self._closed = False
         self._timeout_seconds = timeout_seconds
         self._stall_seconds = stall_seconds
         self._body_max_bytes = body_max_bytes
@@ -77,46 +80,74 @@ class ApiClient:
         )
 
     async def aclose(self) -> None:
-        """Close the session, unless it was handed in."""
+        """End this client for good; its session is closed, unless it was handed in.
+
+        Calls that are made afterwards raise ProviderUnavailable.
+        """
+        self._closed = True
         if self._owns_session and self._session is not None:
             await self._session.close()
-            self._session = None
 
     async def get_json_bytes(self, path: str, params: Mapping[str, str] | None = None) -> Reply:
         """GET; the body is not looked at."""
         return await self._whole("GET", path, params=params)
 
-    async def post(self, path: str, body: bytes | None = None) -> Reply:
-        """POST JSON, or nothing. Never repeated, whatever happens."""
-        return await self._whole("POST", path, body=body)
+    async def post(
+        self, path: str, body: bytes | None = None, *, timeout_seconds: float | None = None
+    ) -> Reply:
+        """POST JSON, or nothing. Never repeated, whatever happens.
+
+        `timeout_seconds` replaces the client's own limit for this call: CREATE_SECONDS for calls
+        that create something.
+        """
+        return await self._whole("POST", path, body=body, timeout_seconds=timeout_seconds)
 
     async def delete(self, path: str) -> Reply:
         """DELETE."""
         return await self._whole("DELETE", path)
 
-    async def upload(self, path: str, file: Path, *, name: str, fields: Mapping[str, str]) -> Reply:
+    async def upload(
+        self,
+        path: str,
+        file: Path,
+        *,
+        name: str,
+        fields: Mapping[str, str],
+        timeout_seconds: float = CREATE_SECONDS,
+    ) -> Reply:
         """POST a file as multipart form data, read from the disk as it is sent.
 
-        Never repeated, whatever happens.
+        The upload must keep moving (`Pace`). Once all of it is sent, the provider has
+        `timeout_seconds` to answer. Never repeated, whatever happens.
         """
-        form = aiohttp.FormData(fields)
         with await asyncio.to_thread(file.open, "rb") as content:
-            form.add_field("file", content, filename=name, content_type="application/jsonl")
-            async with self._call("POST", path, body=form, timeout=UPLOAD_SILENCE) as response:
-                return response.status, response.headers, await self._read(response)
+            form = FileForm(content, name=name, fields=fields)
+            upload = _Upload(form, self._stall_seconds, answer_seconds=timeout_seconds)
+            try:
+                async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS + self._stall_seconds) as limit:
+                    body = upload.body(limit)
+                    async with self._call(
+                        "POST", path, body=body, headers=form.headers, timeout=CONNECT_ONLY
+                    ) as response:
+                        return response.status, response.headers, await self._read(response)
+            except TimeoutError:
+                raise ProviderUnavailable(upload.reason()) from None
 
     async def stream(
         self, path: str, *, refuse: Callable[[int, Mapping[str, str], bytes], Exception]
     ) -> AsyncIterator[bytes]:
         """The body of a GET as it arrives. Raises what `refuse` makes of any status but 2xx.
 
-        Raises ProviderUnavailable when it stalls or ends before its announced end.
+        Raises ProviderUnavailable when it moves too slowly (`Pace`) or ends before its announced
+        end.
         """
-        async with self._call("GET", path, timeout=self._silence) as response:
+        async with self._call(
+            "GET", path, timeout=self._silence, head_seconds=self._stall_seconds
+        ) as response:
             if not 200 <= response.status < 300:
                 body = await response.content.read(REFUSAL_MAX_BYTES)
                 raise refuse(response.status, response.headers, body)
-            async for chunk in response.content.iter_any():
+            async for chunk in _paced(response, Pace(stall_seconds=self._stall_seconds)):
                 yield chunk
 
     async def _whole(
@@ -126,10 +157,10 @@ class ApiClient:
         *,
         params: Mapping[str, str] | None = None,
         body: bytes | None = None,
+        timeout_seconds: float | None = None,
     ) -> Reply:
-        timeout = aiohttp.ClientTimeout(
-            total=self._timeout_seconds, sock_connect=CONNECT_TIMEOUT_SECONDS
-        )
+        seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+        timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_TIMEOUT_SECONDS)
         async with self._call(method, path, params=params, body=body, timeout=timeout) as response:
             return response.status, response.headers, await self._read(response)
 
@@ -151,36 +182,85 @@ class ApiClient:
         *,
         timeout: aiohttp.ClientTimeout,
         params: Mapping[str, str] | None = None,
-        body: bytes | aiohttp.FormData | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | AsyncIterator[bytes] | None = None,
+        head_seconds: float | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         query = f"?{urlencode(params)}" if params else ""
-        extra = {"Content-Type": "application/json"} if isinstance(body, bytes) else {}
+        extra = {"Content-Type": "application/json"} if isinstance(body, bytes) else headers or {}
         try:
             if self._rules is not None:
                 self._rules.check_url(self._base, param="base_url")
-            async with self._opened().request(
-                method,
-                URL(f"{self._base}{path}{query}", encoded=True),
-                headers={**self._headers, **extra},
-                data=body,
-                timeout=timeout,
-                allow_redirects=False,
-            ) as response:
+            async with asyncio.timeout(head_seconds):
+                response = await self._opened().request(
+                    method,
+                    URL(f"{self._base}{path}{query}", encoded=True),
+                    headers={**self._headers, **extra},
+                    data=body,
+                    timeout=timeout,
+                    allow_redirects=False,
+                )
+            async with response:
                 yield response
         except (aiohttp.ClientError, OSError, AddressRefused, InvalidRequest) as error:
-            raise ProviderUnavailable(self._sentence(error)) from error
+            raise ProviderUnavailable(self._sentence(error, timeout)) from error
 
     def _opened(self) -> aiohttp.ClientSession:
+        if self._closed:
+            raise ProviderUnavailable("This client is closed: its account was removed.")
         if self._session is None:
             self._session = api_session(self._rules)
         return self._session
 
-    def _sentence(self, error: Exception) -> str:
+    def _sentence(self, error: Exception, timeout: aiohttp.ClientTimeout) -> str:
         if isinstance(error, aiohttp.SocketTimeoutError):
             return f"The provider fell silent for {self._stall_seconds:g} s."
         if isinstance(error, aiohttp.ClientPayloadError):
             return "The provider's answer was cut off."
-        return fault_of(error, timeout_seconds=self._timeout_seconds)[1]
+        return fault_of(error, timeout_seconds=timeout.total or self._stall_seconds)[1]
+
+
+class _Upload:
+    """A form on its way: it must move, and be answered within a time of its own."""
+
+    def __init__(self, form: FileForm, stall_seconds: float, *, answer_seconds: float) -> None:
+        self._form = form
+        self._pace = Pace(stall_seconds=stall_seconds)
+        self._answer_seconds = answer_seconds
+        self._sent = False
+
+    async def body(self, limit: asyncio.Timeout) -> AsyncIterator[bytes]:
+        """The form; each piece that is taken moves the limit ahead."""
+        now = asyncio.get_running_loop().time
+        async for piece in self._form.pieces():
+            begun = now()
+            limit.reschedule(begun + self._pace.seconds())
+            yield piece
+            self._pace.moved(len(piece), waited_seconds=now() - begun)
+        self._sent = True
+        limit.reschedule(now() + self._answer_seconds)
+
+    def reason(self) -> str:
+        """Why it was given up."""
+        if self._sent:
+            return f"No answer within {self._answer_seconds:g} s."
+        return f"The upload {self._pace.reason()}."
+
+
+async def _paced(response: aiohttp.ClientResponse, pace: Pace) -> AsyncIterator[bytes]:
+    now = asyncio.get_running_loop().time
+    pieces = response.content.iter_any()
+    while True:
+        begun = now()
+        try:
+            async with asyncio.timeout(pace.seconds()):
+                piece = await anext(pieces)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise ProviderUnavailable(f"The provider {pace.reason()}.") from None
+        pace.moved(len(piece), waited_seconds=now() - begun)
+        yield piece
 
 
 def api_session(rules: AddressRules | None = None) -> aiohttp.ClientSession:
@@ -190,7 +270,7 @@ def api_session(rules: AddressRules | None = None) -> aiohttp.ClientSession:
     """
     connector = None if rules is None else vetted_connector(rules, SystemNames())
     return aiohttp.ClientSession(
-        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
+        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, **HEAD_LIMITS
     )
 
 

@@ -6,7 +6,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypedDict
 
 import aiohttp
 from aiohttp import AddrInfoType
@@ -23,6 +23,20 @@ TIMEOUT_SECONDS = 15.0
 KEEPALIVE_SECONDS = 4.0
 """Shorter than the 5 s of most servers: a connection that they are about to close is not used."""
 NAMES_KEPT_SECONDS = 10
+
+
+class HeadLimits(TypedDict):
+    """The arguments of an aiohttp session that bound the head of an answer."""
+
+    max_line_size: int
+    max_field_size: int
+    max_headers: int
+
+
+HEAD_LIMITS = HeadLimits(max_line_size=128 * 2**10, max_field_size=128 * 2**10, max_headers=1000)
+"""aiohttp's own limits (8,190 bytes, 128 headers) are below what some hosts send: content security
+policies, cookies, a header for each rate limit.
+"""
 
 
 class Sender(Protocol):
@@ -139,6 +153,7 @@ def webhook_session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
         skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
         auto_decompress=False,
         trust_env=False,
+        **HEAD_LIMITS,
     )
 
 

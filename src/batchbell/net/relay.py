@@ -17,7 +17,7 @@ import aiohttp
 from yarl import URL
 
 from batchbell.core.errors import AddressRefused, InvalidRequest, ProviderUnavailable
-from batchbell.net.client import KEEPALIVE_SECONDS, vetted_connector
+from batchbell.net.client import HEAD_LIMITS, KEEPALIVE_SECONDS, vetted_connector
 from batchbell.net.faults import CONNECT_TIMEOUT_SECONDS, fault_of
 from batchbell.net.guard import AddressRules
 from batchbell.net.headers import Header, backward
@@ -228,4 +228,5 @@ def _session(rules: AddressRules | None) -> aiohttp.ClientSession:
         skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
         auto_decompress=False,
         trust_env=False,
+        **HEAD_LIMITS,
     )

@@ -39,8 +39,10 @@ class Api(Protocol):
         """GET."""
         ...
 
-    async def post(self, path: str, body: bytes | None = None) -> Reply:
-        """POST JSON, or nothing."""
+    async def post(
+        self, path: str, body: bytes | None = None, *, timeout_seconds: float | None = None
+    ) -> Reply:
+        """POST JSON, or nothing. A call that creates something is given longer than others."""
         ...
 
     async def upload(self, path: str, file: Path, *, name: str, fields: Mapping[str, str]) -> Reply:
