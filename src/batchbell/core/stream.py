@@ -12,8 +12,13 @@ import math
 
 from batchbell.core.ids import first_id, time_of
 
-OVERLAP_SECONDS = 30.0
-"""No transaction of ours lasts longer: the database gives up on its statements by then."""
+TRANSACTION_SECONDS = 30.0
+"""No transaction of a live process that records events lasts longer: the store ends it by then."""
+FROZEN_SECONDS = 45.0
+"""How much longer one of a process that was stopped may last, until the database ends it: a
+statement, and the time that it may be idle."""
+OVERLAP_SECONDS = TRANSACTION_SECONDS + FROZEN_SECONDS
+"""What is not seen this long after its id was made was never committed."""
 KEPT_BEFORE_PRUNING = 1_000
 
 

@@ -32,6 +32,9 @@ RESULTS = "results"
 SUBMISSIONS = "submissions"
 CHANNELS = (DELIVERIES, ACCOUNTS, REPLAYS, EVENTS, OUTAGES, ROSTER, RESULTS, SUBMISSIONS)
 
+READ_SECONDS = 30.0
+"""A read that takes longer is stopped."""
+
 _WAKES = "batchbell.wakes"
 
 
@@ -116,7 +119,10 @@ class Store(ABC):
 
     @abstractmethod
     async def read(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a query that only reads. Raises StoreUnavailable when the database is gone."""
+        """Run a query that only reads, for READ_SECONDS at most. It stops with its caller.
+
+        Raises StoreUnavailable when the database is gone, or the time is over.
+        """
 
     @abstractmethod
     async def write(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -125,6 +131,10 @@ class Store(ABC):
         An exception of the query rolls it back and is raised here. Raises StoreUnavailable when
         the database is gone or locked: whether the write happened is then unknown.
         """
+
+    async def migrate(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """A write that may take as long as it needs."""
+        return await self.write(query, *args, **kwargs)
 
     @abstractmethod
     async def close(self) -> None:

@@ -16,6 +16,8 @@ from batchbell.storage.engine import dialect_of
 
 MIGRATION_LOCK = 0x6261746368
 """Held on PostgreSQL while migrating, so that processes that start together take turns."""
+LOCK_SECONDS = 10
+"""A migration waits no longer for a table: while it does, everybody else waits behind it."""
 
 
 def _config(connection: Connection | None = None) -> Config:
@@ -42,8 +44,7 @@ def upgrade(connection: Connection, to: str = "head") -> str:
 
     Raises StoreOutdated when the database belongs to a newer version.
     """
-    if dialect_of(connection) == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:k)"), {"k": MIGRATION_LOCK})
+    take_turn(connection)
     revision = current(connection)
     if revision == head():
         return revision
@@ -51,6 +52,13 @@ def upgrade(connection: Connection, to: str = "head") -> str:
     command.upgrade(_config(connection), to)
     failpoints.reach(failpoints.IN_MIGRATION)
     return head() if to == "head" else to
+
+
+def take_turn(connection: Connection) -> None:
+    """Wait until nobody else migrates; from then on wait for no table longer than LOCK_SECONDS."""
+    if dialect_of(connection) == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:k)"), {"k": MIGRATION_LOCK})
+        connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"))
 
 
 def check(connection: Connection) -> str:

@@ -54,7 +54,7 @@ async def open_store(
     try:
         if migrate:
             async with store.erasing():
-                await store.write(migrating.upgrade)
+                await store.migrate(migrating.upgrade)
                 await unlock(store, setting=master_key, file=file, write=True)
         else:
             await store.read(migrating.check)
