@@ -7,7 +7,7 @@ import json
 
 from batchbell.sandbox import Receiver, Sandbox
 from tests.acceptance.conftest import Shell, receiver, sandbox, shell
-from tests.acceptance.test_gateway import INPUT, LINE
+from tests.acceptance.test_gateway import INPUT
 from tests.verification.judges import NODE, Node
 
 __all__ = ["receiver", "sandbox", "shell"]
@@ -27,7 +27,6 @@ async def test_the_sdk_for_node_uses_the_gateway_as_if_it_were_openai(
     assert (seen["status"], seen["cancelled"]) == ("in_progress", "cancelling")
     assert seen["deleted"] is True
     assert seen["refusal"] == {"name": "NotFoundError", "status": 404}
-    assert json.loads(seen["bare"]) == LINE, "the account in front of the model has chosen"
     sandbox.provider.finish(seen["batch"], "cancelled")
     (received,) = await receiver.wait_for(1, timeout=15)
     assert json.loads(received.body)["type"] == "batch.cancelled"

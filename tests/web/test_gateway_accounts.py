@@ -1,4 +1,4 @@
-"""The account in front of the model's name, used by the official OpenAI SDK over two providers."""
+"""The account of files and batches, chosen by the official OpenAI SDK over two providers."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from .making import Served
 from .test_access import bearer, error_of
 
 SECOND_KEY = "sk-second-0123456789"
+NIGHTLY = {"bb-account": "nightly"}
 
 
 def line(number: int, model: str) -> dict[str, Any]:
@@ -92,20 +93,15 @@ def files_at(provider: SandboxProvider) -> list[dict[str, Any]]:
     return rows
 
 
-async def test_from_the_upload_to_the_results_nobody_names_the_account_but_the_model(
-    served: Served, sdk: openai.AsyncOpenAI, first: SandboxProvider, second: SandboxProvider
+async def test_one_header_at_the_upload_chooses_the_account_of_all_that_follows(
+    sdk: openai.AsyncOpenAI, first: SandboxProvider, second: SandboxProvider
 ) -> None:
-    content = jsonl("nightly/gpt-5-mini", "nightly/gpt-5-mini")
-    id = await uploaded(sdk, content)
+    content = jsonl("gpt-5-mini", "gpt-5-mini")
+    id = await uploaded(sdk, content, extra_headers=NIGHTLY)
     assert files_at(first) == []
-    kept = second.file(id).content
-    assert len(kept) == len(content)
-    assert [json.loads(text) for text in kept.splitlines()] == [
-        line(0, "gpt-5-mini"),
-        line(1, "gpt-5-mini"),
-    ]
+    assert second.file(id).content == content
     assert (await sdk.files.retrieve(id)).bytes == len(content)
-    assert (await sdk.files.content(id)).content == kept
+    assert (await sdk.files.content(id)).content == content
     batch = await made_of(sdk, id)
     assert account_of(batch) == "nightly"
     second.finish(batch.id, "completed", failed=1)
@@ -118,12 +114,14 @@ async def test_from_the_upload_to_the_results_nobody_names_the_account_but_the_m
     assert first.calls.total() == 0
 
 
-async def test_without_a_front_all_stays_with_the_default_account(
-    sdk: openai.AsyncOpenAI, first: SandboxProvider, second: SandboxProvider
+@pytest.mark.parametrize("model", ["gpt-5-mini", "openai/gpt-oss-120b", "nightly/gpt-5-mini"])
+async def test_a_models_name_never_chooses_an_account(
+    sdk: openai.AsyncOpenAI, first: SandboxProvider, second: SandboxProvider, model: str
 ) -> None:
-    content = jsonl("gpt-5-mini", "other/gpt-5-mini")
+    """Groq calls its models `openai/gpt-oss-120b`, and an account is called `openai`."""
+    content = jsonl(model, "another/model")
     id = await uploaded(sdk, content)
-    assert first.file(id).content == content
+    assert first.file(id).content == content, "not a byte is changed"
     assert account_of(await made_of(sdk, id)) == "openai"
     assert second.calls.total() == 0
 
@@ -131,16 +129,13 @@ async def test_without_a_front_all_stays_with_the_default_account(
 async def test_a_header_names_the_account_of_a_file_as_well(
     sdk: openai.AsyncOpenAI, first: SandboxProvider, second: SandboxProvider
 ) -> None:
-    header = {"bb-account": "nightly"}
     content = jsonl("openai/gpt-oss-120b")
-    id = await uploaded(sdk, content, extra_headers=header)
+    id = await uploaded(sdk, content, extra_headers=NIGHTLY)
     assert second.file(id).content == content, "the name of the model is the provider's"
     assert account_of(await made_of(sdk, id)) == "nightly"
     with pytest.raises(openai.NotFoundError) as caught:
         await sdk.files.retrieve(id, extra_headers={"bb-account": "openai"})
     assert caught.value.response.headers["bb-account"] == "openai"
-    fronted = await uploaded(sdk, jsonl("nightly/gpt-5-mini"), extra_headers=header)
-    assert json.loads(second.file(fronted).content) == line(0, "gpt-5-mini")
 
 
 async def test_a_file_that_nobody_knows_is_asked_of_the_default_account(
@@ -155,22 +150,6 @@ async def test_a_file_that_nobody_knows_is_asked_of_the_default_account(
     assert second.calls.total() == 0
 
 
-@pytest.mark.parametrize("wrong", ["gpt-5-mini", "openai/gpt-5-mini"])
-async def test_a_line_for_somebody_else_is_named_and_nothing_is_kept(
-    sdk: openai.AsyncOpenAI, first: SandboxProvider, second: SandboxProvider, wrong: str
-) -> None:
-    models = ["nightly/m"] * 5000
-    models[3210] = wrong
-    with pytest.raises(openai.UnprocessableEntityError) as caught:
-        await uploaded(sdk, jsonl(*models))
-    body: Any = caught.value.body
-    assert (caught.value.code, body["problems"][0]["line"]) == ("invalid_requests", 3211)
-    assert body["problems"][0]["code"] == "mismatched_account"
-    assert "Line 3211" in caught.value.message
-    assert "bb-account" not in caught.value.response.headers
-    assert files_at(first) == files_at(second) == []
-
-
 async def raw(
     served: Served, content: bytes, *, purpose: str | None = "batch", **headers: str
 ) -> httpx2.Response:
@@ -183,28 +162,15 @@ async def raw(
     return await served.http.post("/v1/files", content=parts + b"\r\n--e--\r\n", headers=kind)
 
 
-async def test_the_purpose_may_come_last(
-    served: Served, first: SandboxProvider, second: SandboxProvider
-) -> None:
-    good = await raw(served, jsonl("nightly/m"))
-    assert (good.status_code, good.headers["bb-account"]) == (200, "nightly")
-    assert json.loads(second.file(good.json()["id"]).content) == line(0, "m")
-    other = await raw(served, jsonl("nightly/m"), purpose="user_data")
-    assert error_of(other) == (400, "invalid_value")
-    assert other.json()["error"]["param"] == "purpose"
-    assert len(files_at(second)) == 1
-    assert files_at(first) == []
-
-
 async def test_what_the_provider_says_of_the_upload_is_passed_back(
     served: Served, second: SandboxProvider
 ) -> None:
-    without = await raw(served, jsonl("nightly/m"), purpose=None)
+    without = await raw(served, jsonl("m"), purpose=None, **NIGHTLY)
     assert (without.status_code, without.headers["bb-account"]) == (400, "nightly")
     assert "purpose" in without.json()["error"]["message"]
 
 
-async def test_a_caller_who_stands_still_before_the_first_line_is_let_go(
+async def test_a_caller_whose_upload_stands_still_is_let_go(
     served: Served, second: SandboxProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(served.context.relay, "stall_seconds", 0.1)
@@ -231,26 +197,24 @@ async def test_an_upload_that_cannot_be_remembered_is_to_be_made_again(
         raise StoreUnavailable("no space left")
 
     monkeypatch.setattr(uploads, "remember", away)
-    assert error_of(await raw(served, jsonl("nightly/m"))) == (503, "store_unavailable")
+    assert error_of(await raw(served, jsonl("m"), **NIGHTLY)) == (503, "store_unavailable")
 
 
 async def test_an_account_that_was_removed_has_no_files(
     served: Served, sdk: openai.AsyncOpenAI, first: SandboxProvider, second: SandboxProvider
 ) -> None:
-    id = await uploaded(sdk, jsonl("nightly/m"))
+    id = await uploaded(sdk, jsonl("m"), extra_headers=NIGHTLY)
     assert (await served.http.delete("/v1/accounts/nightly")).status_code == 200
     with pytest.raises(openai.NotFoundError) as caught:
         await sdk.files.retrieve(id)
     assert caught.value.response.headers["bb-account"] == "openai"
-    plain = jsonl("nightly/m")
-    assert first.file(await uploaded(sdk, plain)).content == plain
 
 
-async def test_files_and_fronts_are_the_projects_own(
+async def test_files_and_accounts_are_the_projects_own(
     served: Served, sdk: openai.AsyncOpenAI, first: SandboxProvider, second: SandboxProvider
 ) -> None:
     """Another project has an account of the same name, at a provider of its own."""
-    theirs = await uploaded(sdk, jsonl("nightly/m"))
+    theirs = await uploaded(sdk, jsonl("m"), extra_headers=NIGHTLY)
     ops = bearer((await served.http.post("/v1/keys", json={"name": "ops"})).json()["key"])
     await served.http.post("/v1/projects", json={"name": "blue"}, headers=ops)
     body = {"name": "team", "project_id": "blue"}
@@ -271,18 +235,17 @@ async def test_files_and_fronts_are_the_projects_own(
         with pytest.raises(openai.BadRequestError):
             await made_of(blue, theirs)
         assert second.calls.total() == asked
-        mine = await uploaded(blue, jsonl("nightly/m"))
-        assert json.loads(own.provider.file(mine).content) == line(0, "m")
-        untouched = jsonl("openai/m")
-        kept = await uploaded(blue, untouched)
-        assert own.provider.file(kept).content == untouched, "they have no such account"
+        mine = await uploaded(blue, jsonl("m"), extra_headers=NIGHTLY)
+        assert own.provider.file(mine).content == jsonl("m")
+        with pytest.raises(openai.BadRequestError):
+            await uploaded(blue, jsonl("m"), extra_headers={"bb-account": "openai"})
     assert second.calls.total() == asked
 
 
 async def test_uploads_are_forgotten_after_their_time(
     served: Served, sdk: openai.AsyncOpenAI, clock: Clock, second: SandboxProvider
 ) -> None:
-    ids = [await uploaded(sdk, jsonl("nightly/m")) for _ in range(3)]
+    ids = [await uploaded(sdk, jsonl("m"), extra_headers=NIGHTLY) for _ in range(3)]
     store = served.context.store
     assert await store.write(uploads.forget_old, before=clock(), limit=2) == 0
     clock.advance(1)

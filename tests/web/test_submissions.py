@@ -193,12 +193,12 @@ async def test_more_than_may_come_is_refused(served: Served) -> None:
     assert not any(scratch_of(served.context.shelf).iterdir()), "nothing is left behind"
 
 
-async def test_the_front_of_the_models_name_chooses_the_account(served: Served) -> None:
+async def test_a_models_name_keeps_its_slash_and_chooses_no_account(served: Served) -> None:
     body = {"model": "openai/gpt-5-mini", "input": "?"}
     made = (await submit(served, jsonl(line(1, body=body)))).json()
-    assert (made["account"], made["model"]) == ("openai", "gpt-5-mini")
+    assert (made["account"], made["model"]) == ("openai", "openai/gpt-5-mini")
     [sent] = await shelved(served, made["parts"][0])
-    assert sent["body"] == {"model": "gpt-5-mini", "input": "?"}
+    assert sent["body"] == body
     mixed = await submit(served, jsonl(line(1, body=body), line(2)))
     assert mixed.json()["error"]["problems"][0]["code"] == "mismatched_model"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -52,18 +51,3 @@ class Account:
     def label(self) -> str:
         """The name that metrics and logs use: names are unique within a project only."""
         return self.name if self.project_id == DEFAULT_PROJECT else f"{self.project_id}/{self.name}"
-
-
-def by_front(
-    model: str | None, accounts: Mapping[str, Account], named: Account | None
-) -> tuple[Account | None, str]:
-    """The account of requests for this model, and what of the model's name only says that.
-
-    `nightly/gpt-5-mini` is for `nightly`, if there is an account of that name. One that is
-    `named` beside the requests is theirs whatever the model is called; of the name only its own
-    front is taken off, because others may belong to it: `openai/gpt-oss-120b`.
-    """
-    name, slash, _ = (model or "").partition("/")
-    if slash and name in accounts and named in (None, accounts[name]):
-        return accounts[name], f"{name}/"
-    return named, ""

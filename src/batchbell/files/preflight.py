@@ -19,8 +19,7 @@ import msgspec
 
 from batchbell.core.governor import BYTES_PER_TOKEN
 from batchbell.core.limits import Limits
-from batchbell.files.fronts import model_of
-from batchbell.files.lines import PIECE_BYTES, Read, Repeated, fields_of, read_lines
+from batchbell.files.lines import PIECE_BYTES, UNREADABLE, Read, Repeated, fields_of, read_lines
 
 PROBLEMS_MAX = 100
 CUSTOM_ID_MAX = 512
@@ -69,6 +68,15 @@ class Prepared:
             self.problems.append(Problem(line=line, code=code, message=message))
 
 
+class _Body(msgspec.Struct, gc=False):
+    model: Any = None
+
+
+class _Line(msgspec.Struct, gc=False):
+    body: _Body
+
+
+_line = msgspec.json.Decoder(_Line)
 _text = msgspec.json.Decoder(str)
 
 
@@ -79,16 +87,14 @@ def prepare(
     limits: Limits,
     url: str | None = None,
     bytes_per_token: float = BYTES_PER_TOKEN,
-    strip: str = "",
 ) -> Prepared:
     """Read requests, and write them to parts in `folder`; call it in a thread.
 
     A `url` that is given stands for lines without one; else the first line that has one does. What
     is missing of `custom_id` and `method` is filled in: `request-000001` by the line's number, and
-    POST. `strip` is taken from the front of the models' names. Where there is any problem the
-    parts are of no use.
+    POST. Where there is any problem the parts are of no use.
     """
-    check = _Check(limits, url, strip)
+    check = _Check(limits, url)
     if source.read(2) in WIDE_MARKS:
         check.result.wrong(None, "invalid_encoding", "The file is UTF-16: save it as UTF-8.")
         return check.result
@@ -99,7 +105,6 @@ def prepare(
             if text is not None and not check.result.problems_in_all:
                 writer.write(text)
     check.result.parts = writer.parts
-    check.result.model = check.result.model and check.result.model.removeprefix(strip)
     if not check.result.lines and not check.result.problems_in_all:
         check.result.wrong(None, "empty_file", "There is no request in it.")
     return check.result
@@ -112,10 +117,9 @@ class _Told(Exception):
 class _Check:
     """Judges one line after the other, each by itself and by those before it."""
 
-    def __init__(self, limits: Limits, url: str | None, strip: str) -> None:
+    def __init__(self, limits: Limits, url: str | None) -> None:
         self.result = Prepared(url=url)
         self._limits = limits
-        self._strip = strip
         self._seen: dict[bytes, int] = {}
         """Where a custom_id stood first. Digests, so that long ids cost no memory."""
 
@@ -211,7 +215,6 @@ class _Check:
         return {}
 
     def _body(self, number: int, fields: Mapping[str, msgspec.Raw]) -> dict[str, Any]:
-        """What is to be changed about the model's name."""
         raw = fields.get("body")
         if raw is None:
             self._tell(number, "missing_body", "There is no body: the request goes there.")
@@ -222,12 +225,11 @@ class _Check:
         model = self._text(number, body, "model", where="body.")
         if model is None:
             return {}
-        bare = model.removeprefix(self._strip)
-        if not 1 <= len(bare) <= MODEL_MAX or "\0" in bare:
+        if not 1 <= len(model) <= MODEL_MAX or "\0" in model:
             message = f"body.model must be a string of 1 to {MODEL_MAX} characters."
             self._tell(number, "invalid_model", message)
         self._check_same(number, "model", model)
-        return {} if bare == model else {"body": {**body, "model": bare}}
+        return {}
 
     def _check_same(self, number: int, name: str, value: str) -> None:
         """That all lines of a batch have the same."""
@@ -259,7 +261,11 @@ def split(source: IO[bytes], folder: Path, *, limits: Limits, bytes_per_token: f
 def first_model(source: IO[bytes]) -> str | None:
     """The model that the first line names; call it in a thread."""
     first = next(read_lines(source), None)
-    return None if first is None else model_of(first.text)
+    try:
+        model = None if first is None else _line.decode(first.text).body.model
+    except UNREADABLE:
+        return None
+    return model if isinstance(model, str) else None
 
 
 class _Writer:

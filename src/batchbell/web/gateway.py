@@ -12,10 +12,9 @@ from starlette.responses import Response
 
 from batchbell.core.model import Account, Batch
 from batchbell.net.headers import Header, onward
-from batchbell.net.relay import Onward, Reply, moving
+from batchbell.net.relay import Onward, Reply
 from batchbell.providers.registry import auth_headers
 from batchbell.storage import uploads
-from batchbell.web.addressing import Upload
 from batchbell.web.calling import Call
 from batchbell.web.enrolling import api_key_of
 from batchbell.web.passing import Inbound, Passed
@@ -107,23 +106,18 @@ async def pass_on(
 
 
 async def upload(call: Call, request: Request, path: str) -> Response:
-    """Pass a form with a file on to the account that the request names, or its first line.
+    """Pass a form with a file on to the account that the request names, or the default.
 
-    Where that is said, it is known from then on which account has the file. Raises
+    Where it is named, Batchbell knows from then on which account has the file. Raises
     InvalidRequest.
     """
     account = await account_for(call, request)
-    named = account if ACCOUNT_HEADER in request.headers else None
-    relay, inbound = call.context.relay, Inbound(request)
-    source = moving(inbound.chunks(), stall_seconds=relay.stall_seconds)
-    body = Upload(source, request.headers, await call.accounts(), named)
-    await body.open()
-    account = body.account or account
+    inbound = Inbound(request)
     key = await api_key_of(call.context, account)
-    outward = _outward(call, request, path, account=account, key=key, body=body.chunks())
-    reply = await inbound.unless_left(relay.send(outward))
+    outward = _outward(call, request, path, account=account, key=key, body=inbound.chunks())
+    reply = await inbound.unless_left(call.context.relay.send(outward))
     told = await _whole(reply, account, key)
-    if body.account is not None and told.is_good:
+    if ACCOUNT_HEADER in request.headers and told.is_good:
         await _remember(call, told, account)
     return told.response()
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from batchbell import failpoints
-from batchbell.core.account import by_front
 from batchbell.core.errors import InvalidRequest, ResultsError
 from batchbell.core.governor import Learnt
 from batchbell.core.limits import Limits
@@ -158,10 +157,11 @@ async def _prepared(
     call: Call, wish: Wish, file: Path, accounts: Mapping[str, Account], key: Key | None
 ) -> Asked:
     context = call.context
-    account, model, strip = await _account_of(wish, file, accounts)
+    account = wish.account or next(iter(accounts.values()))
+    model = await asyncio.to_thread(_first_model, file) or ""
     known = await context.store.read(capacities.learnt, account.id, model)
     limits = _limits(account, known, now=context.clock())
-    found = await asyncio.to_thread(_prepare, file, limits, wish.endpoint, known, strip)
+    found = await asyncio.to_thread(_prepare, file, limits, wish.endpoint, known)
     if found.problems_in_all:
         raise InvalidRequests(found)
     parts = await _shelve(call, found)
@@ -180,15 +180,6 @@ async def _prepared(
     )
 
 
-async def _account_of(
-    wish: Wish, file: Path, accounts: Mapping[str, Account]
-) -> tuple[Account, str, str]:
-    """The account, the model, and what of the model's name only says which account it is."""
-    model = await asyncio.to_thread(_first_model, file) or ""
-    account, front = by_front(model, accounts, wish.account)
-    return account or next(iter(accounts.values())), model.removeprefix(front), front
-
-
 def _first_model(file: Path) -> str | None:
     with open_lines(file) as source:
         return first_model(source)
@@ -204,9 +195,7 @@ def _limits(account: Account, known: Learnt, *, now: float) -> Limits:
     )
 
 
-def _prepare(
-    file: Path, limits: Limits, endpoint: str | None, known: Learnt, strip: str
-) -> Prepared:
+def _prepare(file: Path, limits: Limits, endpoint: str | None, known: Learnt) -> Prepared:
     with open_lines(file) as source:
         return prepare(
             source,
@@ -214,7 +203,6 @@ def _prepare(
             limits=limits,
             url=endpoint,
             bytes_per_token=known.bytes_per_token,
-            strip=strip,
         )
 
 

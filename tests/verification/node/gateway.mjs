@@ -24,9 +24,6 @@ try {
   refusal = { name: error.constructor.name, status: error.status };
 }
 
-const fronted = await toFile(Buffer.from(input.replace("gpt-5-mini", "openai/gpt-5-mini")), "in.jsonl");
-const bare = await client.files.create({ file: fronted, purpose: "batch" });
-
 console.log(
   JSON.stringify({
     file: file.id,
@@ -39,6 +36,5 @@ console.log(
     cancelled: (await client.batches.cancel(batch.id)).status,
     deleted: (await client.files.delete(file.id)).deleted,
     refusal,
-    bare: await (await client.files.content(bare.id)).text(),
   }),
 );

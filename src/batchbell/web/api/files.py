@@ -17,7 +17,7 @@ router = APIRouter(tags=["files"])
     "/v1/files",
     summary="Upload a file to the provider",
     openapi_extra=takes_file(),
-    **passes(422),
+    **passes(),
 )
 async def upload_file(call: Caller, request: Request, bb_account: AccountName = None) -> Response:
     return await upload(call, request, "/files")
