@@ -49,13 +49,32 @@ def test_ids_of_one_moment_differ_as_their_chance_differs(now: float, rand: list
     assert len({new_id("dlv", now=now, rand=one) for one in rand}) == len(rand)
 
 
-@pytest.mark.parametrize("good", ["batch_abc", "msgbatch_01", "a", "a.b:c@d=e+f-g", "0"])
-def test_a_provider_id_may_be_any_plain_token(good: str) -> None:
+@pytest.mark.parametrize(
+    "good",
+    ["batch_abc", "a", "a.b:c@d=e+f-g~h", "0", "batches/abc123", "accounts/a/jobs/b", "x" * 512],
+)
+def test_a_provider_id_is_plain_tokens_with_slashes_between_them(good: str) -> None:
     assert re.fullmatch(ID_PATTERN, good)
 
 
 @pytest.mark.parametrize(
-    "bad", ["", "../files/x", "a/b", "a b", ".a", "-a", "a\n", "a%2f", "é", "a?"]
+    "bad",
+    [
+        "",
+        "../x",
+        "a/../b",
+        "a/..",
+        "a/.b",
+        "a//b",
+        "/a",
+        "a/",
+        "a b",
+        ".a",
+        "-a",
+        "a%2f",
+        "é",
+        "a?",
+    ],
 )
 def test_a_provider_id_never_walks_a_url(bad: str) -> None:
     assert not re.fullmatch(ID_PATTERN, bad)

@@ -33,7 +33,7 @@ def rows(name: str) -> dict[str, str]:
 def test_every_route_has_its_heading() -> None:
     headings = "\n".join(HEADING.findall(page("http-api.md")))
     routes = {
-        (method, route.path)
+        (method, route.path_format)
         for router in ROUTERS
         for route in router.routes
         for method in route.methods

@@ -67,7 +67,7 @@ async def test_every_route_is_described(served: Served) -> None:
     paths = (await document(served))["paths"]
     described = {(method.upper(), path) for path, ops in paths.items() for method in ops}
     routes = {
-        (method, route.path)
+        (method, route.path_format)
         for router in ROUTERS
         for route in router.routes
         for method in route.methods

@@ -66,7 +66,7 @@ async def test_nothing_of_that_id_is_404(served: Served, path: str) -> None:
     assert "🔔" in error["message"]
 
 
-@pytest.mark.parametrize("path", ["/nope", "/v1", "/v1/watches/", "/v1/batches/a/b", "//"])
+@pytest.mark.parametrize("path", ["/nope", "/v1", "/v1/watches/", "/v1/batches/a//b", "//"])
 async def test_an_unknown_url_is_404(served: Served, path: str) -> None:
     answer = await served.http.get(served.url + path)
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_url")

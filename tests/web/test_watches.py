@@ -63,7 +63,7 @@ async def test_none_and_too_many_are_refused(served: Served, number: int) -> Non
 async def test_every_problem_of_a_list_is_told_and_nothing_is_written(served: Served) -> None:
     items: list[Any] = [
         {"batch_id": "good", "url": HOOK},
-        {"batch_id": "a/b", "url": "nowhere"},
+        {"batch_id": "a b", "url": "nowhere"},
         7,
         {"batch_id": "b", "url": HOOK, "events": ["batch.completed", "batch.done"]},
     ]

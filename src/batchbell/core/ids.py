@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-MAX_ID_LENGTH = 256
-ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:@=+-]*$"
-"""A provider's batch id: one plain token. No slash, so an id can never walk a URL's path."""
+MAX_ID_LENGTH = 512
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:@=+-]*$"
+"""The name of an account or project: one plain token."""
+ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:@=+~-]*(?:/[A-Za-z0-9_:@=+~-][A-Za-z0-9._:@=+~-]*)*$"
+"""A provider's batch id: plain tokens with slashes between them, as in `batches/abc123`.
+
+None of them begins with a dot, so an id never climbs out of a URL's path, even where a proxy has
+decoded its slashes.
+"""
 
 ENCODED_TIME_CHARACTERS = 9
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"

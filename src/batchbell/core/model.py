@@ -16,6 +16,7 @@ from batchbell.core.endpoint import Endpoint as Endpoint  # noqa: PLC0414 - ever
 from batchbell.core.endpoint import EndpointState as EndpointState  # noqa: PLC0414
 from batchbell.core.ids import ID_PATTERN as ID_PATTERN  # noqa: PLC0414
 from batchbell.core.ids import MAX_ID_LENGTH as MAX_ID_LENGTH  # noqa: PLC0414
+from batchbell.core.ids import NAME_PATTERN as NAME_PATTERN  # noqa: PLC0414
 from batchbell.core.ids import new_id as new_id  # noqa: PLC0414
 from batchbell.core.limits import BatchKind as BatchKind  # noqa: PLC0414
 from batchbell.core.outcome import Fault as Fault  # noqa: PLC0414

@@ -6,13 +6,13 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from batchbell.core.model import ID_PATTERN, AccountState
+from batchbell.core.model import NAME_PATTERN, AccountState
 
 NAME_MAX = 100
 API_KEY_MAX = 1000
 BASE_URL_MAX = 2048
 
-Name = Annotated[str, Meta(pattern=ID_PATTERN, min_length=1, max_length=NAME_MAX)]
+Name = Annotated[str, Meta(pattern=NAME_PATTERN, min_length=1, max_length=NAME_MAX)]
 BaseUrl = Annotated[str, Meta(min_length=1, max_length=BASE_URL_MAX)]
 ApiKey = Annotated[str, Meta(min_length=1, max_length=API_KEY_MAX)]
 Wanted = Literal["active", "paused"]

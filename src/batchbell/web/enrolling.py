@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from batchbell.core.errors import InvalidRequest, ProviderError, SettingsError
-from batchbell.core.model import DEFAULT_PROJECT, ID_PATTERN, Account
+from batchbell.core.model import DEFAULT_PROJECT, NAME_PATTERN, Account
 from batchbell.net.api import ApiClient, checked_base
 from batchbell.providers import open_provider
 from batchbell.providers.registry import ADAPTERS, is_sendable
@@ -38,7 +38,7 @@ class AccountForm:
     def add(self, body: Any) -> dict[str, Any]:
         """All that a new account is made of. Raises InvalidBody."""
         fields = Fields(body)
-        name = fields.text("name", most=NAME_MAX, pattern=ID_PATTERN, shape=NAME_SHAPE)
+        name = fields.text("name", most=NAME_MAX, pattern=NAME_PATTERN, shape=NAME_SHAPE)
         provider = fields.text("provider", most=NAME_MAX)
         if provider and provider not in ADAPTERS:
             known = ", ".join(sorted(ADAPTERS))

@@ -72,7 +72,7 @@ class _Passage:
         await self._app(self._scope, receive, send)
 
     def _log(self, failure: Exception | None) -> None:
-        route = getattr(self._scope.get("route"), "path", None)
+        route = getattr(self._scope.get("route"), "path_format", None)
         line: dict[str, Any] = {
             "method": self._scope["method"],
             "route": route,

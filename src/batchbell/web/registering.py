@@ -34,9 +34,11 @@ METADATA_VALUE_MAX = 512
 WATCHED_EVENTS = tuple(type_ for type_ in EventType if type_.of_batch)
 ABOUT_NO_BATCH = "happens to no batch, so only endpoints of the whole project hear of it"
 
-_PLAIN = "must be a plain token of letters, digits and . _ : @ = + -"
-ID_SHAPE = f"{_PLAIN}, such as batch_abc123."
-NAME_SHAPE = f"{_PLAIN}, such as nightly."
+ID_SHAPE = (
+    "must consist of letters, digits and . _ : @ = + ~ - /, such as batch_abc123 or"
+    " batches/abc123; no part of it may be empty or begin with a dot."
+)
+NAME_SHAPE = "must be a plain token of letters, digits and . _ : @ = + -, such as nightly."
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from batchbell.core.model import (
     ID_PATTERN,
     MAX_ID_LENGTH,
+    NAME_PATTERN,
     BatchOutcome,
     DeliveryState,
     Dialect,
@@ -309,7 +310,7 @@ class Key(Struct, frozen=True, kw_only=True):
 
 
 class ProjectRequest(Struct, frozen=True, kw_only=True):
-    name: Annotated[str, Meta(pattern=ID_PATTERN, min_length=1, max_length=100)]
+    name: Annotated[str, Meta(pattern=NAME_PATTERN, min_length=1, max_length=100)]
 
 
 class Project(Struct, frozen=True, kw_only=True):

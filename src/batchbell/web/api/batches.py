@@ -35,8 +35,9 @@ from batchbell.web.gateway import (
     ask,
     pass_on,
 )
+from batchbell.web.paths import IdRoute
 
-router = APIRouter(tags=["batches"])
+router = APIRouter(tags=["batches"], route_class=IdRoute)
 
 Fresh = Annotated[
     bool, Query(description="`false`: never ask the provider, and answer what was seen last.")
@@ -110,7 +111,7 @@ async def list_batches(
 
 
 @router.get(
-    "/v1/batches/{batch_id}",
+    "/v1/batches/{batch_id:id}",
     summary="One batch: as its provider has it while it runs, as it ended from then on",
     **passes(404, shape=shapes.Batch),
 )
@@ -140,7 +141,7 @@ async def get_batch(
 
 
 @router.post(
-    "/v1/batches/{batch_id}/cancel",
+    "/v1/batches/{batch_id:id}/cancel",
     summary="Ask the provider to cancel a batch",
     **passes(404),
 )
@@ -174,7 +175,7 @@ async def _merged(call: Call, known: Batch) -> tuple[Results | None, Deletion | 
 
 
 @router.post(
-    "/v1/batches/{batch_id}/expunge",
+    "/v1/batches/{batch_id:id}/expunge",
     summary="Remove what is kept of an ended batch's payloads",
     **answers(shapes.Batch, 404, 409),
 )

@@ -9,8 +9,9 @@ from batchbell.providers.api import quote_segment
 from batchbell.web.calling import Caller
 from batchbell.web.contract import AccountName, passes, takes_file
 from batchbell.web.gateway import account_of_file, pass_on, upload
+from batchbell.web.paths import IdRoute
 
-router = APIRouter(tags=["files"])
+router = APIRouter(tags=["files"], route_class=IdRoute)
 
 
 @router.post(
@@ -28,7 +29,7 @@ async def list_files(call: Caller, request: Request, bb_account: AccountName = N
     return await pass_on(call, request, "/files")
 
 
-@router.get("/v1/files/{file_id}", summary="One file of the provider's", **passes())
+@router.get("/v1/files/{file_id:id}", summary="One file of the provider's", **passes())
 async def get_file(
     call: Caller, request: Request, file_id: str, bb_account: AccountName = None
 ) -> Response:
@@ -37,7 +38,7 @@ async def get_file(
 
 
 @router.get(
-    "/v1/files/{file_id}/content",
+    "/v1/files/{file_id:id}/content",
     summary="The bytes of a file of the provider's",
     **passes(media_type="application/octet-stream"),
 )
@@ -49,7 +50,7 @@ async def get_file_content(
     return await pass_on(call, request, path, account=account, packed=True)
 
 
-@router.delete("/v1/files/{file_id}", summary="Delete a file at the provider", **passes())
+@router.delete("/v1/files/{file_id:id}", summary="Delete a file at the provider", **passes())
 async def delete_file(
     call: Caller, request: Request, file_id: str, bb_account: AccountName = None
 ) -> Response:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from batchbell.core import signing
-from batchbell.core.model import ID_PATTERN
+from batchbell.core.model import NAME_PATTERN
 from batchbell.storage import projects
 from batchbell.storage.paging import Page
 from batchbell.web import describing, shapes
@@ -28,7 +28,7 @@ router = APIRouter(tags=["access"])
 )
 async def create_project(call: Operator, request: Request) -> Response:
     fields = Fields(await read_json(request))
-    name = fields.text("name", most=NAME_MAX, pattern=ID_PATTERN, shape=NAME_SHAPE)
+    name = fields.text("name", most=NAME_MAX, pattern=NAME_PATTERN, shape=NAME_SHAPE)
     fields.raise_problems()
     context = call.context
     made = await context.store.write(

@@ -20,9 +20,10 @@ from batchbell.web import serving
 from batchbell.web.calling import Call, Caller
 from batchbell.web.contract import file_answers
 from batchbell.web.faults import Code, error_response
+from batchbell.web.paths import IdRoute
 from batchbell.web.tables import check_installed
 
-router = APIRouter(tags=["results"])
+router = APIRouter(tags=["results"], route_class=IdRoute)
 
 WAIT_SECONDS = 25.0
 """Shorter than what most clients and proxies wait for the first byte of an answer."""
@@ -52,7 +53,7 @@ Wish = Annotated[Wanted, Depends(wanted)]
 
 
 @router.get(
-    "/v1/batches/{batch_id}/results",
+    "/v1/batches/{batch_id:id}/results",
     summary="The merged results of a batch, one line for each request",
     **file_answers(404, 409, 502),
 )
@@ -61,7 +62,7 @@ async def get_results(call: Caller, request: Request, batch_id: str, wish: Wish)
 
 
 @router.head(
-    "/v1/batches/{batch_id}/results",
+    "/v1/batches/{batch_id:id}/results",
     summary="How long the results are",
     **file_answers(404, 409, 502),
 )
