@@ -15,6 +15,7 @@ from batchbell.core.backoff import (
     RETRY_AFTER_MAX_SECONDS,
     SCHEDULE_SECONDS,
     delay_after,
+    duration_seconds,
     exponential,
     jittered,
     retry_after,
@@ -90,9 +91,22 @@ def test_every_delay_of_the_schedule_is_jittered(attempt: int, rand: float) -> N
         ("Sun Jun 23 18:41:00 2024", 60.0),
         ("Sun, 23 Jun 2024 18:41:00 -0000", 60.0),
         ("Sun, 23 Jun 2024 20:41:00 +0200", 60.0),
+        ("2024-06-23T18:41:00Z", 60.0),
+        (str(int(NOW) + 75), 75.0),
+        (str((int(NOW) + 75) * 1000), 75.0),
+        (str(int(NOW) - 75), 0.0),
+        (str((int(NOW) - 75) * 1000), 0.0),
+        (f"{int(NOW) + 75}.5", 75.5),
+        ("6m0s", 360.0),
+        ("1s", 1.0),
+        ("1500ms", 1.5),
+        ("1h2m3.5s", 3723.5),
+        ("2 s", 2.0),
+        ("90S", 90.0),
+        ("999h", RETRY_AFTER_MAX_SECONDS),
     ],
 )
-def test_retry_after_is_read_in_seconds_and_as_a_date(value: str, seconds: float) -> None:
+def test_retry_after_is_read_as_seconds_times_and_durations(value: str, seconds: float) -> None:
     assert retry_after(value, now=NOW) == seconds
 
 
@@ -110,6 +124,10 @@ def test_retry_after_is_read_in_seconds_and_as_a_date(value: str, seconds: float
         "inf",
         "nan",
         "soon",
+        "1s later",
+        "-1s",
+        "1d",
+        "2 minutes",
         "٣",
         "1_000",
         "0x10",
@@ -139,6 +157,13 @@ def test_a_date_without_a_zone_means_the_same_on_every_machine(
         assert retry_after("Sun Jun 23 18:41:00 2024", now=NOW) == 60.0
     assert os.environ.get("TZ") == before
     time.tzset()
+
+
+def test_a_duration_is_never_taken_for_a_time() -> None:
+    assert duration_seconds("17") == 17.0
+    assert duration_seconds(str(int(NOW))) == RETRY_AFTER_MAX_SECONDS
+    assert duration_seconds("6m0s") == 360.0
+    assert [duration_seconds(text) for text in (None, "", "soon", "Sun, 23 Jun")] == [None] * 4
 
 
 def test_backoff_doubles_up_to_its_limit() -> None:

@@ -17,12 +17,12 @@ BatchbellError
 │   ├── ResultsGone          they are not there (any more)
 │   └── ResultsUnavailable   the folder or bucket did not answer; worth trying again
 └── ProviderError            a provider's API did not answer as it should
-    ├── ProviderAuthError    401, 403: the credentials are not accepted
+    ├── ProviderAuthError    401, or the API's own 403: the credentials are not accepted
     ├── ProviderBillingError 402 or a quota that only money lifts
     ├── ProviderRateLimited  429: the whole account waits
-    ├── ProviderNotFound     404, 410: no batch of that id for these credentials
-    ├── ProviderRejected     another 4xx: this request will never work
-    ├── ProviderUnavailable  no answer, a 5xx, or an answer that is not the API's
+    ├── ProviderNotFound     the API itself says that it has nothing of this id
+    ├── ProviderRejected     the API itself says 4xx, and repeating cannot help
+    ├── ProviderUnavailable  no answer, or a doubtful one: ask again
     └── MalformedBatch       one row of an otherwise good answer makes no sense
 """
 
@@ -123,7 +123,9 @@ class ResultsUnavailable(ResultsError):
 class ProviderError(BatchbellError):
     """A provider's API did not answer as it should.
 
-    `retry_after_seconds` is the provider's own wish, where it gave one.
+    `retry_after_seconds` is how long the provider asks to be left alone, where it does.
+    `from_api` says that the answer came in the API's own error shape: anything else may come from
+    a proxy in front of it.
     """
 
     def __init__(
@@ -133,16 +135,18 @@ class ProviderError(BatchbellError):
         status: int | None = None,
         code: str | None = None,
         retry_after_seconds: float | None = None,
+        from_api: bool = False,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.status = status
         self.code = code
         self.retry_after_seconds = retry_after_seconds
+        self.from_api = from_api
 
 
 class ProviderAuthError(ProviderError):
-    """401 or 403: the account pauses and says so."""
+    """401, or 403 in the API's own error shape: the account pauses and says so."""
 
 
 class ProviderBillingError(ProviderError):
@@ -154,15 +158,18 @@ class ProviderRateLimited(ProviderError):
 
 
 class ProviderNotFound(ProviderError):
-    """404 or 410: these credentials see no batch of that id."""
+    """404 or 410 in the API's own error shape, about this very id."""
 
 
 class ProviderRejected(ProviderError):
-    """Any other 4xx: the same request will never work."""
+    """Another 4xx in the API's own error shape: the same request will never work."""
 
 
 class ProviderUnavailable(ProviderError):
-    """No connection, a timeout, a 5xx, cut-off JSON or an HTML page: try again with backoff."""
+    """No answer, a 5xx, or an answer that proves nothing: try again with backoff.
+
+    Such as a proxy's page or JSON, an empty body, cut-off JSON, or a 4xx that passes.
+    """
 
 
 class MalformedBatch(ProviderError):

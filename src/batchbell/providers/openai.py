@@ -14,14 +14,14 @@ from batchbell.core.errors import (
     MalformedBatch,
     ProviderError,
     ProviderNotFound,
-    ProviderRejected,
     ProviderUnavailable,
 )
 from batchbell.core.model import Snapshot
 from batchbell.core.pacing import PAGE_SIZE
-from batchbell.providers.api import Api, Reply, quote_segment, refusal
+from batchbell.providers.api import Api, Reply, quote_segment
 from batchbell.providers.protocol import Malformed, Page
 from batchbell.providers.rows import Undecodable, decode, id_in, snapshot_from, without_nul
+from batchbell.providers.verdicts import Complaint, Subject, check_whole, refusal
 
 
 class Listing(msgspec.Struct):
@@ -43,30 +43,27 @@ class OpenAI:
         self._clock = clock
 
     async def list_page(self, cursor: str | None = None) -> Page:
-        """As `Provider.list_page`. A 404 here is about the base URL, and so ProviderRejected."""
+        """As `Provider.list_page`. A 404 here is about the base URL."""
         params = {"limit": str(PAGE_SIZE)}
         if cursor is not None:
             params["after"] = cursor
-        try:
-            body = self._accepted(await self._api.get_json_bytes("/batches", params))
-        except ProviderNotFound as error:
-            raise ProviderRejected(
-                f"The API has no list of batches (404): is the base URL right? {error.message}",
-                status=error.status,
-                code=error.code,
-            ) from error
+        body = self._accepted(await self._api.get_json_bytes("/batches", params))
         return page_from(body, cursor)
 
     async def retrieve(self, batch_id: str) -> Snapshot:
         """As `Provider.retrieve`. An answer about another batch is malformed."""
         path = f"/batches/{quote_segment(batch_id)}"
-        body = self._accepted(await self._api.get_json_bytes(path))
+        about = Subject("batch", batch_id)
+        body = self._accepted(await self._api.get_json_bytes(path), about)
         return self._one(body, batch_id)
 
     def results(self, file_id: str) -> AsyncIterator[bytes]:
         """As `Provider.results`."""
         path = f"/files/{quote_segment(file_id)}/content"
-        return self._api.stream(path, refuse=self._refusal)
+        about = Subject("file", file_id)
+        return self._api.stream(
+            path, refuse=lambda status, headers, body: self._refusal(status, headers, body, about)
+        )
 
     async def upload(self, file: Path, *, name: str, expires_seconds: int | None = None) -> str:
         """As `Provider.upload`."""
@@ -96,37 +93,77 @@ class OpenAI:
         }
         if expiry := _expiry(output_expires_seconds):
             wish["output_expires_after"] = expiry
-        body = self._accepted(await self._api.post("/batches", msgspec.json.encode(wish)))
-        return snapshot_from(body)
+        reply = await self._api.post("/batches", msgspec.json.encode(wish))
+        return snapshot_from(self._accepted(reply, Subject("file", file_id)))
 
     async def delete_file(self, file_id: str) -> None:
         """As `Provider.delete_file`."""
+        reply = await self._api.delete(f"/files/{quote_segment(file_id)}")
         with contextlib.suppress(ProviderNotFound):
-            self._accepted(await self._api.delete(f"/files/{quote_segment(file_id)}"))
+            self._check(reply, Subject("file", file_id))
 
     async def cancel(self, batch_id: str) -> Snapshot:
         """As `Provider.cancel`."""
         path = f"/batches/{quote_segment(batch_id)}/cancel"
-        return self._one(self._accepted(await self._api.post(path)), batch_id)
+        reply = await self._api.post(path)
+        return self._one(self._accepted(reply, Subject("batch", batch_id)), batch_id)
 
-    def _accepted(self, reply: Reply) -> bytes:
+    def _accepted(self, reply: Reply, about: Subject | None = None) -> bytes:
+        """The JSON of a success. Raises ProviderError for all else."""
+        self._check(reply, about)
+        status, _, body = reply
+        check_whole(status, body)
+        return without_nul(body)
+
+    def _check(self, reply: Reply, about: Subject | None = None) -> None:
         status, headers, body = reply
-        if 200 <= status < 300:
-            return without_nul(body)
-        raise self._refusal(status, headers, body)
+        if not 200 <= status < 300:
+            raise self._refusal(status, headers, body, about)
 
-    def _refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
-        return refusal(status, headers, body, now=self._clock(), secret=self._secret)
+    def _refusal(
+        self, status: int, headers: Mapping[str, str], body: bytes, about: Subject | None = None
+    ) -> ProviderError:
+        return refusal(
+            status,
+            headers,
+            body,
+            shape=complaint_in,
+            about=about,
+            now=self._clock(),
+            secret=self._secret,
+        )
 
     def _one(self, body: bytes, batch_id: str) -> Snapshot:
         try:
-            decode(body, dict[str, msgspec.Raw])
+            names = decode(body, dict[str, msgspec.Raw])
         except Undecodable:
             raise ProviderUnavailable("The provider's answer is not a JSON object.") from None
+        if "id" not in names:
+            raise self._refusal(200, {}, body)
         snapshot = snapshot_from(body)
         if snapshot.id != batch_id:
             raise MalformedBatch(f"The provider answered with batch {snapshot.id[:80]!r} instead.")
         return snapshot
+
+
+def complaint_in(answer: Any) -> Complaint | None:
+    """OpenAI's error shape: `{"error": {"message", "type", "param", "code"}}`.
+
+    vLLM and Mistral write the same without `error` around it, and `"object": "error"`.
+    """
+    if not isinstance(answer, dict):
+        return None
+    error = answer.get("error")
+    if answer.get("object") == "error":
+        error = answer
+    if not isinstance(error, dict) or not error.keys() & {"type", "code", "param"}:
+        return None
+    message = error.get("message")
+    if not isinstance(message, str):
+        return None
+    words = (str(error.get(name) or "") for name in ("code", "type"))
+    codes = tuple(word for word in words if word not in ("", "None", "null"))
+    return Complaint(message, codes)
 
 
 def _expiry(seconds: int | None) -> dict[str, str | int]:
