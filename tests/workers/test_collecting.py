@@ -134,7 +134,7 @@ async def test_a_provider_in_trouble_is_asked_again(desk: Desk) -> None:
 
 async def test_files_that_are_gone_end_the_tries(desk: Desk) -> None:
     id = await desk.ended()
-    desk.house.provider.faults.add("status", status=404, route="content", times=None)
+    desk.house.provider.faults.add("status", status=400, route="content", times=None)
     await desk.collect()
     assert (await desk.of(id)).state is ResultsState.FAILED
     desk.house.provider.faults.clear()
