@@ -63,3 +63,69 @@ async def test_lines_are_whole_however_they_arrive(chunks: list[bytes]) -> None:
     lines = [line async for some in whole_lines(arriving()) for line in some]
     expected = b"".join(chunks).split(b"\n")
     assert lines == (expected if expected[-1] else expected[:-1])
+
+
+BODY = {"model": "m", "usage": {"prompt_tokens": 5, "completion_tokens": 3}, "choices": []}
+
+
+def line_of(response: object, error: object = None) -> bytes:
+    return json.dumps({"custom_id": "a", "response": response, "error": error}).encode()
+
+
+EMPTY = [{}, "", [], False, 0, "null", {"code": None, "message": None}, {"code": "", "data": {}}]
+STATUSES = ["200", 200.0, "200 OK", "HTTP/1.1 201"]
+USAGES: list[dict[str, object]] = [
+    {"prompt_tokens": "5", "completion_tokens": 3.0, "total_tokens": None},
+    {"input_tokens": 5, "prompt_tokens": None, "output_tokens": 3, "prompt_tokens_details": []},
+]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(line_of({"status_code": 200, "body": BODY}, empty) for empty in EMPTY),
+        *(line_of({"status_code": status, "body": BODY}) for status in STATUSES),
+        *(line_of({"status_code": 200, "body": {**BODY, "usage": usage}}) for usage in USAGES),
+        line_of({"status_code": 200, "body": json.dumps(BODY)}),
+        line_of(json.dumps({"status_code": 200, "body": BODY})),
+        line_of({"body": BODY}),
+        line_of(BODY),
+    ],
+)
+def test_a_good_answer_is_one_however_it_is_written(line: bytes) -> None:
+    found = answer(line)
+    assert found is not None
+    assert found.fate is Fate.SUCCEEDED
+    assert found.spent is not None
+    assert (found.spent.model, found.spent.input_tokens, found.spent.output_tokens) == ("m", 5, 3)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        line_of({"status_code": "400", "body": BODY}),
+        line_of({"status_code": 200, "body": BODY}, {"code": "x"}),
+        line_of({"status_code": 200, "body": BODY}, "no"),
+        line_of({"status_code": True, "body": {"error": {"message": "no"}}}),
+        line_of({"body": {"error": {"message": "no"}}}),
+        line_of({"status_code": 0, "body": BODY}),
+        *(line_of(empty, empty) for empty in EMPTY),
+        b'{"custom_id":"a"}',
+    ],
+)
+def test_a_failed_answer_is_one_however_it_is_written(line: bytes) -> None:
+    found = answer(line)
+    assert found is not None
+    assert found.fate is Fate.FAILED
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [('"a"', "a"), ("7", "7"), ("7.0", "7"), ("null", None), ("true", None), ("[1]", None)],
+)
+def test_whose_line_it_is(written: str, name: str | None) -> None:
+    line = f'{{"custom_id":{written},"response":null}}'.encode()
+    found = answer(line)
+    assert found is not None
+    assert (found.custom_id, custom_id(line)) == (name, name)
+    assert found.is_text is (written == '"a"')

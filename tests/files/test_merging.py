@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchbell.core.results import Tally, Tokens
+from batchbell.files.identities import Numbers
 from batchbell.files.lines import PIECE_BYTES, Fate, answer
 from batchbell.files.merging import merge
 
@@ -140,11 +141,103 @@ def test_no_number_of_tokens_is_believed_that_cannot_be(number: bytes, said: byt
     assert (found.fate, found.spent) == (Fate.SUCCEEDED, None)
 
 
-def test_what_does_not_add_up_is_said(tmp_path: Path) -> None:
+def test_what_does_not_add_up_is_said_and_kept(tmp_path: Path) -> None:
     files = (good("a") + b"\n" + good("a") + b"\n{broken\n" + good("stranger"),)
     result, lines, _ = merged(tmp_path, request("a") + b"\n{}\n", *files)
-    assert [line["custom_id"] for line in lines] == ["a", "stranger"]
+    assert [line["custom_id"] for line in lines] == ["a", None, "stranger"]
+    assert (lines[1]["error"]["code"], lines[1]["text"]) == ("unreadable_line", "{broken")
     assert [note.split()[0] for note in result.notes] == ["1", "1", "1", "1"]
+    assert (result.lines, result.surplus, result.surplus_succeeded) == (3, 2, 1)
+
+
+def test_the_nth_request_has_the_nth_answer_and_a_good_one_before_a_failed_one(
+    tmp_path: Path,
+) -> None:
+    asked = b"\n".join(map(request, ["a", "b", "a", "c"]))
+    first, second = good("a", completion_tokens=1), good("a", completion_tokens=9)
+    outputs = b"\n".join([refused("b"), first, second, good("b"), refused("c")])
+    result, lines, whole = merged(tmp_path, asked, outputs, refused("a"))
+    assert whole.split(b"\n")[:-1] == [
+        first, good("b"), second, refused("c"), refused("b"), refused("a")
+    ]  # fmt: skip
+    assert (result.succeeded, result.failed, result.surplus) == (3, 3, 2)
+    assert result.notes[0].startswith("2 answers are to no request, or to one that has an answer")
+    without, _, _ = merged(tmp_path, None, outputs, refused("a"))
+    assert (without.lines, without.surplus) == (6, 3)
+    assert [line["custom_id"] for line in lines] == ["a", "b", "a", "c", "b", "a"]
+
+
+def unnamed(text: str) -> bytes:
+    body = {"model": "m", "choices": [{"text": text}]}
+    return json.dumps({"custom_id": None, "response": {"status_code": 200, "body": body}}).encode()
+
+
+def test_answers_without_a_name_go_by_their_place_where_nothing_else_says_whose_they_are(
+    tmp_path: Path,
+) -> None:
+    asked = b"\n".join(map(request, "ab"))
+    answers = unnamed("one") + b"\n" + unnamed("two")
+    result, lines, _ = merged(tmp_path, asked, answers)
+    texts = [line["response"]["body"]["choices"][0]["text"] for line in lines]
+    assert ([line["custom_id"] for line in lines], texts) == (["a", "b"], ["one", "two"])
+    assert "same order" in result.notes[0]
+    fewer, lines, _ = merged(tmp_path, asked, unnamed("one"))
+    assert [line["custom_id"] for line in lines] == ["a", "b", None], "it may be anybody's"
+    assert (fewer.not_run, fewer.surplus) == (2, 1)
+    _, lines, _ = merged(tmp_path, asked, good("b"), unnamed("one"))
+    assert [line["custom_id"] for line in lines] == ["a", "b", None]
+
+
+def test_numbers_in_place_of_names_get_their_name_back(tmp_path: Path) -> None:
+    numbered = good("7").replace(b'"custom_id": "7"', b'"custom_id": 7')
+    result, lines, _ = merged(tmp_path, request("7"), numbered)
+    assert (lines[0]["custom_id"], result.succeeded, result.notes) == ("7", 1, ())
+    asked = request("7").replace(b'"7"', b"7")
+    result, _, whole = merged(tmp_path, asked, numbered)
+    assert whole == numbered + b"\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[" + good("a") + b", " + good("b") + b"]",
+        b"[\n" + good("a") + b",\n" + good("b") + b"\n]\n",
+        b"[" + good("a") + b",\n" + good("b") + b"]",
+        good("a") + b",\n" + good("b") + b",\n",
+    ],
+)
+def test_files_that_are_written_as_an_array_have_lines_too(tmp_path: Path, content: bytes) -> None:
+    result, _, whole = merged(tmp_path, b"\n".join(map(request, "ab")), content)
+    assert whole == good("a") + b"\n" + good("b") + b"\n"
+    assert result.notes == ()
+
+
+def test_the_newest_round_speaks_for_a_request(tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(request("a"))
+    for number, text in enumerate([refused("a"), good("a")]):
+        (tmp_path / str(number)).write_bytes(text)
+    target = io.BytesIO()
+    files = [tmp_path / "0", tmp_path / "1"]
+    result = merge(
+        tmp_path / "in", files, target, missing_code="x", missing_message="", rounds=True
+    )
+    assert target.getvalue() == refused("a") + b"\n"
+    assert (result.lines, result.notes) == (1, ())
+
+
+def test_a_million_short_lines_take_little_memory() -> None:
+    import tracemalloc
+
+    names = Numbers()
+    tracemalloc.start()
+    for number in range(200_000):
+        assert names.add(f"r{number}", number) == number
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert size < 200_000 * 48
+    assert [names.get(f"r{n}") for n in (0, 77, 199_999, 200_000)] == [0, 77, 199_999, None]
+    assert names.add("r5", 9) == 5
+    assert len(names) == 200_000
 
 
 @pytest.mark.parametrize(
@@ -170,11 +263,13 @@ def test_odd_answers_are_answers(tmp_path: Path, line: bytes) -> None:
 DEEP = b"[" * 5000 + b"]" * 5000
 
 
-def test_what_is_nested_too_deeply_is_left_out(tmp_path: Path) -> None:
+def test_what_is_nested_too_deeply_is_kept_as_text(tmp_path: Path) -> None:
     deep = b'{"custom_id":"a","response":{"status_code":200,"body":' + DEEP + b"}}"
     asked = request("a") + b'\n{"custom_id":"b","body":' + DEEP + b"}"
     result, lines, _ = merged(tmp_path, asked, deep)
-    assert [(line["custom_id"], line["error"]["code"]) for line in lines] == [("a", MISSING[0])]
+    codes = [(line["custom_id"], line["error"]["code"]) for line in lines]
+    assert codes == [("a", MISSING[0]), (None, "unreadable_line")]
+    assert lines[1]["text"].encode() == deep
     assert [note.split()[0] for note in result.notes] == ["1", "1"]
 
 

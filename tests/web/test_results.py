@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchbell.client import AsyncBatchbell, Batchbell
+from batchbell.client import AsyncBatchbell, Batchbell, reading
 from batchbell.core import links
 from batchbell.core.model import DEFAULT_PROJECT, Status
 from batchbell.core.results import Results, Tally
@@ -149,6 +149,23 @@ async def test_a_link_that_was_changed_leads_nowhere(
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
 
 
+@pytest.mark.parametrize(
+    "write", ["0{}", "000000{}9", "{}9", "+{}", " {}", "{}.0", "\u0661{}", "9" * 5000, "-1", ""]
+)
+async def test_an_expired_link_stays_expired_however_its_time_is_written(
+    served: Served, tmp_path: Path, write: str
+) -> None:
+    found = await merged(served, tmp_path)
+    now = served.context.clock() - links.LINK_SECONDS - 2
+    old = links.link(served.url, found.id, secret=found.secret, now=now)
+    expires = str(int(now) + links.LINK_SECONDS)
+    signature = old.rpartition("=")[2]
+    answer = await served.http.get(
+        f"/results/{found.id}", params={"expires": write.format(expires), "signature": signature}
+    )
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+
+
 async def test_a_batch_that_runs_has_no_results(served: Served) -> None:
     await served.watch("batch_2")
     await served.see(a_snapshot("batch_2", Status.IN_PROGRESS))
@@ -238,3 +255,28 @@ async def test_a_part_of_another_file_is_begun_anew(served: Served, tmp_path: Pa
     with client_of(served) as client:
         await asyncio.to_thread(lambda: client.download_results("batch_1", tmp_path / "out.jsonl"))
     assert (tmp_path / "out.jsonl").read_bytes() == LINES
+
+
+@pytest.mark.parametrize(
+    ("line", "succeeded", "body"),
+    [
+        (b'{"custom_id":"a","response":{"status_code":"200","body":{"x":1}},"error":{}}', True, 1),
+        (
+            b'{"custom_id":"a","response":{"status_code":200,"body":"{\\"x\\":1}"},"error":""}',
+            True,
+            1,
+        ),
+        (b'{"custom_id":"a","response":{"body":{"x":1}},"error":null}', True, 1),
+        (b'{"custom_id":7,"response":null,"error":"no"}', False, None),
+        (b'{"custom_id":null,"response":null,"error":{"code":"unreadable_line"}}', False, None),
+    ],
+)
+def test_the_client_reads_lines_however_a_provider_wrote_them(
+    line: bytes, succeeded: bool, body: object
+) -> None:
+    found = reading._of(line)
+    assert found.succeeded is succeeded
+    if succeeded:
+        assert found.body == {"x": body}
+    else:
+        assert found.error is not None

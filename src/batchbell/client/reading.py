@@ -16,6 +16,16 @@ import msgspec
 
 from batchbell.client import calls
 from batchbell.client.faults import ApiError, ServerUnreachable
+from batchbell.files.lines import (
+    Fate,
+    Line,
+    answer_of,
+    is_empty,
+    read_line,
+    status_of,
+    unwrapped,
+    value_of,
+)
 
 WAIT_SECONDS = 2.0
 """Between two looks at results that are still being merged."""
@@ -49,7 +59,8 @@ class ResultError(msgspec.Struct, frozen=True, kw_only=True):
 class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one request, in OpenAI's shape."""
 
-    custom_id: str
+    custom_id: str | None
+    """None for what the provider wrote that is no answer, or does not say whose it is."""
     id: str | None = None
     response: ResultResponse | None = None
     error: ResultError | None = None
@@ -82,9 +93,45 @@ class _Lines:
 
 def _of(text: bytes) -> ResultLine:
     try:
-        return _line.decode(text)
-    except (msgspec.DecodeError, UnicodeError) as error:
-        raise ApiError(f"A line of the results cannot be read: {error}", status=200) from error
+        line = _line.decode(text)
+        answered = line.response is None or line.response.status_code is not None
+        if answered and (line.error is None or line.error.code or line.error.message):
+            return line
+    except (msgspec.DecodeError, UnicodeError):
+        pass
+    odd = read_line(text)
+    if odd is None:
+        raise ApiError("A line of the results is no JSON object.", status=200)
+    return _mended(odd)
+
+
+def _mended(odd: Line) -> ResultLine:
+    """A line whose values are not of the types that they should be, as a provider wrote it."""
+    response = odd.response
+    read = None
+    if response is not None:
+        good = answer_of(odd).fate is Fate.SUCCEEDED
+        read = ResultResponse(
+            status_code=status_of(response.status_code) or (200 if good else None),
+            request_id=_word(response.request_id),
+            body=value_of(unwrapped(bytes(response.body))),
+        )
+    return ResultLine(
+        custom_id=odd.name, id=_word(odd.id), response=read, error=_error_of(odd.error)
+    )
+
+
+def _error_of(error: Any) -> ResultError | None:
+    if is_empty(error):
+        return None
+    if isinstance(error, dict):
+        code, message = _word(error.get("code")), _word(error.get("message"))
+        return ResultError(code=code, message=message or str(error))
+    return ResultError(message=_word(error) or str(error))
+
+
+def _word(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 @dataclass(slots=True)

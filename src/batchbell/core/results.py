@@ -56,6 +56,9 @@ class Tally:
     """By model."""
     notes: tuple[str, ...] = ()
     """What did not add up, in plain words."""
+    surplus: int = 0
+    """Of the lines, those that are left over after one for each request; they come last."""
+    surplus_succeeded: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +106,8 @@ def mismatch(batch: Batch, tally: Tally) -> str | None:
     counts = batch.snapshot.counts if batch.snapshot else None
     if counts is None or counts.total == 0:
         return None
-    found = (tally.lines, tally.succeeded, tally.lines - tally.succeeded - tally.not_run)
+    requests, succeeded = tally.lines - tally.surplus, tally.succeeded - tally.surplus_succeeded
+    found = (requests, succeeded, requests - succeeded - tally.not_run)
     told = (counts.total, counts.completed, counts.failed)
     if found == told:
         return None

@@ -7,6 +7,7 @@ are passed on as they came.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from enum import StrEnum
@@ -27,6 +28,9 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 DIGITS_MAX = 18
 PASSING_CODES = frozenset({"batch_expired", "batch_cancelled"})
 NOT_RUN_CODES = frozenset({"batch_expired", "batch_cancelled", "not_run"})
+UNREADABLE_CODE = "unreadable_line"
+"""Of what is kept of lines that are no answers."""
+STATUS = re.compile(r"\s*(?:HTTP\S*\s+)?(\d{1,3})(?:\.0*)?(?:\s|$)")
 
 
 class Fate(StrEnum):
@@ -46,7 +50,7 @@ class Read(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Named(msgspec.Struct, gc=False):
-    custom_id: str
+    custom_id: Any = None
 
 
 _Number = Annotated[int, msgspec.Meta(ge=0, le=TOKENS_MAX)]
@@ -79,27 +83,37 @@ class Response(msgspec.Struct, gc=False):
 class Line(msgspec.Struct, gc=False):
     """A line of an output or error file. What is `Any` is not known to be of the right type."""
 
-    custom_id: str
+    custom_id: Any = None
     id: Any = None
     response: Response | None = None
     error: Any = None
 
+    @property
+    def name(self) -> str | None:
+        """The custom_id as text; None where there is none that makes sense."""
+        return named(self.custom_id)
+
+
+class _LooseLine(msgspec.Struct, gc=False):
+    """A line whose `response` is not what it should be."""
+
+    custom_id: Any = None
+    id: Any = None
+    response: msgspec.Raw = msgspec.Raw()
+    error: Any = None
+
 
 class _PlainResponse(msgspec.Struct, gc=False):
-    status_code: int | None = None
+    status_code: int
     body: _Body | None = None
 
 
-class _PlainError(msgspec.Struct, gc=False):
-    code: str | None = None
-
-
 class _Plain(msgspec.Struct, gc=False):
-    """What nearly all lines are, read at once."""
+    """What nearly all good lines are, read at once."""
 
     custom_id: str
-    response: _PlainResponse | None = None
-    error: _PlainError | None = None
+    response: _PlainResponse
+    error: None = None
 
 
 class Spent(msgspec.Struct, frozen=True, gc=False):
@@ -115,11 +129,14 @@ class Spent(msgspec.Struct, frozen=True, gc=False):
 class Answer(msgspec.Struct, frozen=True, gc=False):
     """What a line of an output or error file says."""
 
-    custom_id: str
+    custom_id: str | None
+    """None where the line does not say whose answer it is."""
     fate: Fate
     spent: Spent | None
     passing: bool = False
     """Whether what went wrong may go right another time."""
+    is_text: bool = True
+    """False where the custom_id is written as a number."""
 
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -129,7 +146,11 @@ _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _named = msgspec.json.Decoder(_Named)
 _plain = msgspec.json.Decoder(_Plain)
 _line = msgspec.json.Decoder(Line)
+_loose_line = msgspec.json.Decoder(_LooseLine)
+_response = msgspec.json.Decoder(Response)
 _body = msgspec.json.Decoder(_Body)
+_text = msgspec.json.Decoder(str)
+_anything: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
 
 def open_lines(path: Path) -> IO[bytes]:
@@ -190,61 +211,169 @@ def _raise_repeated(text: bytes) -> None:
 
 
 def custom_id(text: bytes) -> str | None:
-    """Whose line this is; None where it says nothing that can be understood."""
+    """Whose line this is; None where it says nothing that can be understood.
+
+    Numbers count as the text that they are written as.
+    """
     try:
-        return _named.decode(text).custom_id
+        return named(_named.decode(text).custom_id)
     except UNREADABLE:
-        found = loosely(text).get("custom_id")
-        return found if isinstance(found, str) else None
+        return named(loosely(text).get("custom_id"))
+
+
+def has_text_id(text: bytes) -> bool:
+    """Whether the custom_id of a line is written as text."""
+    try:
+        return isinstance(_named.decode(text).custom_id, str)
+    except UNREADABLE:
+        return isinstance(loosely(text).get("custom_id"), str)
+
+
+def named(value: Any) -> str | None:
+    """A custom_id as text: some providers turn "7" into 7."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value) if type(value) is int else None
 
 
 def read_line(text: bytes) -> Line | None:
-    """A line of an output or error file; None where it cannot be understood."""
+    """A line of an output or error file; None where it is no JSON object."""
     try:
-        return _line.decode(text)
+        line = _line.decode(text)
+        if line.response is None or line.response.body or line.response.status_code is not None:
+            return line
     except UNREADABLE:
-        return _loose_line(loosely(text))
+        pass
+    try:
+        loose = _loose_line.decode(text)
+    except UNREADABLE:
+        return _mended(loosely(text))
+    return Line(loose.custom_id, loose.id, _odd_response(bytes(loose.response)), loose.error)
+
+
+def _odd_response(raw: bytes) -> Response | None:
+    """An object in a string, a body with nothing around it, or what stands in place of null."""
+    inner = unwrapped(raw)
+    try:
+        found = _response.decode(inner)
+        bare = found.status_code is None and not found.body and _holds_an_answer(inner)
+    except UNREADABLE:
+        loose = loosely(inner)
+        return _loose_response(loose) if loose else None
+    return Response(body=msgspec.Raw(inner)) if bare else found
 
 
 def answer(text: bytes) -> Answer | None:
-    """What a line of an output or error file says; None where it cannot be understood."""
+    """What a line of an output or error file says; None where it is no JSON object."""
     try:
         plain = _plain.decode(text)
     except UNREADABLE:
         line = read_line(text)
         return None if line is None else answer_of(line)
-    response, error = plain.response, plain.error
-    status, body = (response.status_code, response.body) if response else (None, None)
-    code = error.code if error else None
-    return _said(plain.custom_id, status, error is not None, code, _used(body))
+    status, body = plain.response.status_code, plain.response.body
+    return _said(plain.custom_id, status, None, None if body is None else _used(body))
 
 
 def answer_of(line: Line) -> Answer:
     """What it says."""
-    response, error = line.response, line.error
-    status = response.status_code if response else None
-    code = error.get("code") if isinstance(error, dict) else None
-    return _said(
-        line.custom_id,
-        status if isinstance(status, int) else None,
-        error is not None,
-        code if isinstance(code, str) else None,
-        _spent(response.body) if response else None,
-    )
+    response = line.response
+    body = unwrapped(bytes(response.body)) if response else b""
+    status = status_of(response.status_code) if response else None
+    if status is None and is_empty(line.error) and _holds_an_answer(body):
+        status = 200  # some hosts leave it out
+    is_text = isinstance(line.custom_id, str)
+    return _said(line.name, status, line.error, _spent(body), is_text=is_text)
 
 
 def _said(
-    custom_id: str, status: int | None, is_error: bool, code: str | None, spent: Spent | None
+    custom_id: str | None,
+    status: int | None,
+    error: Any,
+    spent: Spent | None,
+    *,
+    is_text: bool = True,
 ) -> Answer:
-    fate = _fate(status, is_error, code)
-    return Answer(custom_id, fate, spent, _passing(status, fate, code))
+    code = code_of(error)
+    fate = _fate(status, not is_empty(error), code)
+    return Answer(custom_id, fate, spent, _passing(status, fate, code), is_text)
 
 
-def not_run(custom_id: str, code: str, message: str) -> bytes:
+def status_of(value: Any) -> int | None:
+    """An HTTP status: a whole number, or a text that begins with one."""
+    if isinstance(value, str):
+        found = STATUS.match(value)
+        return int(found[1]) if found else None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if type(value) is int else None
+
+
+def is_empty(value: Any) -> bool:
+    """What providers write where they mean null: {}, "", [], 0, false, and objects of these."""
+    if isinstance(value, dict):
+        return all(map(is_empty, value.values()))
+    return value is None or value in (0, "", "null", [])
+
+
+def code_of(error: Any) -> str | None:
+    """The code of a line's error."""
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if isinstance(code, str) else None
+
+
+def unwrapped(raw: bytes) -> bytes:
+    """JSON that stands in a string, as some hosts write bodies; else as it is."""
+    if not raw.startswith(b'"'):
+        return raw
+    try:
+        inner = _text.decode(raw).encode()
+        _anything.decode(inner)
+    except (*UNREADABLE, UnicodeEncodeError):
+        return raw
+    return inner if inner.lstrip().startswith(b"{") else raw
+
+
+def value_of(raw: bytes) -> Any:
+    """What JSON stands for, as far as it can be read."""
+    try:
+        return _anything.decode(raw)
+    except UNREADABLE:
+        return loosely(raw) or None
+
+
+def _holds_an_answer(body: bytes) -> bool:
+    found = value_of(body)
+    says_error = isinstance(found, dict) and not is_empty(found.get("error"))
+    return not is_empty(found) and not says_error
+
+
+def not_run(custom_id: str | None, code: str, message: str) -> bytes:
     """The line of a request that was never answered."""
     error = {"code": code, "message": message}
     line = {"id": None, "custom_id": custom_id, "response": None, "error": error}
     return json.dumps(line, separators=(",", ":")).encode("ascii")
+
+
+def unreadable(text: bytes) -> bytes:
+    """A line around text that is no answer, so that nothing of it is lost: it is in `text`."""
+    error = {"code": UNREADABLE_CODE, "message": "The provider's line is no JSON object."}
+    kept = whole(text.decode("utf-8", "replace"))
+    line = {"id": None, "custom_id": None, "response": None, "error": error, "text": kept}
+    return json.dumps(line, separators=(",", ":")).encode("ascii")
+
+
+def renamed(text: bytes, custom_id: str) -> bytes:
+    """The same line under this custom_id, whatever it had before."""
+    try:
+        fields = _fields.decode(text)
+        fields["custom_id"] = msgspec.Raw(json.dumps(custom_id).encode())
+        return msgspec.json.encode(fields)
+    except UNREADABLE:
+        return json.dumps({**loosely(text), "custom_id": custom_id}, separators=(",", ":")).encode(
+            "ascii"
+        )
 
 
 def _fate(status: int | None, is_error: bool, code: str | None) -> Fate:
@@ -261,16 +390,18 @@ def _passing(status: int | None, fate: Fate, code: str | None) -> bool:
     return fate is Fate.NOT_RUN and code in PASSING_CODES
 
 
-def _spent(body: msgspec.Raw) -> Spent | None:
+def _spent(body: bytes) -> Spent | None:
+    if not body:
+        return None
     try:
         return _used(_body.decode(body))
     except UNREADABLE:
-        return None
+        return _used_loosely(loosely(body))
 
 
-def _used(read: _Body | None) -> Spent | None:
-    used = read.usage if read else None
-    if read is None or used is None:
+def _used(read: _Body) -> Spent | None:
+    used = read.usage
+    if used is None:
         return None
     return Spent(
         model=read.model or "unknown",
@@ -285,9 +416,39 @@ def _used(read: _Body | None) -> Spent | None:
     )
 
 
-def _count(details: dict[str, Any] | None, name: str) -> int:
-    value = (details or {}).get(name)
-    return value if isinstance(value, int) and 0 <= value <= TOKENS_MAX else 0
+def _used_loosely(body: dict[str, Any]) -> Spent | None:
+    """Of a usage with holes, or with numbers as text. One that cannot be is not believed at all."""
+    model, usage = body.get("model"), body.get("usage")
+    if not isinstance(usage, dict):
+        return None
+    names = ("prompt_tokens", "input_tokens", "completion_tokens", "output_tokens")
+    found = [_tokens(usage.get(name)) for name in names]
+    if any(number is not None and not 0 <= number <= TOKENS_MAX for number in found):
+        return None
+    if all(number is None for number in found):
+        return None
+    details = {name: usage.get(f"{name}_details") for name in names}
+    return Spent(
+        model=model if isinstance(model, str) and model else "unknown",
+        input_tokens=found[0] or found[1] or 0,
+        cached_tokens=_count(details[names[0]] or details[names[1]], "cached_tokens"),
+        output_tokens=found[2] or found[3] or 0,
+        reasoning_tokens=_count(details[names[2]] or details[names[3]], "reasoning_tokens"),
+    )
+
+
+def _tokens(value: Any) -> int | None:
+    """A number of tokens, also as text or with a fraction of nothing; None where it is none."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= DIGITS_MAX:
+        return int(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if type(value) is int else None
+
+
+def _count(details: Any, name: str) -> int:
+    value = _tokens(details.get(name)) if isinstance(details, dict) else None
+    return value if value is not None and 0 <= value <= TOKENS_MAX else 0
 
 
 def loosely(text: bytes) -> dict[str, Any]:
@@ -312,12 +473,12 @@ def _integer(digits: str) -> int | float | None:
     return int(digits) if len(digits) <= DIGITS_MAX else payload.finite(digits)
 
 
-def _loose_line(line: dict[str, Any]) -> Line | None:
-    identity, response = line.get("custom_id"), line.get("response")
-    if not isinstance(identity, str):
+def _mended(line: dict[str, Any]) -> Line | None:
+    if not line:
         return None
+    response = line.get("response")
     read = _loose_response(response) if isinstance(response, dict) else None
-    return Line(identity, line.get("id"), read, line.get("error"))
+    return Line(line.get("custom_id"), line.get("id"), read, line.get("error"))
 
 
 def _loose_response(response: dict[str, Any]) -> Response:

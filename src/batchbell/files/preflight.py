@@ -6,7 +6,6 @@ Every problem is told with its line: a provider tells one, and minutes later.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import math
 import re
@@ -19,6 +18,7 @@ import msgspec
 
 from batchbell.core.governor import BYTES_PER_TOKEN
 from batchbell.core.limits import Limits
+from batchbell.files.identities import Numbers
 from batchbell.files.lines import PIECE_BYTES, UNREADABLE, Read, Repeated, fields_of, read_lines
 
 PROBLEMS_MAX = 100
@@ -120,8 +120,8 @@ class _Check:
     def __init__(self, limits: Limits, url: str | None) -> None:
         self.result = Prepared(url=url)
         self._limits = limits
-        self._seen: dict[bytes, int] = {}
-        """Where a custom_id stood first. Digests, so that long ids cost no memory."""
+        self._seen = Numbers()
+        """Where a custom_id stood first."""
 
     def line(self, line: Read) -> bytes | None:
         """The line as it is to be sent; None where something is wrong with it."""
@@ -188,8 +188,7 @@ class _Check:
         if not 1 <= len(identity) <= CUSTOM_ID_MAX:
             message = f"custom_id has 1 to {CUSTOM_ID_MAX} characters."
             self._tell(number, "invalid_custom_id", message)
-        digest = hashlib.blake2b(identity.encode(), digest_size=16).digest()
-        first = self._seen.setdefault(digest, number)
+        first = self._seen.add(identity, number)
         if first != number:
             message = f"custom_id {identity[:80]!r} is on line {first} too."
             self._tell(number, "duplicate_custom_id", message)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from batchbell.core.results import Tally, Tokens
+from batchbell.files.identities import Numbers
 from batchbell.files.lines import answer, custom_id, open_lines, read_lines
 from batchbell.files.merging import merge
 
@@ -41,16 +42,21 @@ def gather_passing(requests: Path, answers: Path, target: Path) -> Gathered:
     gathered = Gathered()
     with open_lines(requests) as source, target.open("wb") as output:
         for line in read_lines(source):
-            if custom_id(line.text) in wanted:
+            name = custom_id(line.text)
+            if name is not None and wanted.get(name):
                 output.write(line.text + b"\n")
                 gathered.lines += 1
                 gathered.size += len(line.text) + 1
     return gathered
 
 
-def _passing(file: IO[bytes]) -> set[str | None]:
-    found = (answer(line.text) for line in read_lines(file))
-    return {one.custom_id for one in found if one is not None and one.passing}
+def _passing(file: IO[bytes]) -> Numbers:
+    wanted = Numbers()
+    for line in read_lines(file):
+        found = answer(line.text)
+        if found is not None and found.passing and found.custom_id is not None:
+            wanted.add(found.custom_id, 1)
+    return wanted
 
 
 def join(positions: Iterable[Rounds], target: IO[bytes]) -> Tally:
@@ -67,9 +73,9 @@ def join(positions: Iterable[Rounds], target: IO[bytes]) -> Tally:
             target,
             missing_code=rounds.missing_code,
             missing_message=rounds.missing_message,
+            rounds=True,
         )
-        # Earlier answers to what was tried again are there twice by nature.
-        whole = _sum(whole, replace(tally, notes=() if len(newest_first) > 1 else tally.notes))
+        whole = _sum(whole, tally)
     return whole
 
 
@@ -82,6 +88,8 @@ def _sum(one: Tally, other: Tally) -> Tally:
         succeeded=one.succeeded + other.succeeded,
         failed=one.failed + other.failed,
         not_run=one.not_run + other.not_run,
+        surplus=one.surplus + other.surplus,
+        surplus_succeeded=one.surplus_succeeded + other.surplus_succeeded,
         size=one.size + other.size,
         in_input_order=one.in_input_order and other.in_input_order,
         usage=usage,

@@ -11,7 +11,18 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from batchbell.files.lines import UNREADABLE, Fate, Line, Response, answer_of, loosely, read_line
+from batchbell.files.lines import (
+    UNREADABLE,
+    Fate,
+    Line,
+    Response,
+    answer_of,
+    is_empty,
+    loosely,
+    read_line,
+    status_of,
+    unwrapped,
+)
 
 WHOLE_MAX = 2**63 - 1
 
@@ -19,7 +30,8 @@ WHOLE_MAX = 2**63 - 1
 class Row(NamedTuple):
     """A row. The columns stand in this order."""
 
-    custom_id: str
+    custom_id: str | None
+    """Empty for what is kept of lines that are no answers."""
     status: Fate
     status_code: int | None
     """Of HTTP."""
@@ -64,14 +76,14 @@ def row(text: bytes) -> Row | None:
 def _row(line: Line) -> Row:
     said, response = answer_of(line), line.response or NO_RESPONSE
     raw = bytes(response.body)
-    body = _read_body(raw)
+    body = _read_body(unwrapped(raw))
     choice = _first(body.choices)
-    error = body.error if line.error is None else line.error
+    error = body.error if is_empty(line.error) else line.error
     spent = said.spent
     return Row(
         custom_id=said.custom_id,
         status=said.fate,
-        status_code=_whole(response.status_code),
+        status_code=_whole(status_of(response.status_code)),
         model=_word(body.model),
         content=_content(choice, body.output),
         finish_reason=_finish_reason(choice, body),
