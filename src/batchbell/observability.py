@@ -147,6 +147,19 @@ class Metrics:
             ["account"],
             registry=registry,
         )
+        self.stalled_batches = Gauge(
+            "batchbell_stalled_batches",
+            "Open batches that stall, by cause: unknown_status, overdue or no_progress.",
+            ["cause"],
+            registry=registry,
+        )
+        self.alarms = Counter(
+            "batchbell_batch_alarms",
+            "Alarms of batches that have rung: unknown_status, overdue, no_progress or"
+            " expiring_soon.",
+            ["cause"],
+            registry=registry,
+        )
         self.changes = Counter(
             "batchbell_batch_changes",
             "Batches that moved to a new status.",

@@ -13,6 +13,7 @@ import structlog
 import uvicorn
 
 from batchbell.access import bind
+from batchbell.core.alarms import Patience
 from batchbell.core.deletion import Deletes
 from batchbell.core.errors import SettingsError
 from batchbell.core.model import Account
@@ -35,6 +36,7 @@ from batchbell.workers.cleaner import Cleaner
 from batchbell.workers.collector import Collector
 from batchbell.workers.dispatcher import Dispatcher
 from batchbell.workers.janitor import Janitor
+from batchbell.workers.lookout import Lookout
 from batchbell.workers.loop import Crew, Loop, Worker
 from batchbell.workers.replayer import Replayer
 from batchbell.workers.roster import Post, Roster
@@ -78,6 +80,16 @@ async def running_workers(runtime: Runtime) -> AsyncIterator[Crew]:
                 attempt_retention_days=settings.attempt_retention_days,
             ),
             Replayer(store, clock=time.time, mint=mint, metrics=runtime.metrics),
+            Lookout(
+                store,
+                clock=time.time,
+                mint=mint,
+                metrics=runtime.metrics,
+                patience=Patience(
+                    stalled_after=settings.stalled_after_seconds,
+                    expiring_soon=settings.expiring_soon_seconds,
+                ),
+            ),
             _collector(runtime),
             _submitter(runtime),
             *_cleaners(runtime),

@@ -147,6 +147,19 @@ class Settings(BaseSettings):
         description="Where `batchbell worker` serves its own `/metrics`, on `HOST`; the server has"
         " them beside its other routes.",
     )
+    stalled_after_seconds: Annotated[float, Field(gt=0, le=2_592_000)] | None = Field(
+        None,
+        validation_alias=_named("BATCHBELL_STALLED_AFTER_SECONDS"),
+        description="Seconds without progress after which a batch counts as stalled. Default:"
+        " three times what nine in ten batches of the account take, from one hour to a day; six"
+        " hours while that is not known.",
+    )
+    expiring_soon_seconds: Annotated[float, Field(gt=0, le=2_592_000)] = Field(
+        7200.0,
+        validation_alias=_named("BATCHBELL_EXPIRING_SOON_SECONDS"),
+        description="How many seconds before a batch expires `batch.expiring_soon` is sent; at"
+        " most a quarter of the time that the batch has in all.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info",
         validation_alias=_named("BATCHBELL_LOG_LEVEL"),

@@ -67,6 +67,7 @@ async def test_the_migrations_make_every_check_and_every_partial_index(store: St
         for table in metadata.tables.values()
     }
     assert partial == {
+        "ix_batches_alarm",
         "ix_batches_open",
         "ix_batches_output_file_id",
         "ix_batches_error_file_id",

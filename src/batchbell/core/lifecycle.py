@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import assert_never
 
-from batchbell.core import backoff
+from batchbell.core import alarms, backoff
 from batchbell.core.model import (
     ENDED,
     Batch,
@@ -99,7 +99,8 @@ def observe(batch: Batch, sighting: Sighting, now: float) -> Observation:
         case Missing():
             return _miss(batch, now)
         case Snapshot():
-            return _see(batch, sighting, now)
+            seen = _see(batch, sighting, now)
+            return replace(seen, batch=alarms.noted(batch, seen.batch, now))
         case _:
             assert_never(sighting)
 
@@ -145,7 +146,7 @@ def reopen(batch: Batch, now: float) -> Batch:
     if batch.status is not Status.LOST:
         return batch
     return replace(
-        batch,
+        alarms.begun_anew(batch, now),
         status=Status.VALIDATING,
         ended_at=None,
         missing_since=None,

@@ -53,6 +53,15 @@ class BatchOutcome(StrEnum):
     NONE = "none"
 
 
+class Alarm(StrEnum):
+    """Why somebody should look at a batch that has not ended. See `alarms`."""
+
+    UNKNOWN_STATUS = "unknown_status"
+    OVERDUE = "overdue"
+    NO_PROGRESS = "no_progress"
+    EXPIRING_SOON = "expiring_soon"
+
+
 class EventType(StrEnum):
     """What can happen. The four of OpenAI are the default; the others are opt-in."""
 
@@ -64,6 +73,8 @@ class EventType(StrEnum):
     FINALIZING = "batch.finalizing"
     LOST = "batch.lost"
     RESULTS_READY = "batch.results_ready"
+    STALLED = "batch.stalled"
+    EXPIRING_SOON = "batch.expiring_soon"
     ENDPOINT_FAILING = "endpoint.failing"
     ENDPOINT_DISABLED = "endpoint.disabled"
     ENDPOINT_RECOVERED = "endpoint.recovered"
@@ -190,6 +201,12 @@ class Batch:
     webhook_refused: str | None = None
     """Why the `webhook_url` in its metadata, with which it was found, is not called."""
     kind: BatchKind = BatchKind.SINGLE
+    progress_at: float = 0.0
+    """When the status or the counts last changed, or the batch was first known."""
+    alarm_at: float = 0.0
+    """When it is next looked at for alarms."""
+    alarms: frozenset[Alarm] = frozenset()
+    """Those that have rung in this life."""
 
     @property
     def outcome(self) -> BatchOutcome | None:

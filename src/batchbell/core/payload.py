@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from batchbell.core.model import Batch, Counts, Dialect, EventType, Snapshot, Status
+from batchbell.core import alarms
+from batchbell.core.model import Alarm, Batch, Counts, Dialect, EventType, Snapshot, Status
 from batchbell.core.notices import Notice
 
 PROBLEMS_MAX = 10
@@ -64,6 +65,31 @@ def event_body(event_id: str, type_: EventType, batch: Batch, *, occurred_at: fl
     cut (and end in `…`), then whole parts are left out, and `data.omitted` names them.
     """
     return _fit(_event(event_id, type_, describe(batch), occurred_at))
+
+
+def alarm_body(event_id: str, alarm: Alarm, batch: Batch, *, about: Batch, now: float) -> str:
+    """The canonical body of `batch.stalled` and `batch.expiring_soon`.
+
+    `about` is the batch itself, or the part of a submission that it rings for.
+    """
+    data = describe(batch) | alarm_object(alarm, about)
+    return _fit(_event(event_id, alarms.EVENT_OF[alarm], data, now))
+
+
+def alarm_object(alarm: Alarm, about: Batch) -> dict[str, Any]:
+    """Why an alarm rings, under `data`."""
+    return {
+        "cause": alarm.value,
+        "reason": alarms.reason(alarm, about),
+        "batch_id": about.id,
+        "provider_status": about.snapshot.provider_status if about.snapshot else None,
+        "expires_at": _whole_second(alarms.expires_at(about)),
+        "last_progress_at": _whole_second(about.progress_at),
+    }
+
+
+def _whole_second(time: float | None) -> int | None:
+    return None if time is None else int(min(max(0.0, time), LAST_SECOND))
 
 
 def notice_body(event_id: str, notice: Notice) -> str:

@@ -8,12 +8,17 @@ from typing import Any
 from batchbell.core import payload
 from batchbell.core.health import GONE
 from batchbell.core.lifecycle import EVENT_OF
-from batchbell.core.model import Batch, Counts, EventType, Snapshot, Status
+from batchbell.core.model import Alarm, Batch, Counts, EventType, Snapshot, Status
 from batchbell.core.notices import Notice
 
 STATUS_OF = {type_: status for status, type_ in EVENT_OF.items()} | {
-    EventType.RESULTS_READY: Status.COMPLETED
+    EventType.RESULTS_READY: Status.COMPLETED,
+    EventType.STALLED: Status.IN_PROGRESS,
+    EventType.EXPIRING_SOON: Status.IN_PROGRESS,
 }
+ALARM_OF = {EventType.STALLED: Alarm.OVERDUE, EventType.EXPIRING_SOON: Alarm.EXPIRING_SOON}
+AGE_OF = {EventType.STALLED: 25 * 3600, EventType.EXPIRING_SOON: 23 * 3600}
+"""How long ago the batch was made, in seconds, where that matters."""
 SAMPLE_ID = "batch_test"
 HOUR = 3600
 
@@ -22,6 +27,8 @@ def sample_body(event_id: str, type_: EventType, *, project_id: str, now: float)
     """The canonical body of a test event of any type. Something in it says that it is a test."""
     if type_.of_batch:
         batch = sample_batch(type_, project_id=project_id, now=now)
+        if type_ in ALARM_OF:
+            return payload.alarm_body(event_id, ALARM_OF[type_], batch, about=batch, now=now)
         return payload.event_body(event_id, type_, batch, occurred_at=now)
     data = {**_sample_data(type_, int(now)), "test": True}
     notice = Notice(type=type_, project_id=project_id, at=now, data=data)
@@ -77,6 +84,7 @@ def sample_batch(type_: EventType, *, project_id: str, now: float) -> Batch:
     """A batch to which this has just happened. Its metadata says that it is a test."""
     status = STATUS_OF[type_]
     completed = 3 if status is Status.COMPLETED else 0
+    created_at = now - AGE_OF.get(type_, 0)
     seen = Snapshot(
         id=SAMPLE_ID,
         provider_status=status.value,
@@ -86,7 +94,7 @@ def sample_batch(type_: EventType, *, project_id: str, now: float) -> Batch:
         completion_window="24h",
         input_file_id="file-test-input",
         output_file_id="file-test-output" if completed else None,
-        timestamps={"created_at": int(now)},
+        timestamps={"created_at": int(created_at), "expires_at": int(created_at) + 24 * HOUR},
         metadata={"test": "true"},
     )
     return Batch(
@@ -99,6 +107,7 @@ def sample_batch(type_: EventType, *, project_id: str, now: float) -> Batch:
         status=status,
         registered_at=now,
         updated_at=now,
+        progress_at=now,
         snapshot=seen,
         ended_at=now if status.ended else None,
     )

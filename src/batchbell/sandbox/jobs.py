@@ -11,7 +11,6 @@ from batchbell.sandbox.inputs import Request
 from batchbell.sandbox.outputs import Writer, usage
 from batchbell.sandbox.schedule import ENDS, Progress, Schedule, progress
 
-WINDOW_SECONDS = 86_400
 STAMPS = (
     "in_progress_at",
     "finalizing_at",
@@ -91,7 +90,7 @@ class Job:
             "output_file_id": self.output_file_id,
             "error_file_id": self.error_file_id,
             "created_at": created_at,
-            "expires_at": created_at + WINDOW_SECONDS,
+            "expires_at": created_at + int(self.schedule.expires_seconds),
             "request_counts": {
                 "total": self.total if counted else 0,
                 "completed": completed,

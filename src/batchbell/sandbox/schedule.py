@@ -18,7 +18,9 @@ class Schedule:
 
     `fail_fraction` of the requests that are executed fail. `done_fraction` is the part that is
     executed before a batch expires or is cancelled by itself; a completed one executes all.
-    A batch that ends as `failed` fails when validation is over, for want of token quota.
+    A batch that ends as `failed` fails when validation is over, for want of token quota. One that
+    stalls stays in progress for ever, when this part of its requests is done. `expires_seconds`
+    only sets the `expires_at` that is shown: as at Azure, a batch may run on after it.
     """
 
     validating_seconds: float = 0.05
@@ -28,6 +30,8 @@ class Schedule:
     fail_fraction: float = 0.0
     done_fraction: float = 0.5
     ends_as: Status = Status.COMPLETED
+    stalls_at: float | None = None
+    expires_seconds: float = 86_400.0
 
     @classmethod
     def lasting(cls, seconds: float) -> Schedule:
@@ -39,7 +43,8 @@ class Schedule:
         )
 
     def overridden(self, metadata: Mapping[str, str]) -> Schedule:
-        """With the wishes in a batch's metadata: `sandbox_seconds`, `_fail`, `_ends`.
+        """With what a batch's metadata asks for: `sandbox_seconds`, `_fail`, `_ends`, `_stalls`,
+        `_expires`.
 
         Raises ApiError (400) when one of them makes no sense.
         """
@@ -51,6 +56,11 @@ class Schedule:
             plan = replace(plan, fail_fraction=_number(metadata, "sandbox_fail", maximum=1.0))
         if "sandbox_ends" in metadata:
             plan = replace(plan, ends_as=_end(metadata["sandbox_ends"]))
+        if "sandbox_stalls" in metadata:
+            plan = replace(plan, stalls_at=_number(metadata, "sandbox_stalls", maximum=1.0))
+        if "sandbox_expires" in metadata:
+            seconds = _number(metadata, "sandbox_expires", maximum=1e9)
+            plan = replace(plan, expires_seconds=seconds)
         return plan
 
 
@@ -102,7 +112,7 @@ def progress(
     A wish to cancel that comes after the end changes nothing.
     """
     validated = created_at + plan.validating_seconds
-    worked = validated + plan.in_progress_seconds
+    worked = validated + plan.in_progress_seconds if plan.stalls_at is None else math.inf
     fails = not valid or plan.ends_as is Status.FAILED
     ended = validated if fails else worked + plan.finalizing_seconds
     if plan.ends_as is Status.CANCELLED and not fails:
@@ -145,6 +155,7 @@ def _counts(plan: Schedule, total: int, *, worked_seconds: float) -> tuple[int, 
     if worked_seconds < plan.in_progress_seconds:
         part = worked_seconds / plan.in_progress_seconds
     share = 1.0 if plan.ends_as is Status.COMPLETED else plan.done_fraction
+    share = share if plan.stalls_at is None else plan.stalls_at
     done = int(total * share * part)
     failed = round(done * plan.fail_fraction)
     return done - failed, failed

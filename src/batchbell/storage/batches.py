@@ -9,11 +9,12 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Row, Select, and_, case, func, or_, select
 
-from batchbell.core import lifecycle
+from batchbell.core import alarms, lifecycle
 from batchbell.core.errors import NotFound
-from batchbell.core.model import Batch, BatchKind, Mint, Sighting, Snapshot, Status
+from batchbell.core.model import Alarm, Batch, BatchKind, Mint, Sighting, Snapshot, Status
 from batchbell.storage import events
 from batchbell.storage.bulk import among, update_all
+from batchbell.storage.engine import ALARMS, wake
 from batchbell.storage.paging import Page, page_of
 from batchbell.storage.schema import accounts, batches
 from batchbell.storage.stirring import stir_for
@@ -75,6 +76,8 @@ def observe(
         (known[s.id], lifecycle.observe(known[s.id], s, now)) for s in sightings if s.id in known
     ]
     save(connection, [seen.batch for was, seen in pairs if seen.batch != was])
+    if any(seen.batch.alarm_at <= now and not seen.batch.status.ended for _, seen in pairs):
+        wake(connection, ALARMS)
     happened = [(seen.batch, seen.event) for _, seen in pairs if seen.event is not None]
     events.record(connection, happened, mint=mint, now=now)
     stir_for(connection, [batch for batch, _ in happened], now=now)
@@ -135,11 +138,23 @@ def _values(batch: Batch) -> dict[str, Any]:
         "input_file_id": _named(seen.input_file_id if seen else None),
         "output_file_id": _named(seen.output_file_id if seen else None),
         "error_file_id": _named(seen.error_file_id if seen else None),
+        "expires_at": alarms.expires_at(batch),
+        "unknown_status": _named(alarms.unknown_status(batch)),
+        **alarm_values(batch),
     }
 
 
-def _named(file_id: str | None) -> str | None:
-    return storable(file_id) if file_id else None
+def alarm_values(batch: Batch) -> dict[str, Any]:
+    """What is kept of its alarms, and of its progress."""
+    return {
+        "progress_at": batch.progress_at,
+        "alarm_at": batch.alarm_at,
+        "alarms": " ".join(sorted(batch.alarms)),
+    }
+
+
+def _named(word: str | None) -> str | None:
+    return storable(word) if word else None
 
 
 def _encoded(seen: Snapshot) -> str:
@@ -230,4 +245,7 @@ def to_batch(row: Row[Any]) -> Batch:
         expunged_at=row.expunged_at,
         webhook_refused=row.webhook_refused,
         kind=BatchKind(row.kind),
+        progress_at=row.progress_at or row.registered_at,
+        alarm_at=row.alarm_at,
+        alarms=frozenset(map(Alarm, row.alarms.split())),
     )

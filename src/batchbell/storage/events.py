@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from sqlalchemy import Connection, Row, exists, select
+from sqlalchemy import Connection, Row, exists, func, select
 
-from batchbell.core import lifecycle, payload
+from batchbell.core import alarms, lifecycle, payload
 from batchbell.core.errors import NotFound
 from batchbell.core.model import (
+    Alarm,
     Batch,
     DeliveryState,
     Event,
@@ -55,6 +57,48 @@ def record(connection: Connection, happened: Sequence[Happened], *, mint: Mint, 
                 for one in listeners
             ]
     _insert(connection, event_rows, delivery_rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """An alarm of a batch that has just rung. `about` is the part where it rings for a whole."""
+
+    batch: Batch
+    alarm: Alarm
+    about: Batch
+
+
+def record_alarms(connection: Connection, rung: Sequence[Rung], *, mint: Mint, now: float) -> None:
+    """Write an event for each alarm that somebody wants to hear of, with its deliveries."""
+    if not rung:
+        return
+    audience = Audience(connection, [one.batch for one in rung])
+    before = _counted(connection, [one.batch.key for one in rung])
+    event_rows: list[dict[str, Any]] = []
+    delivery_rows: list[dict[str, Any]] = []
+    for one in rung:
+        type_ = alarms.EVENT_OF[one.alarm]
+        for chosen, listeners in audience.for_event(one.batch, type_).items():
+            before[one.batch.key, chosen] += 1
+            event = _event_row(one.batch, chosen, mint=mint, now=now)
+            event["occurrence"] = before[one.batch.key, chosen]
+            event["body"] = payload.alarm_body(
+                event["id"], one.alarm, one.batch, about=one.about, now=now
+            )
+            event_rows.append(event)
+            delivery_rows += [delivery_row(event, who, mint=mint, now=now) for who in listeners]
+    _insert(connection, event_rows, delivery_rows)
+
+
+def _counted(connection: Connection, keys: Collection[int]) -> Counter[tuple[int, str]]:
+    """How often each alarm of these batches was told, in all of their lives."""
+    query = (
+        select(events.c.batch_key, events.c.type, func.max(events.c.occurrence))
+        .where(among(connection, events.c.batch_key, sorted(keys)))
+        .where(events.c.type.in_(sorted(set(alarms.EVENT_OF.values()))))
+        .group_by(events.c.batch_key, events.c.type)
+    )
+    return Counter({(row[0], row[1]): row[2] for row in connection.execute(query)})
 
 
 Told = tuple[Batch, EventType, dict[EventType, list[Listener]]]
@@ -168,6 +212,7 @@ def _event_row(batch: Batch, type_: EventType, *, mint: Mint, now: float) -> dic
         "recorded_at": now,
         "body": payload.event_body(id, type_, batch, occurred_at=occurred_at),
         "results_id": None,
+        "occurrence": 1,
     }
 
 
@@ -184,6 +229,7 @@ def _notice_row(notice: Notice, *, mint: Mint, now: float) -> dict[str, Any]:
         "recorded_at": now,
         "body": payload.notice_body(id, notice),
         "results_id": None,
+        "occurrence": 1,
     }
 
 

@@ -122,6 +122,11 @@ batches = Table(
     Column("input_file_id", Text),
     Column("output_file_id", Text),
     Column("error_file_id", Text),
+    Column("expires_at", Double),
+    Column("unknown_status", Text),
+    Column("progress_at", Double, nullable=False, server_default="0"),
+    Column("alarm_at", Double, nullable=False, server_default="0"),
+    Column("alarms", Text, nullable=False, server_default=""),
     UniqueConstraint("account_id", "id"),
     CheckConstraint(
         "status IN ('validating', 'in_progress', 'finalizing', 'cancelling',"
@@ -138,6 +143,7 @@ batches = Table(
 )
 _open = batches.c.ended_at.is_(None)
 partial("ix_batches_open", batches.c.account_id, batches.c.id, where=_open)
+partial("ix_batches_alarm", batches.c.alarm_at, where=_open)
 Index("ix_batches_listed", batches.c.project_id, batches.c.key)
 Index("ix_batches_id", batches.c.id)
 Index("ix_batches_input", batches.c.account_id, batches.c.input_file_id)
@@ -240,7 +246,8 @@ events = Table(
     Column("recorded_at", Double, nullable=False),
     Column("body", Text, nullable=False),
     Column("results_id", Text),
-    UniqueConstraint("batch_key", "type", "generation"),
+    Column("occurrence", Integer, nullable=False, server_default="1"),
+    UniqueConstraint("batch_key", "type", "generation", "occurrence"),
     CheckConstraint("(batch_key IS NULL) = (batch_id IS NULL)", name="batch"),
     Index("ix_events_listed", "project_id", "id"),
 )

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, delete, select
 
+from batchbell.core.alarms import FIRST_LOOK_SECONDS
 from batchbell.core.errors import NotFound
 from batchbell.core.model import (
     DEFAULT_EVENTS,
@@ -163,6 +164,8 @@ def new_batch(project_id: str, account_id: str, batch_id: str, *, now: float) ->
         "registered_at": now,
         "updated_at": now,
         "check_at": 0.0,
+        "progress_at": now,
+        "alarm_at": now + FIRST_LOOK_SECONDS,
     }
 
 

@@ -8,7 +8,7 @@ import structlog
 
 from batchbell.core.errors import StoreError, StoreUnavailable
 from batchbell.core.model import AccountState, DeliveryState, Status
-from batchbell.storage import accounts, batches, deliveries, migrating, outages
+from batchbell.storage import accounts, alarms, batches, deliveries, migrating, outages
 from batchbell.web.context import Context
 from batchbell.web.remembering import Remembered
 
@@ -74,6 +74,8 @@ class Condition:
         for account in await store.read(accounts.list_accounts):
             failing = account.state is AccountState.FAILING
             metrics.account_failing.labels(account.label).set(failing)
+        for cause, count in (await store.read(alarms.count_stalled, now=now)).items():
+            metrics.stalled_batches.labels(cause=cause.value).set(count)
         watched = await store.read(batches.count_by_status)
         for status in Status:
             if not status.ended:
