@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # Tests that run at once: many of them wait for processes more than for the processor.
 JOBS   ?= 4
 
@@ -11,15 +12,26 @@ JOBS   ?= 4
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-$(VENV)/.ready: pyproject.toml constraints.txt
+$(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Batchbell needs Python 3.11 or newer; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@echo "Making a virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-setup: $(VENV)/.ready ## Make the virtual environment
+# What the demo needs and no more, so that a first look takes less than a minute.
+$(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/.made
+	@echo "Installing Batchbell and what the demo needs: once, for about half a minute"
+	@$(INSTALL) --editable '.[demo]'
+	@touch $@
 
-demo: setup ## The main job end to end: no key, no network
+$(VENV)/.ready: pyproject.toml constraints.txt | $(VENV)/.made
+	@echo "Installing Batchbell and what its tests need: once, for a minute or two"
+	@$(INSTALL) --editable '.[dev]'
+	@touch $(VENV)/.demo $@
+
+setup: $(VENV)/.ready ## Make the virtual environment, with all that tests need
+
+demo: $(VENV)/.demo ## The main job end to end, in a minute: no key, no network
 	$(BIN)/batchbell demo
 
 test: setup ## Run every test (SQLite and PostgreSQL), JOBS at once

@@ -28,7 +28,7 @@ from batchbell.sandbox import Received, Receiver, Sandbox, Schedule
 from batchbell.settings import load_settings
 
 REQUESTS = 300
-BATCH_SECONDS = 8.0
+BATCH_SECONDS = 6.0
 FAIL_FRACTION = 0.02
 POLL_SECONDS = 1.0
 LOOK_SECONDS = 0.2
