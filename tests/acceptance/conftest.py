@@ -1,4 +1,8 @@
-"""Batchbell as its users run it: real processes, an environment of their own, free ports."""
+"""Batchbell as its users run it: real processes, an environment of their own, free ports.
+
+The nursery forks most of them, since importing Batchbell takes longer than most commands. What a
+test says about the start itself runs `python -m batchbell`.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,9 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +23,10 @@ import httpx2
 import pytest
 
 from batchbell.sandbox import OPEN, Receiver, Sandbox
+from tests import starting
 
 COMMAND = (sys.executable, "-m", "batchbell")
+PROGRAM = "from batchbell.cli import main; main()"
 COMMAND_SECONDS = 60.0
 START_SECONDS = 30.0
 STOP_SECONDS = 20.0
@@ -47,7 +54,7 @@ class Ended:
 class Process:
     """A command that runs on; what it says goes to files."""
 
-    process: asyncio.subprocess.Process
+    process: starting.Forked
     out: Path
     err: Path
 
@@ -57,8 +64,7 @@ class Process:
 
     async def end(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and wait for the exit code."""
-        with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(number)
+        self.process.send_signal(number)
         async with asyncio.timeout(STOP_SECONDS):
             return await self.process.wait()
 
@@ -77,40 +83,56 @@ class Shell:
     folder: Path
     environment: dict[str, str]
     running: list[Process] = field(default_factory=list)
+    _numbers: Iterator[int] = field(default_factory=count)
 
     async def run(self, *words: str, input: str = "", **environment: str) -> Ended:
         """Run `batchbell` with these words to its end."""
+        command = await self._fork(words, environment, input=input)
+        async with asyncio.timeout(COMMAND_SECONDS):
+            code = await command.process.wait()
+        return _ended(code, command.out.read_bytes(), command.err.read_bytes())
+
+    async def run_anew(self, *words: str, **environment: str) -> Ended:
+        """The same, started as a user starts it."""
         process = await asyncio.create_subprocess_exec(
             *COMMAND,
             *words,
             cwd=self.folder,
             env=self.environment | environment,
-            stdin=asyncio.subprocess.PIPE,
+            stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
         async with asyncio.timeout(COMMAND_SECONDS):
-            out, err = await process.communicate(input.encode())
+            out, err = await process.communicate()
         assert process.returncode is not None
-        assert "Traceback" not in err.decode(), err.decode()
-        return Ended(process.returncode, out.decode(), err.decode())
+        return _ended(process.returncode, out, err)
 
     async def start(self, *words: str, **environment: str) -> Process:
         """Run `batchbell` with these words on."""
-        number = len(self.running)
-        out, err = (self.folder / f"{number}.{name}" for name in ("out", "err"))
-        with out.open("wb") as output, err.open("wb") as errors:
-            process = await asyncio.create_subprocess_exec(
-                *COMMAND,
-                *words,
-                cwd=self.folder,
-                env=self.environment | environment,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=errors,
-            )
-        self.running.append(Process(process, out, err))
-        return self.running[-1]
+        started = await self._fork(words, environment)
+        self.running.append(started)
+        return started
+
+    async def _fork(
+        self, words: tuple[str, ...], environment: dict[str, str], *, input: str = ""
+    ) -> Process:
+        streams = self.folder / "streams" / str(next(self._numbers))
+        streams.mkdir(parents=True)
+        read, out, err = (streams / name for name in ("in", "out", "err"))
+        read.write_text(input)
+        for written in (out, err):
+            written.touch()  # a test may look before the process is there
+        process = await starting.start(
+            PROGRAM,
+            arguments=words,
+            environment=self.environment | environment,
+            folder=self.folder,
+            read=read,
+            log=out,
+            errors=err,
+        )
+        return Process(process, out, err)
 
     async def start_piped(self, *words: str) -> asyncio.subprocess.Process:
         """Run `batchbell` with these words, its output in the test's hands."""
@@ -142,6 +164,11 @@ class Shell:
     async def post(self, path: str, body: object) -> httpx2.Response:
         async with httpx2.AsyncClient() as client:
             return await client.post(f"{self.url}{path}", json=body)
+
+
+def _ended(code: int, out: bytes, err: bytes) -> Ended:
+    assert b"Traceback" not in err, err.decode()
+    return Ended(code, out.decode(), err.decode())
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -28,7 +28,7 @@ async def test_the_demo_shows_a_verified_webhook_and_leaves_nothing_behind(shell
 
 async def test_the_demo_says_how_to_get_the_sdk(shell: Shell) -> None:
     (shell.folder / "openai.py").write_text("raise ImportError('not installed')\n")
-    ended = await shell.run("demo", PYTHONPATH=str(shell.folder))
+    ended = await shell.run_anew("demo", PYTHONPATH=str(shell.folder))
     assert ended.code == 1
     assert "pip install 'batchbell[demo]'" in ended.err
 

@@ -13,11 +13,11 @@ HEAVY = ("aiohttp", "alembic", "asyncpg", "fastapi", "httpx2", "openai", "sqlalc
 
 
 async def test_the_version_is_told(shell: Shell) -> None:
-    assert (await shell.run("--version")).out == f"batchbell {__version__}\n"
+    assert (await shell.run_anew("--version")).out == f"batchbell {__version__}\n"
 
 
 async def test_help_names_every_command(shell: Shell) -> None:
-    told = await shell.run("--help")
+    told = await shell.run_anew("--help")
     assert told.code == 0
     for name in ("serve", "worker", "demo", "watch", "wait", "list", "keys", "doctor"):
         assert f" {name} " in told.out

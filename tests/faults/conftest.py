@@ -18,7 +18,7 @@ from typing import Any
 import httpx2
 import pytest
 from tests.conftest import SECRET, beside_the_loop, execute, fetch_rows
-from tests.faults import starting
+from tests import starting
 
 from batchbell.sandbox import OPEN, Received, Receiver, Sandbox
 

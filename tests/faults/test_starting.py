@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from tests.faults import starting
+from tests import starting
 
 from batchbell import failpoints
 

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -41,20 +41,38 @@ class Forked:
         return self.returncode
 
     def kill(self) -> None:
-        self._signal(signal.SIGKILL)
+        self.send_signal(signal.SIGKILL)
 
     def terminate(self) -> None:
-        self._signal(signal.SIGTERM)
+        self.send_signal(signal.SIGTERM)
 
-    def _signal(self, number: int) -> None:
+    def send_signal(self, number: int) -> None:
         if self.returncode is None:
             self._writer.write(b"%d\n" % number)
 
 
-async def start(program: str, *, environment: Mapping[str, str], log: Path) -> Forked:
-    """Run `python -c program` as it goes on after its imports; what it says is in the log."""
+async def start(
+    program: str,
+    *,
+    environment: Mapping[str, str],
+    log: Path,
+    arguments: Sequence[str] = (),
+    folder: Path | None = None,
+    read: Path | None = None,
+    errors: Path | None = None,
+) -> Forked:
+    """Run `python -c program` as it goes on after its imports; what it says is in the log.
+
+    It reads from `read`, and complains in `errors` where that is another file than the log.
+    """
     reader, writer = await asyncio.open_unix_connection(nursery())
-    order = {"program": program, "environment": dict(environment), "log": str(log)}
+    order = {
+        "program": program,
+        "arguments": arguments,
+        "environment": dict(environment),
+        "folder": str(folder or Path.cwd()),
+        "streams": [str(read or os.devnull), str(log), str(errors or log)],
+    }
     writer.write(json.dumps(order).encode() + b"\n")
     # Not before it is there: what is said before that is taken for a part of the order.
     return Forked(int(await reader.readline()), reader, writer)
@@ -70,7 +88,7 @@ def nursery() -> str:
         listener.listen(128)
         number = listener.fileno()
         process = subprocess.Popen(
-            [sys.executable, str(NURSERY), str(number)],
+            [sys.executable, "-P", str(NURSERY), str(number)],
             pass_fds=[number],
             stdin=subprocess.PIPE,
             env={"PATH": os.environ["PATH"], "PYTHONPATH": os.environ.get("PYTHONPATH", "")},

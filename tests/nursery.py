@@ -16,14 +16,19 @@ import selectors
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
 import uvicorn.protocols.http.httptools_impl  # noqa: F401 - imported late, as it serves
 
+import batchbell.cli.app
+import batchbell.cli.checks
+import batchbell.cli.demonstration
+import batchbell.client
 import batchbell.runtime  # noqa: F401 - what takes the second
 from batchbell import failpoints
 from batchbell.process import calm_collector
@@ -124,27 +129,47 @@ def tell(connection: socket.socket, number: int) -> None:
         connection.sendall(b"%d\n" % number)
 
 
-def become(*, program: str, environment: Mapping[str, str], log: str) -> NoReturn:
-    """Go on as `python -c program` would have begun."""
-    for path, flags, into in ((os.devnull, os.O_RDONLY, (0,)), (log, LOG, (1, 2))):
-        opened = os.open(path, flags, 0o600)
-        for standard in into:
-            os.dup2(opened, standard)
-        os.close(opened)
+def become(
+    *,
+    program: str,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    folder: str,
+    streams: Sequence[str],
+) -> NoReturn:
+    """Go on as `python -c program` would have begun; the streams are standard input, output, error."""
+    redirect(streams)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(environment)
+    os.chdir(folder)
+    sys.argv[1:] = arguments
+    tempfile.tempdir = None
     importlib.reload(failpoints)
     code = 1
     try:
         exec(program, {"__name__": "__main__"})  # what `python -c` does
         code = 0
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except BaseException:
         traceback.print_exc()
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+        with contextlib.suppress(BrokenPipeError):
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
         os._exit(code)
+
+
+def redirect(streams: Sequence[str]) -> None:
+    """Let the standard streams be these files. Two may be one."""
+    opened: dict[str, int] = {}
+    for standard, (path, flags) in enumerate(zip(streams, (os.O_RDONLY, LOG, LOG), strict=True)):
+        if path not in opened:
+            opened[path] = os.open(path, flags, 0o600)
+        os.dup2(opened[path], standard)
+    for number in opened.values():
+        os.close(number)
 
 
 if __name__ == "__main__":
