@@ -137,7 +137,7 @@ def become(
     folder: str,
     streams: Sequence[str],
 ) -> NoReturn:
-    """Go on as `python -c program` would have begun; the streams are standard input, output, error."""
+    """Go on as `python -c program` would have begun, on other standard streams."""
     redirect(streams)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()

@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
+INHERITED = ("PATH", "PYTHONPATH", "SSL_CERT_FILE")
+"""What processes have of our own environment."""
 NURSERY = Path(__file__).with_name("nursery.py")
 
 
@@ -78,6 +80,10 @@ async def start(
     return Forked(int(await reader.readline()), reader, writer)
 
 
+def inherited() -> dict[str, str]:
+    return {name: os.environ[name] for name in INHERITED if name in os.environ}
+
+
 @cache
 def nursery() -> str:
     """Where the nursery of this process listens, which ends with it."""
@@ -91,7 +97,7 @@ def nursery() -> str:
             [sys.executable, "-P", str(NURSERY), str(number)],
             pass_fds=[number],
             stdin=subprocess.PIPE,
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": os.environ.get("PYTHONPATH", "")},
+            env=inherited(),
         )
 
     def end() -> None:

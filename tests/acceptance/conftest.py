@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import signal
 import socket
 import sys
@@ -204,8 +203,7 @@ async def shell(tmp_path: Path, sandbox: Sandbox) -> AsyncIterator[Shell]:
     shell = Shell(
         tmp_path,
         {
-            "PATH": os.environ["PATH"],
-            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+            **starting.inherited(),
             "TMPDIR": str(tmp_path / "tmp"),
             "OPENAI_API_KEY": API_KEY,
             "OPENAI_BASE_URL": sandbox.base_url,

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests import starting
 from tests.acceptance.conftest import START_SECONDS, free_port
 
 PAGE = Path(__file__).parents[2] / "docs" / "tutorial" / "from-prompts-to-results.md"
@@ -39,8 +40,8 @@ async def bash(tmp_path: Path, ports: dict[str, str]) -> AsyncIterator[Bash]:
     """Starts a script in the reader's folder; what still runs in the end is killed."""
     started: list[Process] = []
     environment = {
+        **starting.inherited(),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
         "PORT": ports["3000"],
         "BATCHBELL_URL": f"http://127.0.0.1:{ports['3000']}",
         "BATCHBELL_POLL_INTERVAL_SECONDS": "0.2",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import signal
 import socket
 import sqlite3
@@ -17,8 +16,8 @@ from typing import Any
 
 import httpx2
 import pytest
-from tests.conftest import SECRET, beside_the_loop, execute, fetch_rows
 from tests import starting
+from tests.conftest import SECRET, beside_the_loop, execute, fetch_rows
 
 from batchbell.sandbox import OPEN, Received, Receiver, Sandbox
 
@@ -86,8 +85,7 @@ class Town:
         """Start a process, and wait until it answers if it serves."""
         log = self.folder / f"process-{len(self.running)}.log"
         environment = {
-            "PATH": os.environ["PATH"],
-            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+            **starting.inherited(),
             "OPENAI_API_KEY": "sk-sandbox",
             "OPENAI_BASE_URL": self.sandbox.base_url,
             "DATABASE_URL": self.database_url,

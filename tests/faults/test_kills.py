@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 from tests.faults.conftest import SERVE_ONLY, WORK, Town, make_town
@@ -65,12 +66,13 @@ async def test_killed_while_sweeping(town: Town, place: str) -> None:
 
 
 @pytest.mark.parametrize("place", [failpoints.IN_MIGRATION])
-async def test_killed_while_migrating(town: Town, place: str) -> None:
-    process = await town.start(failpoint=place)
-    await process.killed()
-    await town.start()
-    ids = await ended_while_watched(town)
-    assert set((await town.all_arrived(ids)).values()) == {1}
+async def test_killed_while_migrating(database_url: str, tmp_path: Path, place: str) -> None:
+    async with make_town(database_url, tmp_path) as town:
+        process = await town.start(failpoint=place)
+        await process.killed()
+        await town.start()
+        ids = await ended_while_watched(town)
+        assert set((await town.all_arrived(ids)).values()) == {1}
 
 
 async def test_killed_again_and_again_at_any_moment(town: Town) -> None:

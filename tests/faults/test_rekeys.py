@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import os
 import signal
-import sys
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, insert, select
+from tests import starting
 from tests.faults.conftest import START_SECONDS
 
 from batchbell import failpoints
@@ -22,6 +21,7 @@ from batchbell.storage.sealing import KEY_BYTES, key_id
 
 OLD, NEW = b"o" * KEY_BYTES, b"n" * KEY_BYTES
 PROJECTS = 2 * STEP + 1
+PROGRAM = "from batchbell.cli import main; main()"
 
 
 def setting(url: str, *keys: bytes) -> str | None:
@@ -31,20 +31,18 @@ def setting(url: str, *keys: bytes) -> str | None:
     return ",".join(base64.b64encode(key).decode() for key in keys)
 
 
-async def run(url: str, *words: str, keys: str | None, failpoint: str = "") -> int:
+async def run(url: str, *words: str, keys: str | None, log: Path, failpoint: str = "") -> int:
     """One command; its exit code."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "batchbell",
-        *words,
-        env={
-            "PATH": os.environ["PATH"],
+    process = await starting.start(
+        PROGRAM,
+        arguments=words,
+        environment={
+            **starting.inherited(),
             "DATABASE_URL": url,
             "BATCHBELL_MASTER_KEY": keys or "",
             "BATCHBELL_FAILPOINT": failpoint,
         },
-        stdout=asyncio.subprocess.DEVNULL,
+        log=log,
     )
     async with asyncio.timeout(START_SECONDS):
         return await process.wait()
@@ -84,7 +82,7 @@ FILE_ONLY = [
 @pytest.mark.parametrize(
     "failpoint", [*FILE_ONLY, *(f"{failpoints.IN_SEALING}:{n}" for n in (1, 2, 3))]
 )
-async def test_killed_inside_a_rekey(database_url: str, failpoint: str) -> None:
+async def test_killed_inside_a_rekey(database_url: str, failpoint: str, tmp_path: Path) -> None:
     if failpoint in FILE_ONLY and database_url.startswith("postgresql"):
         pytest.skip("PostgreSQL has no key file")
     store = await open_store(database_url, master_key=setting(database_url, OLD))
@@ -92,12 +90,12 @@ async def test_killed_inside_a_rekey(database_url: str, failpoint: str) -> None:
     (before,) = await store.read(ids_in_use)
     await store.close()
 
-    both = setting(database_url, NEW, OLD)
-    code = await run(database_url, "keys", "rekey", keys=both, failpoint=failpoint)
+    both, log = setting(database_url, NEW, OLD), tmp_path / "log"
+    code = await run(database_url, "keys", "rekey", keys=both, log=log, failpoint=failpoint)
     assert code == -signal.SIGKILL
     await read_all(database_url, NEW, OLD)
 
-    assert await run(database_url, "keys", "rekey", keys=both) == 0
+    assert await run(database_url, "keys", "rekey", keys=both, log=log) == 0
     (after,) = await read_all(database_url, NEW)
     assert after != before
     if database_url.startswith("sqlite"):
@@ -106,11 +104,15 @@ async def test_killed_inside_a_rekey(database_url: str, failpoint: str) -> None:
 
 
 @pytest.mark.parametrize("failpoint", [failpoints.BEFORE_KEY_FILE, failpoints.AFTER_KEY_FILE])
-async def test_killed_as_the_key_file_is_made(sqlite_url: str, failpoint: str) -> None:
-    code = await run(sqlite_url, "secret", keys=None, failpoint=failpoint)
+async def test_killed_as_the_key_file_is_made(
+    sqlite_url: str, failpoint: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    code = await run(sqlite_url, "secret", keys=None, log=log, failpoint=failpoint)
     assert code == -signal.SIGKILL
-    assert await run(sqlite_url, "secret", keys=None) == 0
-    assert await run(sqlite_url, "doctor", "--json", keys=None) == 1  # there is no provider's key
+    assert await run(sqlite_url, "secret", keys=None, log=log) == 0
+    # There is no provider's key.
+    assert await run(sqlite_url, "doctor", "--json", keys=None, log=log) == 1
     file = file_beside(Path(str(parse_url(sqlite_url).database)))
     assert len(read_file(file)) == 1
     assert not file.with_name(f"{file.name}.new").exists()
