@@ -90,8 +90,8 @@ def create_app(context: Context) -> FastAPI:
         Streams(context.store),
         Tables(context),
     )
-    for router in ROUTERS:
-        app.include_router(router)
+    # Not `include_router`: it would analyse every route anew for each application.
+    app.router.routes.extend(route for router in ROUTERS for route in router.routes)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _bad_parameter)
     app.add_middleware(Front, gate=Gate(keyring))
