@@ -20,6 +20,7 @@ from batchbell.files.shelf import Shelf, open_shelf
 from batchbell.net.api import ApiClient
 from batchbell.net.client import Sender
 from batchbell.net.guard import parse_cidrs
+from batchbell.net.proxy import check_proxies
 from batchbell.net.relay import Relay
 from batchbell.observability import Metrics
 from batchbell.process import calm_collector, raise_file_limit
@@ -83,6 +84,7 @@ class Runtime:
 async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
     """Open the database, migrated, with its project and the accounts of the environment."""
     parse_cidrs(settings.allow_cidrs)
+    check_proxies(settings)
     shelf = open_shelf(settings.results_place)
     raise_file_limit()
     calm_collector()

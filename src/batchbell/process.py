@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import resource
 import signal
+import sys
 
 
 def calm_collector() -> None:
@@ -21,7 +21,11 @@ def calm_collector() -> None:
 
 
 def raise_file_limit() -> None:
-    """A connection is a file; many systems allow 1,024 unless asked for more."""
+    """A connection is a file; many systems allow 1,024 unless asked for more. Not on Windows."""
+    if sys.platform == "win32":
+        return
+    import resource
+
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -32,5 +36,8 @@ def stopped_by_signal() -> asyncio.Event:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
+        if sys.platform == "win32":  # its loops take no handlers
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stopped.set))
+        else:
+            loop.add_signal_handler(number, stopped.set)
     return stopped

@@ -22,6 +22,7 @@ from batchbell.core.submission import Expiry
 from batchbell.files.shelf import scratch_of
 from batchbell.net.api import ApiClient
 from batchbell.net.client import WebhookSender
+from batchbell.net.proxy import provider_proxy, webhook_proxy
 from batchbell.net.relay import Relay
 from batchbell.parts import Runtime as Runtime  # noqa: PLC0414 - what callers are given
 from batchbell.parts import ensure_secret as ensure_secret  # noqa: PLC0414
@@ -59,7 +60,11 @@ async def running_workers(runtime: Runtime) -> AsyncIterator[Crew]:
     settings, store = runtime.settings, runtime.store
     async with contextlib.AsyncExitStack() as stack:
         sender = await stack.enter_async_context(
-            WebhookSender(runtime.access.rules, max_connections=settings.max_in_flight)
+            WebhookSender(
+                runtime.access.rules,
+                max_connections=settings.max_in_flight,
+                proxy=webhook_proxy(settings),
+            )
         )
         workers: list[Worker] = [
             Dispatcher(
@@ -179,7 +184,8 @@ def _watcher(runtime: Runtime, account: Account, post: Post) -> Loop:
     clients: list[ApiClient] = []
 
     def connect(base_url: str, headers: Mapping[str, str]) -> ApiClient:
-        clients.append(ApiClient(base_url, headers, rules=post.rules))
+        proxy = provider_proxy(runtime.settings)
+        clients.append(ApiClient(base_url, headers, rules=post.rules, proxy=proxy))
         runtime.clients.update(clients)
         return clients[-1]
 
@@ -227,8 +233,12 @@ class _Server(uvicorn.Server):
 async def serving(runtime: Runtime, listener: socket.socket) -> AsyncIterator[None]:
     """Serve HTTP on a bound socket while the context lasts."""
     async with (
-        WebhookSender(runtime.access.rules, max_connections=TESTS_AT_ONCE) as sender,
-        Relay() as relay,
+        WebhookSender(
+            runtime.access.rules,
+            max_connections=TESTS_AT_ONCE,
+            proxy=webhook_proxy(runtime.settings),
+        ) as sender,
+        Relay(proxy=provider_proxy(runtime.settings)) as relay,
     ):
         app = create_app(runtime.context(sender, relay))
         quiet = {"log_config": None, "access_log": False, "server_header": False}

@@ -120,6 +120,23 @@ class Settings(BaseSettings):
         validation_alias=_named("BATCHBELL_ALLOW_CIDRS"),
         description="Private networks that webhooks may go to, as CIDRs separated by commas.",
     )
+    provider_proxy: SecretStr | None = Field(
+        None,
+        validation_alias=_named("BATCHBELL_PROVIDER_PROXY"),
+        description="The proxy for calls to providers: `http://host:port` or `https://host:port`,"
+        " with `user:password@` if it asks for them. `HTTPS_PROXY` is not read.",
+    )
+    webhook_proxy: SecretStr | None = Field(
+        None,
+        validation_alias=_named("BATCHBELL_WEBHOOK_PROXY"),
+        description="The proxy for webhooks, written in the same way.",
+    )
+    no_proxy: str = Field(
+        "",
+        validation_alias=_named("BATCHBELL_NO_PROXY"),
+        description="What is called without a proxy: hosts, domains, addresses and networks,"
+        " separated by commas.",
+    )
     delivery_timeout_seconds: Annotated[float, Field(ge=1, le=30)] = Field(
         15.0,
         validation_alias=_named("BATCHBELL_DELIVERY_TIMEOUT_SECONDS"),

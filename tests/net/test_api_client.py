@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from batchbell.core.errors import ProviderRejected, ProviderUnavailable, SettingsError
-from batchbell.net.api import ApiClient, api_session
+from batchbell.net.api import ApiClient
 from batchbell.net.pace import Pace
+from batchbell.net.sessions import provider_session
 from tests.net.raw_receivers import Handler, Receive, answering
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -145,7 +146,7 @@ async def test_a_stream_that_is_refused_says_what_the_caller_makes_of_it(
 
 
 async def test_a_session_that_was_handed_in_stays_open() -> None:
-    async with api_session() as session:
+    async with provider_session() as session:
         client = ApiClient("http://127.0.0.1:9", {}, session=session)
         await client.aclose()
         assert not session.closed

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from batchbell.core.outcome import Fault, Outcome
-from batchbell.net import client
+from batchbell.net import dialer
 from batchbell.net.client import WebhookSender
 from batchbell.net.guard import AddressRules, parse_cidrs
 from tests.net.raw_receivers import Receive, answering, read_request
@@ -227,7 +227,7 @@ async def test_a_name_that_rebinds_to_loopback_is_refused_with_a_reason(
     receive: Receive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pitfall 27: a blocked address comes with an explanation."""
-    monkeypatch.setattr(client, "NAMES_KEPT_SECONDS", 0)
+    monkeypatch.setattr(dialer, "NAMES_KEPT_SECONDS", 0)
     receiver = await receive(answering(OK), host="0.0.0.0")
     names = Names(["127.0.0.2"], ["127.0.0.1"])
     async with WebhookSender(lambda: only("127.0.0.2"), lookup=names) as sender:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import pytest
 
 from batchbell.core.model import DEFAULT_PROJECT, Account
-from batchbell.net.api import ApiClient, api_session
+from batchbell.net.api import ApiClient
+from batchbell.net.sessions import provider_session
 from batchbell.providers import Provider, open_provider
 from batchbell.sandbox import Sandbox
 from tests.providers.canned import Canned, served
@@ -26,7 +27,7 @@ def account(provider: str, base_url: str) -> Account:
 
 
 async def connected(provider: str, base_url: str, key: str = KEY) -> AsyncIterator[Provider]:
-    async with api_session() as session:
+    async with provider_session() as session:
         yield open_provider(
             account(provider, base_url),
             key,

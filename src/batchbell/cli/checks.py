@@ -28,6 +28,7 @@ from batchbell.core.errors import (
 from batchbell.core.model import DEFAULT_PROJECT, Account
 from batchbell.net.api import ApiClient, Reply
 from batchbell.net.guard import parse_cidrs
+from batchbell.net.proxy import Proxy, check_proxies, provider_proxy
 from batchbell.providers import open_provider
 from batchbell.runtime import is_sqlite
 from batchbell.settings import Settings, load_settings
@@ -77,6 +78,7 @@ async def examine(*, server: str | None, api_key: str | None) -> list[Finding]:
     try:
         settings = load_settings(url=server, api_key=api_key)
         cidrs = parse_cidrs(settings.allow_cidrs)
+        check_proxies(settings)
         parse_url(settings.store_url)
     except SettingsError as error:
         return [Finding(check="settings", state="failed", says=str(error), advice="Mend it first.")]
@@ -189,7 +191,12 @@ async def check_provider(patient: Patient) -> None:
     )
     async with _listening() as listeners:
         patient.findings.append(
-            await _ask(account, settings.openai_api_key.get_secret_value(), listeners)
+            await _ask(
+                account,
+                settings.openai_api_key.get_secret_value(),
+                listeners,
+                proxy=provider_proxy(settings),
+            )
         )
         for listener in listeners:
             date = _date(listener.headers)
@@ -208,9 +215,13 @@ async def _listening() -> AsyncIterator[list[_Listener]]:
             await listener.aclose()
 
 
-async def _ask(account: Account, api_key: str, listeners: list[_Listener]) -> Finding:
+async def _ask(
+    account: Account, api_key: str, listeners: list[_Listener], *, proxy: Proxy | None
+) -> Finding:
     def connect(base_url: str, headers: Mapping[str, str]) -> _Listener:
-        listeners.append(_Listener(base_url, headers, timeout_seconds=PROVIDER_TIMEOUT_SECONDS))
+        listeners.append(
+            _Listener(base_url, headers, proxy=proxy, timeout_seconds=PROVIDER_TIMEOUT_SECONDS)
+        )
         return listeners[-1]
 
     try:

@@ -23,12 +23,12 @@ from batchbell.core.errors import (
     ProviderUnavailable,
     SettingsError,
 )
-from batchbell.net.client import HEAD_LIMITS, vetted_connector
 from batchbell.net.faults import CONNECT_TIMEOUT_SECONDS, fault_of
 from batchbell.net.form import FileForm
 from batchbell.net.guard import AddressRules
-from batchbell.net.names import SystemNames
 from batchbell.net.pace import Pace
+from batchbell.net.proxy import Proxy
+from batchbell.net.sessions import CONNECT_ONLY, provider_session
 
 TIMEOUT_SECONDS = 30.0
 CREATE_SECONDS = 600.0
@@ -37,9 +37,6 @@ STALL_SECONDS = 60.0
 """A body may take long, but not stand still for longer than this."""
 BODY_MAX_BYTES = 64 * 2**20
 REFUSAL_MAX_BYTES = 64 * 2**10
-
-CONNECT_ONLY = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_SECONDS)
-"""For bodies whose pace is watched here."""
 
 Reply = tuple[int, Mapping[str, str], bytes]
 """Status, headers (whatever their case) and body."""
@@ -61,13 +58,18 @@ class ApiClient:
         *,
         session: aiohttp.ClientSession | None = None,
         rules: AddressRules | None = None,
+        proxy: Proxy | None = None,
         timeout_seconds: float = TIMEOUT_SECONDS,
         stall_seconds: float = STALL_SECONDS,
         body_max_bytes: int = BODY_MAX_BYTES,
     ) -> None:
-        """Raises SettingsError for a base URL that is none. `rules` are asked before each call."""
+        """Raises SettingsError for a base URL that is none.
+
+        `rules` are asked before each call. Calls go through `proxy` where it serves the host.
+        """
         self._base = checked_base(base_url)
         self._rules = rules
+        self._proxy = proxy if proxy and proxy.serves(URL(self._base).host or "") else None
         self._headers = dict(headers)
         self._session = session
         self._owns_session = session is None
@@ -209,7 +211,7 @@ class ApiClient:
         if self._closed:
             raise ProviderUnavailable("This client is closed: its account was removed.")
         if self._session is None:
-            self._session = api_session(self._rules)
+            self._session = provider_session(self._rules, proxy=self._proxy)
         return self._session
 
     def _sentence(self, error: Exception, timeout: aiohttp.ClientTimeout) -> str:
@@ -261,17 +263,6 @@ async def _paced(response: aiohttp.ClientResponse, pace: Pace) -> AsyncIterator[
             raise ProviderUnavailable(f"The provider {pace.reason()}.") from None
         pace.moved(len(piece), waited_seconds=now() - begun)
         yield piece
-
-
-def api_session(rules: AddressRules | None = None) -> aiohttp.ClientSession:
-    """A session that several ApiClients may share. Needs a running loop.
-
-    With `rules` it connects to addresses only that they allow.
-    """
-    connector = None if rules is None else vetted_connector(rules, SystemNames())
-    return aiohttp.ClientSession(
-        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, **HEAD_LIMITS
-    )
 
 
 def checked_base(base_url: str) -> str:

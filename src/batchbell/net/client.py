@@ -2,41 +2,28 @@
 
 from __future__ import annotations
 
-import socket
+import asyncio
+import contextlib
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, Self, TypedDict
+from typing import Protocol, Self
 
-import aiohttp
-from aiohttp import AddrInfoType
-
+from batchbell.core import backoff, sent
+from batchbell.core.errors import InvalidRequest
 from batchbell.core.outcome import Outcome
-from batchbell.net.answers import Answer
-from batchbell.net.exchange import Exchange, Pool
-from batchbell.net.faults import CONNECT_TIMEOUT_SECONDS
+from batchbell.net.answer import Answer, body_text, location, shown_headers
+from batchbell.net.connection import Connection, ConnectionLost
+from batchbell.net.dialer import Dialer
+from batchbell.net.faults import fault_of
 from batchbell.net.guard import AddressRules
-from batchbell.net.names import Lookup, SystemNames, VettedNames
-from batchbell.net.timing import TimedConnector
+from batchbell.net.names import Lookup, SystemNames
+from batchbell.net.pool import Pool, Target
+from batchbell.net.proxy import Proxy
+from batchbell.net.timing import Stopwatch
 
 TIMEOUT_SECONDS = 15.0
-KEEPALIVE_SECONDS = 4.0
-"""Shorter than the 5 s of most servers: a connection that they are about to close is not used."""
-NAMES_KEPT_SECONDS = 10
-
-
-class HeadLimits(TypedDict):
-    """The arguments of an aiohttp session that bound the head of an answer."""
-
-    max_line_size: int
-    max_field_size: int
-    max_headers: int
-
-
-HEAD_LIMITS = HeadLimits(max_line_size=128 * 2**10, max_field_size=128 * 2**10, max_headers=1000)
-"""aiohttp's own limits (8,190 bytes, 128 headers) are below what some hosts send: content security
-policies, cookies, a header for each rate limit.
-"""
+CLOSE_SECONDS = 1.0
 
 
 class Sender(Protocol):
@@ -60,7 +47,8 @@ class WebhookSender:
     Use it as an async context manager, or `aclose()` it; make it inside a running loop. `rules`
     is asked before each call. At most `max_connections` calls are under way at once; others
     wait within their time. `clock` gives epoch seconds. `lookup` and `tls` replace the system's
-    name service and its trusted authorities.
+    name service and its trusted authorities. Calls go through `proxy`, but for the hosts that it
+    does not serve.
     """
 
     def __init__(
@@ -71,14 +59,17 @@ class WebhookSender:
         max_connections: int = 200,
         lookup: Lookup | None = None,
         tls: ssl.SSLContext | None = None,
+        proxy: Proxy | None = None,
     ) -> None:
         self._rules = rules
         self._clock = clock
-        self._max_connections = max_connections
+        self._most = max_connections
+        self._slots = asyncio.Semaphore(max_connections)
         self._lookup = lookup or SystemNames()
         self._tls = tls or ssl.create_default_context()
+        self._proxy = proxy
+        self._used: set[Connection] = set()
         self._pool = self._open_pool(rules())
-        self._retired: list[Pool] = []
 
     async def __aenter__(self) -> Self:
         return self
@@ -88,8 +79,14 @@ class WebhookSender:
 
     async def aclose(self) -> None:
         """Close every connection; calls that are under way fail."""
-        for pool in (self._pool, *self._retired):
-            await pool.session.close()
+        used = list(self._used)
+        for connection in used:
+            connection.close()
+        # A loop that ends before its TLS connections have ended may hang (uvloop 0.23).
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                for connection in (*self._pool.close(), *used):
+                    await connection.gone.wait()
 
     async def send(
         self,
@@ -101,84 +98,117 @@ class WebhookSender:
     ) -> Outcome:
         """POST once, to an address that the rules allow at the moment of connecting.
 
-        The status decides: once it is read, a body that stalls, drips or never ends costs only
-        its own text. `timeout_seconds` is of wall clock over the whole exchange.
+        The status decides: once its line is read, whatever else is odd about the answer costs only
+        what could be shown of it. `timeout_seconds` is of wall clock over the whole call.
         """
-        pool = self._current_pool()
-        exchange = Exchange(pool, url, headers=headers, body=body, clock=self._clock)
-        pool.under_way += 1
-        try:
-            return await exchange.run(timeout_seconds)
-        finally:
-            pool.under_way -= 1
-            if self._retired:
-                await self._close_retired()
+        call = Call(self._current_pool(), url, headers=headers, body=body, clock=self._clock)
+        return await call.run(self._slots, timeout_seconds)
 
     def _current_pool(self) -> Pool:
         """The pool for the rules as they are now: no kept connection outlives its rules."""
         rules, pool = self._rules(), self._pool
         if rules is not pool.rules and rules != pool.rules:
-            self._retired.append(pool)
+            pool.close()
             self._pool = pool = self._open_pool(rules)
         return pool
 
-    async def _close_retired(self) -> None:
-        idle = [pool for pool in self._retired if pool.under_way == 0]
-        self._retired = [pool for pool in self._retired if pool.under_way > 0]
-        for pool in idle:
-            await pool.session.close()
-
     def _open_pool(self, rules: AddressRules) -> Pool:
-        connector = vetted_connector(
-            rules,
-            self._lookup,
-            kind=TimedConnector,
-            ssl=self._tls,
-            limit=self._max_connections,
-            keepalive_timeout=KEEPALIVE_SECONDS,
+        dialer = Dialer(rules, lookup=self._lookup, tls=self._tls, proxy=self._proxy)
+        return Pool(rules, dialer, most=self._most, used=self._used)
+
+
+class Call:
+    """One POST, from the URL to the outcome."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes,
+        clock: Callable[[], float],
+    ) -> None:
+        self._pool = pool
+        self._url = url
+        self._headers = headers
+        self._body = body
+        self._clock = clock
+        self._started_at = clock()
+        self._watch = Stopwatch()
+        self._answer = Answer()
+        self._address: str | None = None
+
+    async def run(self, slots: asyncio.Semaphore, timeout_seconds: float) -> Outcome:
+        """Send and read within the time. Raises nothing but cancellation."""
+        try:
+            async with asyncio.timeout(timeout_seconds), slots:
+                await self._post_again_if_stale(self._pool.target(self._url))
+        except Exception as error:
+            status = self._answer.status
+            if status is None:
+                return self._failed(error, timeout_seconds)
+            return self._answered(status)
+        status = self._answer.status
+        assert status is not None
+        return self._answered(status)
+
+    async def _post_again_if_stale(self, target: Target) -> None:
+        """A kept connection that had died unseen is no fault of the receiver's: one more try.
+
+        Should the receiver have had the message after all, its id tells it so.
+        """
+        try:
+            await self._post(target, fresh=False)
+        except ConnectionLost as lost:
+            if not lost.kept:
+                raise
+            await self._post(target, fresh=True)
+
+    async def _post(self, target: Target, *, fresh: bool) -> None:
+        head = self._head(target)
+        connection = await self._pool.take(target.origin, self._watch, fresh=fresh)
+        self._address = connection.address
+        self._answer = Answer()
+        try:
+            await connection.post([head, self._body], self._answer, self._watch)
+        finally:
+            self._pool.put(target.origin, connection)
+
+    def _head(self, target: Target) -> bytes:
+        lines = "".join([f"{name}: {value}\r\n" for name, value in self._headers.items()])
+        if lines.count("\n") != len(self._headers) or lines.count("\r") != len(self._headers):
+            raise InvalidRequest("A header must not hold the end of a line.", param="headers")
+        return f"{target.begin}{lines}Content-Length: {len(self._body)}\r\n\r\n".encode()
+
+    def _failed(self, error: Exception, timeout_seconds: float) -> Outcome:
+        fault, detail = fault_of(error, timeout_seconds=timeout_seconds)
+        return Outcome(
+            fault=fault,
+            detail=detail,
+            request_headers=sent.shown(self._headers),
+            started_at=self._started_at,
+            duration_ms=self._watch.elapsed_ms(),
+            timings=self._watch.timings(),
         )
-        return Pool(rules, webhook_session(connector))
 
+    def _answered(self, status: int) -> Outcome:
+        answer = self._answer
+        wait = (answer.headers or {}).get("retry-after")
+        return Outcome(
+            status=status,
+            retry_after_seconds=backoff.retry_after(wait, now=self._clock()) if wait else None,
+            location=location(answer) if 300 <= status < 400 else None,
+            remote_address=self._address,
+            response_headers=shown_headers(answer),
+            response_body=self._shown_body(),
+            request_headers=sent.shown(self._headers),
+            started_at=self._started_at,
+            duration_ms=self._watch.elapsed_ms(),
+            timings=self._watch.timings(),
+        )
 
-def webhook_session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
-    """A session that keeps, follows, unpacks and adds nothing.
-
-    Its only timeout is for connecting: the wall clock over the exchange is the caller's.
-    """
-    return aiohttp.ClientSession(
-        connector=connector,
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_SECONDS),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        response_class=Answer,
-        skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
-        auto_decompress=False,
-        trust_env=False,
-        **HEAD_LIMITS,
-    )
-
-
-def vetted_connector(
-    rules: AddressRules,
-    lookup: Lookup,
-    *,
-    kind: type[aiohttp.TCPConnector] = aiohttp.TCPConnector,
-    **more: Any,
-) -> aiohttp.TCPConnector:
-    """Connects to addresses only that the rules allow, whatever a name leads to."""
-    return kind(
-        resolver=VettedNames(rules, lookup),
-        socket_factory=vetted_sockets(rules),
-        ttl_dns_cache=NAMES_KEPT_SECONDS,
-        **more,
-    )
-
-
-def vetted_sockets(rules: AddressRules) -> Callable[[AddrInfoType], socket.socket]:
-    """Judge the very address of a socket: aiohttp asks no resolver about IP literals."""
-
-    def open_socket(info: AddrInfoType) -> socket.socket:
-        family, type_, proto, _, address = info
-        rules.check_address(str(address[0]))
-        return socket.socket(family, type_, proto)
-
-    return open_socket
+    def _shown_body(self) -> str | None:
+        if self._address is None or not self._pool.shows_answers_of(self._address):
+            return None
+        return body_text(self._answer)

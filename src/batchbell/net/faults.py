@@ -14,10 +14,37 @@ import aiohttp
 
 from batchbell.core.errors import AddressRefused, InvalidRequest
 from batchbell.core.outcome import Fault
-from batchbell.net.answers import clean
+from batchbell.net.answer import NotHttp, clean
+from batchbell.net.connection import ConnectionLost
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 DETAIL_MAX_CHARACTERS = 300
+
+
+class CallFailed(Exception):
+    """A call got no answer, and this is why."""
+
+    def __init__(self, fault: Fault, detail: str) -> None:
+        super().__init__(detail)
+        self.fault = fault
+        self.detail = detail
+
+
+def not_resolved(host: str, error: OSError) -> CallFailed:
+    return CallFailed(Fault.DNS, f"The name {host} could not be resolved: {_reason(error)}.")
+
+
+def not_connected(name: str, error: Exception) -> CallFailed:
+    return CallFailed(Fault.CONNECT, f"No connection to {name}: {_reason(error)}.")
+
+
+def not_secure(host: str, error: Exception) -> CallFailed:
+    """TLS could not be agreed on, or the certificate is not accepted."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        detail = f"The certificate of {host} is not accepted: {_first_line(error.verify_message)}."
+    else:
+        detail = f"{host} did not speak TLS as expected: {_handshake(error)}."
+    return CallFailed(Fault.TLS, detail)
 
 
 def fault_of(error: Exception, *, timeout_seconds: float) -> tuple[Fault, str]:
@@ -29,26 +56,40 @@ def fault_of(error: Exception, *, timeout_seconds: float) -> tuple[Fault, str]:
 
 
 def _classify(error: Exception) -> tuple[Fault, str]:
+    if isinstance(error, CallFailed):
+        return error.fault, error.detail
+    if isinstance(error, aiohttp.ClientConnectorError):
+        failed = _of_connector(error)
+        return failed.fault, failed.detail
     for type_, fault, describe in FAULTS:
         if isinstance(error, type_):
             return fault, describe(error)
     return Fault.PROTOCOL, f"The exchange failed ({type(error).__name__})."
 
 
-def _reason(error: aiohttp.ClientConnectorError) -> str:
-    cause = error.os_error
-    known = cause.errno in errno.errorcode and not isinstance(cause, socket.gaierror)
-    if known and cause.errno is not None:
-        return os.strerror(cause.errno)
-    return _first_line(cause.strerror or str(cause) or type(cause).__name__)
+def _of_connector(error: aiohttp.ClientConnectorError) -> CallFailed:
+    """aiohttp keeps the system's own error behind several of its own."""
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return not_resolved(error.host, error.os_error)
+    if isinstance(error, aiohttp.ClientSSLError):
+        cause = error.__cause__
+        return not_secure(error.host, cause if isinstance(cause, Exception) else error)
+    if isinstance(error, aiohttp.ClientProxyConnectionError):
+        return not_connected(f"the proxy {error.host}", error.os_error)
+    return not_connected(error.host, error.os_error)
 
 
-def _tls(error: aiohttp.ClientConnectorError) -> str:
-    cause = error.__cause__
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return _first_line(cause.verify_message)
-    reason = cause.reason if isinstance(cause, ssl.SSLError) else None
-    return (reason or "handshake failed").lower().replace("_", " ")
+def _reason(error: Exception) -> str:
+    number: int = getattr(error, "errno", None) or 0
+    if number in errno.errorcode and not isinstance(error, socket.gaierror):
+        return os.strerror(number)
+    return _first_line(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+
+
+def _handshake(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError):
+        return (error.reason or "handshake failed").lower().replace("_", " ")
+    return "the connection was closed"
 
 
 def _first_line(text: str) -> str:
@@ -64,33 +105,20 @@ FAULTS: tuple[tuple[type[Exception], Fault, Callable[[Any], str]], ...] = (
     (AddressRefused, Fault.REFUSED, str),
     (InvalidRequest, Fault.REFUSED, str),
     (
-        aiohttp.ClientConnectorDNSError,
-        Fault.DNS,
-        lambda e: f"The name {e.host} could not be resolved: {_reason(e)}.",
-    ),
-    (
-        aiohttp.ClientConnectorCertificateError,
-        Fault.TLS,
-        lambda e: f"The certificate of {e.host} is not accepted: {_tls(e)}.",
-    ),
-    (
-        aiohttp.ClientSSLError,
-        Fault.TLS,
-        lambda e: f"{e.host} did not speak TLS as expected: {_tls(e)}.",
-    ),
-    (
-        aiohttp.ClientConnectorError,
-        Fault.CONNECT,
-        lambda e: f"No connection to {e.host}: {_reason(e)}.",
-    ),
-    (
         aiohttp.ConnectionTimeoutError,
         Fault.TIMEOUT,
         lambda _: f"No connection within {CONNECT_TIMEOUT_SECONDS:g} s.",
     ),
     (ssl.SSLError, Fault.TLS, lambda _: "The TLS connection broke."),
+    (ConnectionLost, Fault.RESET, _closed),
+    (NotHttp, Fault.PROTOCOL, lambda _: "The answer is not valid HTTP."),
     (aiohttp.ClientConnectionError, Fault.RESET, _closed),
     (OSError, Fault.RESET, _closed),
+    (
+        aiohttp.ClientHttpProxyError,
+        Fault.CONNECT,
+        lambda e: f"The proxy refuses the tunnel ({e.status}).",
+    ),
     (
         aiohttp.ClientResponseError,
         Fault.PROTOCOL,

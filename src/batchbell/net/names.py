@@ -7,6 +7,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Sequence
+from ipaddress import ip_address
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
@@ -72,6 +73,20 @@ def _system_lookup(host: str) -> list[str] | OSError:
     return [str(info[4][0]) for info in infos]
 
 
+async def addresses_of(host: str, lookup: Lookup) -> Sequence[str]:
+    """All addresses of a host, at least one; an address is its own. Raises OSError."""
+    with contextlib.suppress(ValueError):
+        return [str(ip_address(host))]
+    try:
+        async with asyncio.timeout(DNS_TIMEOUT_SECONDS):
+            addresses = await lookup(host)
+    except TimeoutError:
+        raise OSError(f"no answer within {DNS_TIMEOUT_SECONDS:g} s") from None
+    if not addresses:
+        raise OSError("it has no address")
+    return addresses
+
+
 class VettedNames(AbstractResolver):
     """aiohttp's resolver: one bad address among a name's addresses refuses the name."""
 
@@ -83,13 +98,7 @@ class VettedNames(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
         """Addresses to connect to. Raises AddressRefused, or OSError where there are none."""
-        try:
-            async with asyncio.timeout(DNS_TIMEOUT_SECONDS):
-                addresses = await self._lookup(host)
-        except TimeoutError:
-            raise OSError(f"no answer within {DNS_TIMEOUT_SECONDS:g} s") from None
-        if not addresses:
-            raise OSError("it has no address")
+        addresses = await addresses_of(host, self._lookup)
         for address in addresses:
             self._rules.check_address(address)
         return [_result(host, address, port) for address in addresses]

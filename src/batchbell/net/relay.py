@@ -11,17 +11,17 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Self, TypeGuard
+from typing import Self, TypeGuard
 
 import aiohttp
 from yarl import URL
 
 from batchbell.core.errors import AddressRefused, InvalidRequest, ProviderUnavailable
-from batchbell.net.client import HEAD_LIMITS, KEEPALIVE_SECONDS, vetted_connector
-from batchbell.net.faults import CONNECT_TIMEOUT_SECONDS, fault_of
+from batchbell.net.faults import fault_of
 from batchbell.net.guard import AddressRules
 from batchbell.net.headers import Header, backward
-from batchbell.net.names import SystemNames
+from batchbell.net.proxy import Proxy
+from batchbell.net.sessions import provider_session
 
 ANSWER_SECONDS = 600.0
 """How long a provider may take a call in, or think about it, without a sign: as OpenAI's SDKs."""
@@ -34,6 +34,8 @@ NOT_REACHED = "not_reached"
 NOT_ANSWERED = "not_answered"
 """The code where it may have seen all of it."""
 
+UNASKED = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
+"""What aiohttp would send of its own."""
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
@@ -93,12 +95,18 @@ class Relay:
     """Passes calls on. Use it as an async context manager, or `aclose()` it."""
 
     def __init__(
-        self, *, answer_seconds: float = ANSWER_SECONDS, stall_seconds: float = STALL_SECONDS
+        self,
+        *,
+        answer_seconds: float = ANSWER_SECONDS,
+        stall_seconds: float = STALL_SECONDS,
+        proxy: Proxy | None = None,
     ) -> None:
+        self._proxy = proxy
         self._answer_seconds = answer_seconds
         self.stall_seconds = stall_seconds
-        self._sessions: dict[AddressRules | None, aiohttp.ClientSession] = {}
-        """By rules: a connection that others once allowed is not used again."""
+        self._sessions: dict[tuple[AddressRules | None, bool], aiohttp.ClientSession] = {}
+        """By rules (a connection that others once allowed is not used again), and by whether they
+        go through the proxy."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -132,18 +140,23 @@ class Relay:
     async def _request(self, call: Onward, body: object) -> aiohttp.ClientResponse:
         if call.rules is not None:
             call.rules.check_url(call.url.partition("?")[0], param="base_url")
-        return await self._session(call.rules).request(
+        url = URL(call.url, encoded=True)
+        return await self._session(call.rules, url).request(
             call.method,
-            URL(call.url, encoded=True),
+            url,
             headers=[(n.decode("latin-1"), v.decode("latin-1")) for n, v in call.headers],
             data=body,
             allow_redirects=False,
         )
 
-    def _session(self, rules: AddressRules | None) -> aiohttp.ClientSession:
-        known = self._sessions.get(rules)
+    def _session(self, rules: AddressRules | None, url: URL) -> aiohttp.ClientSession:
+        """Keeps, follows, unpacks and adds nothing; as many calls at once as there are callers."""
+        proxy = self._proxy if self._proxy and self._proxy.serves(url.host or "") else None
+        known = self._sessions.get((rules, proxy is not None))
         if known is None:
-            known = self._sessions[rules] = _session(rules)
+            known = self._sessions[rules, proxy is not None] = provider_session(
+                rules, proxy=proxy, limit=0, skip_auto_headers=UNASKED, auto_decompress=False
+            )
         return known
 
     def _checked(self, response: aiohttp.ClientResponse) -> Reply:
@@ -211,22 +224,3 @@ class _Upload:
 
 def _is_stream(body: bytes | AsyncIterator[bytes] | None) -> TypeGuard[AsyncIterator[bytes]]:
     return isinstance(body, AsyncIterator)
-
-
-def _session(rules: AddressRules | None) -> aiohttp.ClientSession:
-    """Keeps, follows, unpacks and adds nothing; as many calls at once as there are callers."""
-    how: dict[str, Any] = {"limit": 0, "keepalive_timeout": KEEPALIVE_SECONDS}
-    connector = (
-        aiohttp.TCPConnector(**how)
-        if rules is None
-        else vetted_connector(rules, SystemNames(), **how)
-    )
-    return aiohttp.ClientSession(
-        connector=connector,
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_SECONDS),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
-        auto_decompress=False,
-        trust_env=False,
-        **HEAD_LIMITS,
-    )

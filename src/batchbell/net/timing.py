@@ -1,16 +1,8 @@
-"""How long each stage of a call took.
-
-aiohttp's trace hooks do not part the TCP connection from the TLS handshake, and cost every call;
-here a call that is sent over a kept connection pays for one mark only.
-"""
+"""How long each stage of a call took."""
 
 from __future__ import annotations
 
 import time
-from contextvars import ContextVar
-from typing import Any
-
-import aiohttp
 
 from batchbell.core.outcome import Timings
 
@@ -45,11 +37,19 @@ class Stopwatch:
         self._forget_connection()
         self.lookup_begun = time.perf_counter()
 
-    def connect(self, *, secure: bool) -> None:
-        """The addresses are known. Called again where the first of them could not be used."""
-        if self.connect_begun is None:
-            self.connect_begun = time.perf_counter()
-        self.connected, self.secure = None, secure
+    def connect(self) -> None:
+        """The addresses are known."""
+        self.connect_begun = time.perf_counter()
+
+    def handshake(self) -> None:
+        """The TCP connection is there, and speaks TLS next."""
+        self.connected, self.secure = time.perf_counter(), True
+
+    def open(self) -> None:
+        """The connection may be used."""
+        self.opened = time.perf_counter()
+        if not self.secure:
+            self.connected = self.opened
 
     def answer(self) -> None:
         """Status and headers are there."""
@@ -74,33 +74,3 @@ class Stopwatch:
 
 def _milliseconds(begin: float | None, end: float | None) -> float | None:
     return None if begin is None or end is None else (end - begin) * 1000
-
-
-STOPWATCH: ContextVar[Stopwatch] = ContextVar("stopwatch")
-"""That of the call which the running task makes."""
-
-
-class TimedConnector(aiohttp.TCPConnector):
-    """Marks the stages of a new connection on the stopwatch of the call it is made for.
-
-    These are aiohttp's own inner steps, passed through whole. Should a release of aiohttp drop
-    one, its stage is not timed any more, and nothing else changes.
-    """
-
-    async def _resolve_host(self, *args: Any, **kwargs: Any) -> Any:
-        STOPWATCH.get().look_up()
-        return await super()._resolve_host(*args, **kwargs)
-
-    async def _wrap_create_connection(self, *args: Any, **kwargs: Any) -> Any:
-        protocol, *others = args
-        watch = STOPWATCH.get()
-        watch.connect(secure=kwargs.get("ssl") is not None)
-
-        def connected() -> Any:
-            """The loop asks for a protocol when the socket is connected, before it speaks TLS."""
-            watch.connected = time.perf_counter()
-            return protocol()
-
-        made = await super()._wrap_create_connection(connected, *others, **kwargs)
-        watch.opened = time.perf_counter()
-        return made

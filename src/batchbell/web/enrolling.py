@@ -8,6 +8,7 @@ from typing import Any
 from batchbell.core.errors import InvalidRequest, ProviderError, SettingsError
 from batchbell.core.model import DEFAULT_PROJECT, NAME_PATTERN, Account
 from batchbell.net.api import ApiClient, checked_base
+from batchbell.net.proxy import provider_proxy
 from batchbell.providers import open_provider
 from batchbell.providers.registry import ADAPTERS, is_sendable
 from batchbell.settings import OPENAI_URL
@@ -129,7 +130,13 @@ async def probe(context: Context, account: Account, api_key: str) -> AccountTest
     clients: list[ApiClient] = []
 
     def connect(base_url: str, headers: Any) -> ApiClient:
-        client = ApiClient(base_url, headers, rules=rules, timeout_seconds=TEST_SECONDS)
+        client = ApiClient(
+            base_url,
+            headers,
+            rules=rules,
+            proxy=provider_proxy(context.settings),
+            timeout_seconds=TEST_SECONDS,
+        )
         clients.append(client)
         return client
 
