@@ -46,6 +46,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._add_deliveries(self.registry)
         self._add_watching(self.registry)
+        self._add_backlog(self.registry)
         self._add_process(self.registry)
 
     def serve(self, host: str, port: int) -> None:
@@ -147,6 +148,30 @@ class Metrics:
             ["account"],
             registry=registry,
         )
+        self.changes = Counter(
+            "batchbell_batch_changes",
+            "Batches that moved to a new status.",
+            ["status"],
+            registry=registry,
+        )
+
+    def _add_backlog(self, registry: CollectorRegistry) -> None:
+        self.results_past_due = Gauge(
+            "batchbell_results_past_due_seconds",
+            "For how long the results that wait for longest have been due to be merged.",
+            registry=registry,
+        )
+        self.submissions_past_due = Gauge(
+            "batchbell_submissions_past_due_seconds",
+            "For how long the submission that waits for longest has been due for its next step.",
+            registry=registry,
+        )
+        self.sweep_age = Gauge(
+            "batchbell_sweep_age_seconds",
+            "Seconds since a sweep of the account last ended well. Paused accounts have none.",
+            ["account"],
+            registry=registry,
+        )
         self.stalled_batches = Gauge(
             "batchbell_stalled_batches",
             "Open batches that stall, by cause: unknown_status, overdue or no_progress.",
@@ -158,12 +183,6 @@ class Metrics:
             "Alarms of batches that have rung: unknown_status, overdue, no_progress or"
             " expiring_soon.",
             ["cause"],
-            registry=registry,
-        )
-        self.changes = Counter(
-            "batchbell_batch_changes",
-            "Batches that moved to a new status.",
-            ["status"],
             registry=registry,
         )
 

@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from batchbell.core.model import DEFAULT_PROJECT
+from batchbell.storage.accounts import ensure_account
+from batchbell.storage.opening import open_store
 from tests.acceptance.conftest import Ended, Shell
 
 
@@ -110,6 +113,29 @@ async def test_it_says_which_key_seals_the_secrets(shell: Shell, postgres_url: s
     assert locked.code == 1
     assert "BATCHBELL_MASTER_KEY" in findings(locked)["secrets"]["says"]
     assert all(key not in one.out for one in (plain, locked) for key in keys)
+
+
+async def test_dead_workers_and_unused_proxies_are_said(shell: Shell, postgres_url: str) -> None:
+    """Nobody has swept for hours, and the server that is asked has no workers."""
+    database = {"DATABASE_URL": postgres_url}
+    await shell.run("secret", **database)
+    store = await open_store(postgres_url)
+    try:
+        account = {"project_id": DEFAULT_PROJECT, "provider": "openai", "base_url": "https://x"}
+        mint = lambda prefix: f"{prefix}_1"  # noqa: E731
+        await store.write(ensure_account, name="nightly", **account, mint=mint, now=1.0)
+    finally:
+        await store.close()
+    alone = await shell.run("doctor", "--json", HTTPS_PROXY="http://127.0.0.1:9", **database)
+    assert alone.code == 1
+    assert "nightly is not swept" in findings(alone)["account"]["says"]
+    assert "HTTPS_PROXY is set" in findings(alone)["proxy"]["says"]
+
+    await shell.serve("--no-workers", **database)
+    asked = await shell.run("doctor", "--json", **database)
+    assert asked.code == 1
+    assert "is a worker running?" in findings(asked)["work"]["says"]
+    assert "nightly is not swept" in findings(asked)["account"]["says"]
 
 
 async def test_it_names_the_key_file(shell: Shell) -> None:

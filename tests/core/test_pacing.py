@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchbell.core import pacing
+from batchbell.core.account import Account, AccountState
 from batchbell.core.backoff import RETRY_AFTER_MAX_SECONDS
 from batchbell.core.errors import (
     ProviderAuthError,
@@ -179,3 +183,26 @@ def test_what_only_a_person_can_mend_is_tried_again_now_and_then(
     assert wait_after(kind("401"), failures=failures) == AUTH_RETRY_SECONDS
     slow = Pace(poll_interval_seconds=900.0)
     assert after_trouble(kind("401"), failures=1, now=0.0, pace=slow, rand=0.0) == 900.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, None),
+        ({"due_at": NOW - 60}, None),
+        ({"due_at": NOW - 61}, "no worker"),
+        ({"due_at": NOW - 999, "not_before": NOW}, None),
+        ({"due_at": NOW - 999, "state": AccountState.PAUSED}, None),
+        ({"due_at": NOW + 1e9, "lease_until": NOW - 30}, None),
+        ({"due_at": NOW + 1e9, "lease_until": NOW - 90}, "no worker"),
+        ({"due_at": NOW - 999, "state": AccountState.FAILING}, "no worker"),
+        ({"due_at": NOW + 9, "swept_at": NOW + 3600}, "clock"),
+    ],
+)
+def test_an_account_that_nobody_sweeps_is_seen_by_its_row(
+    changes: dict[str, Any], expected: str | None
+) -> None:
+    values: dict[str, Any] = {"id": "acc_1", "project_id": "default", "name": "a"}
+    values |= {"provider": "openai", "base_url": "https://x", "due_at": NOW, "swept_at": NOW - 5}
+    why = pacing.unswept(Account(**(values | changes)), NOW)
+    assert why is None if expected is None else expected in (why or "")

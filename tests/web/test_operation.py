@@ -13,7 +13,11 @@ from .making import Served, a_snapshot
 
 async def test_all_is_well(served: Served) -> None:
     assert (await served.http.get("/healthz")).json() == {"status": "ok"}
-    assert (await served.http.get("/readyz")).json() == {"status": "ready", "reasons": []}
+    assert (await served.http.get("/readyz")).json() == {
+        "status": "ready",
+        "reasons": [],
+        "warnings": [],
+    }
 
 
 async def test_a_worker_without_life_makes_the_server_not_ready(served: Served) -> None:
@@ -21,6 +25,35 @@ async def test_a_worker_without_life_makes_the_server_not_ready(served: Served) 
     answer = await served.http.get("/readyz")
     assert answer.status_code == 503
     assert answer.json()["reasons"] == ["The dispatcher has shown no life lately."]
+
+
+async def test_a_server_without_workers_tells_that_nobody_works(
+    served: Served, clock: Clock
+) -> None:
+    await served.watch("batch_1")
+    await served.see(a_snapshot("batch_1"))
+    assert served.workers == {}
+    clock.advance(200)
+    answer = await served.http.get("/readyz")
+    assert (answer.status_code, answer.json()["status"]) == (200, "ready")
+    swept, webhook, results = answer.json()["warnings"]
+    assert "not swept" in swept
+    assert webhook == "A webhook has been due for 200 s."
+    assert results == "Results have been due to be merged for 200 s."
+    shown = (await served.http.get("/v1/accounts")).json()["data"]
+    assert all("no worker" in account["unswept"] for account in shown)
+    lines = await scrape(served)
+    assert 'batchbell_sweep_age_seconds{account="openai"} 200.0' in lines
+    assert "batchbell_results_past_due_seconds 200.0" in lines
+    assert "batchbell_submissions_past_due_seconds 0.0" in lines
+
+
+async def test_a_paused_account_is_not_missed(served: Served, clock: Clock) -> None:
+    for name in served.accounts:
+        await served.http.post(f"/v1/accounts/{name}/pause")
+    clock.advance(1000)
+    assert (await served.http.get("/readyz")).json()["warnings"] == []
+    assert not [line for line in await scrape(served) if "sweep_age_seconds{" in line]
 
 
 async def scrape(served: Served) -> list[str]:

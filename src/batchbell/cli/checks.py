@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Literal
 
 from batchbell.cli.reach import key_of, opened
 from batchbell.client import AccessRefused, AsyncBatchbell, ClientError, ServerUnreachable
+from batchbell.core import pacing
 from batchbell.core.errors import (
     BatchbellError,
     ProviderAuthError,
@@ -32,7 +34,7 @@ from batchbell.net.proxy import Proxy, check_proxies, provider_proxy
 from batchbell.providers import open_provider
 from batchbell.runtime import is_sqlite
 from batchbell.settings import Settings, load_settings
-from batchbell.storage import keys, migrating
+from batchbell.storage import accounts, keys, migrating
 from batchbell.storage.clock import database_time
 from batchbell.storage.engine import Store
 from batchbell.storage.opening import parse_url
@@ -42,6 +44,11 @@ SKEW_NOTE_SECONDS = 5.0
 SKEW_FAILED_SECONDS = 60.0
 """Receivers refuse timestamps that are five minutes off, and workers share leases by the clock."""
 PROVIDER_TIMEOUT_SECONDS = 10.0
+
+NO_WORKER = "Start `batchbell serve` or `batchbell worker`, and look into its log."
+THEIR_PROXIES = frozenset({"HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"})
+OUR_PROXIES = {"provider_proxy": "providers", "webhook_proxy": "receivers of webhooks"}
+"""Our settings, and who is called through each."""
 
 State = Literal["ok", "note", "failed"]
 
@@ -67,6 +74,8 @@ class Patient:
     """Whether no key is in force; None where that is not known."""
     in_use: bool = False
     """Another process has the SQLite file."""
+    accounts: Sequence[Account] | None = None
+    """Those of a database that others use too."""
     findings: list[Finding] = field(default_factory=list)
 
     def add(self, check: str, state: State, says: str, advice: str | None = None) -> None:
@@ -87,6 +96,8 @@ async def examine(*, server: str | None, api_key: str | None) -> list[Finding]:
     await check_database(patient)
     await check_provider(patient)
     await check_server(patient)
+    check_sweeps(patient)
+    check_unused_proxies(patient)
     check_receivers(patient, [str(cidr) for cidr in cidrs])
     return patient.findings
 
@@ -126,6 +137,7 @@ async def _look_into(patient: Patient, store: Store) -> None:
     _look_at_keys(patient, store)
     theirs = await store.read(database_time)
     if theirs is not None:
+        patient.accounts = await store.read(accounts.list_accounts)
         patient.findings.append(clock_finding(theirs, "the database's"))
 
 
@@ -288,12 +300,14 @@ async def check_server(patient: Patient) -> None:
             patient.add("server", "failed", " ".join(ready.reasons), "Look into its log.")
             return
         patient.add("server", "ok", f"{url} is ready.")
+        for warning in ready.warnings:
+            patient.add("work", "failed", warning, NO_WORKER)
         await _check_access(patient, client)
 
 
 async def _check_access(patient: Patient, client: AsyncBatchbell) -> None:
     try:
-        accounts = await client.accounts()
+        theirs = await client.accounts()
         patient.local = not any(key.revoked_at is None for key in await client.list_keys())
     except AccessRefused as error:
         advice = "Set BATCHBELL_API_KEY to a key that `batchbell keys create --name NAME` made."
@@ -303,10 +317,42 @@ async def _check_access(patient: Patient, client: AsyncBatchbell) -> None:
         patient.add("access", "failed", str(error), "Look into the server's log.")
         return
     patient.add("access", "ok", "The server lets this command line in.")
-    for account in accounts:
+    patient.accounts = None  # the server has just said more
+    for account in theirs:
+        if account.unswept:
+            says = f"Account {account.name} is not swept: {account.unswept}"
+            patient.add("account", "failed", says, NO_WORKER)
         if account.trouble:
             says = f"Account {account.name} is {account.state}: {account.trouble}"
             patient.add("account", "failed", says, "See `provider` above.")
+
+
+def check_sweeps(patient: Patient) -> None:
+    """Whether somebody sweeps the accounts, by the database, where no server has said it.
+
+    A SQLite file that no process has open is not swept by anybody, and need not be.
+    """
+    for account in patient.accounts or ():
+        if why := pacing.unswept(account, time.time()):
+            says = f"Account {account.label} is not swept: {why}"
+            patient.add("account", "failed", says, NO_WORKER)
+
+
+def check_unused_proxies(patient: Patient) -> None:
+    """Whether the environment names a proxy that is not used: Batchbell has its own settings."""
+    settings = patient.settings.model_dump()
+    unused = [name for name in OUR_PROXIES if not settings.get(name)]
+    named = sorted({name.upper() for name in os.environ if name.upper() in THEIR_PROXIES})
+    if not named or not unused:
+        return
+    ours = " and ".join(f"BATCHBELL_{name.upper()}" for name in unused)
+    patient.add(
+        "proxy",
+        "note",
+        f"{', '.join(named)} is set, and Batchbell does not use it: it calls"
+        f" {' and '.join(OUR_PROXIES[name] for name in unused)} directly.",
+        f"Where a proxy is the only way out, set {ours}.",
+    )
 
 
 def check_receivers(patient: Patient, cidrs: list[str]) -> None:

@@ -277,7 +277,11 @@ class ReplayCounts(Struct, frozen=True, kw_only=True):
 
 
 class Account(Struct, frozen=True, kw_only=True):
-    """`source` is `environment` or `api`: who keeps the API key."""
+    """`source` is `environment` or `api`: who keeps the API key.
+
+    `swept_at` is when a sweep last ended, `succeeded_at` when one last ended well; `unswept` says
+    why it is not swept, though it should be.
+    """
 
     id: str
     name: str
@@ -290,6 +294,8 @@ class Account(Struct, frozen=True, kw_only=True):
     source: str
     api_key_hint: str | None
     created_at: int
+    succeeded_at: int | None = None
+    unswept: str | None = None
 
 
 class AccountTest(Struct, frozen=True, kw_only=True):
@@ -334,6 +340,8 @@ class Project(Struct, frozen=True, kw_only=True):
 class Readiness(Struct, frozen=True, kw_only=True):
     status: str
     reasons: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """What does not get on, though the server can be asked."""
 
     @property
     def ready(self) -> bool:

@@ -35,7 +35,12 @@ class Account:
     pages: int | None = None
     """List pages that the last listing sweep needed."""
     due_at: float = 0.0
+    not_before: float = 0.0
     swept_at: float | None = None
+    """When a sweep last ended, well or not."""
+    succeeded_at: float | None = None
+    """When a sweep last ended well."""
+    lease_until: float | None = None
     lease_token: str | None = None
     created_at: float = 0.0
     from_environment: bool = False

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from batchbell.core import backoff
+from batchbell.core.account import Account, AccountState
 from batchbell.core.errors import (
     ProviderAuthError,
     ProviderBillingError,
@@ -20,6 +21,8 @@ PAGE_SIZE = 100
 AUTH_RETRY_SECONDS = 300.0
 """A refused key is tried again this often: it may have been mended without a word to us."""
 TROUBLE_MAX_SECONDS = 300.0
+UNSWEPT_SECONDS = 60.0
+"""A sweep that is due for longer is not late by chance: nobody makes it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +93,37 @@ def seconds_ahead(calls: int, *, elapsed_seconds: float, pace: Pace) -> float:
     What fits into one poll interval goes out at once; the rest at the budget's rate.
     """
     return budget_seconds(calls, pace) - pace.poll_interval_seconds - elapsed_seconds
+
+
+def unswept(account: Account, now: float) -> str | None:
+    """Why an account is not swept, though it should be; None where all is well.
+
+    Judged by the account's row alone, so that it is true where no worker lives. Sweeps that fail
+    are sweeps: `trouble` tells of them.
+    """
+    if account.state is AccountState.PAUSED:
+        return None
+    if account.swept_at is not None and account.swept_at > now + UNSWEPT_SECONDS:
+        return "It was last swept in the future: has the clock been put back?"
+    due_at = account.due_at if account.lease_until is None else account.lease_until
+    late = now - max(due_at, account.not_before)
+    if late <= UNSWEPT_SECONDS:
+        return None
+    return (
+        f"A sweep has been due for {late:.0f} s, and no worker makes it. Is a worker running, and"
+        " does it have the account's API key?"
+    )
+
+
+def sweep_age(account: Account, now: float) -> float | None:
+    """Seconds since a sweep of the account last ended well, or since it was added.
+
+    None where it is paused.
+    """
+    if account.state is AccountState.PAUSED:
+        return None
+    since = account.created_at if account.succeeded_at is None else account.succeeded_at
+    return max(0.0, now - since)
 
 
 def after_trouble(

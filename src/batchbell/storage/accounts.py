@@ -157,6 +157,7 @@ def finish(
             pages=func.coalesce(pages, accounts.c.pages),
             discover_since=func.coalesce(discovered_to, accounts.c.discover_since),
             swept_at=now,
+            **({} if trouble is not None else {"succeeded_at": now}),
         )
     )
     if connection.execute(free).rowcount != 1:
@@ -201,7 +202,10 @@ def to_account(row: Row[Any]) -> Account:
         failures=row.failures,
         pages=row.pages,
         due_at=row.due_at,
+        not_before=row.not_before,
         swept_at=row.swept_at,
+        succeeded_at=row.succeeded_at,
+        lease_until=row.lease_until,
         lease_token=row.lease_token,
         created_at=row.created_at,
         from_environment=row.from_environment,

@@ -92,6 +92,7 @@ accounts = Table(
     Column("credentials", Sealed("accounts.credentials")),
     Column("removed_at", Double),
     Column("discover_since", Double),
+    Column("succeeded_at", Double),
     UniqueConstraint("project_id", "name"),
     CheckConstraint("state IN ('active', 'failing', 'paused')", name="state"),
     CheckConstraint("(lease_token IS NULL) = (lease_until IS NULL)", name="lease"),

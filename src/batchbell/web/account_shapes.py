@@ -47,6 +47,10 @@ class Account(Struct, frozen=True, kw_only=True):
     trouble: str | None
     discover: bool
     swept_at: int | None
+    succeeded_at: int | None
+    """When a sweep last ended well."""
+    unswept: str | None
+    """Why it is not swept, though it should be."""
     created_at: int
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 
 import structlog
 
 from batchbell.core.errors import StoreError, StoreUnavailable
 from batchbell.core.model import AccountState, DeliveryState, Status
-from batchbell.storage import accounts, alarms, batches, deliveries, migrating, outages
+from batchbell.storage import alarms, batches, deliveries, migrating, outages
+from batchbell.web.backlog import read_backlog
 from batchbell.web.context import Context
 from batchbell.web.remembering import Remembered
 
@@ -19,6 +21,14 @@ DATABASE_TIMEOUT_SECONDS = 5.0
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Why requests should go elsewhere, and what does not get on, whoever is asked."""
+
+    reasons: list[str]
+    warnings: list[str]
+
+
 class Condition:
     """Asked by probes and scrapes as often as they like; the database is asked seldom."""
 
@@ -27,17 +37,33 @@ class Condition:
         self._database = Remembered(
             self._ask_database, seconds=READY_KEPT_SECONDS, clock=context.clock
         )
+        self._warnings = Remembered(
+            self._ask_backlog, seconds=GAUGES_KEPT_SECONDS, clock=context.clock
+        )
         self._gauges = Remembered(
             self._set_gauges, seconds=GAUGES_KEPT_SECONDS, clock=context.clock
         )
 
-    async def reasons_not_ready(self) -> list[str]:
-        """Why requests should go elsewhere; empty when all is well."""
+    async def readiness(self) -> Readiness:
+        """Whether requests should come here, and what does not get on in any process."""
         trouble = await self._database.get()
         dead = [name for name, alive in self._context.workers_alive().items() if not alive]
-        return [trouble] * bool(trouble) + [
-            f"The {name} has shown no life lately." for name in dead
-        ]
+        reasons = [f"The {name} has shown no life lately." for name in dead]
+        if trouble:
+            return Readiness([trouble, *reasons], [])
+        return Readiness(reasons, await self._known_warnings())
+
+    async def _known_warnings(self) -> list[str]:
+        try:
+            async with asyncio.timeout(DATABASE_TIMEOUT_SECONDS):
+                return await self._warnings.get()
+        except (StoreError, TimeoutError) as error:
+            log.warning("database.unreachable", error=str(error))
+            return []
+
+    async def _ask_backlog(self) -> list[str]:
+        context = self._context
+        return (await read_backlog(context.store, now=context.clock())).warnings()
 
     async def _ask_database(self) -> str:
         try:
@@ -61,8 +87,13 @@ class Condition:
 
     async def _set_gauges(self) -> None:
         store, metrics, now = self._context.store, self._context.metrics, self._context.clock()
-        since = await store.read(deliveries.oldest_past_due, now=now)
-        metrics.oldest_past_due.set(0.0 if since is None else max(0.0, now - since))
+        backlog = await read_backlog(store, now=now)
+        metrics.oldest_past_due.set(backlog.deliveries)
+        metrics.results_past_due.set(backlog.results)
+        metrics.submissions_past_due.set(backlog.submissions)
+        metrics.sweep_age.clear()
+        for label, age in backlog.sweep_ages.items():
+            metrics.sweep_age.labels(label).set(age)
         waiting = await store.read(deliveries.count_by_state)
         for state in (DeliveryState.PENDING, DeliveryState.HELD):
             metrics.deliveries.labels(state=state.value).set(waiting.get(state, 0))
@@ -71,7 +102,7 @@ class Condition:
         for word in outages.ENDPOINT_WORDS:
             metrics.endpoints.labels(state=word).set(known.get(word, 0))
         metrics.account_failing.clear()
-        for account in await store.read(accounts.list_accounts):
+        for account in backlog.accounts:
             failing = account.state is AccountState.FAILING
             metrics.account_failing.labels(account.label).set(failing)
         for cause, count in (await store.read(alarms.count_stalled, now=now)).items():

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 import msgspec
 from msgspec import UNSET
 
-from batchbell.core import payload
+from batchbell.core import pacing, payload
 from batchbell.core.deletion import Deletion, DeletionState
 from batchbell.core.model import (
     Account,
@@ -242,7 +242,7 @@ def _outcome(outcome: Outcome) -> Mapping[str, Any]:
     return {name: getattr(outcome, name) for name in OUTCOME_FIELDS}
 
 
-def account(found: Account, credentials: str | None) -> account_shapes.Account:
+def account(found: Account, credentials: str | None, *, now: float) -> account_shapes.Account:
     return account_shapes.Account(
         id=found.id,
         name=found.name,
@@ -254,6 +254,8 @@ def account(found: Account, credentials: str | None) -> account_shapes.Account:
         trouble=found.trouble,
         discover=found.discovers,
         swept_at=_second(found.swept_at),
+        succeeded_at=_second(found.succeeded_at),
+        unswept=pacing.unswept(found, now),
         created_at=int(found.created_at),
     )
 

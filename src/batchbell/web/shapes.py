@@ -330,8 +330,12 @@ class Health(Struct, frozen=True, kw_only=True):
 
 
 class Readiness(Struct, frozen=True, kw_only=True):
+    """`warnings` say what does not get on, though the server can be asked: they are for people and
+    alerts, and no reason to send requests elsewhere."""
+
     status: Literal["ready", "not_ready"]
     reasons: list[str]
+    warnings: list[str]
 
 
 class Index(Struct, frozen=True, kw_only=True):

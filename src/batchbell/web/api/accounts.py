@@ -134,4 +134,4 @@ async def _change(call: Call, word: str, **changes: str | bool | None) -> Respon
 
 async def _shown(call: Call, account: Account) -> account_shapes.Account:
     kept = await call.context.store.read(enrolling.credentials_of, account.id)
-    return describing.account(account, kept)
+    return describing.account(account, kept, now=call.context.clock())

@@ -37,10 +37,13 @@ async def healthz() -> Response:
     **open_answers(shapes.Readiness, NOT_READY),
 )
 async def readyz(call: Caller) -> Response:
-    reasons = await call.surface.condition.reasons_not_ready()
-    if reasons:
-        return answer(shapes.Readiness(status="not_ready", reasons=reasons), 503)
-    return answer(shapes.Readiness(status="ready", reasons=[]))
+    found = await call.surface.condition.readiness()
+    told = shapes.Readiness(
+        status="not_ready" if found.reasons else "ready",
+        reasons=found.reasons,
+        warnings=found.warnings,
+    )
+    return answer(told, 503 if found.reasons else 200)
 
 
 @router.get(
