@@ -24,7 +24,7 @@ def _batch_row(batch: Batch) -> Sequence[object]:
         extras.account,
         moment(extras.registered_at),
         moment(extras.ended_at),
-        extras.trouble,
+        extras.reason or extras.trouble,
     )
 
 
@@ -47,7 +47,7 @@ def _delivery_row(delivery: Delivery) -> Sequence[object]:
         delivery.last_status,
         moment(delivery.next_attempt_at),
         delivery.event_id,
-        delivery.needs_you or delivery.last_error,
+        delivery.needs_you or delivery.reason or delivery.last_error,
     )
 
 
@@ -66,7 +66,7 @@ def _endpoint_row(endpoint: Endpoint) -> Sequence[object]:
 
 TABLES: dict[str, Look] = {
     "batches": (
-        ["batch", "status", "outcome", "requests", "account", "registered", "ended", "trouble"],
+        ["batch", "status", "outcome", "requests", "account", "registered", "ended", "because"],
         _batch_row,
     ),
     "watches": (["watch", "batch", "url", "events", "made"], _watch_row),

@@ -77,6 +77,13 @@ class BatchExtras(Struct, frozen=True, kw_only=True):
     generation: int
     expunged_at: int | None
     results: Results | None = None
+    lost: bool = False
+    overdue: bool = False
+    stalled: tuple[str, ...] = ()
+    """`unknown_status`, `overdue`, `no_progress`."""
+    reason: str | None = None
+    """Why it has not ended well, or does not get on."""
+    last_progress_at: int | None = None
 
 
 class Batch(Struct, frozen=True, kw_only=True):
@@ -193,6 +200,8 @@ class Delivery(Struct, frozen=True, kw_only=True):
     last_error: str | None
     needs_you: str | None
     attempts: tuple[Attempt, ...] | None = None
+    reason: str | None = None
+    """Why it waits, where it does."""
     attempts_deleted: int | None = None
     """Attempts whose records were too old to be kept."""
 

@@ -273,6 +273,22 @@ class DeliveryState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """What of an endpoint may keep its deliveries waiting."""
+
+    state: EndpointState
+    reason: str | None
+    paused_until: float | None
+    opened_at: float | None
+    probe_at: float | None
+    rate_limit: float | None
+    rate_at: float | None
+    """When it may be called next, where its rate is limited."""
+    first_id: str | None
+    """Of one that wants order: the delivery that comes first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
     """One event for one endpoint. While a worker holds it, `lease_token` is set."""
 
@@ -296,6 +312,9 @@ class Delivery:
     lease_token: str | None
     message_id: str | None = None
     """What it is sent as, where a replay asked for another id than the event's."""
+    results: ResultsMode = ResultsMode.LINK
+    gate: Gate | None = None
+    """How its endpoint stands, where that was read with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

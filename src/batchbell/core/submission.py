@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -211,6 +211,19 @@ def sighting(found: Submission, *, now: float) -> Snapshot:
     )
 
 
+def standing(found: Submission) -> Batch:
+    """The submission as a batch, by what its parts are at this moment.
+
+    Its own row is written when a worker has looked at it, which may take a minute or, while the
+    provider cannot be called, much longer.
+    """
+    batch = found.batch
+    if batch.status.ended:
+        return batch
+    status = Status.CANCELLING if found.cancelled_at is not None else batch.status
+    return replace(batch, status=status, snapshot=replace(found.snapshot, counts=_counts(found)))
+
+
 def _status(found: Submission) -> Status:
     if all(part.settled and part.looked_through for part in found.parts):
         return _end(found)
@@ -254,7 +267,7 @@ def _succeeded(part: Part) -> int:
     if part.results is not None and part.results.tally is not None:
         return part.results.tally.succeeded
     counts = part.batch.snapshot.counts if part.batch and part.batch.snapshot else None
-    return counts.completed if counts else 0
+    return min(counts.completed, part.lines) if counts else 0
 
 
 def _unanswered(part: Part) -> int:

@@ -6,12 +6,22 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, delete, select, update
+from sqlalchemy import Connection, Row, Select, case, delete, select, text, update
 
 from batchbell.core import sent
 from batchbell.core.errors import InvalidRequest, NotFound
-from batchbell.core.model import Attempt, Delivery, DeliveryState, EventType, Fault, Outcome
+from batchbell.core.model import (
+    Attempt,
+    Delivery,
+    DeliveryState,
+    EndpointState,
+    EventType,
+    Fault,
+    Gate,
+    Outcome,
+)
 from batchbell.core.outcome import Timings
+from batchbell.core.travelling import ResultsMode
 from batchbell.storage.bulk import among
 from batchbell.storage.endpoints import enable
 from batchbell.storage.engine import DELIVERIES, wake
@@ -163,9 +173,30 @@ def forget_old(connection: Connection, *, before: float, limit: int) -> int:
 
 
 def _joined() -> Select[Any]:
-    return select(deliveries, endpoints.c.url).join(
+    of_endpoint = [getattr(endpoints.c, name).label(f"endpoint_{name}") for name in GATE]
+    waiting = deliveries.alias("waiting")
+    first = (
+        select(waiting.c.id)
+        .where(waiting.c.endpoint_id == endpoints.c.id, text("waiting.state = 'pending'"))
+        .order_by(waiting.c.id)
+        .limit(1)
+        .correlate(endpoints)
+        .scalar_subquery()
+    )
+    ordered = case((endpoints.c.ordered & (deliveries.c.state == DeliveryState.PENDING), first))
+    return select(deliveries, endpoints.c.url, *of_endpoint, ordered.label("first_id")).join(
         endpoints, endpoints.c.id == deliveries.c.endpoint_id
     )
+
+
+GATE = ("state", "reason", "paused_until", "opened_at", "probe_at", "rate_limit", "rate_at")
+"""Columns of the endpoint that say whether its deliveries wait."""
+
+
+def _gate(row: Row[Any]) -> Gate:
+    values = {name: getattr(row, f"endpoint_{name}") for name in GATE}
+    values["state"] = EndpointState(values["state"])
+    return Gate(**values, first_id=row.first_id)
 
 
 def _delivery(row: Row[Any]) -> Delivery:
@@ -188,6 +219,8 @@ def _delivery(row: Row[Any]) -> Delivery:
         needs_you=row.needs_you,
         lease_token=row.lease_token,
         message_id=row.message_id,
+        results=ResultsMode(row.results),
+        gate=_gate(row),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, delete, select, update
 
+from batchbell.core import submission as rules
 from batchbell.core.errors import InvalidRequest, NotFound
 from batchbell.core.model import Batch, BatchKind, Counts, Mint, Snapshot, Status
 from batchbell.core.results import Results
@@ -201,6 +202,16 @@ def of_batch(connection: Connection, batch_key: int) -> Submission | None:
     """The submission that a batch is; None for any other batch."""
     found = read(connection, _joined().where(submissions.c.batch_key == batch_key))
     return found[0] if found else None
+
+
+def standing(connection: Connection, found: Sequence[Batch]) -> list[Batch]:
+    """The same batches, submissions that run as their parts are at this moment."""
+    keys = [b.key for b in found if b.kind is BatchKind.JOINED and not b.status.ended]
+    if not keys:
+        return list(found)
+    query = _joined().where(among(connection, submissions.c.batch_key, keys))
+    now = {one.batch.key: rules.standing(one) for one in read(connection, query)}
+    return [now.get(batch.key, batch) for batch in found]
 
 
 def by_id(connection: Connection, submission_id: str) -> Submission:

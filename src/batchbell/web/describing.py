@@ -11,7 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 import msgspec
 from msgspec import UNSET
 
-from batchbell.core import pacing, payload
+from batchbell.core import alarms, pacing, parking, payload
 from batchbell.core.deletion import Deletion, DeletionState
 from batchbell.core.model import (
     Account,
@@ -66,7 +66,11 @@ def watch(found: Watch) -> shapes.Watch:
 
 
 def batch(
-    found: Batch, merged: Results | None = None, deletion: Deletion | None = None
+    found: Batch,
+    merged: Results | None = None,
+    deletion: Deletion | None = None,
+    *,
+    now: float,
 ) -> shapes.Batch:
     """OpenAI's Batch object. `lost` is not a word of theirs: there it has `failed`."""
     seen = found.snapshot or Snapshot(id=found.id, provider_status="", status=None)
@@ -88,7 +92,7 @@ def batch(
         request_counts=counts_of(seen),
         usage=dict(seen.usage) if seen.usage is not None else None,
         metadata=dict(seen.metadata) if seen.metadata is not None else None,
-        batchbell=extras(found, merged, deletion),
+        batchbell=extras(found, merged, deletion, now=now),
         **stamps,
     )
 
@@ -145,7 +149,11 @@ def provider_files(found: Deletion | None) -> result_shapes.ProviderFiles:
 
 
 def extras(
-    found: Batch, merged: Results | None = None, deletion: Deletion | None = None
+    found: Batch,
+    merged: Results | None = None,
+    deletion: Deletion | None = None,
+    *,
+    now: float,
 ) -> shapes.BatchExtras:
     return shapes.BatchExtras(
         status=found.status,
@@ -153,6 +161,11 @@ def extras(
         provider=found.provider,
         account=found.account,
         outcome=found.outcome,
+        lost=found.status is Status.LOST,
+        overdue=alarms.is_overdue(found, now),
+        stalled=[alarm.value for alarm in alarms.holding(found, now)],
+        reason=reason(found, now),
+        last_progress_at=int(found.progress_at or found.registered_at),
         trouble=found.trouble or found.webhook_refused,
         registered_at=int(found.registered_at),
         updated_at=int(found.updated_at),
@@ -161,6 +174,19 @@ def extras(
         expunged_at=_second(found.expunged_at),
         results=UNSET if merged is None else results(merged, deletion),
     )
+
+
+def reason(found: Batch, now: float) -> str | None:
+    """Why the batch has not ended well, or does not get on; None where nothing is known of it."""
+    if found.status is Status.LOST:
+        return payload.NOT_FOUND["message"]
+    if found.status is Status.FAILED:
+        problems = found.snapshot.problems if found.snapshot else ()
+        return next((p.message for p in problems if p.message), None)
+    if found.status.ended:
+        return None
+    told = [found.trouble] if found.trouble else []
+    return " ".join([*told, *alarms.reasons(found, now)]) or None
 
 
 def event(found: Event, deliveries: Sequence[Delivery] | None = None) -> dict[str, Any]:
@@ -173,7 +199,9 @@ def event(found: Event, deliveries: Sequence[Delivery] | None = None) -> dict[st
     return body
 
 
-def delivery(found: Delivery, attempts: Sequence[Attempt] | None = None) -> shapes.Delivery:
+def delivery(
+    found: Delivery, attempts: Sequence[Attempt] | None = None, *, now: float
+) -> shapes.Delivery:
     in_flight = found.lease_token is not None
     return shapes.Delivery(
         id=found.id,
@@ -193,6 +221,7 @@ def delivery(found: Delivery, attempts: Sequence[Attempt] | None = None) -> shap
         last_status=found.last_status,
         last_error=found.last_error,
         needs_you=found.needs_you,
+        reason=parking.reason(found, now),
         attempts=msgspec.UNSET if attempts is None else [attempt(one) for one in attempts],
         attempts_deleted=(
             msgspec.UNSET if attempts is None else found.attempts - in_flight - len(attempts)

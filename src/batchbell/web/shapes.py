@@ -154,6 +154,9 @@ class RequestCounts(Struct, frozen=True, kw_only=True):
     failed: int
 
 
+StallCause = Literal["unknown_status", "overdue", "no_progress"]
+
+
 class BatchExtras(Struct, frozen=True, kw_only=True):
     """What OpenAI's Batch object has no place for. `status` is the true one: it may be `lost`."""
 
@@ -162,6 +165,13 @@ class BatchExtras(Struct, frozen=True, kw_only=True):
     provider: str
     account: str
     outcome: BatchOutcome | None
+    lost: bool
+    """Whether the provider knows it no more: OpenAI's `status` can only say `failed`."""
+    overdue: bool
+    stalled: list[StallCause]
+    reason: str | None
+    """Why it has not ended well, or does not get on, in a sentence."""
+    last_progress_at: int
     trouble: str | None
     registered_at: int
     updated_at: int
@@ -285,6 +295,8 @@ class Delivery(Struct, frozen=True, kw_only=True):
     last_status: int | None
     last_error: str | None
     needs_you: str | None
+    reason: str | None
+    """Why it waits, where it does."""
     attempts: list[Attempt] | UnsetType = UNSET
     attempts_deleted: int | UnsetType = UNSET
 

@@ -71,7 +71,8 @@ class Submission(Struct, frozen=True, kw_only=True):
 
 
 def describe(found: core.Submission) -> Submission:
-    seen, batch = found.snapshot, found.batch
+    batch = core.standing(found)
+    seen = batch.snapshot or found.snapshot
     return Submission(
         id=found.id,
         status=batch.status,

@@ -15,6 +15,7 @@ from batchbell.core.deletion import Deletion
 from batchbell.core.errors import MalformedBatch, NotFound, ProviderUnavailable
 from batchbell.core.model import Account, Batch, BatchKind, Snapshot, Status
 from batchbell.core.results import Results
+from batchbell.core.submission import standing
 from batchbell.net.relay import NOT_ANSWERED
 from batchbell.providers.api import quote_segment
 from batchbell.providers.rows import snapshot_from, without_nul
@@ -66,7 +67,7 @@ async def create_batch(request: Request, bb_account: AccountName = None) -> Resp
             tell_lost(account, None, "The provider's answer shows no batch.")
         return told.response()
     kept = await call.surface.adopter.adopt(call.project_id, account, seen, wishes)
-    return _with_extras(told, kept)
+    return _with_extras(told, kept, now=call.context.clock())
 
 
 def _not_made(error: ProviderUnavailable) -> Response:
@@ -88,12 +89,12 @@ def _seen(told: Whole) -> Snapshot | None:
         return None
 
 
-def _with_extras(told: Whole, kept: Batch | None) -> Response:
+def _with_extras(told: Whole, kept: Batch | None, *, now: float) -> Response:
     """The provider's own object, and what we know beside it."""
     if kept is None:
         return told.response()
     theirs: dict[str, Any] = msgspec.json.decode(told.body)
-    return told.response(ENCODER.encode({**theirs, "batchbell": describing.extras(kept)}))
+    return told.response(ENCODER.encode({**theirs, "batchbell": describing.extras(kept, now=now)}))
 
 
 @router.get(
@@ -107,7 +108,9 @@ async def list_batches(
     page = await call.context.store.read(
         batches.list_batches, call.project_id, limit=limit, after=after, status=status
     )
-    return page_answer(page, [describing.batch(b) for b in page.items], [b.id for b in page.items])
+    shown = await call.context.store.read(submissions.standing, page.items)
+    now = call.context.clock()
+    return page_answer(page, [describing.batch(b, now=now) for b in shown], [b.id for b in shown])
 
 
 @router.get(
@@ -127,17 +130,19 @@ async def get_batch(
         if account is None or not fresh:
             raise NotFound("batch", batch_id)
         return await pass_on(call, request, _path(batch_id))
+    [known] = await call.context.store.read(submissions.standing, [known])
+    now = call.context.clock()
     ours = known.status.ended or known.kind is BatchKind.JOINED
     if ours or account is None or not fresh:
-        return answer(describing.batch(known, *await _merged(call, known)))
+        return answer(describing.batch(known, *await _merged(call, known), now=now))
     try:
         told = await ask(call, request, _path(batch_id), account=account)
     except ProviderUnavailable:
-        return answer(describing.batch(known))
+        return answer(describing.batch(known, now=now))
     seen = _seen(told)
     if seen is None or seen.id != known.id:
-        return answer(describing.batch(known))
-    return _with_extras(told, await _noted(call, account, seen, known))
+        return answer(describing.batch(known, now=now))
+    return _with_extras(told, await _noted(call, account, seen, known), now=now)
 
 
 @router.post(
@@ -149,22 +154,24 @@ async def cancel_batch(
     call: Caller, request: Request, batch_id: str, bb_account: AccountName = None
 ) -> Response:
     account, known = await _find(call, request, batch_id)
+    now = call.context.clock()
     if known is not None and known.kind is BatchKind.JOINED:
-        return answer(describing.batch(await _cancel_submission(call, known)))
+        return answer(describing.batch(await _cancel_submission(call, known), now=now))
     account = account or await account_for(call, request)
     told = await ask(call, request, f"{_path(batch_id)}/cancel", account=account)
     seen = _seen(told)
     if seen is None or known is None or seen.id != known.id:
         return told.response()
     kept = await _noted(call, account, seen, known)
-    await call.context.store.write(accounts.make_due, [account.id], now=call.context.clock())
-    return _with_extras(told, kept)
+    await call.context.store.write(accounts.make_due, [account.id], now=now)
+    return _with_extras(told, kept, now=now)
 
 
 async def _cancel_submission(call: Call, known: Batch) -> Batch:
     """No provider knows of it: a worker cancels its parts."""
     store, now = call.context.store, call.context.clock()
-    return (await store.write(submissions.cancel, call.project_id, known.id, now=now)).batch
+    found = await store.write(submissions.cancel, call.project_id, known.id, now=now)
+    return standing(found)
 
 
 async def _merged(call: Call, known: Batch) -> tuple[Results | None, Deletion | None]:
@@ -184,7 +191,7 @@ async def expunge_batch(call: Caller, batch_id: str) -> Response:
     expunged = await context.store.write(
         expunging.expunge, call.project_id, batch_id, now=context.clock()
     )
-    return answer(describing.batch(expunged))
+    return answer(describing.batch(expunged, now=context.clock()))
 
 
 def _path(batch_id: str) -> str:

@@ -37,7 +37,8 @@ async def list_deliveries(
         state=state,
         event_id=event_id,
     )
-    data = [describing.delivery(d) for d in page.items]
+    now = call.context.clock()
+    data = [describing.delivery(d, now=now) for d in page.items]
     return page_answer(page, data, [d.id for d in page.items])
 
 
@@ -51,4 +52,4 @@ async def get_delivery(call: Caller, delivery_id: str) -> Response:
     found = await context.store.read(history.get_delivery, call.project_id, delivery_id)
     kept_since = context.clock() - context.settings.attempt_retention_days * DAY_SECONDS
     attempts = await context.store.read(history.list_attempts, found, kept_since=kept_since)
-    return answer(describing.delivery(found, attempts))
+    return answer(describing.delivery(found, attempts, now=context.clock()))

@@ -97,5 +97,5 @@ async def resend_event(call: Caller, event_id: str, request: Request) -> Respons
         endpoint_id=endpoint_id,
         now=call.context.clock(),
     )
-    data = [describing.delivery(one) for one in found]
+    data = [describing.delivery(one, now=call.context.clock()) for one in found]
     return page_answer(Page(data, has_more=False), data, [one.id for one in data])
