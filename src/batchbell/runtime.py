@@ -33,6 +33,7 @@ from batchbell.process import stopped_by_signal
 from batchbell.providers import open_provider
 from batchbell.settings import Settings
 from batchbell.web.app import create_app, end_streams
+from batchbell.web.connections import Connection, keep_watch
 from batchbell.workers.cleaner import Cleaner
 from batchbell.workers.collector import Collector
 from batchbell.workers.dispatcher import Dispatcher
@@ -243,12 +244,16 @@ async def serving(runtime: Runtime, listener: socket.socket) -> AsyncIterator[No
         app = create_app(runtime.context(sender, relay))
         quiet = {"log_config": None, "access_log": False, "server_header": False}
         drain = {"timeout_graceful_shutdown": DRAIN_SECONDS}
-        config = uvicorn.Config(app, lifespan="off", **quiet, **drain)  # type: ignore[arg-type]
-        server = _Server(config)
+        how = {"http": Connection, "ws": "none", "lifespan": "off"}
+        server = _Server(uvicorn.Config(app, **how, **quiet, **drain))  # type: ignore[arg-type]
         task = asyncio.create_task(server.serve(sockets=[listener]))
+        watch = asyncio.create_task(
+            keep_watch(server.server_state.connections, seconds=Connection.limits.look_seconds)
+        )
         try:
             yield
         finally:
+            watch.cancel()
             end_streams(app)
             server.should_exit = True
             await task

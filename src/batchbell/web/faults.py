@@ -50,6 +50,8 @@ class Code(StrEnum):
     REMOTE_NOT_ALLOWED = "remote_not_allowed"
     TOO_MANY_STREAMS = "too_many_streams"
     BODY_STALLED = "body_stalled"
+    REQUEST_TIMEOUT = "request_timeout"
+    HEADERS_TOO_LARGE = "headers_too_large"
     PROVIDER_UNAVAILABLE = "provider_unavailable"
     NOT_ENDED = "not_ended"
     LINK_EXPIRED = "link_expired"
