@@ -9,7 +9,7 @@ import typer
 
 from batchbell.cli.endings import Code
 from batchbell.cli.options import ApiKey, Json, Server
-from batchbell.cli.printing import plain, print_json_lines, show
+from batchbell.cli.printing import plain, print_grid, print_json_lines
 
 if TYPE_CHECKING:
     from batchbell.cli.checks import Finding
@@ -36,14 +36,9 @@ def doctor(json: Json = False, server: Server = None, api_key: ApiKey = None) ->
 
 
 def _print(findings: list[Finding]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table.grid(padding=(0, 2))
+    rows = []
     for finding in findings:
         style, word = MARKS[finding.state]
-        says = Text(plain(finding.says))
-        if finding.advice:
-            says.append(f"\n{plain(finding.advice)}", style="bold")
-        table.add_row(Text(word, style=style), Text(finding.check, style="bold"), says)
-    show(table)
+        text = f"{finding.says}\n{finding.advice}" if finding.advice else finding.says
+        rows.append(([(word, style), (finding.check, "bold")], plain(text)))
+    print_grid(rows)

@@ -59,7 +59,7 @@ def _lines(batch_id: str, target: Console) -> Iterator[See]:
         nonlocal last
         line = f"{plain(batch_id)}: {standing(batch)}"
         if line != last:
-            target.print(line, markup=False)
+            target.print(line, markup=False, soft_wrap=True)
             last = line
 
     yield see

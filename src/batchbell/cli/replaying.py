@@ -201,7 +201,7 @@ def _lines(target: Console) -> Iterator[See]:
         nonlocal last
         line = f"{seen.id}: {standing(seen)}"
         if line != last:
-            target.print(line, markup=False)
+            target.print(line, markup=False, soft_wrap=True)
             last = line
 
     yield see
