@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import os
+import re
 import sys
+import traceback
 from collections.abc import Iterator
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
@@ -30,17 +33,38 @@ class Code(IntEnum):
     TERMINATED = 143
 
 
+SERVERS = frozenset({"serve", "worker"})
+"""Commands whose operators need the traceback of what nobody foresaw."""
+
+
 class Commands(TyperGroup):
     """A group whose commands end in a plain line instead of a traceback."""
 
+    def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
+        """Run, and exit. A wrong command is one line too, and names the nearest right word."""
+        if not standalone_mode:
+            return super().main(*args, standalone_mode=False, **kwargs)
+        try:
+            ended = super().main(*args, standalone_mode=False, **kwargs)
+        except typer.Abort:
+            complain("Stopped: nothing was done.")
+            sys.exit(Code.FAILED)
+        except typer.TyperException as error:
+            _explain(error, self)
+            sys.exit(getattr(error, "exit_code", Code.USAGE))
+        sys.exit(ended if isinstance(ended, int) else Code.DONE)
+
     def invoke(self, ctx: Any) -> Any:
-        with ending_plainly():
+        with ending_plainly(raises=ctx.invoked_subcommand in SERVERS):
             return super().invoke(ctx)
 
 
 @contextlib.contextmanager
-def ending_plainly() -> Iterator[None]:
-    """Turn what was raised on purpose into a line on standard error and an exit code."""
+def ending_plainly(*, raises: bool = False) -> Iterator[None]:
+    """Turn what was raised into a line on standard error and an exit code.
+
+    If `raises`, only what was raised on purpose: the rest goes on with its traceback.
+    """
     from batchbell.core.errors import BatchbellError
 
     try:
@@ -54,11 +78,68 @@ def ending_plainly() -> Iterator[None]:
     except BatchbellError as error:
         complain(said(error))
         raise typer.Exit(code_of(error)) from None
+    except (typer.TyperException, typer.Exit, typer.Abort, EOFError):
+        raise
+    except Exception as error:
+        if raises:
+            raise
+        complain(_unforeseen(error))
+        raise typer.Exit(Code.FAILED) from None
+
+
+def _unforeseen(error: Exception) -> str:
+    """A file that cannot be used, or a bug."""
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}."
+    places = traceback.extract_tb(error.__traceback__)
+    where = f"{places[-1].filename}:{places[-1].lineno}" if places else "nowhere"
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"This is a bug in Batchbell: {what} ({where}). Please report it with your command."
+
+
+def _explain(error: typer.TyperException, root: Commands) -> None:
+    """What is wrong with a command, in one line, and where to read on."""
+    ctx = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(ctx.get_help(), end="")
+        return
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    message = nearest(" ".join(message.replace("Value error, ", "").split()), root)
+    path = ctx.command_path if ctx else root.name
+    end = "" if message.endswith((".", "?")) else "."
+    complain(f"{message}{end} See `{path} --help`.")
+
+
+NO_OPTION = re.compile(r"No such option: (\S+)(?: \(Possible options: (.*)\))?")
+NO_CHOICE = re.compile(r"(.*'(?P<word>[^']*)' is not one of (?P<choices>'.*'))\.?")
+NO_COMMAND = re.compile(r"No such command '([^']*)'\..*")
+
+
+def nearest(message: str, root: Commands) -> str:
+    """The message, with the right word where one is near."""
+    if found := NO_OPTION.fullmatch(message):
+        hint = f". Did you mean {found[2]}?" if found[2] else ""
+        return f"No such option {found[1]}{hint}"
+    if found := NO_CHOICE.fullmatch(message):
+        near = difflib.get_close_matches(found["word"], re.findall(r"'([^']*)'", found["choices"]))
+        return f"{found[1]}. Did you mean {near[0]!r}?" if near else message
+    if found := NO_COMMAND.fullmatch(message):
+        inner = [
+            f"`{root.name} {name} {found[1]}`"
+            for name, group in root.commands.items()
+            if found[1] in getattr(group, "commands", ())
+        ]
+        return (
+            f"No such command {found[1]!r}. Did you mean {', '.join(inner)}?" if inner else message
+        )
+    return message
 
 
 def complain(message: str) -> None:
-    """One line on standard error."""
-    print(f"batchbell: error: {message}", file=sys.stderr)
+    """One line on standard error, a sentence."""
+    end = "" if message.endswith((".", "?", "!", ":")) else "."
+    print(f"batchbell: error: {message}{end}", file=sys.stderr)
 
 
 def code_of(error: BatchbellError) -> Code:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
@@ -25,9 +26,15 @@ def connected(server: str | None, api_key: str | None) -> Iterator[Batchbell]:
 
 
 def client_for(settings: Settings) -> Batchbell:
-    """A client for the server of these settings."""
+    """A client for the server of these settings. Raises SettingsError for what is no URL."""
     from batchbell.client import Batchbell
+    from batchbell.core.errors import SettingsError
 
+    if not re.match(r"https?://[^/\s]", settings.server_url):
+        raise SettingsError(
+            f"{settings.server_url!r} is no URL of a server: it has to be like"
+            " http://127.0.0.1:3000. Set BATCHBELL_URL, or pass --server."
+        )
     return Batchbell(settings.server_url, key_of(settings))
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from batchbell.sandbox import Received, Receiver, Sandbox
 
 SANDBOX_SECONDS = 60.0
+PORT_MAX = 65_535
 
 
 def demo(
@@ -39,7 +40,9 @@ def demo(
 
 def sandbox(
     host: Annotated[str, typer.Option(metavar="HOST", help="Where to listen.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(metavar="PORT", help="0 takes any.")] = 8089,
+    port: Annotated[
+        int, typer.Option(metavar="PORT", min=0, max=PORT_MAX, help="0 takes any.")
+    ] = 8089,
     api_key: Annotated[
         str, typer.Option("--api-key", metavar="KEY", help="The key that callers must send.")
     ] = "sk-sandbox",
@@ -54,6 +57,8 @@ def sandbox(
         typer.Option(
             "--receiver-port",
             metavar="PORT",
+            min=0,
+            max=PORT_MAX,
             help="Also receive webhooks there, and print them; 0 takes any.",
         ),
     ] = None,

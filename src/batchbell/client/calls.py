@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
@@ -43,7 +44,7 @@ class Call(Generic[T]):
         try:
             return msgspec.json.decode(content, type=self.answer)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            message = f"This is not an answer of a Batchbell server: {error}"
+            message = f"This is no answer of a Batchbell server: {error}. Is its URL right?"
             raise ApiError(message, status=status) from error
 
 
@@ -99,7 +100,7 @@ def headers(api_key: str | None) -> dict[str, str]:
 
 def unreachable(url: str, error: Exception) -> ServerUnreachable:
     """No connection, or it broke."""
-    why = str(error) or type(error).__name__
+    why = re.sub(r"^\[Errno -?\d+\] ", "", str(error)).rstrip(".") or type(error).__name__
     return ServerUnreachable(f"No answer from {url}: {why}. Is `batchbell serve` running there?")
 
 

@@ -199,6 +199,11 @@ class _Download:
         self.mark.unlink(missing_ok=True)
 
 
+def _never_reached(error: ServerUnreachable, left: int) -> bool:
+    """Whether no server was there at the first try: then none has broken off."""
+    return left == TRIES - 1 and isinstance(error.__cause__, httpx2.ConnectError)
+
+
 class Reading(ABC):
     """For the client that blocks."""
 
@@ -241,8 +246,8 @@ class Reading(ABC):
         for left in reversed(range(TRIES)):
             try:
                 self._fetch(download, on_bytes)
-            except ServerUnreachable:
-                if not left:
+            except ServerUnreachable as error:
+                if not left or _never_reached(error, left):
                     raise
                 time.sleep(WAIT_SECONDS)
             else:
@@ -316,8 +321,8 @@ class AsyncReading(ABC):
         for left in reversed(range(TRIES)):
             try:
                 await self._fetch(download, on_bytes)
-            except ServerUnreachable:
-                if not left:
+            except ServerUnreachable as error:
+                if not left or _never_reached(error, left):
                     raise
                 await asyncio.sleep(WAIT_SECONDS)
             else:

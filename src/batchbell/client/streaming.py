@@ -101,6 +101,12 @@ class Following:
         return pause
 
 
+def check(url: str, answer: httpx2.Response) -> None:
+    """Raises ServerUnreachable for the page of a proxy, or of another program."""
+    if not answer.headers.get("content-type", "").startswith("text/event-stream"):
+        raise ServerUnreachable(f"{url} sent no stream of events. Is its URL right?")
+
+
 def follow(http: httpx2.Client, url: str, following: Following) -> Generator[StreamedEvent]:
     """See `Batchbell.stream`."""
     while True:
@@ -108,6 +114,7 @@ def follow(http: httpx2.Client, url: str, following: Following) -> Generator[Str
             with http.stream("GET", PATH, params=following.query, timeout=_timeout(http)) as answer:
                 if answer.status_code != 200:
                     raise calls.error_of(answer.status_code, answer.read())
+                check(url, answer)
                 following.opened()
                 for line in answer.iter_lines():
                     if (event := following.take(line)) is not None:
@@ -115,8 +122,8 @@ def follow(http: httpx2.Client, url: str, following: Following) -> Generator[Str
             error: ServerUnreachable | ServerUnavailable = ended(url)
         except httpx2.HTTPError as broken:
             error = calls.unreachable(url, broken)
-        except ServerUnavailable as unavailable:
-            error = unavailable
+        except (ServerUnavailable, ServerUnreachable) as away:
+            error = away
         time.sleep(following.lost(error, rand=dice()))
 
 
@@ -131,6 +138,7 @@ async def follow_async(
             ) as answer:
                 if answer.status_code != 200:
                     raise calls.error_of(answer.status_code, await answer.aread())
+                check(url, answer)
                 following.opened()
                 async for line in answer.aiter_lines():
                     if (event := following.take(line)) is not None:
@@ -138,8 +146,8 @@ async def follow_async(
             error: ServerUnreachable | ServerUnavailable = ended(url)
         except httpx2.HTTPError as broken:
             error = calls.unreachable(url, broken)
-        except ServerUnavailable as unavailable:
-            error = unavailable
+        except (ServerUnavailable, ServerUnreachable) as away:
+            error = away
         await asyncio.sleep(following.lost(error, rand=dice()))
 
 
