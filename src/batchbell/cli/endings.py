@@ -8,8 +8,9 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -40,12 +41,29 @@ SERVERS = frozenset({"serve", "worker"})
 class Commands(TyperGroup):
     """A group whose commands end in a plain line instead of a traceback."""
 
-    def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
         """Run, and exit. A wrong command is one line too, and names the nearest right word."""
+        run = partial(
+            super().main,
+            args=args,
+            prog_name=prog_name,
+            complete_var=complete_var,
+            standalone_mode=False,
+            windows_expand_args=windows_expand_args,
+            **extra,
+        )
         if not standalone_mode:
-            return super().main(*args, standalone_mode=False, **kwargs)
+            return run()
         try:
-            ended = super().main(*args, standalone_mode=False, **kwargs)
+            ended = run()
         except typer.Abort:
             complain("Stopped: nothing was done.")
             sys.exit(Code.FAILED)
@@ -102,7 +120,7 @@ def _explain(error: typer.TyperException, root: Commands) -> None:
     """What is wrong with a command, in one line, and where to read on."""
     ctx = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":
-        print(ctx.get_help(), end="")
+        print(ctx.get_help() if ctx else "", end="")
         return
     message = error.format_message() if hasattr(error, "format_message") else str(error)
     message = nearest(" ".join(message.replace("Value error, ", "").split()), root)
