@@ -287,6 +287,70 @@ def test_no_wildcard_opens_link_local_or_metadata(wildcard: str, address: str) -
         allowing(wildcard).check_address(address)
 
 
+METADATA = "169.254.169.254"
+LEADS_TO_METADATA = {
+    "mapped": "::ffff:169.254.169.254",
+    "mapped, in hexadecimal": "::ffff:a9fe:a9fe",
+    "mapped, with a zone": "::ffff:a9fe:a9fe%eth0",
+    "compatible": "::169.254.169.254",
+    "translated": "::ffff:0:169.254.169.254",
+    "NAT64": "64:ff9b::a9fe:a9fe",
+    "NAT64 of the site, 96 bits": "64:ff9b:1::a9fe:a9fe",
+    "NAT64 of the site, 96 bits of its own": "64:ff9b:1:aa:bb:cc:a9fe:a9fe",
+    "NAT64 of the site, 48 bits": "64:ff9b:1:a9fe:a9:fe00::",
+    "6to4": "2002:a9fe:a9fe::1",
+    "6to4, any host": "2002:a9fe:a9fe:1:2:3:4:5",
+    "Teredo, the server": "2001:0:a9fe:a9fe:8000:1:f7f7:f7f7",
+    "Teredo, the client": "2001:0:808:808:8000:1:5601:5601",
+    "ISATAP": "2606:4700::5efe:a9fe:a9fe",
+    "ISATAP, universal": "2606:4700::200:5efe:169.254.169.254",
+    "ISATAP, link-local": "fe80::5efe:a9fe:a9fe",
+}
+
+
+@pytest.mark.parametrize("address", LEADS_TO_METADATA.values(), ids=LEADS_TO_METADATA.keys())
+def test_no_ipv6_form_leads_to_metadata(address: str) -> None:
+    narrow = f"{ip_network(address.partition('%')[0] + '/128').supernet(new_prefix=64)}"
+    wide = ("", "::/0", "0.0.0.0/0, ::/0", narrow, f"{narrow}, 10.0.0.0/8")
+    for cidrs in wide:
+        rules = allowing(cidrs)
+        with pytest.raises(AddressRefused):
+            rules.check_address(address)
+        with pytest.raises((AddressRefused, InvalidRequest)):
+            rules.check_url(f"https://[{address}]/")
+    assert not allowing("::/0").shows_answers_of(address)
+
+
+@pytest.mark.parametrize(
+    ("cidrs", "address", "good"),
+    [
+        ("::/0", "2002:808:808::1", True),
+        ("::/0", "64:ff9b:1::808:808", True),
+        ("::/0", "2001:0:808:808:8000:1:f7f7:f7f7", True),
+        ("::/0", "2002:a01:203::1", False),
+        ("::/0, 10.0.0.0/8", "2002:a01:203::1", True),
+        ("10.0.0.0/8", "2002:a01:203::1", False),
+        ("::/0", "::7f00:1", False),
+        ("::/0", "64:ff9b:1::7f00:1", False),
+        ("64:ff9b:1::a9fe:a9fe/128", "64:ff9b:1::a9fe:a9fe", True),
+        (f"::/0, {METADATA}", "2002:a9fe:a9fe::1", True),
+        ("", "2606:4700::5efe:8.8.8.8", True),
+        ("", "2606:4700::5efe:10.0.0.1", False),
+        ("::/0", "::1", True),
+        ("::1", "::1", True),
+    ],
+)
+def test_what_an_ipv6_address_leads_to_must_be_allowed_too(
+    cidrs: str, address: str, good: bool
+) -> None:
+    rules = allowing(cidrs)
+    if good:
+        rules.check_address(address)
+    else:
+        with pytest.raises(AddressRefused):
+            rules.check_address(address)
+
+
 @pytest.mark.parametrize(
     ("entry", "address"),
     [

@@ -20,6 +20,7 @@ from batchbell.net.networks import (
     LOOPBACK,
     Address,
     Network,
+    embedded,
     parse_address,
     parse_network,
     refused_kind,
@@ -85,9 +86,23 @@ class AddressRules:
     def shows_answers_of(self, address: str) -> bool:
         """Whether a receiver's words may be shown: not what an allowlist alone let us reach."""
         parsed = parse_address(address)
-        return refused_kind(parsed) is None or self._is_own_machine(parsed)
+        public = all(refused_kind(one) is None for one in (parsed, *embedded(parsed)))
+        return public or self._is_own_machine(parsed)
 
     def _judge(self, address: Address, *, shown: str) -> None:
+        self._judge_one(address, shown=shown)
+        if not self._is_named(address):
+            for inner in embedded(address):
+                self._judge_one(inner, shown=shown)
+
+    def _is_named(self, address: Address) -> bool:
+        """Whether an entry is of exactly this address: whoever wrote it means what it leads to."""
+        return any(
+            network.network_address == address and network.prefixlen == network.max_prefixlen
+            for network in self.allow_cidrs
+        )
+
+    def _judge_one(self, address: Address, *, shown: str) -> None:
         kind = refused_kind(address)
         if kind is None or self._is_own_machine(address) or self._is_listed(address):
             return

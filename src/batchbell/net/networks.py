@@ -90,6 +90,48 @@ def parse_address(text: str) -> Address:
     return address
 
 
+COMPATIBLE = IPv6Network("::/96")
+TRANSLATED = IPv6Network("::ffff:0:0:0/96")
+LOCAL_NAT64 = IPv6Network("64:ff9b:1::/48")
+SIX_TO_FOUR = IPv6Network("2002::/16")
+TEREDO = IPv6Network("2001::/32")
+ISATAP = frozenset({0x00005EFE, 0x02005EFE})
+"""The upper half of an interface identifier whose lower half is an IPv4 address (RFC 5214)."""
+
+
+def embedded(address: Address) -> tuple[IPv4Address, ...]:
+    """The IPv4 addresses that an IPv6 address may lead to, by a tunnel or a translator.
+
+    Those forms that `parse_address` reads as IPv4 are not among them.
+    """
+    if isinstance(address, IPv4Address):
+        return ()
+    number = int(address)
+    found = []
+    if (address in COMPATIBLE and number > 1) or address in TRANSLATED:
+        found.append(number)
+    if address in LOCAL_NAT64:
+        found += _translated(number)
+    if address in SIX_TO_FOUR:
+        found.append(number >> 80)
+    if address in TEREDO:  # its server, and the client with all bits turned over
+        found += [number >> 64, ~number]
+    if number >> 32 & 0xFFFFFFFF in ISATAP:
+        found.append(number)
+    return tuple(IPv4Address(one & 0xFFFFFFFF) for one in found)
+
+
+def _translated(number: int) -> list[int]:
+    """What a prefix of 96, 64, 56 or 48 bits may hold (RFC 6052, 2.2); its length is not known."""
+    if number & 0xFFFFFF:
+        return [number]
+    return [
+        number >> 24,
+        (number >> 64 & 0xFF) << 24 | (number >> 32 & 0xFFFFFF),
+        (number >> 64 & 0xFFFF) << 16 | (number >> 40 & 0xFFFF),
+    ]
+
+
 def parse_network(text: str) -> Network:
     """A CIDR or one address; an IPv4-mapped IPv6 network is taken as IPv4. Raises ValueError."""
     network = ip_network(text)
