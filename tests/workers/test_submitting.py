@@ -14,7 +14,7 @@ from tests.workers.submitting import Counter, counting, snapshot_of, states
 
 from batchbell.core.errors import LeaseLost, NotFound
 from batchbell.core.model import DEFAULT_PROJECT, Status
-from batchbell.core.submission import TAG
+from batchbell.core.submission import TAG, PartState
 from batchbell.sandbox import problem
 from batchbell.storage import capacities, events, expunging, history, submissions, submitting
 
@@ -207,6 +207,9 @@ async def test_cancelling_cancels_what_runs_and_what_waits(counter: Counter) -> 
     first, second = await counter.running(id)
     await counter.end([first], "cancelled", completed=3)
     await counter.end([second], "cancelled", completed=0)
+    while (await counter.of(id)).parts[2].state is PartState.SUBMITTING:
+        await counter.wait()  # it may have been handed in
+    await counter.step()
     [event] = await told(counter)
     assert event["type"] == "batch.cancelled"
     assert event["data"]["request_counts"] == {"total": 12, "completed": 3, "failed": 0}

@@ -42,6 +42,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     batch_id: str | None
     batch_status: str | None
     trouble: str | None
+    note: str | None = None
 
 
 class Submission(msgspec.Struct, frozen=True, kw_only=True):

@@ -27,6 +27,14 @@ GUESS_WRONG_BY = 4
 """No text has so many times the tokens that we guess."""
 
 TOKEN_LIMIT = "token_limit_exceeded"  # noqa: S105 - a code of OpenAI's
+NO_ROOM = re.compile(
+    r"enqueued[ _-]?(token|request|batch)|token[ _]limit[ _](is )?exceeded|quota|queue is full"
+    r"|too many (enqueued |active |concurrent |pending |open )?(batch|job)"
+    r"|(concurrent|active|pending|enqueued) (batch(es)?|jobs?)[^.]*(limit|max|exceed)"
+    r"|(limit|max(imum)?)[^.]*(concurrent|active|pending|enqueued) (batch|job)",
+    re.IGNORECASE,
+)
+"""How hosts say that no more batches may wait for now."""
 LIMIT = re.compile(r"limit:?\s*([\d,_]+)\s*enqueued tokens", re.IGNORECASE)
 
 
@@ -106,6 +114,11 @@ def passed(learnt: Learnt, *, enqueued: int) -> Learnt:
     if learnt.cap is None or enqueued <= learnt.cap:
         return learnt
     return replace(learnt, cap=enqueued)
+
+
+def says_no_room(code: str | None, message: str | None) -> bool:
+    """Whether a refusal means that too much is enqueued: the one thing that waiting mends."""
+    return code == TOKEN_LIMIT or bool(NO_ROOM.search(f"{code or ''} {message or ''}"))
 
 
 def told_limit(message: str | None) -> int | None:

@@ -75,6 +75,14 @@ class Part:
     trouble: str | None
     batch: Batch | None = None
     results: Results | None = None
+    asked_at: float | None = None
+    """When the provider was last asked to make the batch; None once it is known what came of it."""
+    ask_again_at: float = 0.0
+    """Until then what may have been made is looked for."""
+    looks: int = 0
+    """How often the list was looked through since, and showed nothing."""
+    note: str | None = None
+    """What was done otherwise than asked."""
 
     @property
     def tag(self) -> str:
@@ -150,9 +158,8 @@ def new_name(project_id: str, part_id: str) -> str:
 
 
 def is_refusal(problems: Collection[BatchProblem]) -> bool:
-    """Whether a batch failed because too many tokens are enqueued: the one thing that waiting
-    mends."""
-    return any(problem.code == governor.TOKEN_LIMIT for problem in problems)
+    """Whether a batch failed because too much is enqueued: the one thing that waiting mends."""
+    return any(governor.says_no_room(one.code, one.message) for one in problems)
 
 
 def is_refused(part: Part) -> bool:

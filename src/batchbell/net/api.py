@@ -23,6 +23,7 @@ from batchbell.core.errors import (
     ProviderUnavailable,
     SettingsError,
 )
+from batchbell.core.twins import NOT_ANSWERED, NOT_REACHED
 from batchbell.net.faults import CONNECT_TIMEOUT_SECONDS, fault_of
 from batchbell.net.form import FileForm
 from batchbell.net.guard import AddressRules
@@ -205,7 +206,11 @@ class ApiClient:
             async with response:
                 yield response
         except (aiohttp.ClientError, OSError, AddressRefused, InvalidRequest) as error:
-            raise ProviderUnavailable(self._sentence(error, timeout)) from error
+            never = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+            refused = isinstance(error, (*never, AddressRefused, InvalidRequest))
+            raise ProviderUnavailable(
+                self._sentence(error, timeout), code=NOT_REACHED if refused else NOT_ANSWERED
+            ) from error
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._closed:

@@ -17,6 +17,7 @@ import aiohttp
 from yarl import URL
 
 from batchbell.core.errors import AddressRefused, InvalidRequest, ProviderUnavailable
+from batchbell.core.twins import NOT_ANSWERED, NOT_REACHED
 from batchbell.net.faults import fault_of
 from batchbell.net.guard import AddressRules
 from batchbell.net.headers import Header, backward
@@ -28,11 +29,6 @@ ANSWER_SECONDS = 600.0
 STALL_SECONDS = 60.0
 """How long a body may stand still, on its way in or back."""
 WHOLE_MAX_BYTES = 16 * 2**20
-
-NOT_REACHED = "not_reached"
-"""The code of a ProviderUnavailable where the provider has seen nothing of the call."""
-NOT_ANSWERED = "not_answered"
-"""The code where it may have seen all of it."""
 
 UNASKED = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 """What aiohttp would send of its own."""

@@ -18,6 +18,7 @@ from batchbell.core.errors import (
 )
 from batchbell.core.model import Snapshot
 from batchbell.core.pacing import PAGE_SIZE
+from batchbell.core.twins import CREATE_SECONDS
 from batchbell.providers.api import Api, Reply, quote_segment
 from batchbell.providers.protocol import Malformed, Page
 from batchbell.providers.rows import Undecodable, decode, id_in, snapshot_from, without_nul
@@ -93,7 +94,9 @@ class OpenAI:
         }
         if expiry := _expiry(output_expires_seconds):
             wish["output_expires_after"] = expiry
-        reply = await self._api.post("/batches", msgspec.json.encode(wish))
+        reply = await self._api.post(
+            "/batches", msgspec.json.encode(wish), timeout_seconds=CREATE_SECONDS
+        )
         return snapshot_from(self._accepted(reply, Subject("file", file_id)))
 
     async def delete_file(self, file_id: str) -> None:

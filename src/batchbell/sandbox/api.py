@@ -83,6 +83,8 @@ async def _guarded(request: web.Request, handler: Handler) -> web.StreamResponse
     for late in faults.take_all(LATE, route=route, batch_id=batch_id):
         await (asyncio.sleep(late.seconds) if late.kind is FaultKind.SLOW else faults.hang())
     if fault := faults.take(INSTEAD, route=route, batch_id=batch_id):
+        if fault.carried_out:
+            await handler(request)
         return mischief.instead(fault, request)
     response = await handler(request)
     if fault := faults.take(mischief.SPOILED_ANSWER, route=route, batch_id=batch_id):

@@ -79,6 +79,11 @@ class Fault:
     rows: int = 1
     fields: Mapping[str, Any] = field(default_factory=dict)
     drop: Sequence[str] = ()
+    carried_out: bool = False
+    """The call does what it should all the same: only its answer is lost."""
+    message: str | None = None
+    code: str | None = None
+    """What a `status` says; by default that the server failed."""
     spent: int = 0
 
     def __post_init__(self) -> None:

@@ -48,8 +48,12 @@ def instead(fault: Fault, request: web.Request) -> web.Response:
             reset(request.transport)
             return web.Response()
         case _:
-            text = "The server had an error while processing your request. Sorry about that!"
-            raise ApiError(fault.status, text, type_="server_error", code="server_error")
+            text = fault.message or (
+                "The server had an error while processing your request. Sorry about that!"
+            )
+            code = fault.code if fault.message else "server_error"
+            type_ = "server_error" if fault.status >= 500 else "invalid_request_error"
+            raise ApiError(fault.status, text, type_=type_, code=code)
 
 
 def _rate_limited(retry_after_seconds: float | None) -> ApiError:

@@ -313,4 +313,8 @@ def _part(row: Row[Any], batch: Batch | None, merged: Results | None) -> Part:
         trouble=row.trouble,
         batch=batch,
         results=merged,
+        asked_at=row.asked_at,
+        ask_again_at=row.ask_again_at,
+        looks=row.looks,
+        note=row.note,
     )

@@ -80,7 +80,9 @@ def review(
             continue
         if found.cancelled_at is None and rules.is_refused(part):
             problems = part.batch.snapshot.problems if part.batch.snapshot else ()
-            message = next((p.message for p in problems if p.code == governor.TOKEN_LIMIT), None)
+            message = next(
+                (p.message for p in problems if governor.says_no_room(p.code, p.message)), None
+            )
             _refuse(connection, found, part, message=message, rand=rand, now=now)
             continue
         _change(connection, part, state=PartState.ENDED)
@@ -131,6 +133,7 @@ def intend(connection: Connection, held: Submission, part: Part, *, now: float) 
         tokens=tokens,
         tries=part.tries + 1,
         intent_at=now,
+        asked_at=None,
     )
     return _again(connection, held, part)
 
@@ -138,10 +141,63 @@ def intend(connection: Connection, held: Submission, part: Part, *, now: float) 
 def uploaded(
     connection: Connection, held: Submission, part: Part, *, file_id: str, at: float
 ) -> Part:
-    """Note the provider's file: from here on the batch may be there. Raises LeaseLost."""
+    """Note the provider's file. Raises LeaseLost."""
     _prove(connection, held)
     _change(connection, part, file_id=storable(file_id), uploaded_at=at)
     return _again(connection, held, part)
+
+
+def asking(
+    connection: Connection, held: Submission, part: Part, *, now: float, ask_again_at: float
+) -> Part:
+    """Note that the provider is about to be asked: from here on the batch may be there.
+
+    Raises LeaseLost.
+    """
+    _prove(connection, held)
+    _change(connection, part, asked_at=now, ask_again_at=ask_again_at, looks=0)
+    return _again(connection, held, part)
+
+
+def answered(
+    connection: Connection,
+    held: Submission,
+    part: Part,
+    *,
+    ask_again_at: float | None,
+    trouble: str,
+    forget_file: bool = False,
+) -> None:
+    """Note a failed call; without `ask_again_at` nothing was made by it. Raises LeaseLost."""
+    _prove(connection, held)
+    kept: dict[str, object] = {"file_id": None, "uploaded_at": None} if forget_file else {}
+    if ask_again_at is None:
+        kept["asked_at"] = None
+    else:
+        kept["ask_again_at"] = ask_again_at
+    _change(connection, part, trouble=storable(trouble), **kept)
+
+
+def looked(connection: Connection, held: Submission, part: Part) -> None:
+    """Note a look at the list that showed nothing of the part. Raises LeaseLost."""
+    _prove(connection, held)
+    _change(connection, part, looks=parts.c.looks + 1)
+
+
+def note(connection: Connection, held: Submission, part: Part, *, note: str) -> None:
+    """Keep what was done otherwise than asked. Raises LeaseLost."""
+    _prove(connection, held)
+    _change(connection, part, note=storable(note))
+
+
+def of_parts(connection: Connection, account_id: str, ids: Sequence[str]) -> set[str]:
+    """Those of the account's batches that are known as a part of a submission."""
+    query = select(batches.c.id).where(
+        batches.c.account_id == account_id,
+        batches.c.kind == BatchKind.PART,
+        batches.c.id.in_([storable(id) for id in ids]),
+    )
+    return set(connection.execute(query).scalars())
 
 
 def handed_in(
@@ -167,7 +223,7 @@ def handed_in(
     accounts.make_due(connection, [account_id], now=now)
     sightings.observe(connection, account_id=account_id, sightings=[seen], mint=mint, now=now)
     _prove(connection, held)
-    _change(connection, part, state=PartState.RUNNING, batch_key=key, trouble=None)
+    _change(connection, part, state=PartState.RUNNING, batch_key=key, trouble=None, asked_at=None)
 
 
 def refuse(
@@ -182,7 +238,14 @@ def reject(connection: Connection, held: Submission, part: Part, *, trouble: str
     """Give a part up that never became a batch. Raises LeaseLost."""
     _prove(connection, held)
     words = None if trouble is None else storable(trouble)
-    _change(connection, part, state=PartState.ENDED, looked_through=True, trouble=words)
+    _change(
+        connection,
+        part,
+        state=PartState.ENDED,
+        looked_through=True,
+        trouble=words,
+        asked_at=None,
+    )
 
 
 def look_through(
@@ -219,8 +282,22 @@ def finish(connection: Connection, held: Submission, *, mint: Mint, now: float) 
     return after
 
 
-def put_off(connection: Connection, held: Submission, *, trouble: str, next_at: float) -> None:
-    """End a step that trouble has ended. Raises LeaseLost."""
+def put_off(
+    connection: Connection,
+    held: Submission,
+    *,
+    trouble: str,
+    next_at: float,
+    mint: Mint,
+    now: float,
+) -> None:
+    """End a step that an error has ended; what was reached until then shows. Raises LeaseLost."""
+    _prove(connection, held)
+    found = submissions.by_id(connection, held.id)
+    seen = rules.sighting(found, now=now)
+    if seen.status is not None and not seen.status.ended:
+        account_id = found.batch.account_id
+        sightings.observe(connection, account_id=account_id, sightings=[seen], mint=mint, now=now)
     _give_back(
         connection, held, next_at=next_at, trouble=storable(trouble), failures=held.failures + 1
     )
@@ -278,6 +355,7 @@ def _refuse(
         part,
         state=PartState.WAITING,
         batch_key=None,
+        asked_at=None,
         due_at=now + wait,
         trouble=None if message is None else storable(message),
     )

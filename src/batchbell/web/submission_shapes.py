@@ -45,6 +45,7 @@ class Part(Struct, frozen=True, kw_only=True):
     batch_id: str | None
     batch_status: Status | None
     trouble: str | None
+    note: str | None
 
 
 class Submission(Struct, frozen=True, kw_only=True):
@@ -107,4 +108,5 @@ def _part(found: core.Part) -> Part:
         batch_id=found.batch.id if found.batch else None,
         batch_status=found.batch.status if found.batch else None,
         trouble=found.trouble,
+        note=found.note,
     )

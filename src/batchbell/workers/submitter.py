@@ -127,8 +127,10 @@ class Submitter:
         asked = error.retry_after_seconds if isinstance(error, ProviderError) else None
         wait = rules.trouble_wait(held.failures + 1, asked_seconds=asked, rand=self._rand())
         log.warning("submission waits", submission=held.id, error=words, seconds=round(wait))
-        next_at = self._clock() + wait
-        await self._store.write(submitting.put_off, held, trouble=words, next_at=next_at)
+        now = self._clock()
+        await self._store.write(
+            submitting.put_off, held, trouble=words, next_at=now + wait, mint=self._mint, now=now
+        )
 
     async def _advance_holding(self, held: Submission) -> None:
         """One step, and a longer lease meanwhile; raises LeaseLost when that fails."""
@@ -197,14 +199,35 @@ class Submitter:
                     return
 
     async def _cancel(self, held: Submission) -> None:
-        """What was never handed in needs no provider to be given up."""
+        """What was never handed in needs no provider to be given up.
+
+        One part that may have been handed in holds up none of the others.
+        """
+        failed: ProviderError | ResultsError | None = None
         for part in held.parts:
             if part.state is PartState.WAITING:
                 await self._store.write(submitting.reject, held, part, trouble=None)
             elif part.state is PartState.SUBMITTING:
-                await self._handing_in.withdraw(self._provider(held), held, part)
+                try:
+                    await self._withdraw(held, part)
+                except (ProviderError, ResultsError) as error:
+                    failed = failed or error
             elif part.state is PartState.RUNNING and part.batch is not None:
                 await self._cancel_batch(held, part.batch.id, part.batch.status)
+        if failed is not None:
+            raise failed
+
+    async def _withdraw(self, held: Submission, part: Part) -> None:
+        """A part of which nothing was asked needs no provider to be given up."""
+        if part.asked_at is None:
+            await self._store.write(submitting.reject, held, part, trouble=None)
+            return
+        if await self._handing_in.withdraw(self._provider(held), held, part):
+            return
+        found = await self._review(held)
+        for one in found.parts:
+            if one.id == part.id and one.batch is not None:
+                await self._cancel_batch(held, one.batch.id, one.batch.status)
 
     async def _cancel_batch(self, held: Submission, batch_id: str, status: Status) -> None:
         """Ask the provider; a batch that has just ended cannot be cancelled any more."""

@@ -16,7 +16,7 @@ from batchbell.core.errors import MalformedBatch, NotFound, ProviderUnavailable
 from batchbell.core.model import Account, Batch, BatchKind, Snapshot, Status
 from batchbell.core.results import Results
 from batchbell.core.submission import standing
-from batchbell.net.relay import NOT_ANSWERED
+from batchbell.core.twins import NOT_ANSWERED
 from batchbell.providers.api import quote_segment
 from batchbell.providers.rows import snapshot_from, without_nul
 from batchbell.storage import accounts, batches, deleting, expunging, submissions
