@@ -16,8 +16,9 @@ from batchbell import failpoints
 from batchbell.core import governor, refusals, twins
 from batchbell.core import submission as rules
 from batchbell.core.errors import (
+    ProviderAuthError,
+    ProviderBillingError,
     ProviderError,
-    ProviderNotFound,
     ProviderRateLimited,
     ProviderRejected,
     ProviderUnavailable,
@@ -33,7 +34,6 @@ from batchbell.storage.engine import Store
 
 log = structlog.get_logger("batchbell.submitter")
 
-REFUSALS = (ProviderRejected, ProviderRateLimited, ProviderNotFound)
 WITHOUT_LIST = frozenset({404, 405, 501})
 """What a host answers that has no list of batches."""
 UNSEEN = "It may have been made, and the provider shows no list of batches to look for it."
@@ -136,7 +136,8 @@ class HandingIn:
     async def _not_made(self, held: Submission, part: Part, error: ProviderError) -> bool:
         """No batch came back. Raises the error where the part is to be tried again."""
         doubt = twins.doubt(error.status, reached=error.code != twins.NOT_REACHED)
-        if doubt is Doubt.NONE and isinstance(error, REFUSALS):
+        own = isinstance(error, (ProviderAuthError, ProviderBillingError))
+        if doubt is Doubt.NONE and error.status is not None and not own:
             return await self._refused(held, part, error)
         wait = twins.look_for_seconds(doubt)
         at = None if doubt is Doubt.NONE else self._clock() + wait
@@ -244,11 +245,10 @@ class HandingIn:
             raise ProviderUnavailable(error.message) from error
         since = part.intent_at or now
         about_file = part.file_id is not None and refusals.is_about_file(error.code, error.message)
-        passing = (
-            isinstance(error, ProviderRateLimited)
-            or error.status in refusals.PASSING_STATUSES
-            or (isinstance(error, ProviderNotFound) and not about_file)
+        final = isinstance(error, ProviderRejected) and (
+            error.status not in refusals.PASSING_STATUSES
         )
+        passing = not final and not about_file
         if passing or (about_file and now < since + refusals.FILE_WAIT_SECONDS):
             gone = about_file and now > (part.uploaded_at or 0.0) + refusals.FILE_GONE_SECONDS
             await self._answered(held, part, error, forget_file=gone)
