@@ -42,6 +42,7 @@ from batchbell.workers.lookout import Lookout
 from batchbell.workers.loop import Crew, Loop, Worker
 from batchbell.workers.replayer import Replayer
 from batchbell.workers.roster import Post, Roster
+from batchbell.workers.seeker import Seeker
 from batchbell.workers.submitter import Submitter
 from batchbell.workers.watcher import Watcher
 
@@ -98,6 +99,13 @@ async def running_workers(runtime: Runtime) -> AsyncIterator[Crew]:
             ),
             _collector(runtime),
             _submitter(runtime),
+            Seeker(
+                store,
+                runtime.providers.get,
+                clock=time.time,
+                mint=mint,
+                metrics=runtime.metrics,
+            ),
             *_cleaners(runtime),
         ]
         crew = runtime.crew = Crew(_loop(runtime, worker) for worker in workers)

@@ -141,6 +141,7 @@ class Town:
                 "UPDATE results SET lease_until = 0 WHERE lease_token IS NOT NULL",
                 "UPDATE deletions SET lease_until = 0 WHERE lease_token IS NOT NULL",
                 "UPDATE submissions SET lease_until = 0 WHERE lease_token IS NOT NULL",
+                "UPDATE creations SET due_at = 0 WHERE state = 'asked'",
             )
 
     @property

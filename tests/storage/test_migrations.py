@@ -200,6 +200,7 @@ async def test_the_inputs_of_batches_that_were_there_are_known(database_url: str
 
 
 MADE_LATER = {
+    "creations",
     "keys",
     "replays",
     "results",

@@ -30,8 +30,20 @@ OUTAGES = "outages"
 ROSTER = "roster"
 RESULTS = "results"
 SUBMISSIONS = "submissions"
+CREATIONS = "creations"
 ALARMS = "alarms"
-CHANNELS = (DELIVERIES, ACCOUNTS, REPLAYS, EVENTS, OUTAGES, ROSTER, RESULTS, SUBMISSIONS, ALARMS)
+CHANNELS = (
+    DELIVERIES,
+    ACCOUNTS,
+    REPLAYS,
+    EVENTS,
+    OUTAGES,
+    ROSTER,
+    RESULTS,
+    SUBMISSIONS,
+    CREATIONS,
+    ALARMS,
+)
 
 READ_SECONDS = 30.0
 """A read that takes longer is stopped."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, select, update
 
-from batchbell.storage.jobs import deletions, replays, results, submissions
+from batchbell.storage.jobs import creations, deletions, replays, results, submissions
 from batchbell.storage.schema import accounts, deliveries, endpoints
 
 
@@ -22,6 +22,8 @@ def release_all(connection: Connection, *, now: float) -> int:
     for jobs in (replays, results, deletions, submissions):
         held = update(jobs).where(jobs.c.lease_token.isnot(None))
         connection.execute(held.values(lease_token=None, lease_until=None, due_at=now))
+    asked = update(creations).where(creations.c.state == "asked")
+    connection.execute(asked.values(due_at=now))
     leased = deliveries.c.lease_token.isnot(None)
     probed = endpoints.c.id.in_(select(deliveries.c.endpoint_id).where(leased))
     connection.execute(

@@ -45,12 +45,16 @@ class Whole:
     def is_good(self) -> bool:
         return 200 <= self.status < 300
 
-    def response(self, body: bytes | None = None) -> Response:
-        """The answer, with its own body or another."""
+    def response(
+        self, body: bytes | None = None, *, more: Mapping[str, str] | None = None
+    ) -> Response:
+        """The answer, with its own body or another, and with more headers."""
         sent = self.body if body is None else body
         made = Response(sent, self.status)
         kept = [(name, value) for name, value in self.headers if name != b"content-length"]
-        made.raw_headers = [*kept, (b"content-length", str(len(sent)).encode())]
+        added = [(name.encode(), value.encode()) for name, value in (more or {}).items()]
+        kept = [(name, value) for name, value in kept if name not in dict(added)]
+        made.raw_headers = [*kept, *added, (b"content-length", str(len(sent)).encode())]
         return made
 
 

@@ -5,22 +5,32 @@ What the provider must do is passed on to it; what it answers is written down he
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from batchbell import failpoints
+from batchbell.core import twins
 from batchbell.core.deletion import Deletion
-from batchbell.core.errors import MalformedBatch, NotFound, ProviderUnavailable
+from batchbell.core.errors import (
+    MalformedBatch,
+    NotFound,
+    ProviderUnavailable,
+    StoreUnavailable,
+)
 from batchbell.core.model import Account, Batch, BatchKind, Snapshot, Status
 from batchbell.core.results import Results
 from batchbell.core.submission import standing
-from batchbell.core.twins import NOT_ANSWERED
+from batchbell.core.twins import NOT_ANSWERED, Doubt
 from batchbell.providers.api import quote_segment
 from batchbell.providers.rows import snapshot_from, without_nul
 from batchbell.storage import accounts, batches, deleting, expunging, submissions
-from batchbell.web import describing, gateway_shapes, shapes
+from batchbell.storage import creations as stored
+from batchbell.storage.creations import Creation
+from batchbell.web import creations, describing, gateway_shapes, shapes
 from batchbell.web.api.cursors import LIMIT_DEFAULT, After, Limit
 from batchbell.web.bodies import BODY_MAX_BYTES, decode_json, read_body
 from batchbell.web.calling import ENCODER, Call, Caller, answer, call_of, page_answer
@@ -57,26 +67,72 @@ async def create_batch(request: Request, bb_account: AccountName = None) -> Resp
     body = decode_json(raw)
     wishes = await BatchForm(call.context, body).wishes(call.project_id)
     account = await account_of_file(call, request, body.get("input_file_id"))
+    made = creations.intent(call, request, account, body, wishes)
+    if made is not None:
+        outcome = await creations.earlier(call, made)
+        if outcome.batch is not None:
+            return creations.found_again(outcome.batch, now=call.context.clock())
+        if outcome.is_open:
+            return creations.unclear("An equal call is not answered yet.", outcome)
+        await call.context.store.write(stored.intend, made)
+    told: Whole | ProviderUnavailable
     try:
         told = await ask(call, request, "/batches", account=account, body=for_provider(raw, body))
     except ProviderUnavailable as error:
-        return _not_made(error)
-    seen = _seen(told)
-    if seen is None:
-        if told.is_good:
-            tell_lost(account, None, "The provider's answer shows no batch.")
+        told = error
+    failpoints.reach(failpoints.AFTER_MADE)
+    seen = _seen(told) if isinstance(told, Whole) else None
+    if isinstance(told, Whole) and seen is not None:
+        kept = await call.surface.adopter.adopt(call.project_id, account, seen, wishes)
+        if kept is not None:
+            await _settle(call, made)
+        return _with_extras(told, kept, now=call.context.clock())
+    return await _not_made(call, account, made, told)
+
+
+async def _settle(call: Call, made: Creation | None) -> None:
+    """If this fails, the batch is looked for, and found to be known."""
+    if made is not None:
+        with contextlib.suppress(StoreUnavailable):
+            await call.context.store.write(stored.settle, made.id)
+
+
+async def _not_made(
+    call: Call, account: Account, made: Creation | None, told: Whole | ProviderUnavailable
+) -> Response:
+    """No batch came back: whether one was made is looked into, where that is in doubt."""
+    whole = told if isinstance(told, Whole) else None
+    reached = not isinstance(told, ProviderUnavailable) or told.code == NOT_ANSWERED
+    doubt = twins.doubt(None if whole is None else whole.status, reached=reached)
+    if doubt is Doubt.NONE:
+        await _settle(call, made)
+        return _no_batch(told)
+    outcome = (
+        creations.Outcome(is_open=True, unlisted=True)
+        if made is None
+        else await creations.doubt(call, made, doubt)
+    )
+    if outcome.batch is not None:
+        return creations.found_again(outcome.batch, now=call.context.clock())
+    if whole is not None and whole.is_good:
+        tell_lost(account, None, "The provider's answer shows no batch.")
+    if whole is not None and doubt is Doubt.SLIGHT:
+        retry = "false" if made is None or outcome.unlisted else "true"
+        return whole.response(more={creations.RETRY_HEADER: retry})
+    if not outcome.is_open and not outcome.unlisted:
+        return _no_batch(told)
+    message = (
+        told.message
+        if isinstance(told, ProviderUnavailable)
+        else f"The provider answered {told.status}, without a batch."
+    )
+    return creations.unclear(message, outcome)
+
+
+def _no_batch(told: Whole | ProviderUnavailable) -> Response:
+    if isinstance(told, Whole):
         return told.response()
-    kept = await call.surface.adopter.adopt(call.project_id, account, seen, wishes)
-    return _with_extras(told, kept, now=call.context.clock())
-
-
-def _not_made(error: ProviderUnavailable) -> Response:
-    """OpenAI's SDKs try a 502 again by themselves: not where a batch may be there already."""
-    if error.code != NOT_ANSWERED:
-        return error_response(502, error.message, code=Code.PROVIDER_UNAVAILABLE)
-    message = f"{error.message} The batch may have been made: look for it before you try again."
-    headers = {"x-should-retry": "false"}
-    return error_response(502, message, code=Code.PROVIDER_UNAVAILABLE, headers=headers)
+    return error_response(502, told.message, code=Code.PROVIDER_UNAVAILABLE)
 
 
 def _seen(told: Whole) -> Snapshot | None:

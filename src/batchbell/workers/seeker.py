@@ -1,0 +1,170 @@
+"""The seeker: looks for batches that calls through the gateway may have made unseen.
+
+A call whose answer was lost has left its intent. The batch is looked for at the provider, adopted
+with whoever was to be told of it, or known not to be there: see `core.twins`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+
+import structlog
+
+from batchbell.core import twins
+from batchbell.core.errors import InvalidRequest, ProviderError
+from batchbell.core.model import Mint, Snapshot
+from batchbell.observability import Metrics
+from batchbell.providers.protocol import Provider
+from batchbell.providers.search import find_twins
+from batchbell.storage import adopting, creations
+from batchbell.storage.adopting import Find
+from batchbell.storage.creations import Creation
+from batchbell.storage.engine import CREATIONS, Store
+
+log = structlog.get_logger("batchbell.gateway")
+
+LEASE_SECONDS = 300.0
+LOOK_SECONDS = 5.0
+FIRST_PAUSE_SECONDS = 1.0
+LAST_PAUSE_SECONDS = 30.0
+"""Between two looks for one batch."""
+ACCOUNTS_AT_ONCE = 8
+"""One look for each: a provider that does not answer holds up its own account's alone."""
+FORGET_STEP = 200
+WITHOUT_LIST = frozenset({404, 405, 501})
+
+
+class Seeker:
+    """See the module. `provider_of` gives the way to an account's provider, by the account's id."""
+
+    name = "seeker"
+
+    def __init__(
+        self,
+        store: Store,
+        provider_of: Callable[[str], Provider | None],
+        *,
+        clock: Callable[[], float],
+        mint: Mint,
+        metrics: Metrics,
+    ) -> None:
+        self.signal = store.signal(CREATIONS)
+        self._store = store
+        self._provider_of = provider_of
+        self._clock = clock
+        self._mint = mint
+        self._metrics = metrics
+        self._under_way: dict[asyncio.Task[None], str] = {}
+        """With the account of each."""
+
+    async def step(self) -> bool:
+        """Look after one call, unless enough are looked after already."""
+        if len(self._under_way) >= ACCOUNTS_AT_ONCE:
+            return False
+        now = self._clock()
+        busy = set(self._under_way.values())
+        held = await self._store.write(
+            creations.claim_due, busy=busy, now=now, lease_seconds=LEASE_SECONDS
+        )
+        if held is None:
+            before = now - creations.REMEMBERED_SECONDS
+            forgotten = await self._store.write(
+                creations.forget_old, before=before, limit=FORGET_STEP
+            )
+            return forgotten > 0
+        task = asyncio.create_task(self._look_after(held))
+        self._under_way[task] = held.account_id
+        task.add_done_callback(self._ended)
+        return True
+
+    async def ended(self) -> None:
+        """Wait until nothing is under way."""
+        while self._under_way:
+            await asyncio.wait(self._under_way)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        del self._under_way[task]
+        self.signal.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._metrics.worker_failures.labels(self.name).inc()
+            log.error("step failed; it is made again", error=repr(error), exc_info=error)
+
+    async def idle_seconds(self) -> float:
+        if self._under_way:
+            return LOOK_SECONDS
+        due = await self._store.read(creations.next_due)
+        wait = LOOK_SECONDS if due is None else due - self._clock()
+        return min(max(wait, 0.05), LOOK_SECONDS)
+
+    async def close(self) -> None:
+        """What is under way is gone on with by whoever comes next."""
+        for task in self._under_way:
+            task.cancel()
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+
+    async def _look_after(self, held: Creation) -> None:
+        provider = self._provider_of(held.account_id)
+        seen: Snapshot | None = None
+        whole = unlisted = False
+        if provider is not None:
+            try:
+                seen, whole = await self._find(provider, held)
+            except ProviderError as error:
+                unlisted = error.status in WITHOUT_LIST
+                log.warning("no look at the list", account=held.account_id, error=error.message)
+        if seen is not None:
+            await self._adopt(held, seen)
+        elif self._is_over(held, looks=held.looks + whole, unlisted=unlisted):
+            await self._end(held, unlisted=unlisted)
+        else:
+            await self._wait(held, whole=whole, unlisted=unlisted)
+
+    async def _find(self, provider: Provider, held: Creation) -> tuple[Snapshot | None, bool]:
+        found, whole = await find_twins(provider, held.marks)
+        taken = await self._store.read(creations.taken, held, [one.id for one in found])
+        return next((one for one in found if one.id not in taken), None), whole
+
+    def _is_over(self, held: Creation, *, looks: int, unlisted: bool) -> bool:
+        now = self._clock()
+        if not unlisted:
+            return twins.may_ask_again(looks=looks, not_before=held.ask_again_at, now=now)
+        asked_at, not_before = held.marks.asked_at, held.ask_again_at
+        again = twins.may_ask_unseen(asked_at=asked_at, not_before=not_before, now=now)
+        return again is not None
+
+    async def _adopt(self, held: Creation, seen: Snapshot) -> None:
+        wishes = [replace(wish, batch_id=seen.id) for wish in held.wishes]
+        now = self._clock()
+        try:
+            await self._store.write(
+                adopting.adopt_one,
+                held.project_id,
+                held.account_id,
+                Find(snapshot=seen, wishes=wishes),
+                mint=self._mint,
+                now=now,
+            )
+        except InvalidRequest as error:
+            log.warning("a batch was found, and cannot be kept", batch=seen.id, error=error.message)
+        await self._store.write(creations.end, held, batch_id=seen.id, now=now)
+        log.info("a batch whose answer was lost is found", batch=seen.id, account=held.account_id)
+
+    async def _end(self, held: Creation, *, unlisted: bool) -> None:
+        if unlisted:
+            log.error(
+                "a batch may have been made, and the provider has no list to look for it",
+                account=held.account_id,
+                input_file=held.marks.input_file_id,
+                advice="ask the provider; if it is there, watch it: batchbell watch",
+            )
+        await self._store.write(creations.end, held, batch_id=None, now=self._clock())
+
+    async def _wait(self, held: Creation, *, whole: bool, unlisted: bool) -> None:
+        now = self._clock()
+        pause = (now - held.marks.asked_at) / 4
+        due_at = now + min(max(pause, FIRST_PAUSE_SECONDS), LAST_PAUSE_SECONDS)
+        await self._store.write(
+            creations.looked, held, whole=whole, unlisted=unlisted, due_at=due_at
+        )
