@@ -7,6 +7,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,9 +16,9 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from batchbell.core.errors import StoreError, StoreInUse, StoreUnavailable
-from batchbell.storage import migrating, projects
+from batchbell.storage import migrating, projects, sqlite
 from batchbell.storage.opening import open_store
-from batchbell.storage.sqlite import SqliteStore, check_version
+from batchbell.storage.sqlite import QUICK_READERS, SLOW_READERS, SqliteStore, check_version
 
 
 @pytest.fixture
@@ -200,3 +201,98 @@ def test_a_library_that_is_too_old_is_refused() -> None:
     check_version((3, 35, 0))
     with pytest.raises(StoreError, match=r"is 3\.34\.1; Batchbell needs 3\.35\.0"):
         check_version((3, 34, 1))
+
+
+ENDLESS = text(
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :most)"
+    " SELECT count(*) FROM n"
+)
+
+
+def count(connection: Connection, *, most: int = 10**12) -> int:
+    return int(connection.execute(ENDLESS, {"most": most}).scalar_one())
+
+
+async def no_longer_read(store: SqliteStore) -> None:
+    """Return when no thread reads: each of them takes a new read at once."""
+    lanes = [(store._quick, QUICK_READERS), (store._slow, SLOW_READERS)]
+    loop = asyncio.get_running_loop()
+    barriers = [(lane, threading.Barrier(threads), threads) for lane, threads in lanes]
+    async with asyncio.timeout(20):
+        await asyncio.gather(
+            *(
+                loop.run_in_executor(lane, barrier.wait)
+                for lane, barrier, threads in barriers
+                for _ in range(threads)
+            )
+        )
+
+
+async def test_slow_reads_hold_up_no_short_ones(store: SqliteStore) -> None:
+    await store.write(make, "project_1")
+    slow = [asyncio.create_task(store.read(count)) for _ in range(8)]
+    for n in range(5):
+        await asyncio.sleep(0)
+        async with asyncio.timeout(20):
+            assert "project_1" in await store.read(ids)
+            await store.write(make, f"other_{n}")
+    for task in slow:
+        task.cancel()
+    await asyncio.gather(*slow, return_exceptions=True)
+    await no_longer_read(store)
+
+
+async def test_a_read_ends_with_whoever_asked(store: SqliteStore) -> None:
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await store.read(count)
+    await no_longer_read(store)
+
+
+async def test_a_read_that_takes_too_long_is_stopped_and_a_slow_one_is_answered(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "QUICK_CPU_SECONDS", 0.01)
+    assert await store.read(count, most=1_000_000) == 1_000_000
+    monkeypatch.setattr(sqlite, "READ_SECONDS", 0.2)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match=r"longer than 0\.2 s"):
+            await store.read(count)
+    monkeypatch.setattr(sqlite, "READ_SECONDS", 30.0)
+    assert await store.read(ids) == set()
+
+
+async def test_closing_waits_for_no_read(path: Path) -> None:
+    store = SqliteStore(path)
+    reading = [asyncio.create_task(store.read(count)) for _ in range(4)]
+    await asyncio.sleep(0.05)
+    async with asyncio.timeout(20):
+        await store.close()
+    for task in reading:
+        with pytest.raises(StoreUnavailable):
+            await task
+
+
+async def test_a_full_disk_is_said_and_outlived(store: SqliteStore) -> None:
+    """A file that may not grow fails as a full disk does."""
+
+    def bound(connection: Connection, pages: int) -> int:
+        pages = pages or int(connection.execute(text("PRAGMA page_count")).scalar_one())
+        return int(connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}").scalar_one())
+
+    def big(connection: Connection, id: str) -> None:
+        projects.ensure_project(connection, id=id, secret="x" * 500_000, now=0.0)
+
+    await store.write(bound, 0)
+    for _ in range(3):
+        asked = [store.write(big, "big"), *(store.write(make, f"small_{n}") for n in range(3))]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        assert isinstance(answers[0], StoreUnavailable)
+        assert all(one is None or isinstance(one, StoreUnavailable) for one in answers)
+        with pytest.raises(StoreUnavailable, match="full"):
+            await store.write(big, "big")
+    assert "big" not in await store.read(ids)
+    await store.write(bound, 1_000_000)
+    await store.write(big, "big")
+    assert "big" in await store.read(ids)

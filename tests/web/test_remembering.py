@@ -87,3 +87,17 @@ async def test_a_failure_is_not_kept(clock: Clock) -> None:
         await remembered.get()
     failing = False
     assert await remembered.get() == "back"
+
+
+async def test_who_stops_waiting_leaves_it_to_the_others(
+    remembered: Remembered[int], source: Source
+) -> None:
+    source.gate.clear()
+    for _ in range(5):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.001):
+                await remembered.get()
+    stays = asyncio.create_task(remembered.get())
+    await asyncio.sleep(0)
+    source.gate.set()
+    assert await stays == 1, "it was loaded once"

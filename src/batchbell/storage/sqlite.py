@@ -3,16 +3,22 @@
 One thread writes and checkpoints, because SQLite before 3.51.3 can corrupt its log when two
 connections do; readers have connections of their own that can only read. A lock file keeps a
 second process away. Writes that wait for the writer share one commit, each in its own savepoint.
+
+Reads go in two lanes, so that slow ones never hold up short ones. Each begins in the quick lane.
+One that takes longer than a moment there is stopped, and begins anew in the slow lane; the next of
+its kind begin there, for a minute.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import queue
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,14 +31,23 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import QueuePool
 
 from batchbell.core.errors import StoreError, StoreInUse, StoreUnavailable
-from batchbell.storage.engine import P, Query, Store, T, take_wakes
+from batchbell.storage.engine import READ_SECONDS, P, Query, Store, T, take_wakes
 
 BUSY_TIMEOUT_MS = 10_000
 NEEDED = (3, 35, 0)
 """`RETURNING` and `WITH … AS MATERIALIZED` came with this version."""
 GROUP_MAX = 256
 """Writes that one commit may carry."""
-READERS = 4
+QUICK_READERS = 4
+SLOW_READERS = 2
+QUICK_CPU_SECONDS = 0.25
+"""What a read may work in the quick lane. It is not to blame for waiting for a processor."""
+QUICK_SECONDS = 2.0
+SLOW_KEPT_SECONDS = 60.0
+"""How long reads of a kind that was slow begin in the slow lane."""
+SLOW_KINDS_MOST = 1000
+STEPS_BETWEEN_LOOKS = 100_000
+"""Instructions of SQLite, a few milliseconds, after which a read looks whether to go on."""
 
 
 TROUBLE = frozenset(
@@ -67,7 +82,7 @@ def sqlite_engine(
         URL.create("sqlite", database=str(path)),
         poolclass=QueuePool,
         hide_parameters=True,
-        pool_size=READERS if read_only else 1,
+        pool_size=QUICK_READERS + SLOW_READERS if read_only else 1,
         max_overflow=0,
         connect_args={"check_same_thread": False, "timeout": busy_timeout_ms / 1000},
     )
@@ -107,9 +122,47 @@ def own(path: Path) -> FileLock:
     return lock
 
 
-def _is_trouble(error: BaseException) -> bool:
+class _Overrun(Exception):
+    """The read was stopped: it took longer than its lane allows, or nobody waits for it."""
+
+
+@dataclass(slots=True, eq=False)
+class _Reading:
+    """One read, which is stopped from outside or by its own time."""
+
+    deadline: float
+    quick: bool
+    stopped: bool = False
+    cpu_until: float = math.inf
+
+    def begin(self) -> None:
+        """Call in the thread that reads."""
+        if self.quick:
+            self.deadline = min(self.deadline, time.monotonic() + QUICK_SECONDS)
+            self.cpu_until = time.thread_time() + QUICK_CPU_SECONDS
+
+    def over(self) -> bool:
+        return (
+            self.stopped or time.monotonic() > self.deadline or time.thread_time() > self.cpu_until
+        )
+
+
+Kind = tuple[object, frozenset[str]]
+
+
+def _kind(query: object, asked: Mapping[str, object]) -> Kind:
+    """Reads of the same function that are asked for the same things are of one kind."""
+    named = frozenset(name for name, value in asked.items() if value is not None)
+    return getattr(query, "__code__", query), named
+
+
+def _code(error: BaseException) -> int | None:
     code = getattr(getattr(error, "orig", None), "sqlite_errorcode", None)
-    return code is not None and code & 0xFF in TROUBLE
+    return None if code is None else code & 0xFF
+
+
+def _is_trouble(error: BaseException) -> bool:
+    return _code(error) in TROUBLE
 
 
 def _in_transaction(connection: Connection) -> bool:
@@ -155,7 +208,10 @@ class SqliteStore(Store):
         self._writer = sqlite_engine(path, busy_timeout_ms=busy_timeout_ms)
         self._reader = sqlite_engine(path, read_only=True, busy_timeout_ms=busy_timeout_ms)
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="batchbell-read")
+        self._quick = ThreadPoolExecutor(QUICK_READERS, thread_name_prefix="batchbell-read")
+        self._slow = ThreadPoolExecutor(SLOW_READERS, thread_name_prefix="batchbell-slow-read")
+        self._slow_kinds: dict[Kind, float] = {}
+        self._reading: set[_Reading] = set()
         self._thread = threading.Thread(target=self._run, name="batchbell-write", daemon=True)
         self._thread.start()
 
@@ -180,15 +236,55 @@ class SqliteStore(Store):
 
     async def read(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         self._check_open()
-        loop = asyncio.get_running_loop()
-        bound = partial(self._read, lambda c: query(c, *args, **kwargs))
-        return await loop.run_in_executor(self._readers, bound)
+        kind, deadline = _kind(query, kwargs), time.monotonic() + READ_SECONDS
 
-    def _read(self, query: Callable[[Connection], T]) -> T:
+        def bound(connection: Connection) -> T:
+            return query(connection, *args, **kwargs)
+
+        if self._slow_kinds.get(kind, 0.0) < time.monotonic():
+            with contextlib.suppress(_Overrun):
+                return await self._read_in(self._quick, bound, _Reading(deadline, quick=True))
+            self._check_open()
+            self._note_slow(kind)
+        try:
+            return await self._read_in(self._slow, bound, _Reading(deadline, quick=False))
+        except _Overrun as error:
+            raise StoreUnavailable(
+                f"A read took longer than {READ_SECONDS:g} s and was stopped: ask for less."
+            ) from error
+
+    def _note_slow(self, kind: Kind) -> None:
+        now = time.monotonic()
+        if len(self._slow_kinds) >= SLOW_KINDS_MOST:
+            self._slow_kinds = {k: until for k, until in self._slow_kinds.items() if until > now}
+        self._slow_kinds[kind] = now + SLOW_KEPT_SECONDS
+
+    async def _read_in(
+        self, lane: ThreadPoolExecutor, query: Callable[[Connection], T], reading: _Reading
+    ) -> T:
+        self._reading.add(reading)
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(lane, self._read, query, reading)
+        finally:
+            reading.stopped = True
+            self._reading.discard(reading)
+
+    def _read(self, query: Callable[[Connection], T], reading: _Reading) -> T:
+        if reading.over():
+            raise _Overrun
+        reading.begin()
         try:
             with self._reader.connect() as connection:
-                return query(connection)
+                driver: Any = connection.connection.dbapi_connection
+                driver.set_progress_handler(reading.over, STEPS_BETWEEN_LOOKS)
+                try:
+                    return query(connection)
+                finally:
+                    driver.set_progress_handler(None, 0)
         except OperationalError as error:
+            if _code(error) == sqlite3.SQLITE_INTERRUPT:
+                raise _Overrun from error
             if not _is_trouble(error):
                 raise
             raise StoreUnavailable(f"SQLite could not be read: {error.orig}") from error
@@ -209,7 +305,8 @@ class SqliteStore(Store):
             group = _Group([first])
             stop = self._gather(group)
             self._commit(group)
-            first.loop.call_soon_threadsafe(self._answer, group)
+            with contextlib.suppress(RuntimeError):  # a loop that was closed waits for nothing
+                first.loop.call_soon_threadsafe(self._answer, group)
             if stop:
                 return
 
@@ -239,14 +336,18 @@ class SqliteStore(Store):
         if alone:
             job.result = job.query(connection)
             return
+        savepoint = connection.begin_nested()
         try:
-            with connection.begin_nested():
-                job.result = job.query(connection)
+            job.result = job.query(connection)
         except Exception as error:
-            # Some failures end the whole transaction: the others must not go on without one.
+            # Some failures end the whole transaction, as a full disk does: the savepoint is gone,
+            # and the others must not go on without a transaction.
             if _is_trouble(error) or not _in_transaction(connection):
                 raise
+            savepoint.rollback()
             job.error = error
+        else:
+            savepoint.commit()
 
     def _answer(self, group: _Group) -> None:
         for job in group.jobs:
@@ -257,7 +358,10 @@ class SqliteStore(Store):
         self._closed = True
         self._jobs.put(None)
         await asyncio.to_thread(self._thread.join)
-        await asyncio.to_thread(self._readers.shutdown)
+        for reading in self._reading:
+            reading.stopped = True
+        for lane in (self._quick, self._slow):
+            await asyncio.to_thread(lane.shutdown)
         self._reader.dispose()
         self._writer.dispose()
         self._lock.release()

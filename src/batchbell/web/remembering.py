@@ -12,7 +12,8 @@ T = TypeVar("T")
 class Remembered(Generic[T]):
     """What `load` brought, for `seconds`; whoever asks while it loads waits for the same answer.
 
-    A clock that was set back counts as time that has passed.
+    One that stops waiting leaves it to the others: it is loaded once, however many come and go. A
+    clock that was set back counts as time that has passed.
     """
 
     def __init__(
@@ -21,13 +22,14 @@ class Remembered(Generic[T]):
         self._load = load
         self._seconds = seconds
         self._clock = clock
-        self._lock = asyncio.Lock()
+        self._loading: asyncio.Task[T] | None = None
         self._kept: tuple[float, T] | None = None
         self._changes = 0
 
     def forget(self) -> None:
         """What is known, or being loaded at this moment, is not the truth any more."""
         self._kept = None
+        self._loading = None
         self._changes += 1
 
     async def get(self) -> T:
@@ -35,17 +37,29 @@ class Remembered(Generic[T]):
         kept = self._fresh()
         if kept is not None:
             return kept[1]
-        async with self._lock:
-            kept = self._fresh()
-            if kept is not None:
-                return kept[1]
-            changes, asked_at = self._changes, self._clock()
+        if self._loading is None:
+            self._loading = asyncio.create_task(self._load_once())
+            self._loading.add_done_callback(_retrieve)
+        return await asyncio.shield(self._loading)
+
+    async def _load_once(self) -> T:
+        changes, asked_at = self._changes, self._clock()
+        try:
             answer = await self._load()
+        finally:
             if changes == self._changes:
-                self._kept = (asked_at, answer)
-            return answer
+                self._loading = None
+        if changes == self._changes:
+            self._kept = (asked_at, answer)
+        return answer
 
     def _fresh(self) -> tuple[float, T] | None:
         if self._kept is None or not 0 <= self._clock() - self._kept[0] < self._seconds:
             return None
         return self._kept
+
+
+def _retrieve(task: asyncio.Task[T]) -> None:
+    """A failure that nobody waits for any more is no error of the loop."""
+    if not task.cancelled():
+        task.exception()
