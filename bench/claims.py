@@ -53,7 +53,6 @@ async def _cost(database_url: str) -> float:
             started = time.perf_counter()
             claim = await store.write(
                 deliveries.claim_due,
-                after="",
                 rooms={},
                 room=ROOM,
                 limit=AT_ONCE,

@@ -41,6 +41,7 @@ from batchbell.workers.janitor import Janitor
 from batchbell.workers.lookout import Lookout
 from batchbell.workers.loop import Crew, Loop, Worker
 from batchbell.workers.replayer import Replayer
+from batchbell.workers.ring import calls_most
 from batchbell.workers.roster import Post, Roster
 from batchbell.workers.seeker import Seeker
 from batchbell.workers.submitter import Submitter
@@ -64,7 +65,7 @@ async def running_workers(runtime: Runtime) -> AsyncIterator[Crew]:
         sender = await stack.enter_async_context(
             WebhookSender(
                 runtime.access.rules,
-                max_connections=settings.max_in_flight,
+                max_connections=calls_most(settings.max_in_flight),
                 proxy=webhook_proxy(settings),
             )
         )

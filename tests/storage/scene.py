@@ -23,7 +23,7 @@ from batchbell.core.model import (
 )
 from batchbell.storage import batches, deliveries, events, history, watches
 from batchbell.storage.batches import Change
-from batchbell.storage.deliveries import Claim, Tried
+from batchbell.storage.deliveries import START, Claim, Place, Tried
 from batchbell.storage.engine import Store
 from batchbell.storage.watches import Registered, Registration
 from tests.conftest import Clock
@@ -92,7 +92,7 @@ class Scene:
         limit: int = 100,
         room: int = 100,
         rooms: Mapping[str, int] | None = None,
-        after: str = "",
+        after: Place = START,
         token: str | None = None,
     ) -> Claim:
         return await self.store.write(

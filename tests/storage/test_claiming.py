@@ -81,16 +81,16 @@ async def test_pitfall_28_who_owns_almost_everything_takes_only_its_room(scene: 
 
 async def test_the_ring_goes_on_where_the_last_claim_ended(scene: Scene) -> None:
     await fill(scene, dict.fromkeys(RECEIVERS, 5))
-    cursor, visited = "", set()
+    place, visited = deliveries.START, set()
     for _ in range(5):
-        claim = await scene.claim(limit=8, room=2, after=cursor)
+        claim = await scene.claim(limit=8, room=2, after=place)
         taken = by_endpoint(claim.deliveries)
         assert set(taken.values()) == {2}
         assert visited.isdisjoint(taken)
         visited |= set(taken)
-        cursor = claim.cursor
+        place = claim.place
     assert len(visited) == 20
-    assert (await scene.claim(limit=100, room=2, after=cursor)).deliveries == []
+    assert (await scene.claim(limit=100, room=2, after=place)).deliveries == []
     assert len((await scene.claim(limit=100, room=2)).deliveries) == 40
 
 
@@ -99,10 +99,10 @@ async def test_a_ring_longer_than_one_visit_is_walked_to_its_end(scene: Scene) -
     await fill(scene, dict.fromkeys(urls, 1))
     first = await scene.claim(limit=1000)
     assert len(first.deliveries) == deliveries.RING_STEP
-    assert first.cursor
-    second = await scene.claim(limit=1000, after=first.cursor)
+    assert first.more
+    second = await scene.claim(limit=1000, after=first.place)
     assert len(second.deliveries) == 20
-    assert second.cursor == ""
+    assert not second.more
 
 
 async def test_room_is_what_each_endpoint_was_given(scene: Scene) -> None:

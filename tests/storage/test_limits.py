@@ -12,6 +12,7 @@ from sqlalchemy import update
 from batchbell.core.model import DEFAULT_PROJECT, Claimed
 from batchbell.core.slots import MOST
 from batchbell.storage import deliveries, history, outages
+from batchbell.storage.deliveries import START
 from batchbell.storage.schema import endpoints
 from tests.storage.scene import BROKEN, GONE, OK, URL, Scene
 
@@ -240,11 +241,11 @@ async def test_a_claim_that_is_full_goes_on_behind_what_it_took(scene: Scene) ->
         await scene.due(f"batch_{n}a", f"batch_{n}b", url=url)
     await limit(scene, urls[5], ordered=True)
     ids = sorted({one.endpoint_id for one in await scene.deliveries()})
-    cursor, visited = "", set()
+    place, visited = START, set()
     for _ in range(12):
-        claim = await scene.claim(limit=3, room=2, after=cursor)
+        claim = await scene.claim(limit=3, room=2, after=place)
         visited |= {one.endpoint_id for one in claim.deliveries}
-        cursor = claim.cursor
+        place = claim.place
     assert sorted(visited) == ids
 
 

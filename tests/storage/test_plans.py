@@ -92,7 +92,6 @@ def claiming(scene: Scene) -> Work:
     def work(connection: Connection) -> None:
         claim = deliveries.claim_due(
             connection,
-            after="",
             rooms={},
             room=8,
             limit=1000,

@@ -29,7 +29,6 @@ async def claim(url: str) -> None:
     while True:
         taken = await store.write(
             deliveries.claim_due,
-            after="",
             rooms={},
             room=3,
             limit=5,

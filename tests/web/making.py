@@ -56,7 +56,6 @@ class Served:
         """As a dispatcher would, for a minute."""
         return await self.context.store.write(
             deliveries.claim_due,
-            after="",
             rooms={},
             room=100,
             limit=100,

@@ -270,7 +270,6 @@ async def test_a_crash_after_the_claim_is_an_attempt_whose_outcome_is_unknown(
     await ended_batch(house)
     claim = await house.store.write(
         deliveries.claim_due,
-        after="",
         rooms={},
         room=8,
         limit=8,

@@ -19,7 +19,8 @@ TIMEOUT = Outcome(fault=Fault.TIMEOUT)
 
 def endpoint(id: str, **wishes: Any) -> Endpoint:
     url = f"https://{id}.example"
-    return Endpoint(id=id, project_id="default", url=url, secrets=("whsec_",), **wishes)
+    wishes.setdefault("project_id", "default")
+    return Endpoint(id=id, url=url, secrets=("whsec_",), **wishes)
 
 
 def delivery(id: str, endpoint_id: str, *, attempt: int = 1) -> Claimed:
@@ -108,17 +109,71 @@ def test_retries_hold_half_of_the_calls_while_a_first_attempt_waits() -> None:
     taken = [next_[0] for _ in range(10) if (next_ := ring.take())]
     assert Counter(one.is_retry for one in taken) == {True: 5, False: 5}
     assert taken[0].is_retry is False
+    assert ring.take() is None, "all calls are taken"
+    for first in [one for one in taken if not one.is_retry][:3]:
+        ring.ended(first, GOOD)
     for _ in range(3):
         assert (more := ring.take()) is not None
-        assert not more[0].is_retry, "the busy one still has slots"
-    assert ring.take() is None, "its slots are full, and its first attempts wait"
+        assert not more[0].is_retry, "retries hold their half"
 
 
 def test_retries_hold_all_calls_when_no_first_attempt_waits() -> None:
     ring = Ring(10)
     names = [f"e{n}" for n in range(20)]
     ring.add([delivery(id, id, attempt=2) for id in names], {id: endpoint(id) for id in names})
-    assert len(take_all(ring)) == 20
+    assert len(take_all(ring)) == 10
+
+
+def filled(calls: int, **numbers: int) -> Ring:
+    """A ring with projects that have so many endpoints each, with one delivery for each."""
+    ring = Ring(calls)
+    for project, number in numbers.items():
+        more(ring, project, number)
+    return ring
+
+
+def more(ring: Ring, project: str, number: int) -> None:
+    ids = [f"{project}{n}" for n in range(number)]
+    made = {id: endpoint(id, project_id=project) for id in ids}
+    ring.add([delivery(f"d{id}", id) for id in ids], made)
+
+
+def projects_of(taken: list[Claimed]) -> Counter[str]:
+    return Counter(one.endpoint_id[0] for one in taken)
+
+
+def test_a_project_that_is_alone_has_all_calls_but_the_reserve() -> None:
+    assert len(take_all(filled(200, a=2000))) == 200
+
+
+def test_projects_share_the_calls_whoever_has_more_endpoints() -> None:
+    assert projects_of(take_all(filled(200, a=2000, b=2000))) == {"a": 100, "b": 100}
+    assert projects_of(take_all(filled(200, a=2000, b=7, c=2000))) == {"a": 97, "b": 7, "c": 96}
+
+
+def test_whoever_comes_later_does_not_wait_for_the_calls_of_another() -> None:
+    ring = filled(200, a=2000)
+    held = take_all(ring)
+    more(ring, "b", 500)
+    first = take_all(ring)
+    assert projects_of(first) == {"b": 50}, "at once, out of the reserve"
+    for number in range(50):
+        ring.ended(first[number], GOOD)
+        (again,) = take_all(ring)
+        assert again.endpoint_id.startswith("b"), "what it gives back is its own"
+        first.append(again)
+    for one in held[:100]:
+        ring.ended(one, TIMEOUT)
+    assert projects_of(take_all(ring)) == {"b": 50}, "until both have half"
+    assert ring.under_way == 200
+
+
+def test_what_a_project_cannot_use_another_has() -> None:
+    ring = filled(200, a=2000, b=1)
+    under_way = take_all(ring)
+    ring.ended(next(one for one in under_way if one.endpoint_id == "b0"), GOOD)
+    assert projects_of(take_all(ring)) == {"a": 1}
+    assert set(ring.held()) == {"a"}
 
 
 def test_after_an_outage_an_endpoint_starts_with_one_call_and_doubles() -> None:

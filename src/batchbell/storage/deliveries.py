@@ -1,14 +1,16 @@
 """The delivery queue: the table itself. Claim, settle and give back, each in bulk.
 
-A claim visits endpoints in a ring and takes a few deliveries from each, so that neither its cost
-nor its fairness depends on how much waits for any one of them.
+A claim visits projects in a ring, and of each its endpoints in a ring of their own. It takes a few
+deliveries from each endpoint, of the projects by turns, so that neither its cost nor its fairness
+depends on how much waits for any one of them.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 from sqlalchemy import Connection, func, select, text, update
@@ -28,24 +30,44 @@ from batchbell.storage.taking import take
 
 RING_STEP = 500
 """Endpoints that one claim visits at most."""
+PROJECTS_STEP = 16
+"""Projects that one claim takes deliveries of at most."""
+PROJECTS_SEEN = 200
+"""Projects that one claim looks through for some that may have more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the next claim goes on."""
+
+    project: str = ""
+    """After this one; empty where the ring of projects begins."""
+    endpoints: Mapping[str, str] = field(default_factory=dict)
+    """Of projects in whose ring a claim has stopped: after which endpoint."""
+
+
+START = Place()
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a claim brought: the deliveries, where they go, and where the ring goes on."""
+    """What a claim brought: the deliveries, where they go, and where the rings go on."""
 
     deliveries: list[Claimed]
     endpoints: dict[str, Endpoint]
-    cursor: str
-    """The last endpoint that was visited; empty when the ring came to its end."""
+    place: Place = START
     token_at: float | None = None
     """When the next of those endpoints may be called that were passed over for their rate."""
+    more: bool = False
+    """Whether the rings that were walked did not come to their ends."""
 
 
 def claim_due(
     connection: Connection,
     *,
-    after: str,
+    after: Place = START,
+    projects: Mapping[str, int] | None = None,
+    project: int = RING_STEP,
     rooms: Mapping[str, int],
     room: int,
     limit: int,
@@ -53,18 +75,22 @@ def claim_due(
     lease_seconds: float,
     token: str,
 ) -> Claim:
-    """Take up to `limit` due deliveries, walking the ring of endpoints on from `after`.
+    """Take up to `limit` due deliveries, walking the rings on from `after`.
 
-    From an endpoint in `rooms` at most that many are taken, from another at most `room`; no more
-    than its rate allows, and of an ordered one the first that waits, alone. Each attempt is
+    A project among `projects` is passed over if it may have no more; `project` is what another may
+    have. From an endpoint in `rooms` at most that many are taken, from another at most `room`; no
+    more than its rate allows, and of an ordered one the first that waits, alone. Each attempt is
     counted here, before it is made: what kills a worker is not tried for ever. Where the breaker
     of an endpoint is open, one delivery is taken to probe it, if a probe is due.
     """
-    words = _walk(connection, after, now)
+    shares = dict(projects or {})
+    chosen, project_place = _projects(connection, after.project, shares, project)
+    walks = _walk(connection, chosen, after.endpoints, now)
+    words = {id: word for walk in walks.values() for id, word in walk.items()}
     times: dict[str, Any] = {"now": now, "lease": now + lease_seconds, "token": token}
     takes = {
         id: most
-        for id in sorted(words)
+        for id in _by_turns(list(walks.values()))
         if words[id] & (FREE | PROBE) and (most := rooms.get(id, room)) > 0
     }
     limits = take_limits(connection, [id for id in takes if words[id] & LIMITED])
@@ -73,27 +99,80 @@ def claim_due(
     taken = take(connection, takes, heads, limit, times) if takes and limit > 0 else []
     visited = Counter(one.endpoint_id for one in taken)
     spend(connection, limits, visited, now=now)
-    cursor = max(words) if len(words) == RING_STEP else ""
-    if taken and len(taken) >= limit:
-        cursor = max(visited.keys() - heads, default=max(visited))
+    cut = bool(taken) and len(taken) >= limit
+    places = _places(walks, visited.keys() - heads if cut else None, visited.keys())
+    left = {id: at for id, at in after.endpoints.items() if id not in walks}
     return Claim(
         taken,
         endpoints_by_id(connection, visited, now=now) if visited else {},
-        cursor,
+        Place(project_place, left | places),
         next_token_at(connection, [id for id, word in words.items() if word & WAITS]),
+        more=bool(project_place or places),
     )
 
+
+def _projects(
+    connection: Connection, after: str, rooms: Mapping[str, int], room: int
+) -> tuple[list[str], str]:
+    """The next projects for which something waits and that may have more; and after which to go on.
+
+    The place is empty where the ring came to its end.
+    """
+    asked = {"after": after, "step": PROJECTS_SEEN}
+    seen = list(connection.execute(PROJECTS, asked).scalars())
+    some = [id for id in seen if rooms.get(id, room) > 0][:PROJECTS_STEP]
+    if len(some) == PROJECTS_STEP and some[-1] != seen[-1]:
+        return some, some[-1]
+    return some, seen[-1] if len(seen) == PROJECTS_SEEN else ""
+
+
+def _by_turns(walks: Sequence[Mapping[str, int]]) -> list[str]:
+    """The endpoints of several projects, one of each by turns."""
+    rows = zip_longest(*(sorted(walk) for walk in walks))
+    return [id for row in rows for id in row if id is not None]
+
+
+def _places(
+    walks: Mapping[str, Mapping[str, int]], reached: Set[str] | None, taken: Set[str]
+) -> dict[str, str]:
+    """Where the ring of each project goes on that did not come to its end.
+
+    `reached` are the endpoints of which something was taken before the claim was cut short; an
+    ordered one may be far ahead of the others. None where it was not.
+    """
+    step = RING_STEP // max(1, len(walks))
+    places = {}
+    for project, walk in walks.items():
+        if reached is not None and not taken.isdisjoint(walk):
+            places[project] = max(walk.keys() & reached, default=max(walk.keys() & taken))
+        elif len(walk) == step:
+            places[project] = max(walk)
+    return places
+
+
+PROJECTS = text("""
+WITH RECURSIVE ring(id, n) AS (
+  SELECT (SELECT min(project_id) FROM deliveries
+          WHERE state = 'pending' AND project_id > :after), 1
+  UNION ALL
+  SELECT (SELECT min(d.project_id) FROM deliveries d
+          WHERE d.state = 'pending' AND d.project_id > ring.id), ring.n + 1
+  FROM ring WHERE ring.id IS NOT NULL AND ring.n < :step)
+SELECT ring.id FROM ring WHERE ring.id IS NOT NULL ORDER BY ring.n
+""")
 
 FREE, PROBE, WAITS, LIMITED = 1, 2, 4, 8
 """What the ring says of an endpoint that has deliveries due: send; or try it with one, as its
 breaker is open; or wait for its rate. And whether its owner limits its rate or wants order."""
 RING = text("""
 WITH RECURSIVE ring(id, n) AS (
-  SELECT (SELECT min(endpoint_id) FROM deliveries
-          WHERE state = 'pending' AND endpoint_id > :after), 1
+  SELECT (SELECT endpoint_id FROM deliveries
+          WHERE state = 'pending' AND (project_id, endpoint_id) > (:project, :after)
+          AND project_id <= :project ORDER BY project_id, endpoint_id LIMIT 1), 1
   UNION ALL
-  SELECT (SELECT min(d.endpoint_id) FROM deliveries d
-          WHERE d.state = 'pending' AND d.endpoint_id > ring.id), ring.n + 1
+  SELECT (SELECT d.endpoint_id FROM deliveries d
+          WHERE d.state = 'pending' AND (d.project_id, d.endpoint_id) > (:project, ring.id)
+          AND d.project_id <= :project ORDER BY d.project_id, d.endpoint_id LIMIT 1), ring.n + 1
   FROM ring WHERE ring.id IS NOT NULL AND ring.n < :step)
 SELECT ring.id,
   CASE WHEN (SELECT min(d.due_at) FROM deliveries d
@@ -118,11 +197,24 @@ FROM ring WHERE ring.id IS NOT NULL ORDER BY ring.n
 rows, PostgreSQL expects them at every other too, and looks for any row by reading the table."""
 
 
-def _walk(connection: Connection, after: str, now: float) -> dict[str, int]:
-    """Up to RING_STEP endpoints for which deliveries wait, and what is to be done for each."""
+def _walk(
+    connection: Connection, projects: Sequence[str], after: Mapping[str, str], now: float
+) -> dict[str, dict[str, int]]:
+    """Endpoints for which deliveries of each project wait, and what is to be done for each.
+
+    RING_STEP at most in all.
+    """
     furthest = {"soon": now + MARGIN_SECONDS, "ahead": now + PROBE_FURTHEST_SECONDS}
-    asked = {"after": after, "step": RING_STEP, "now": now, **furthest}
-    return {row.id: row.ready for row in connection.execute(RING, asked)}
+    asked = {"step": RING_STEP // max(1, len(projects)), "now": now, **furthest}
+    return {
+        id: {
+            row.id: row.ready
+            for row in connection.execute(
+                RING, {"project": id, "after": after.get(id, ""), **asked}
+            )
+        }
+        for id in projects
+    }
 
 
 def _allowed(

@@ -294,6 +294,7 @@ deliveries = Table(
 _pending = text("state = 'pending'")
 partial("ix_deliveries_due", deliveries.c.endpoint_id, deliveries.c.due_at, where=_pending)
 partial("ix_deliveries_order", deliveries.c.endpoint_id, deliveries.c.id, where=_pending)
+partial("ix_deliveries_ring", deliveries.c.project_id, deliveries.c.endpoint_id, where=_pending)
 _held = text("state = 'held'")
 partial("ix_deliveries_held", deliveries.c.endpoint_id, where=_held)
 Index("ix_deliveries_watch", deliveries.c.watch_id)

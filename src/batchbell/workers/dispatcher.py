@@ -20,7 +20,7 @@ from batchbell.core.travelling import wrapped
 from batchbell.net.client import Sender
 from batchbell.observability import Metrics
 from batchbell.storage import deliveries
-from batchbell.storage.deliveries import Tried
+from batchbell.storage.deliveries import START, Tried
 from batchbell.storage.engine import DELIVERIES, Store
 from batchbell.storage.gathering import Gathering
 from batchbell.workers.ring import ROOM, Ring
@@ -29,9 +29,10 @@ from batchbell.workers.telling import tell
 log = structlog.get_logger("batchbell.dispatcher")
 
 CLAIM_MOST = 2000
-"""Deliveries that one process holds: waiting here, under way, or being written."""
-CLAIM_BELOW = 1000
-"""New ones are claimed when fewer are held."""
+"""Deliveries that one process holds: waiting here, under way, or being written.
+
+Projects share them. New ones are claimed for a project that holds less than half of its share.
+"""
 SETTLE_MOST = 500
 MARGIN_SECONDS = 10.0
 """A delivery is not sent unless its lease outlives the whole call by this."""
@@ -44,7 +45,10 @@ USER_AGENT = f"Batchbell/{__version__}"
 
 
 class Dispatcher:
-    """See the module. `max_in_flight` calls are under way at once, 8 for one endpoint."""
+    """See the module. `max_in_flight` calls are under way at once, 8 for one endpoint.
+
+    A quarter more is lent to projects that have less than their share.
+    """
 
     def __init__(
         self,
@@ -67,13 +71,13 @@ class Dispatcher:
         self._mint = mint
         self._rand = rand
         self._metrics = metrics
-        self._max_in_flight = max_in_flight
         self._public_url = public_url
         self._timeout_seconds = timeout_seconds
         self._longest_seconds = timeout_seconds
         self._ring = Ring(max_in_flight)
-        self._cursor = ""
-        self._full = False
+        self._place = START
+        self._writing: Counter[str] = Counter()
+        self._closed: frozenset[str] = frozenset()
         self._token_at: float | None = None
         self._calls: set[asyncio.Task[None]] = set()
         self._settling = Gathering(self._settle_all, most=SETTLE_MOST)
@@ -87,25 +91,33 @@ class Dispatcher:
 
     async def claim(self) -> bool:
         """Take what is due into the ring; whether the ring of endpoints has more to show."""
-        self._full = self._held >= CLAIM_BELOW
-        if self._full:
-            return False
+        projects, another = self._shares()
+        self._closed = frozenset(id for id, room in projects.items() if not room)
         claim = await self._store.write(
             deliveries.claim_due,
-            after=self._cursor,
+            after=self._place,
+            projects=projects,
+            project=another,
             rooms=self._ring.rooms(),
             room=ROOM,
-            limit=CLAIM_MOST - self._held,
+            limit=max([another, *projects.values()]),
             now=self._clock(),
             lease_seconds=2 * self._longest_seconds + MARGIN_SECONDS,
             token=self._mint("lease"),
         )
         if claim.deliveries:
             failpoints.reach(failpoints.AFTER_CLAIM)
-        self._cursor, self._token_at = claim.cursor, claim.token_at
+        self._place, self._token_at = claim.place, claim.token_at
         self._stretch(claim.endpoints.values())
         self._ring.add(claim.deliveries, claim.endpoints)
-        return bool(claim.deliveries or claim.cursor)
+        return bool(claim.deliveries or claim.more)
+
+    def _shares(self) -> tuple[dict[str, int], int]:
+        """How many more deliveries each project may have here, and one that has none."""
+        held = Counter(self._ring.held()) + self._writing
+        share = CLAIM_MOST // max(1, len(held))
+        rooms = {id: share - n if n < share // 2 else 0 for id, n in held.items()}
+        return rooms, CLAIM_MOST // (len(held) + 1)
 
     def _stretch(self, met: Iterable[Endpoint]) -> None:
         """Have leases outlive the longest call met so far.
@@ -117,10 +129,6 @@ class Dispatcher:
 
     def _timeout(self, endpoint: Endpoint) -> float:
         return endpoint.timeout_seconds or self._timeout_seconds
-
-    @property
-    def _held(self) -> int:
-        return self._ring.waiting + len(self._calls)
 
     async def idle_seconds(self) -> float:
         if self._token_at is None:
@@ -139,7 +147,7 @@ class Dispatcher:
 
     def start_calls(self) -> None:
         """Send in turn while there are slots."""
-        while self._ring.under_way < self._max_in_flight and (next_ := self._ring.take()):
+        while next_ := self._ring.take():
             delivery, lane = next_
             call = asyncio.create_task(self._call(delivery, lane.endpoint))
             self._calls.add(call)
@@ -151,8 +159,6 @@ class Dispatcher:
         if not call.cancelled() and (error := call.exception()) is not None:
             self._metrics.worker_failures.labels(self.name).inc()
             log.error("call failed; its lease will run out", error=repr(error), exc_info=error)
-        if self._full and self._held < CLAIM_BELOW:
-            self.signal.set()
 
     async def _call(self, delivery: Claimed, endpoint: Endpoint) -> None:
         outcome: Outcome | None = None
@@ -164,9 +170,19 @@ class Dispatcher:
                 if _shuts(outcome):
                     self._ring.shut(endpoint.id)
         finally:
+            self._writing[endpoint.project_id] += 1
             if self._ring.ended(delivery, outcome):
                 self.signal.set()
             self.start_calls()
+        try:
+            await self._write(delivery, endpoint, outcome, overdrawn=overdrawn)
+        finally:
+            self._writing[endpoint.project_id] -= 1
+            self._look_again(endpoint)
+
+    async def _write(
+        self, delivery: Claimed, endpoint: Endpoint, outcome: Outcome | None, *, overdrawn: bool
+    ) -> None:
         if outcome is not None:
             await self._settle(delivery, endpoint, outcome)
         elif overdrawn:
@@ -175,8 +191,15 @@ class Dispatcher:
             )
         else:
             await self._give_back([delivery])
+
+    def _look_again(self, endpoint: Endpoint) -> None:
+        """Claim once more where an end made room: behind the first of an order, or in a share."""
         if endpoint.ordered:
             self.signal.set()
+        elif endpoint.project_id in self._closed:
+            rooms, another = self._shares()
+            if rooms.get(endpoint.project_id, another):
+                self.signal.set()
 
     async def _try(self, delivery: Claimed, endpoint: Endpoint) -> Outcome:
         """Send; what goes wrong in our own code is a failed attempt too, seen and retried."""

@@ -1,8 +1,13 @@
-"""The deliveries in one dispatcher's hands: a lane for each endpoint, visited in a ring.
+"""The deliveries in one dispatcher's hands: fair by project first, then by endpoint.
 
-No lane may have more under way than its endpoint takes, and none is served twice while another
-waits: an endpoint that hangs or is flooded costs the others nothing. First attempts and retries
-wait apart, and take turns as well: while a first attempt waits, retries hold half of the calls.
+Whichever project has the fewest calls under way is served next. When all calls are taken, a
+project that has less than its share of them may still start some, out of a reserve: so it never
+waits for the calls of another to end, and one that is alone has all.
+
+Within a project there is a lane for each endpoint, visited in a ring. No lane may have more under
+way than its endpoint takes, and none is served twice while another waits: an endpoint that hangs
+or is flooded costs the others nothing. First attempts and retries wait apart, and take turns as
+well: while a first attempt waits, retries hold half of the project's share.
 """
 
 from __future__ import annotations
@@ -19,6 +24,13 @@ ROOM_PER_SLOT = 4
 ROOM = MOST * ROOM_PER_SLOT
 """Deliveries of one endpoint that are held at most: what waits beyond stays in the database."""
 LANES_REMEMBERED = 10_000
+RESERVE = 4
+"""One more call for each so many is lent to projects that have less than their share."""
+
+
+def calls_most(calls: int) -> int:
+    """How many calls may be under way at once, the reserve among them."""
+    return calls + max(1, calls // RESERVE)
 
 
 @dataclass(slots=True)
@@ -80,19 +92,51 @@ class Turns:
         return endpoint_id
 
 
+@dataclass(slots=True)
+class Project:
+    """What one project has here."""
+
+    firsts: Turns = field(default_factory=Turns)
+    retries: Turns = field(default_factory=Turns)
+    waiting: int = 0
+    firsts_waiting: int = 0
+    under_way: int = 0
+    retries_under_way: int = 0
+    retry_is_next: bool = False
+
+    @property
+    def held(self) -> int:
+        return self.waiting + self.under_way
+
+
 class Ring:
-    """See the module. Of `calls` at once, retries hold half while a first attempt waits."""
+    """See the module. Lends out `calls`, and a reserve beyond."""
 
     def __init__(self, calls: int) -> None:
+        self._calls = calls
+        self._calls_most = calls_most(calls)
         self._lanes: dict[str, Lane] = {}
-        self._firsts = Turns()
-        self._retries = Turns()
-        self._retries_most = max(1, calls // 2)
-        self._firsts_waiting = 0
-        self._retry_is_next = False
-        self.waiting = 0
-        self.under_way = 0
-        self.retries_under_way = 0
+        self._projects: dict[str, Project] = {}
+
+    @property
+    def waiting(self) -> int:
+        return sum(project.waiting for project in self._projects.values())
+
+    @property
+    def under_way(self) -> int:
+        return sum(project.under_way for project in self._projects.values())
+
+    @property
+    def retries_under_way(self) -> int:
+        return sum(project.retries_under_way for project in self._projects.values())
+
+    @property
+    def _share(self) -> int:
+        return max(1, self._calls // max(1, len(self._projects)))
+
+    def held(self) -> dict[str, int]:
+        """How many deliveries of each project wait here or are under way."""
+        return {id: project.held for id, project in self._projects.items()}
 
     def add(self, claimed: Iterable[Claimed], endpoints: Mapping[str, Endpoint]) -> None:
         """Take deliveries in, with how their endpoints are now."""
@@ -103,49 +147,57 @@ class Ring:
                 self.start_slowly(endpoint_id)
         for delivery in claimed:
             lane = self._lanes[delivery.endpoint_id]
+            project = self._projects.setdefault(lane.endpoint.project_id, Project())
             if delivery.is_retry:
                 lane.retries.append(delivery)
             else:
                 lane.firsts.append(delivery)
-                self._firsts_waiting += 1
-            self.waiting += 1
+                project.firsts_waiting += 1
+            project.waiting += 1
         for endpoint_id in endpoints:
             lane = self._lanes[endpoint_id]
             lane.more = lane.held >= lane.room
             self._give_turns(endpoint_id, lane)
 
     def take(self) -> tuple[Claimed, Lane] | None:
-        """The next delivery that may be sent, in turn; None when no lane may send."""
-        full = self.retries_under_way >= self._retries_most and self._firsts_waiting > 0
-        kinds = (False,) if full else (self._retry_is_next, not self._retry_is_next)
-        for retry in kinds:
-            if taken := self._take_of(retry=retry):
-                self._retry_is_next = not retry
+        """The next delivery that may be sent, in turn; None when none may be."""
+        under_way = self.under_way
+        if under_way >= self._calls_most:
+            return None
+        waiting = [pair for pair in self._projects.items() if pair[1].waiting]
+        for id, project in sorted(waiting, key=lambda pair: pair[1].under_way):
+            if under_way >= self._calls and project.under_way >= self._share:
+                return None
+            if (taken := self._take_for(project)) is not None:
+                # The last among those that have as many under way.
+                self._projects[id] = self._projects.pop(id)
                 return taken
         return None
 
-    def _take_of(self, *, retry: bool) -> tuple[Claimed, Lane] | None:
-        turns = self._retries if retry else self._firsts
+    def _take_for(self, project: Project) -> tuple[Claimed, Lane] | None:
+        full = project.retries_under_way >= max(1, self._share // 2) and project.firsts_waiting > 0
+        next_ = project.retry_is_next
+        for retry in (False,) if full else (next_, not next_):
+            if taken := self._take_of(project, retry=retry):
+                project.retry_is_next = not retry
+                return taken
+        return None
+
+    def _take_of(self, project: Project, *, retry: bool) -> tuple[Claimed, Lane] | None:
+        turns = project.retries if retry else project.firsts
         while (endpoint_id := turns.next()) is not None:
             lane = self._lanes.get(endpoint_id)
             waiting = lane and (lane.retries if retry else lane.firsts)
             if lane is not None and waiting and lane.may_send:
-                return self._take_from(endpoint_id, lane, waiting, retry=retry), lane
+                lane.under_way += 1
+                project.waiting -= 1
+                project.under_way += 1
+                project.retries_under_way += retry
+                project.firsts_waiting -= not retry
+                delivery = waiting.popleft()
+                self._give_turns(endpoint_id, lane)
+                return delivery, lane
         return None
-
-    def _take_from(
-        self, endpoint_id: str, lane: Lane, waiting: deque[Claimed], *, retry: bool
-    ) -> Claimed:
-        delivery = waiting.popleft()
-        lane.under_way += 1
-        self.waiting -= 1
-        self.under_way += 1
-        if retry:
-            self.retries_under_way += 1
-        else:
-            self._firsts_waiting -= 1
-        self._give_turns(endpoint_id, lane)
-        return delivery
 
     def ended(self, delivery: Claimed, outcome: Outcome | None) -> bool:
         """A call has ended; whether the room in its lane is worth a new claim.
@@ -154,9 +206,10 @@ class Ring:
         """
         endpoint_id = delivery.endpoint_id
         lane = self._lanes[endpoint_id]
+        project = self._projects[lane.endpoint.project_id]
         lane.under_way -= 1
-        self.under_way -= 1
-        self.retries_under_way -= delivery.is_retry
+        project.under_way -= 1
+        project.retries_under_way -= delivery.is_retry
         if outcome is not None:
             lane.slots = slots_after(lane.slots, outcome, starting=lane.starting)
             lane.starting = lane.starting and lane.slots < MOST
@@ -197,21 +250,31 @@ class Ring:
 
     def _empty(self, lane: Lane) -> list[Claimed]:
         handed = [*lane.firsts, *lane.retries]
-        self._firsts_waiting -= len(lane.firsts)
-        lane.firsts.clear()
-        lane.retries.clear()
-        self.waiting -= len(handed)
+        if handed:
+            project = self._projects[lane.endpoint.project_id]
+            project.firsts_waiting -= len(lane.firsts)
+            project.waiting -= len(handed)
+            lane.firsts.clear()
+            lane.retries.clear()
+            self._forget_project(lane)
         return handed
 
     def _give_turns(self, endpoint_id: str, lane: Lane) -> None:
-        if lane.may_send:
+        if lane.may_send and (lane.firsts or lane.retries):
+            project = self._projects[lane.endpoint.project_id]
             if lane.firsts:
-                self._firsts.give(endpoint_id)
+                project.firsts.give(endpoint_id)
             if lane.retries:
-                self._retries.give(endpoint_id)
+                project.retries.give(endpoint_id)
+
+    def _forget_project(self, lane: Lane) -> None:
+        project = self._projects.get(lane.endpoint.project_id)
+        if project is not None and project.held == 0:
+            del self._projects[lane.endpoint.project_id]
 
     def _forget(self, endpoint_id: str, lane: Lane) -> None:
         """A lane is kept while it knows something: that its endpoint takes fewer calls."""
+        self._forget_project(lane)
         idle = lane.held == 0 and not lane.closed
         if idle and (lane.slots >= MOST or len(self._lanes) > LANES_REMEMBERED):
             del self._lanes[endpoint_id]

@@ -1,0 +1,122 @@
+"""What one project does must change nothing for the others, however many endpoints it has."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+
+import pytest
+from tests.conftest import SECRET, Clock
+from tests.storage.scene import Scene, snapshot
+
+from batchbell.core.model import Account, Mint
+from batchbell.core.outcome import Fault, Outcome
+from batchbell.observability import Metrics
+from batchbell.storage import accounts, batches, projects, watches
+from batchbell.storage.engine import Store
+from batchbell.storage.watches import Registration
+from batchbell.workers.dispatcher import CLAIM_MOST, Dispatcher
+from batchbell.workers.ring import calls_most
+
+BAD = 2_000
+CALLS = 200
+
+
+@dataclass
+class Sender:
+    """Calls to `bad` hosts hang until they are released; others are answered at once."""
+
+    hanging: int = 0
+    sent: list[str] = field(default_factory=list)
+    released: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def send(
+        self, url: str, *, headers: Mapping[str, str], body: bytes, timeout_seconds: float
+    ) -> Outcome:
+        if "bad" in url:
+            self.hanging += 1
+            await self.released.wait()
+            self.hanging -= 1
+            return Outcome(fault=Fault.TIMEOUT, started_at=1.0, duration_ms=15_000.0)
+        self.sent.append(url)
+        return Outcome(status=200, started_at=1.0, duration_ms=1.0)
+
+
+@pytest.fixture
+def sender() -> Sender:
+    return Sender()
+
+
+@pytest.fixture
+async def dispatcher(
+    store: Store, sender: Sender, clock: Clock, mint: Mint
+) -> AsyncIterator[Dispatcher]:
+    chance = {"clock": clock, "mint": mint, "rand": lambda: 0.5, "metrics": Metrics()}
+    made = Dispatcher(store, sender, max_in_flight=CALLS, **chance)  # type: ignore[arg-type]
+    yield made
+    sender.released.set()
+    await made.close()
+
+
+async def project(store: Store, name: str, mint: Mint, clock: Clock) -> Account:
+    now = clock()
+    await store.write(projects.ensure_project, id=name, secret=SECRET, now=now)
+    how = {"name": "openai", "provider": "openai", "base_url": "x", "mint": mint, "now": now}
+    return await store.write(accounts.ensure_account, project_id=name, **how)
+
+
+async def due(store: Store, account: Account, urls: list[str], mint: Mint, clock: Clock) -> None:
+    """One delivery for each URL, due now."""
+    ids = [f"batch_{mint('x')}" for _ in urls]
+    wanted = [
+        Registration(account_id=account.id, batch_id=id, url=url)
+        for id, url in zip(ids, urls, strict=True)
+    ]
+    how = {"mint": mint, "now": clock()}
+    await store.write(watches.register, account.project_id, wanted, **how)
+    seen = [snapshot(id) for id in ids]
+    await store.write(batches.observe, account_id=account.id, sightings=seen, **how)
+
+
+async def step_until_idle(dispatcher: Dispatcher) -> None:
+    while await dispatcher.step():  # noqa: ASYNC110 - a step gives way to others
+        await asyncio.sleep(0)
+
+
+async def test_two_thousand_hanging_urls_of_one_project_delay_no_other(
+    store: Store, dispatcher: Dispatcher, sender: Sender, clock: Clock, mint: Mint
+) -> None:
+    bad = await project(store, "bad", mint, clock)
+    good = await project(store, "good", mint, clock)
+    urls = [f"https://bad.example/{n}" for n in range(BAD)]
+    await due(store, bad, urls, mint, clock)
+    await step_until_idle(dispatcher)
+    assert sender.hanging == CALLS, "alone, it may have all calls"
+    await due(store, good, ["https://good.example/1"] * 30, mint, clock)
+    for _ in range(3):
+        await step_until_idle(dispatcher)
+    async with asyncio.timeout(30):
+        while len(sender.sent) < 30:
+            await step_until_idle(dispatcher)
+            await asyncio.sleep(0.01)
+    assert sender.hanging == CALLS, "not one call of the others had to end before"
+    assert calls_most(CALLS) == CALLS * 5 // 4
+
+
+async def test_a_claim_takes_of_the_projects_by_turns(
+    store: Store, clock: Clock, mint: Mint
+) -> None:
+    """Else whose endpoints come later in the ring waits until all before have been served."""
+    few, many = ("zz", 3), ("aa", 50)
+    made = {}
+    for name, number in (many, few):
+        account = made[name] = await project(store, name, mint, clock)
+        urls = [f"https://{name}.example/{n}" for n in range(number) for _ in range(5)]
+        await due(store, account, urls, mint, clock)
+    scene = Scene(store, made["aa"], mint, clock)
+    claim = await scene.claim(limit=10, room=2)
+    owners = [claim.endpoints[one.endpoint_id].project_id for one in claim.deliveries]
+    assert owners.count("zz") >= 4
+    assert claim.more
+    assert CLAIM_MOST > 10
