@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ import structlog
 
 from batchbell.access import Access
 from batchbell.core import signing
-from batchbell.core.ids import new_id
+from batchbell.core.ids import Minter
 from batchbell.core.model import DEFAULT_PROJECT, Account
 from batchbell.files.shelf import Shelf, open_shelf
 from batchbell.net.api import ApiClient
@@ -35,9 +36,14 @@ from batchbell.workers.loop import Crew
 log = structlog.get_logger("batchbell.runtime")
 
 
+_minter = Minter(clock=time.time, randomness=os.urandom)
+_minting = threading.Lock()
+
+
 def mint(prefix: str) -> str:
-    """A new id, by the clock and the system's randomness."""
-    return new_id(prefix, now=time.time(), rand=os.urandom(10))
+    """A new id, by the clock and the system's randomness, behind all that this process made."""
+    with _minting:  # the thread that writes to SQLite makes some
+        return _minter(prefix)
 
 
 @dataclass(slots=True)

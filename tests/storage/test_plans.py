@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event, text, update
 
-from batchbell.storage import deliveries, outages
+from batchbell.core.model import DeliveryState, Status
+from batchbell.storage import batches, deliveries, events, history, outages, watches
 from batchbell.storage.endpoints import ensure_endpoints
 from batchbell.storage.schema import endpoints
 from tests.storage.scene import Scene
@@ -177,3 +178,41 @@ async def test_urls_that_nothing_waits_for_cost_the_janitor_and_the_metrics_noth
         crowded, lambda c: outages.pull_forward_recovered(c, now=now), of="endpoints"
     )
     assert not WHOLE_ENDPOINTS.search(found), found
+
+
+async def test_lists_of_what_is_rare_are_read_by_an_index(crowded: Scene) -> None:
+    """Ten thousand deliveries, of which none or few are in these states."""
+    project, read = "default", crowded.store.read
+    await crowded.register(*(f"batch_{n}" for n in range(1000)))
+    await crowded.store.write(lambda c: c.execute(text("ANALYZE")).rowcount)
+
+    def lists(connection: Connection) -> dict[str, tuple[Work, str]]:
+        return {
+            "ix_deliveries_exhausted_listed": (
+                lambda c: history.list_deliveries(
+                    c, project, limit=20, state=DeliveryState.EXHAUSTED
+                ),
+                "deliveries",
+            ),
+            "ix_deliveries_held_listed": (
+                lambda c: history.list_deliveries(c, project, limit=20, state=DeliveryState.HELD),
+                "deliveries",
+            ),
+            "ix_deliveries_undelivered": (
+                lambda c: events.list_events(c, project, limit=20, delivery_success=False),
+                "deliveries",
+            ),
+            "ix_batches_by_status": (
+                lambda c: batches.list_batches(c, project, limit=20, status=Status.FAILED),
+                "batches",
+            ),
+            # Its name on SQLite, and on PostgreSQL.
+            "watches_2 (batch_key|uq_watches_batch_key": (
+                lambda c: watches.list_watches(c, project, limit=20, batch_id="batch_seed"),
+                "watches",
+            ),
+        }
+
+    for index, (work, table) in (await read(lists)).items():
+        found = await plan(crowded, work, of=table)
+        assert any(name in found for name in index.split("|")), found

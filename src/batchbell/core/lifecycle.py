@@ -24,6 +24,7 @@ from batchbell.core.model import (
     Snapshot,
     Status,
 )
+from batchbell.core.results import INLINE_WAIT_SECONDS
 
 BATCH_MOVES: Mapping[Status, frozenset[Status]] = {
     Status.VALIDATING: frozenset(Status) - {Status.VALIDATING},
@@ -216,6 +217,25 @@ def settle(
         needs_you=advice(outcome),
         scheduled_seconds=delay,
     )
+
+
+LEASE_MOST_SECONDS = 120.0
+"""No lease of a delivery is longer: twice the longest timeout, and a margin."""
+
+
+def longest_wait_seconds(
+    attempts: int, *, leased: bool, schedule: Sequence[float] | None = None
+) -> float:
+    """How long a delivery may wait that was tried so often since it was last sent again.
+
+    One that waits longer was written before the clock was set back, unless its endpoint asked for
+    a pause.
+    """
+    if leased:
+        return LEASE_MOST_SECONDS
+    if attempts < 1:
+        return INLINE_WAIT_SECONDS
+    return backoff.delay_after(attempts, rand=1.0, schedule=schedule) or 0.0
 
 
 def pause_seconds(outcome: Outcome, *, scheduled_seconds: float = 0.0) -> float | None:

@@ -343,6 +343,8 @@ class Claimed:
     results: ResultsMode = ResultsMode.LINK
     parcel: Parcel | None = None
     """The results that travel with it."""
+    ends: bool = False
+    """Its watch was deleted while somebody sent it: no further attempt is made."""
 
     @property
     def life_attempt(self) -> int:

@@ -65,6 +65,7 @@ COLUMNS = {
     "finished_at": "float8",
     "needs_you": "text",
     "error": "text",
+    "at": "float8",
     "started_at": "float8",
     "duration_ms": "float8",
     "status": "int",
@@ -94,6 +95,7 @@ def _row(tried: Tried, now: float) -> dict[str, Any]:
         "state": settlement.state.value,
         "due_at": settlement.due_at,
         "finished_at": now if done else None,
+        "at": now,
         "needs_you": _kept(settlement.needs_you),
         "error": None if delivered else _kept(error_of(outcome)),
         "started_at": outcome.started_at,
@@ -167,11 +169,20 @@ ATTEMPT_FIELDS = ("id", *RECORDED)
 _ATTEMPT = ", ".join(("delivery_id", *RECORDED))
 _ARRAYS = ", ".join(f"CAST(:{name} AS {type_}[])" for name, type_ in COLUMNS.items())
 
+OF_DELETED_WATCH = "Its watch was deleted while it was being sent."
+_ENDS = "d.ends AND r.state IN ('pending', 'held')"
+_SETTLED = f"""
+  state = CASE WHEN {_ENDS} THEN 'exhausted' ELSE r.state END,
+  due_at = CASE WHEN {_ENDS} THEN NULL ELSE r.due_at END,
+  finished_at = CASE WHEN {_ENDS} THEN r.at ELSE r.finished_at END,
+  needs_you = CASE WHEN {_ENDS} THEN '{OF_DELETED_WATCH}' ELSE r.needs_you END,
+  last_status = r.status, last_error = r.error, lease_token = NULL
+"""
+
 WRITE = text(f"""
 WITH r AS MATERIALIZED (SELECT * FROM unnest({_ARRAYS}) AS r({", ".join(COLUMNS)})),
 written AS (
-  UPDATE deliveries AS d SET state = r.state, due_at = r.due_at, finished_at = r.finished_at,
-    needs_you = r.needs_you, last_status = r.status, last_error = r.error, lease_token = NULL
+  UPDATE deliveries AS d SET {_SETTLED}
   FROM r WHERE d.id = r.id AND d.lease_token = r.token AND d.state = 'pending' RETURNING d.id)
 INSERT INTO attempts ({_ATTEMPT})
 SELECT {", ".join(f"r.{name}" for name in ATTEMPT_FIELDS)}
@@ -179,7 +190,7 @@ FROM r JOIN written ON written.id = r.id
 RETURNING delivery_id
 """)  # noqa: S608 - no value is put in
 
-SETTLED_FIELDS = ("id", "state", "due_at", "finished_at", "needs_you", "status", "error")
+SETTLED_FIELDS = ("id", "state", "due_at", "finished_at", "needs_you", "status", "error", "at")
 
 
 def _unpacked(fields: Sequence[str]) -> str:
@@ -196,7 +207,6 @@ INSERT INTO attempts ({_ATTEMPT}) SELECT {_unpacked(ATTEMPT_FIELDS)} FROM json_e
 """  # noqa: S608 - no value is put in
 SETTLE = f"""
 WITH r AS MATERIALIZED (SELECT {_unpacked(SETTLED_FIELDS)} FROM json_each(?))
-UPDATE deliveries AS d SET state = r.state, due_at = r.due_at, finished_at = r.finished_at,
-  needs_you = r.needs_you, last_status = r.status, last_error = r.error, lease_token = NULL
+UPDATE deliveries AS d SET {_SETTLED}
 FROM r WHERE d.id = r.id
 """  # noqa: S608 - no value is put in

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
 
-from sqlalchemy import Connection, func, select, text, update
+from sqlalchemy import Connection, TextClause, delete, func, select, text, update
 
 from batchbell.core.health import PROBE_FURTHEST_SECONDS, Change
 from batchbell.core.model import Claimed, DeliveryState, Endpoint, Mint
@@ -22,6 +22,7 @@ from batchbell.storage import attempts
 from batchbell.storage.attempts import Tried as Tried  # noqa: PLC0414 - what `settle` takes
 from batchbell.storage.bulk import among
 from batchbell.storage.endpoints import endpoints_by_id
+from batchbell.storage.engine import dialect_of
 from batchbell.storage.limits import Limit, next_token_at, spend, take_limits
 from batchbell.storage.notices import tell_of_exhausted
 from batchbell.storage.outages import fold, hold_back_disabled, take_probes
@@ -164,15 +165,22 @@ SELECT ring.id FROM ring WHERE ring.id IS NOT NULL ORDER BY ring.n
 FREE, PROBE, WAITS, LIMITED = 1, 2, 4, 8
 """What the ring says of an endpoint that has deliveries due: send; or try it with one, as its
 breaker is open; or wait for its rate. And whether its owner limits its rate or wants order."""
-RING = text("""
+_NEXT_SQLITE = """
+  SELECT min(d.endpoint_id) FROM deliveries d INDEXED BY ix_deliveries_ring
+  WHERE d.state = 'pending' AND d.project_id = :project AND d.endpoint_id > {after}"""
+_NEXT_POSTGRESQL = """
+  SELECT d.endpoint_id FROM deliveries d
+  WHERE d.state = 'pending' AND (d.project_id, d.endpoint_id) > (:project, {after})
+  AND d.project_id <= :project ORDER BY d.project_id, d.endpoint_id LIMIT 1"""
+"""Asked so that only the index of the ring has this order."""
+
+
+def _ring(next_: str) -> TextClause:
+    return text(f"""
 WITH RECURSIVE ring(id, n) AS (
-  SELECT (SELECT endpoint_id FROM deliveries
-          WHERE state = 'pending' AND (project_id, endpoint_id) > (:project, :after)
-          AND project_id <= :project ORDER BY project_id, endpoint_id LIMIT 1), 1
+  SELECT ({next_.format(after=":after")}), 1
   UNION ALL
-  SELECT (SELECT d.endpoint_id FROM deliveries d
-          WHERE d.state = 'pending' AND (d.project_id, d.endpoint_id) > (:project, ring.id)
-          AND d.project_id <= :project ORDER BY d.project_id, d.endpoint_id LIMIT 1), ring.n + 1
+  SELECT ({next_.format(after="ring.id")}), ring.n + 1
   FROM ring WHERE ring.id IS NOT NULL AND ring.n < :step)
 SELECT ring.id,
   CASE WHEN (SELECT min(d.due_at) FROM deliveries d
@@ -192,7 +200,10 @@ SELECT ring.id,
         FROM endpoints e WHERE e.id = ring.id)
   ELSE 0 END AS ready
 FROM ring WHERE ring.id IS NOT NULL ORDER BY ring.n
-""")
+""")  # noqa: S608 - no value is put in
+
+
+RINGS = {"sqlite": _ring(_NEXT_SQLITE), "postgresql": _ring(_NEXT_POSTGRESQL)}
 """Asked for the least and for the first in the order of an index: where one endpoint has nearly all
 rows, PostgreSQL expects them at every other too, and looks for any row by reading the table."""
 
@@ -206,11 +217,12 @@ def _walk(
     """
     furthest = {"soon": now + MARGIN_SECONDS, "ahead": now + PROBE_FURTHEST_SECONDS}
     asked = {"step": RING_STEP // max(1, len(projects)), "now": now, **furthest}
+    ring = RINGS[dialect_of(connection)]
     return {
         id: {
             row.id: row.ready
             for row in connection.execute(
-                RING, {"project": id, "after": after.get(id, ""), **asked}
+                ring, {"project": id, "after": after.get(id, ""), **asked}
             )
         }
         for id in projects
@@ -258,22 +270,26 @@ def settle(connection: Connection, tried: Sequence[Tried], *, mint: Mint, now: f
 def give_back(connection: Connection, claimed: Sequence[Claimed], *, now: float) -> None:
     """Return deliveries that were claimed and never tried: due now, the attempt not counted.
 
-    Those of an endpoint that was disabled meanwhile are held.
+    Those of an endpoint that was disabled meanwhile are held, those whose watch was deleted
+    forgotten.
     """
     tokens: dict[str, list[str]] = {}
     for one in claimed:
         tokens.setdefault(one.lease_token, []).append(one.id)
     for token, ids in tokens.items():
-        connection.execute(
-            update(deliveries)
-            .where(among(connection, deliveries.c.id, ids), deliveries.c.lease_token == token)
-            .values(due_at=now, lease_token=None, attempts=deliveries.c.attempts - 1)
-        )
+        mine = (among(connection, deliveries.c.id, ids), deliveries.c.lease_token == token)
+        returned = {"due_at": now, "lease_token": None, "attempts": deliveries.c.attempts - 1}
+        untried = (deliveries.c.ends, deliveries.c.attempts == 1)
+        connection.execute(delete(deliveries).where(*mine, *untried))
+        connection.execute(update(deliveries).where(*mine).values(returned))
     hold_back_disabled(connection, only={one.endpoint_id for one in claimed}, now=now)
 
 
 def give_up(connection: Connection, claimed: Sequence[Claimed], *, mint: Mint, now: float) -> None:
-    """End deliveries that were claimed after the last attempt of their schedule was cut short."""
+    """End deliveries that were claimed and may not be tried again.
+
+    The last attempt of their schedule was cut short, or their watch was deleted.
+    """
     ended = []
     for one in claimed:
         given_up = connection.execute(
@@ -285,10 +301,13 @@ def give_up(connection: Connection, claimed: Sequence[Claimed], *, mint: Mint, n
                 lease_token=None,
                 finished_at=now,
                 attempts=deliveries.c.attempts - 1,
-                needs_you="The outcome of the last attempt is unknown: send the event again.",
+                needs_you=attempts.OF_DELETED_WATCH
+                if one.ends
+                else "The outcome of the last attempt is unknown: send the event again.",
             )
         )
-        ended += [one.id] * given_up.rowcount
+        if not one.ends:
+            ended += [one.id] * given_up.rowcount
     tell_of_exhausted(connection, ended, mint=mint, now=now)
 
 

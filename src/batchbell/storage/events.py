@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from sqlalchemy import Connection, Row, exists, func, select
+from sqlalchemy import Connection, Row, Select, exists, func, select, text
 
 from batchbell.core import alarms, lifecycle, payload
 from batchbell.core.errors import NotFound
+from batchbell.core.ids import id_after
 from batchbell.core.model import (
     Alarm,
     Batch,
@@ -28,7 +29,7 @@ from batchbell.storage.audience import Audience, Listener, held, standing, watch
 from batchbell.storage.bulk import among, insert_missing, update_all
 from batchbell.storage.engine import DELIVERIES, EVENTS, wake
 from batchbell.storage.paging import Page, page_of
-from batchbell.storage.schema import batches, deliveries, events
+from batchbell.storage.schema import batches, deliveries, endpoints, events
 from batchbell.storage.wanting import Wanted, want
 
 Happened = tuple[Batch, EventType]
@@ -40,7 +41,9 @@ def record(connection: Connection, happened: Sequence[Happened], *, mint: Mint, 
     An end is always written down; what only some ask for, only when somebody does.
     """
     audience = Audience(connection, [batch for batch, _ in happened])
-    told = [(batch, type_, audience.for_event(batch, type_)) for batch, type_ in happened]
+    # In the order in which it happened, whatever the order of the provider's list.
+    in_order = sorted(happened, key=lambda one: _occurred_at(one[0], now))
+    told = [(batch, type_, audience.for_event(batch, type_)) for batch, type_ in in_order]
     parcels = _wanted_results(connection, told, mint=mint, now=now)
     event_rows: list[dict[str, Any]] = []
     delivery_rows: list[dict[str, Any]] = []
@@ -199,7 +202,7 @@ def _end_events(connection: Connection, by_key: dict[int, Batch]) -> dict[int, l
 
 
 def _event_row(batch: Batch, type_: EventType, *, mint: Mint, now: float) -> dict[str, Any]:
-    occurred_at = batch.ended_at if batch.ended_at is not None else now
+    occurred_at = _occurred_at(batch, now)
     id = mint("evt")
     return {
         "id": id,
@@ -214,6 +217,10 @@ def _event_row(batch: Batch, type_: EventType, *, mint: Mint, now: float) -> dic
         "results_id": None,
         "occurrence": 1,
     }
+
+
+def _occurred_at(batch: Batch, now: float) -> float:
+    return batch.ended_at if batch.ended_at is not None else now
 
 
 def _notice_row(notice: Notice, *, mint: Mint, now: float) -> dict[str, Any]:
@@ -275,8 +282,40 @@ def _insert(
         insert_missing(connection, events, event_rows)
         wake(connection, EVENTS)
     if delivery_rows:
-        insert_missing(connection, deliveries, delivery_rows)
+        insert_deliveries(connection, delivery_rows)
         wake(connection, DELIVERIES)
+
+
+def insert_deliveries(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write new deliveries, each of an ordered endpoint behind all that wait for it already.
+
+    Its order is that of ids. Those of other processes may be ahead, by another clock or by a
+    moment, so what the database holds decides.
+    """
+    ordered = _ordered_among(connection, {row["endpoint_id"] for row in rows})
+    last = {id: _last_waiting(connection, id) for id in ordered}
+    placed = []
+    for row in rows:
+        before, id = last.get(row["endpoint_id"]), row["id"]
+        if before is not None and id <= before:
+            id = id_after(before, id)
+        if row["endpoint_id"] in last:
+            last[row["endpoint_id"]] = id
+        placed.append({**row, "id": id})
+    insert_missing(connection, deliveries, placed)
+
+
+def _ordered_among(connection: Connection, ids: set[str]) -> list[str]:
+    query = select(endpoints.c.id).where(among(connection, endpoints.c.id, sorted(ids)))
+    return list(connection.execute(query.where(endpoints.c.ordered)).scalars())
+
+
+def _last_waiting(connection: Connection, endpoint_id: str) -> str | None:
+    query = select(deliveries.c.id).where(
+        deliveries.c.endpoint_id == endpoint_id, text("deliveries.state = 'pending'")
+    )
+    newest = query.order_by(deliveries.c.endpoint_id.desc(), deliveries.c.id.desc()).limit(1)
+    return connection.execute(newest).scalar_one_or_none()
 
 
 def get_event(connection: Connection, project_id: str, event_id: str) -> Event:
@@ -311,13 +350,33 @@ def list_events(
     if batch_id is not None:
         keys = select(batches.c.key).where(batches.c.id == batch_id)
         query = query.where(events.c.batch_key.in_(keys))
-    if delivery_success is not None:
+    if delivery_success:
         undelivered = exists().where(
             deliveries.c.event_id == events.c.id, deliveries.c.state != DeliveryState.DELIVERED
         )
-        query = query.where(~undelivered if delivery_success else undelivered)
+        query = query.where(~undelivered)
+    elif delivery_success is not None:
+        failed = _undelivered(project_id, after=after, type=type, batch_id=batch_id)
+        ids = connection.execute(failed.limit(limit + 1)).scalars().all()
+        query = query.where(among(connection, events.c.id, ids))
     rows = connection.execute(query.order_by(events.c.id.desc()).limit(limit + 1))
     return page_of([_event(row) for row in rows], limit)
+
+
+def _undelivered(
+    project_id: str, *, after: str | None, type: EventType | None, batch_id: str | None
+) -> Select[Any]:
+    """The ids of events of which some delivery is not delivered, from an index of these alone."""
+    query = select(deliveries.c.event_id).where(
+        deliveries.c.project_id == project_id, text("deliveries.state <> 'delivered'")
+    )
+    if after is not None:
+        query = query.where(deliveries.c.event_id < after)
+    if type is not None:
+        query = query.where(deliveries.c.event_type == type)
+    if batch_id is not None:
+        query = query.where(deliveries.c.batch_id == batch_id)
+    return query.group_by(deliveries.c.event_id).order_by(deliveries.c.event_id.desc())
 
 
 def _event(row: Row[Any]) -> Event:

@@ -54,7 +54,8 @@ def list_deliveries(
     if after is not None:
         query = query.where(deliveries.c.id < get_delivery(connection, project_id, after).id)
     if state is not None:
-        query = query.where(deliveries.c.state == state)
+        # Spelled out, so that the index of those in this state is found.
+        query = query.where(text(f"deliveries.state = '{state.value}'"))
     if event_id is not None:
         query = query.where(deliveries.c.event_id == event_id)
     rows = connection.execute(query.order_by(deliveries.c.id.desc()).limit(limit + 1))
@@ -139,6 +140,7 @@ def _start_over(connection: Connection, ids: Sequence[str], *, now: float) -> No
             attempts_before=deliveries.c.attempts,
             resent_at=now,
             pulled=0,
+            ends=False,
         )
     )
 

@@ -146,6 +146,7 @@ _open = batches.c.ended_at.is_(None)
 partial("ix_batches_open", batches.c.account_id, batches.c.id, where=_open)
 partial("ix_batches_alarm", batches.c.alarm_at, where=_open)
 Index("ix_batches_listed", batches.c.project_id, batches.c.key)
+Index("ix_batches_by_status", batches.c.project_id, batches.c.status, batches.c.key)
 Index("ix_batches_id", batches.c.id)
 Index("ix_batches_input", batches.c.account_id, batches.c.input_file_id)
 _over = batches.c.ended_at.isnot(None)
@@ -281,6 +282,8 @@ deliveries = Table(
     Column("resent_at", Double),
     Column("pulled", Integer, nullable=False, server_default="0"),
     Column("results", Text, nullable=False, server_default="link"),
+    # Its watch was deleted while it was being sent: no further attempt is made.
+    Column("ends", Boolean, nullable=False, server_default=false()),
     UniqueConstraint("event_id", "endpoint_id"),
     CheckConstraint("state IN ('pending', 'delivered', 'exhausted', 'held')", name="state"),
     CheckConstraint("(state = 'pending') = (due_at IS NOT NULL)", name="due"),
@@ -297,6 +300,12 @@ partial("ix_deliveries_order", deliveries.c.endpoint_id, deliveries.c.id, where=
 partial("ix_deliveries_ring", deliveries.c.project_id, deliveries.c.endpoint_id, where=_pending)
 _held = text("state = 'held'")
 partial("ix_deliveries_held", deliveries.c.endpoint_id, where=_held)
+for _state in ("exhausted", "held"):
+    _listed = (deliveries.c.project_id, deliveries.c.id)
+    partial(f"ix_deliveries_{_state}_listed", *_listed, where=text(f"state = '{_state}'"))
+_undelivered = text("state <> 'delivered'")
+_of_events = (deliveries.c.project_id, deliveries.c.event_id)
+partial("ix_deliveries_undelivered", *_of_events, where=_undelivered)
 Index("ix_deliveries_watch", deliveries.c.watch_id)
 
 attempts = Table(

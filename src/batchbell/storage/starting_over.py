@@ -24,8 +24,8 @@ from sqlalchemy import (
 from batchbell.core.model import DeliveryState, EndpointState, Mint
 from batchbell.core.replay import Replay, ReplayFilter, ReplayStatus, due_times, step_size
 from batchbell.storage import missing
-from batchbell.storage.bulk import among, insert_missing, update_all
-from batchbell.storage.events import delivery_row
+from batchbell.storage.bulk import among, update_all
+from batchbell.storage.events import delivery_row, insert_deliveries
 from batchbell.storage.schema import batches, deliveries, endpoints, events
 
 WINDOW = 1000
@@ -136,7 +136,7 @@ def _make(
         )
         for one in found
     ]
-    insert_missing(connection, deliveries, rows)
+    insert_deliveries(connection, rows)
     # One event may be missing for more endpoints than a step takes: it is looked at again.
     cursor = _before_last(replay.cursor, found) if len(found) == most else end
     return sent, len(found) - sent, cursor
@@ -209,6 +209,7 @@ def _start_over(
             "attempts_before": row.attempts,
             "resent_at": due_at,
             "pulled": 0,
+            "ends": False,
             "message_id": mint("evt") if replay.as_new else row.message_id,
         }
         for row, due_at in zip(rows, times, strict=True)

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, text
 
+from batchbell.core.lifecycle import LEASE_MOST_SECONDS
 from batchbell.core.model import Claimed, Dialect
 from batchbell.core.travelling import ResultsMode
 from batchbell.storage.engine import dialect_of
@@ -48,6 +49,7 @@ def take(
             message_id=row[11],
             results=MODES[row[12]],
             parcel=sent.get(row[13]),
+            ends=bool(row[14]),
             lease_token=times["token"],
             lease_until=times["lease"],
         )
@@ -62,7 +64,7 @@ NONE = ResultsMode.NONE.value
 _TAKEN = """deliveries.id, deliveries.endpoint_id, deliveries.event_id, deliveries.attempts,
   deliveries.attempts_before, deliveries.dialect, deliveries.watch_id, deliveries.watch_metadata,
   events.body, events.created_at, coalesce(deliveries.resent_at, deliveries.created_at),
-  deliveries.message_id, deliveries.results, events.results_id"""
+  deliveries.message_id, deliveries.results, events.results_id, deliveries.ends"""
 
 
 def _take_sqlite(
@@ -94,9 +96,6 @@ def _take_sqlite(
     )
     return taken
 
-
-LEASE_MOST_SECONDS = 120.0
-"""No lease is longer: twice the longest timeout, and a margin."""
 
 DUE_SQLITE = """
 SELECT json_group_array(json_array(room.value,

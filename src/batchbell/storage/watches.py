@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, delete, select
+from sqlalchemy import Connection, Row, Select, delete, select, update
 
 from batchbell.core.alarms import FIRST_LOOK_SECONDS
 from batchbell.core.errors import NotFound
@@ -25,7 +25,7 @@ from batchbell.core.travelling import ResultsMode
 from batchbell.storage import events
 from batchbell.storage.accounts import make_due
 from batchbell.storage.batches import joined_batches, reopen_lost, to_batch
-from batchbell.storage.bulk import among_pairs, insert_missing
+from batchbell.storage.bulk import among, among_pairs, insert_missing
 from batchbell.storage.endpoints import ensure_endpoints, named_urls
 from batchbell.storage.enrolling import refuse_removed
 from batchbell.storage.paging import Page, page_of
@@ -252,11 +252,16 @@ def list_watches(
     batch_id: str | None = None,
 ) -> Page[Watch]:
     """The project's watches, newest first."""
-    query = _joined().where(watches.c.project_id == project_id)
+    query = _joined()
+    if batch_id is None:
+        query = query.where(watches.c.project_id == project_id)
+    else:
+        this = (batches.c.project_id == project_id, batches.c.id == batch_id)
+        keys = connection.execute(select(batches.c.key).where(*this)).scalars().all()
+        # Not by the project too: SQLite would read all its watches in order.
+        query = query.where(among(connection, watches.c.batch_key, keys))
     if after is not None:
         query = query.where(watches.c.id < get_watch(connection, project_id, after).id)
-    if batch_id is not None:
-        query = query.where(batches.c.id == batch_id)
     rows = connection.execute(query.order_by(watches.c.id.desc()).limit(limit + 1))
     return page_of([_watch(row) for row in rows], limit)
 
@@ -264,7 +269,8 @@ def list_watches(
 def delete_watch(connection: Connection, project_id: str, watch_id: str) -> None:
     """Forget the watch, and what it was still to be told. Raises NotFound.
 
-    What was delivered, or is being sent at this moment, stays in the log.
+    What was delivered stays in the log. What is being sent at this moment does too: it ends with
+    that attempt, whatever comes of it.
     """
     watch = get_watch(connection, project_id, watch_id)
     # Who records an event of the batch now has read this watch: wait for its delivery.
@@ -273,9 +279,10 @@ def delete_watch(connection: Connection, project_id: str, watch_id: str) -> None
     untold = (
         deliveries.c.watch_id == watch_id,
         deliveries.c.state.in_([DeliveryState.PENDING, DeliveryState.HELD]),
-        deliveries.c.lease_token.is_(None),
     )
-    connection.execute(delete(deliveries).where(*untold))
+    # All are changed first: whoever writes what came of one has written it, or finds this.
+    connection.execute(update(deliveries).where(*untold).values(ends=True))
+    connection.execute(delete(deliveries).where(*untold, deliveries.c.lease_token.is_(None)))
     connection.execute(delete(watches).where(watches.c.id == watch_id))
 
 

@@ -162,7 +162,9 @@ class Dispatcher:
 
     async def _call(self, delivery: Claimed, endpoint: Endpoint) -> None:
         outcome: Outcome | None = None
-        overdrawn = delivery.life_attempt > len(endpoint.schedule or SCHEDULE_SECONDS)
+        overdrawn = delivery.ends or delivery.life_attempt > len(
+            endpoint.schedule or SCHEDULE_SECONDS
+        )
         try:
             needed = self._timeout(endpoint) + MARGIN_SECONDS
             if not overdrawn and self._clock() + needed <= delivery.lease_until:
