@@ -9,6 +9,7 @@ from batchbell.core.model import DEFAULT_PROJECT, Delivery, DeliveryState
 from batchbell.core.slots import MOST
 from batchbell.sandbox import Hold, Respond
 from batchbell.storage import history
+from batchbell.workers.janitor import Janitor
 
 HOUR = 3600.0
 NUMBER = 20
@@ -112,3 +113,26 @@ async def test_what_waits_here_is_not_sent_under_a_lease_that_is_over(
     await house.dispatcher.calls_ended()
     await all_delivered_in_the_end(house)
     assert house.receiver.counts[PATH] == NUMBER
+
+
+async def test_what_is_due_when_the_clock_is_set_back_goes_out_within_a_minute(
+    house: House,
+) -> None:
+    """Never tried, to be tried again, and paused: the janitor sees that the clock went back."""
+    janitor = Janitor(house.store, clock=house.clock, retention_days=30, attempt_retention_days=30)
+    await janitor.step()
+    await due(house, Respond(500))
+    await house.deliver()
+    house.clock.advance(-HOUR)
+    assert await calls_within(house, 30) == 0
+    house.receiver.behave(PATH, Respond())
+    await janitor.step()
+    assert await calls_within(house, 30) == NUMBER
+
+
+async def test_a_process_that_starts_after_the_clock_was_set_back_sees_it(house: House) -> None:
+    await due(house, Respond())
+    house.clock.advance(-HOUR)
+    janitor = Janitor(house.store, clock=house.clock, retention_days=30, attempt_retention_days=30)
+    await janitor.step()
+    assert await calls_within(house, 30) == NUMBER

@@ -1,7 +1,8 @@
 """The janitor: forgets what is old, in bounded steps, and ends what outages have begun.
 
 What waits for disabled endpoints is set aside, what waits for recovered ones pulled forward. It
-also says aloud when deliveries are late.
+also says aloud when deliveries are late, and sees to it that nothing waits for a time that was
+written before the clock was set back.
 """
 
 from __future__ import annotations
@@ -11,6 +12,13 @@ from collections.abc import Callable
 import structlog
 
 from batchbell.storage import aging, deliveries, history, notices, outages, replays, uploads
+from batchbell.storage.clock import (
+    START,
+    Place,
+    bring_back,
+    bring_deliveries_back,
+    is_set_back,
+)
 from batchbell.storage.engine import OUTAGES, Store
 
 log = structlog.get_logger("batchbell.janitor")
@@ -21,6 +29,8 @@ ATTEMPTS_STEP = 1000
 """Attempts that one transaction looks at."""
 IDLE_SECONDS = 60.0
 DAY_SECONDS = 86400.0
+SET_BACK_SECONDS = 5.0
+"""What clocks are set back by to keep them right is less."""
 LATE_SECONDS = 60.0
 """A delivery that is past due for longer is worth a line in the log, once in as long."""
 
@@ -48,21 +58,43 @@ class Janitor:
         self._keep_attempts_seconds = attempt_retention_days * DAY_SECONDS
         self._attempts_cursor = aging.START
         self._looked_at: float | None = None
+        self._seen: float | None = None
+        self._set_back = False
+        self._place: Place | None = None
 
     async def step(self) -> bool:
         now = self._clock()
+        brought = await self._bring_back(now)
         held = await self._store.write(outages.hold_back_disabled, now=now)
         deleted = await self._store.write(outages.forget_all_deleted, now=now)
         pulled = await self._store.write(outages.pull_forward_recovered, now=now)
         forgotten = await self._forget(before=now - self._keep_seconds)
         forgotten["attempts_forgotten"] = await self._forget_attempts(now)
         cleaned = {"held": held, "pulled_forward": pulled, "of_deleted_endpoints": deleted}
-        cleaned |= forgotten
-        worked = any(cleaned.values())
+        cleaned |= forgotten | {"brought_back": brought}
+        worked = any(cleaned.values()) or self._place is not None
         if worked:
             log.info("cleaned", **cleaned)
         await self._look_for_late_ones(now)
         return worked
+
+    async def _bring_back(self, now: float) -> int:
+        """At the start, and when the clock was set back; in steps."""
+        changed, seen, self._seen = 0, self._seen, now
+        if seen is None or now < seen - SET_BACK_SECONDS:
+            self._set_back = seen is not None or await self._store.read(is_set_back, now=now)
+            if self._set_back:
+                seconds = None if seen is None else round(seen - now)
+                log.warning("clock.set_back", seconds=seconds)
+            changed = await self._store.write(bring_back, set_back=self._set_back, now=now)
+            self._place = START
+        if self._place is not None:
+            step = await self._store.write(
+                bring_deliveries_back, after=self._place, set_back=self._set_back, now=now
+            )
+            changed += step.changed
+            self._place = None if step.place == START else step.place
+        return changed
 
     async def _forget(self, *, before: float) -> dict[str, int]:
         old = {
