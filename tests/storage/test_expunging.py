@@ -162,3 +162,20 @@ async def test_a_new_life_of_an_expunged_batch_is_not_expunged(scene: Scene) -> 
     await scene.register("batch_1")
     found = await scene.store.read(batches.get_batch, DEFAULT_PROJECT, "batch_1")
     assert (found.status, found.expunged_at) == (Status.VALIDATING, None)
+
+
+async def test_very_many_deliveries_are_emptied_in_steps(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expunging, "STEP", 2)
+    for n in range(5):
+        await scene.register("batch_1", url=f"https://receiver.example/{n}", metadata={"our": WORD})
+    await scene.end("batch_1")
+    await scene.settle((await scene.claim()).deliveries, OK)
+    await expunge(scene)
+    assert WORD in await everything(scene)
+    steps = 0
+    while await scene.store.write(expunging.strip_more, DEFAULT_PROJECT, "batch_1"):
+        steps += 1
+    assert steps == 2
+    assert WORD not in await everything(scene)

@@ -83,3 +83,20 @@ async def test_a_forgotten_batch_that_is_registered_again_is_watched_anew(scene:
     assert again.created
     await scene.end("batch_1")
     assert len((await scene.claim()).deliveries) == 1
+
+
+async def test_a_batch_of_which_very_many_were_told_is_forgotten_in_steps(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "DELIVERIES_STEP", 2)
+    for n in range(5):
+        await scene.register("many", url=f"https://receiver.example/{n}")
+    await scene.register("few")
+    await scene.end("many", "few")
+    await deliver_all(scene)
+    scene.clock.advance(DAY + 1)
+    left = []
+    while await forget(scene):
+        left.append(len(await scene.deliveries()))
+    assert left == [4, 2, 0] or left == [4, 2, 1, 0]
+    assert await known(scene) == []

@@ -17,13 +17,18 @@ from batchbell.storage.engine import RESULTS, wake
 from batchbell.storage.jobs import parts, results, submissions
 from batchbell.storage.schema import attempts, batches, deliveries, events, watches
 
+STEP = 1000
+"""Deliveries that one transaction empties."""
+ANSWERS = ("detail", "location", "response_headers", "response_body", "request_headers")
+"""What an attempt keeps of its receiver's words, and of ours."""
+
 
 def expunge(connection: Connection, project_id: str, batch_id: str, *, now: float) -> Batch:
     """Leave nothing of the batch's content, of the watches' words or of the receivers' answers.
 
     Means every batch of that id in the project, whatever the account, and all parts of a
-    submission. Its events are bare from
-    then on, also when they are sent again. Twice is no error. Raises NotFound, and
+    submission. Its events are bare from then on, also when they are sent again. Of very many
+    deliveries the rest is left to `strip_more`. Twice is no error. Raises NotFound, and
     InvalidRequest (409) while one of them runs or a delivery waits.
     """
     found = _locked(connection, project_id, batch_id)
@@ -94,23 +99,39 @@ def _strip(connection: Connection, keys: Sequence[int]) -> None:
     bodies = connection.execute(select(events.c.id, events.c.body).where(of_batch)).all()
     bare = [{"id": row.id, "body": payload.bare(row.body)} for row in bodies]
     update_all(connection, events, "id", bare)
-    told = deliveries.c.event_id.in_(select(events.c.id).where(of_batch))
-    tried = attempts.c.delivery_id.in_(select(deliveries.c.id).where(told))
     connection.execute(
         update(watches).where(among(connection, watches.c.batch_key, keys)).values(metadata="{}")
     )
-    connection.execute(update(deliveries).where(told).values(watch_metadata=None, last_error=None))
-    connection.execute(
-        update(attempts)
-        .where(tried)
-        .values(
-            detail=None,
-            location=None,
-            response_headers=None,
-            response_body=None,
-            request_headers=None,
-        )
+    _strip_deliveries(connection, keys)
+
+
+def strip_more(connection: Connection, project_id: str, batch_id: str) -> bool:
+    """Go on with the deliveries of a batch that is being expunged; whether there was more.
+
+    Call it until there was not.
+    """
+    keys = [batch.key for batch in _locked(connection, project_id, batch_id)]
+    return _strip_deliveries(connection, keys)
+
+
+def _strip_deliveries(connection: Connection, keys: Sequence[int]) -> bool:
+    """Empty the next STEP of them, with their attempts; whether there were any."""
+    of_batch = among(connection, events.c.batch_key, keys)
+    told = deliveries.c.event_id.in_(select(events.c.id).where(of_batch))
+    tried = select(attempts.c.delivery_id).where(attempts.c.delivery_id == deliveries.c.id)
+    full = or_(
+        deliveries.c.watch_metadata.isnot(None),
+        deliveries.c.last_error.isnot(None),
+        tried.where(or_(*(attempts.c[name].isnot(None) for name in ANSWERS))).exists(),
     )
+    ids = connection.execute(select(deliveries.c.id).where(told, full).limit(STEP)).scalars().all()
+    if not ids:
+        return False
+    these = among(connection, deliveries.c.id, ids)
+    connection.execute(update(deliveries).where(these).values(watch_metadata=None, last_error=None))
+    theirs = among(connection, attempts.c.delivery_id, ids)
+    connection.execute(update(attempts).where(theirs).values(dict.fromkeys(ANSWERS)))
+    return True
 
 
 def _let_results_go(connection: Connection, keys: Sequence[int]) -> None:

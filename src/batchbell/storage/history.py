@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, case, delete, select, text, update
+from sqlalchemy import Connection, Row, Select, case, delete, func, select, text, update
 
 from batchbell.core import sent
 from batchbell.core.errors import InvalidRequest, NotFound
@@ -145,11 +146,15 @@ def _start_over(connection: Connection, ids: Sequence[str], *, now: float) -> No
     )
 
 
+DELIVERIES_STEP = 2000
+"""Deliveries that one step of forgetting deletes at most, with their attempts."""
+
+
 def forget_old(connection: Connection, *, before: float, limit: int) -> int:
     """Delete up to `limit` batches that ended before a time, with all that hangs on them.
 
-    What still waits to be delivered keeps its batch, and so do its results. Returns how many were
-    deleted.
+    What still waits to be delivered keeps its batch, and so do its results. One of which very many
+    were told goes in several steps, its deliveries first. Returns how many were dealt with.
     """
     waiting = (
         select(deliveries.c.id)
@@ -170,8 +175,38 @@ def forget_old(connection: Connection, *, before: float, limit: int) -> int:
     if not keys:
         return 0
     # Asked again now that they are locked: something may have been sent again meanwhile.
-    done = delete(batches).where(among(connection, batches.c.key, keys), ~waiting, ~kept)
+    settled = select(batches.c.key).where(among(connection, batches.c.key, keys), ~waiting, ~kept)
+    old_keys = connection.execute(settled).scalars().all()
+    small = _few_deliveries(connection, old_keys)
+    if not small and old_keys:
+        _forget_deliveries(connection, old_keys[0])
+        return 1
+    done = delete(batches).where(among(connection, batches.c.key, small))
     return connection.execute(done).rowcount
+
+
+def _few_deliveries(connection: Connection, keys: Sequence[int]) -> list[int]:
+    """Those of the batches, from the first on, that have DELIVERIES_STEP together."""
+    counts = (
+        select(events.c.batch_key, func.count())
+        .join(deliveries, deliveries.c.event_id == events.c.id)
+        .where(among(connection, events.c.batch_key, keys))
+        .group_by(events.c.batch_key)
+    )
+    number: dict[int, int] = {row[0]: row[1] for row in connection.execute(counts)}
+    totals = accumulate(number.get(key, 0) for key in keys)
+    return [key for key, total in zip(keys, totals, strict=True) if total <= DELIVERIES_STEP]
+
+
+def _forget_deliveries(connection: Connection, key: int) -> None:
+    some = (
+        select(deliveries.c.id)
+        .join(events, events.c.id == deliveries.c.event_id)
+        .where(events.c.batch_key == key, deliveries.c.state != DeliveryState.PENDING)
+        .limit(DELIVERIES_STEP)
+    )
+    ids = connection.execute(some).scalars().all()
+    connection.execute(delete(deliveries).where(among(connection, deliveries.c.id, ids)))
 
 
 def _joined() -> Select[Any]:

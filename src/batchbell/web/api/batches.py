@@ -247,6 +247,8 @@ async def expunge_batch(call: Caller, batch_id: str) -> Response:
     expunged = await context.store.write(
         expunging.expunge, call.project_id, batch_id, now=context.clock()
     )
+    while await context.store.write(expunging.strip_more, call.project_id, batch_id):
+        pass  # each in a transaction of its own, so that nobody waits long for any
     return answer(describing.batch(expunged, now=context.clock()))
 
 
