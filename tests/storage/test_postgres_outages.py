@@ -15,7 +15,7 @@ from batchbell.storage import migrating, postgresql
 from batchbell.storage.engine import DELIVERIES, wake
 from batchbell.storage.opening import open_store
 from batchbell.storage.postgresql import PostgresStore
-from tests.conftest import execute
+from tests.conftest import execute, fetch_rows
 from tests.pooler import proxied
 
 ONE = text("SELECT 1")
@@ -129,6 +129,14 @@ async def open_store_after(url: str, failures: list[BaseException]) -> PostgresS
         return store
 
 
+async def sleeping(url: str, number: int) -> None:
+    """Return when the server runs so many of these statements."""
+    running = f"SELECT pid FROM pg_stat_activity WHERE query ~ 'pg_sleep.20' AND {OTHERS}"
+    async with asyncio.timeout(60):
+        while len(await fetch_rows(url, running)) < number:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
 async def test_a_proxy_that_cuts_and_one_that_falls_silent(
     postgres_url: str, soon: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,7 +145,7 @@ async def test_a_proxy_that_cuts_and_one_that_falls_silent(
         assert isinstance(store, PostgresStore)
         await until(lambda: store.listening)
         working = [asyncio.create_task(store.write(sleep, 20.0)) for _ in range(2)]
-        await until(lambda: store._engine.pool.checkedout() >= 2)  # type: ignore[attr-defined]
+        await sleeping(postgres_url, 2)
         proxy.cut()
         for task in working:
             with pytest.raises(StoreUnavailable):

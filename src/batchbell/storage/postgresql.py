@@ -270,7 +270,7 @@ class PostgresStore(Store):
             connection.add_termination_listener(lambda _: ended.set())
             await connection.add_listener(CHANNEL, self._heard)
             self._fire(set(CHANNELS))
-            while not ended.is_set() and await self._hears_itself():
+            while not ended.is_set() and await self._hears_itself(connection):
                 if self._lost:
                     log.info("database.listening")
                 heard, self.listening, self._lost = True, True, False
@@ -281,12 +281,20 @@ class PostgresStore(Store):
         finally:
             connection.terminate()
 
-    async def _hears_itself(self) -> bool:
+    async def _hears_itself(self, connection: Any) -> bool:
+        """Whether what we tell arrives.
+
+        Behind a pooler somebody else has to tell it: the connection might be lent the very one of
+        the server that listens, for that moment alone.
+        """
         self._proof.clear()
         said = {"channel": CHANNEL, "payload": self._name}
         try:
             async with asyncio.timeout(PROOF_SECONDS):
-                await self._write_once(lambda c: c.execute(NOTIFY, said))
+                if self.pooled:
+                    await self._write_once(lambda c: c.execute(NOTIFY, said))
+                else:
+                    await connection.execute(f"NOTIFY {CHANNEL}, '{self._name}'")
                 await self._proof.wait()
         except TimeoutError:
             return False
