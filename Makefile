@@ -7,7 +7,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --con
 JOBS   ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format check soak bench clean
+.PHONY: help setup demo test lint static format check soak bench clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -37,18 +37,20 @@ demo: $(VENV)/.demo ## The main job end to end, in a minute: no key, no network
 test: setup ## Run every test (SQLite and PostgreSQL), JOBS at once
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 
-lint: setup ## ruff, mypy, import floors, docs
+lint: static ## ruff, mypy, import floors, docs
+	$(BIN)/python -m pytest --numprocesses $(JOBS) tests/docs
+
+static: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest --numprocesses $(JOBS) tests/docs
 
 format: setup ## Let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-check: lint test ## What CI runs
+check: static test ## What CI runs: lint, then test, which has the docs too
 
 soak: setup ## Random kills and failures for SOAK_MINUTES (10), SOAK_AT_ONCE at once
 	$(BIN)/python -m tests.faults.soak
