@@ -28,8 +28,8 @@ class Access:
     _rules: AddressRules = field(default_factory=AddressRules)
 
     async def look(self, store: Store) -> None:
-        """Read whether a key is in force. Raises StoreUnavailable."""
-        self.local = not await store.read(keys.any_key)
+        """Read whether a key was ever made. Raises StoreUnavailable."""
+        self.local = not await store.read(keys.ever_made)
         self._rules = AddressRules(
             allow_http=self.local or self.settings.allow_http,
             allow_loopback=self.local,

@@ -239,6 +239,12 @@ class _Server(uvicorn.Server):
         yield
 
 
+def _proxies(settings: Settings) -> dict[str, object]:
+    """Nobody's word on where a caller is counts, but that of the proxies that are named."""
+    trusted = [word.strip() for word in settings.trusted_proxies.split(",") if word.strip()]
+    return {"proxy_headers": bool(trusted), "forwarded_allow_ips": trusted}
+
+
 @contextlib.asynccontextmanager
 async def serving(runtime: Runtime, listener: socket.socket) -> AsyncIterator[None]:
     """Serve HTTP on a bound socket while the context lasts."""
@@ -252,7 +258,7 @@ async def serving(runtime: Runtime, listener: socket.socket) -> AsyncIterator[No
     ):
         app = create_app(runtime.context(sender, relay))
         quiet = {"log_config": None, "access_log": False, "server_header": False}
-        drain = {"timeout_graceful_shutdown": DRAIN_SECONDS}
+        drain = {"timeout_graceful_shutdown": DRAIN_SECONDS, **_proxies(runtime.settings)}
         how = {"http": Connection, "ws": "none", "lifespan": "off"}
         server = _Server(uvicorn.Config(app, **how, **quiet, **drain))  # type: ignore[arg-type]
         task = asyncio.create_task(server.serve(sockets=[listener]))

@@ -7,12 +7,15 @@ row in docs/reference/settings.md; a test holds the two together.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -22,9 +25,23 @@ from pydantic_settings import (
 
 from batchbell.core.deletion import Deletes
 from batchbell.core.errors import SettingsError
+from batchbell.core.nearest import hint
 
 OPENAI_URL = "https://api.openai.com/v1"
 CONFIG_VARIABLE = "BATCHBELL_CONFIG"
+FAILPOINT_VARIABLE = "BATCHBELL_FAILPOINT"
+"""Read by `failpoints`, in tests."""
+PREFIX = "BATCHBELL_"
+INJECTED = re.compile(
+    r"BATCHBELL_(SERVICE_.*|PORT.*|(.+_)?(SERVICE_HOST|SERVICE_PORT(_.+)?)"
+    r"|.+_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+"""What Kubernetes sets in each container for a Service that is named `batchbell` or `batchbell-…`.
+
+https://kubernetes.io/docs/tutorials/services/connect-applications-service/#environment-variables
+"""
+INJECTED_PORT = re.compile(r"(tcp|udp|sctp)://.*")
+"""What it sets `…_PORT` to: no port of ours."""
 ExpirySeconds = Annotated[int, Field(ge=3600, le=2_592_000)]
 """What OpenAI takes."""
 
@@ -75,6 +92,12 @@ class Settings(BaseSettings):
     )
     port: Annotated[int, Field(ge=0, le=65535)] = Field(
         3000, validation_alias=_named("PORT"), description="The port to listen on; 0 takes any."
+    )
+    trusted_proxies: str = Field(
+        "",
+        validation_alias=_named("BATCHBELL_TRUSTED_PROXIES"),
+        description="Addresses or networks of proxies in front of this server, separated by commas."
+        " Only their `X-Forwarded-For` and `X-Forwarded-Proto` are believed. Default: none.",
     )
     webhook_secret: SecretStr | None = Field(
         None,
@@ -238,6 +261,37 @@ class Settings(BaseSettings):
         description="How long the requests of one submission may be, in bytes.",
     )
 
+    @field_validator("metrics_port", mode="before")
+    @classmethod
+    def _is_no_port(cls, value: Any) -> Any:
+        """A Service that is named `batchbell-metrics` has Kubernetes set this to a URL."""
+        return None if isinstance(value, str) and INJECTED_PORT.fullmatch(value) else value
+
+    @field_validator("host")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        """So that whoever gives a URL or a port here learns where it belongs."""
+        if "/" in value or re.fullmatch(r"[^:]*:\d+", value):
+            raise ValueError(f"{value!r} is no address: name it alone, and set PORT for the port")
+        return value
+
+    @field_validator("url", "public_url")
+    @classmethod
+    def _has_a_scheme(cls, value: str | None) -> str | None:
+        if value and not value.lower().startswith(("http://", "https://")):
+            raise ValueError(f"{value!r} must begin with http:// or https://")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: str) -> str:
+        for word in filter(None, (word.strip() for word in value.split(","))):
+            try:
+                ip_network(word, strict=False)
+            except ValueError as error:
+                raise ValueError(f"{word!r} is no address and no network") from error
+        return value
+
     @property
     def link_url(self) -> str:
         """What links to this server begin with."""
@@ -290,18 +344,46 @@ def _from_file() -> dict[str, Any]:
         table = tomllib.loads(Path(file).read_text())
     except (OSError, ValueError) as error:
         raise SettingsError(f"{CONFIG_VARIABLE}: {file} cannot be read: {error}") from error
-    unknown = sorted(set(table) - set(Settings.model_fields))
+    known = set(Settings.model_fields)
+    unknown = [f"{name!r}. {hint(name, known)}" for name in sorted(set(table) - known)]
     if unknown:
-        raise SettingsError(f"{CONFIG_VARIABLE}: {file} has unknown settings: {', '.join(unknown)}")
+        raise SettingsError(f"{CONFIG_VARIABLE}: {file} has unknown settings: {'; '.join(unknown)}")
     return {_variable(Settings.model_fields[name].validation_alias): v for name, v in table.items()}
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Read the settings; `overrides` that are not None win. Raises SettingsError in plain words."""
+    """Read the settings; `overrides` that are not None win. Raises SettingsError in plain words.
+
+    A variable `BATCHBELL_…` that is no setting is an error: its writer believes that it does
+    something. One that is empty counts as not set, as for all of them.
+    """
+    _refuse_unknown(os.environ)
     try:
         return Settings(**{name: value for name, value in overrides.items() if value is not None})
     except ValidationError as error:
         raise SettingsError(_plain(error)) from error
+
+
+def _refuse_unknown(environment: Mapping[str, str]) -> None:
+    known = {row.variable for row in settings_table()} | {CONFIG_VARIABLE, FAILPOINT_VARIABLE}
+    ours = {name for name in known if name.startswith(PREFIX)}
+    unknown = [
+        f"{name} is no setting. {hint(name, ours)}"
+        for name, value in sorted(environment.items())
+        if value
+        and name.upper().startswith(PREFIX)
+        and name.upper() not in known
+        and not is_injected(name, value)
+    ]
+    if unknown:
+        raise SettingsError(" ".join(unknown))
+
+
+def is_injected(name: str, value: str) -> bool:
+    """Whether Kubernetes has set this variable, for a Service of our name."""
+    if INJECTED.fullmatch(name):
+        return True
+    return name.endswith("_PORT") and INJECTED_PORT.fullmatch(value) is not None
 
 
 def _plain(error: ValidationError) -> str:

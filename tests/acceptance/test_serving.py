@@ -86,8 +86,15 @@ async def test_with_a_key_the_world_is_served_and_everybody_needs_one(shell: She
     (one,) = listed.json_lines
     assert one["name"] == "ops"
     assert key not in listed.out
-    revoked = await shell.run("keys", "revoke", one["id"], BATCHBELL_API_KEY=key)
+    asked = await shell.run("keys", "revoke", one["id"], BATCHBELL_API_KEY=key)
+    assert asked.code == 2
+    assert "the last key" in asked.err
+    revoked = await shell.run("keys", "revoke", one["id"], "--yes", BATCHBELL_API_KEY=key)
     assert revoked.code == 0, revoked.err
+    doctor = await shell.run("doctor")
+    assert doctor.code == 1
+    again = await shell.run("keys", "create", "--name", "again")
+    assert "stop the server" in again.err
 
 
 async def test_keys_that_are_made_beside_a_local_server_count_at_once(shell: Shell) -> None:

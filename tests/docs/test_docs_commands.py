@@ -29,6 +29,8 @@ NOT_SETTINGS = {
     failpoints.VARIABLE: "for tests only",
     "TEST_DATABASE_URL": "the test suite's own server",
     "POSTGRES_PASSWORD": "compose.yaml",
+    "BATCHBELL_SERVICE_": "Kubernetes",
+    "BATCHBELL_PORT": "Kubernetes",
 }
 """Variables of the documents that are no settings, and whose they are."""
 

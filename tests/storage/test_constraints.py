@@ -65,7 +65,7 @@ async def test_impossible_rows_are_refused(scene: Scene, statement: str) -> None
 
 async def test_a_key_is_found_until_it_is_revoked(scene: Scene) -> None:
     write, read = scene.store.write, scene.store.read
-    assert not await read(keys.any_key)
+    assert not await read(keys.ever_made)
     made = await write(
         keys.create_key,
         DEFAULT_PROJECT,
@@ -74,7 +74,9 @@ async def test_a_key_is_found_until_it_is_revoked(scene: Scene) -> None:
         mint=scene.mint,
         now=scene.clock(),
     )
-    assert await read(keys.any_key)
+    assert await read(keys.ever_made)
+    assert await read(keys.any_in_force)
+    assert not await read(keys.any_in_force, "prj_other")
     assert await read(keys.find_key, "bb_secret_1234") == made
     assert await read(keys.find_key, "bb_secret_1235") is None
     kept = await read(lambda c: c.execute(text("SELECT * FROM keys")).one())
@@ -84,7 +86,8 @@ async def test_a_key_is_found_until_it_is_revoked(scene: Scene) -> None:
         revoked = await write(keys.revoke_key, DEFAULT_PROJECT, made.id, now=scene.clock() + 1)
     assert revoked.revoked_at == scene.clock() + 1
     assert await read(keys.find_key, "bb_secret_1234") is None
-    assert not await read(keys.any_key)
+    assert not await read(keys.any_in_force)
+    assert await read(keys.ever_made), "it is no local mode again"
     assert await read(keys.list_keys, DEFAULT_PROJECT) == [revoked]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -15,7 +16,13 @@ import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from batchbell.core.errors import StoreError, StoreInUse, StoreUnavailable
+from batchbell.core.errors import (
+    StoreError,
+    StoreFull,
+    StoreInUse,
+    StoreMoved,
+    StoreUnavailable,
+)
 from batchbell.storage import migrating, projects, sqlite
 from batchbell.storage.opening import open_store
 from batchbell.storage.sqlite import QUICK_READERS, SLOW_READERS, SqliteStore, check_version
@@ -296,3 +303,60 @@ async def test_a_full_disk_is_said_and_outlived(store: SqliteStore) -> None:
     await store.write(bound, 1_000_000)
     await store.write(big, "big")
     assert "big" in await store.read(ids)
+
+
+async def test_a_full_disk_is_said_to_be_full_until_there_is_room(store: SqliteStore) -> None:
+    def fill(connection: Connection) -> None:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
+
+    def grow(connection: Connection) -> None:
+        connection.exec_driver_sql("CREATE TABLE IF NOT EXISTS big (x)")
+        connection.exec_driver_sql("INSERT INTO big VALUES (zeroblob(1000000))")
+
+    await store.write(fill)
+    with pytest.raises(StoreFull, match="Make room"):
+        await store.write(grow)
+    assert store.is_full
+    await store.write(lambda c: c.exec_driver_sql("PRAGMA max_page_count=1000000") and None)
+    await store.write(grow)
+    assert not store.is_full
+
+
+def take_away(path: Path, away: Path, how: str) -> None:
+    if how == "deleted":
+        path.unlink()
+        return
+    path.rename(away)
+    if how == "replaced":
+        path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("how", ["deleted", "replaced", "moved"])
+async def test_a_file_that_is_taken_away_is_noticed(
+    store: SqliteStore, path: Path, how: str
+) -> None:
+    """SQLite would go on writing to a file that nobody finds again."""
+    await store.write(make, "before")
+    away = path.with_name("away")
+    take_away(path, away, how)
+    for ask in (store.write(make, "lost"), store.read(ids)):
+        with pytest.raises(StoreMoved, match="deleted, moved or replaced"):
+            await ask
+    if how == "moved":
+        take_away(away, path, how)
+        assert await store.read(ids) == {"before"}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are those of POSIX")
+async def test_the_files_are_their_owners_alone(store: SqliteStore, path: Path) -> None:
+    await store.write(make, "p")
+    modes = {one.name: one.stat().st_mode & 0o777 for one in path.parent.glob("batchbell.db*")}
+    assert set(modes) >= {"batchbell.db", "batchbell.db-wal", "batchbell.db-shm"}
+    assert set(modes.values()) == {0o600}
+
+
+async def test_a_database_that_cannot_be_made_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreUnavailable, match="cannot be made"):
+        SqliteStore(tmp_path / "file" / "batchbell.db")

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from batchbell.core.errors import AccessDenied
 from batchbell.core.model import DEFAULT_PROJECT
 from batchbell.storage import keys
+from batchbell.web import auth
 from batchbell.web.auth import check_local
 
 from ..conftest import SECRET, Clock
@@ -71,15 +72,46 @@ class TestLocalMode:
         assert error_of(answer) == (403, "origin_not_allowed")
 
     async def test_a_page_of_our_own_may_call(self, served: Served) -> None:
-        answer = await served.http.get("/v1/batches", headers={"Origin": served.url})
-        assert answer.status_code == 200
+        for headers in (
+            {"Origin": served.url},
+            {"Sec-Fetch-Site": "none"},
+            {"Sec-Fetch-Site": "same-origin"},
+        ):
+            answer = await served.http.get("/v1/batches", headers=headers)
+            assert answer.status_code == 200
+
+    async def test_a_link_from_another_site_leads_nowhere_but_to_the_documents(
+        self, served: Served
+    ) -> None:
+        """A navigation has no `Origin`; its answer would run in our own."""
+        led = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+        for path in GUARDED:
+            answer = await served.http.get(path, headers=led)
+            assert error_of(answer) == (403, "origin_not_allowed"), path
+        for path in OPEN:
+            assert (await served.http.get(path, headers=led)).status_code == 200, path
+
+    async def test_who_comes_through_a_proxy_of_this_machine_is_not_of_this_machine(
+        self, served: Served
+    ) -> None:
+        """nginx in front names 127.0.0.1 as `Host` by default."""
+        for name in ("X-Forwarded-For", "X-Real-IP"):
+            for value, allowed in [
+                ("127.0.0.1", True),
+                ("203.0.113.9", False),
+                ("127.0.0.1, 203.0.113.9", False),
+                ("unknown", False),
+            ]:
+                answer = await served.http.get("/v1/secret", headers={name: value})
+                assert (answer.status_code == 200) is allowed, (name, value)
+        answer = await served.http.get("/v1/secret", headers={"Forwarded": "for=203.0.113.9"})
+        assert error_of(answer) == (403, "remote_not_allowed")
 
     @pytest.mark.parametrize(
         ("peer", "allowed"),
         [("127.0.0.1", True), ("::1", True), ("::ffff:127.0.0.1", True), ("10.0.0.7", False)],
     )
     def test_only_this_machine_is_served(self, peer: str, allowed: bool) -> None:
-        """For the moment when the last key of a public server is revoked."""
         request = Request(
             {"type": "http", "client": (peer, 1), "headers": [(b"host", b"localhost")]}
         )
@@ -143,10 +175,15 @@ class TestWithAKey:
         answer = await served.http.get("/v1/keys", headers=bearer(second["key"]))
         assert error_of(answer) == (401, "invalid_api_key")
 
-    async def test_without_its_last_key_the_server_is_local_again(self, served: Served) -> None:
+    async def test_without_its_last_key_the_server_lets_nobody_in(self, served: Served) -> None:
+        """Not local mode: who could reach a public server by a proxy would have had it all."""
         made = await make_key(served)
         await served.http.delete(f"/v1/keys/{made['id']}", headers=bearer(made["key"]))
-        assert (await served.http.get("/v1/keys")).status_code == 200
+        without = await served.http.get("/v1/keys")
+        assert error_of(without) == (401, "missing_api_key")
+        assert "batchbell keys create" in without.json()["error"]["message"]
+        revoked = await served.http.get("/v1/keys", headers=bearer(made["key"]))
+        assert error_of(revoked) == (401, "invalid_api_key")
         assert len(served.key_changes) == 2
 
     async def test_a_key_needs_a_name(self, served: Served) -> None:
@@ -183,3 +220,51 @@ async def test_the_secret_is_shown_to_whoever_may_call(served: Served) -> None:
         "object": "webhook_secret",
         "secret": SECRET,
     }
+
+
+class TestWrongKeys:
+    async def guess(self, served: Served, number: int) -> httpx2.Response:
+        return await served.http.get("/v1/batches", headers=bearer(f"bb_{number:048}"))
+
+    async def test_they_are_slowed_down_and_right_ones_are_not(
+        self, served: Served, clock: Clock, logged: Logged
+    ) -> None:
+        """Also one that was never used before, from the attacker's own address."""
+        used, fresh = await make_key(served), None
+        fresh = await make_key(served, **bearer(used["key"]))
+        for number in range(auth.WRONG_KEYS_MAX):
+            assert error_of(await self.guess(served, number)) == (401, "invalid_api_key")
+        for number in range(3):
+            refused = await self.guess(served, number)
+            assert error_of(refused) == (429, "too_many_wrong_keys")
+            assert refused.headers["retry-after"] == "60"
+        for key in (used, fresh):
+            right = await served.http.get("/v1/batches", headers=bearer(key["key"]))
+            assert right.status_code == 200
+        clock.advance(auth.WRONG_KEYS_SECONDS)
+        assert error_of(await self.guess(served, 1)) == (401, "invalid_api_key")
+        warned = [line for line in logged() if line["event"] == "auth.wrong_keys"]
+        assert [line["address"] for line in warned] == ["127.0.0.1"]
+
+    def test_memory_is_bounded_and_addresses_are_counted_apart(self) -> None:
+        wrong = auth.WrongKeys(lambda: 0.0)
+        for number in range(auth.ADDRESSES_MAX + 100):
+            assert wrong.note(str(number)) is None
+        assert len(wrong._seen) == auth.ADDRESSES_MAX
+
+    def test_a_network_of_ipv6_counts_as_one(self) -> None:
+        def network(host: str) -> str:
+            return auth._network({"client": (host, 1)})
+
+        assert network("2001:db8::1") == network("2001:db8::ffff:2") != network("2001:db8:0:1::1")
+        assert network("::ffff:10.0.0.1") == network("10.0.0.1")
+
+    async def test_they_do_not_push_right_keys_out_of_memory(
+        self, served: Served, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(auth, "KEYS_KEPT_MAX", 2)
+        made = await make_key(served)
+        await served.http.get("/v1/batches", headers=bearer(made["key"]))
+        for number in range(5):
+            await self.guess(served, number)
+        assert list(served.app.state.surface.keyring._known) == [keys.hashed(made["key"])]

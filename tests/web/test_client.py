@@ -60,6 +60,8 @@ async def test_every_call_says_what_the_server_said(served: Served, bell: AsyncB
     assert [d.state for d in await bell.resend(event.id)] == ["pending"]
     assert [d.id async for d in bell.deliveries(state="pending")] == [delivery_id]
     assert [e.id async for e in bell.events(delivery_success=False)] == [event.id]
+    changed = await bell.update_watch(watch.id, results="none", metadata=None)
+    assert (changed.id, changed.results, changed.metadata) == (watch.id, "none", {})
     await bell.delete_watch(watch.id)
     assert [w async for w in bell.list_watches()] == []
     assert [account.name for account in await bell.accounts()] == ["openai"]
@@ -107,7 +109,7 @@ async def test_an_error_carries_what_the_server_said(bell: AsyncBatchbell) -> No
         await bell.batch("../keys")
     assert "../keys" in missing.value.message
     with pytest.raises(ApiError) as wrong:
-        await bell.watch("a/b", HOOK)
+        await bell.watch("a b", HOOK)
     assert (wrong.value.status, wrong.value.code, wrong.value.param) == (
         400,
         "invalid_value",

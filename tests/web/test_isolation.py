@@ -190,7 +190,7 @@ def routes(served: Served) -> list[tuple[str, str]]:
     from batchbell.web.app import ROUTERS
 
     return [
-        (method, route.path)  # type: ignore[attr-defined]
+        (method, route.path_format)  # type: ignore[attr-defined]
         for router in ROUTERS
         for route in router.routes
         for method in sorted(route.methods)  # type: ignore[attr-defined]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import ExitStack
 from typing import Any
 
 import asyncpg
@@ -293,3 +294,56 @@ async def test_a_test_event_without_a_type_is_a_completed_batch(served: Served) 
     assert (answer.status_code, answer.json()["type"]) == (201, "batch.completed")
     wrong = await served.http.post("/v1/events", json={"type": "batch.done"})
     assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "type")
+
+
+async def test_a_revoked_key_hears_nothing_more(served: Served) -> None:
+    """What is recorded right after the revocation wakes the stream: it must not be told."""
+    made = (await served.http.post("/v1/keys", json={"name": "one"})).json()
+    other = (await served.http.post("/v1/keys", json={"name": "two"}, headers=bearer(made))).json()
+    async with following(served, headers=bearer(made)) as stream:
+        await served.http.delete(f"/v1/keys/{made['id']}", headers=bearer(other))
+        await record_with(served.context.store, first_id("evt", at=served.context.clock() + 1))
+        assert await stream.ends()
+
+
+async def test_the_last_key_takes_its_streams_with_it(served: Served) -> None:
+    """It used to become a stream of local mode."""
+    made = (await served.http.post("/v1/keys", json={"name": "one"})).json()
+    async with following(served, headers=bearer(made)) as stream:
+        await served.http.delete(f"/v1/keys/{made['id']}", headers=bearer(made))
+        await nudge(served)
+        assert await stream.ends()
+
+
+class TestFairness:
+    """A project cannot keep the others from following."""
+
+    @pytest.fixture(autouse=True)
+    def small(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(serving, "STREAMS_MAX", 4)
+        monkeypatch.setattr(serving, "PROJECT_STREAMS_MAX", 3)
+
+    @pytest.fixture
+    def database_url(self, sqlite_url: str) -> str:
+        return sqlite_url
+
+    def joined(self, streams: serving.Streams, stack: ExitStack, project: str) -> serving.Place:
+        assert streams.refusal(project) is None
+        return stack.enter_context(streams.joined(project))
+
+    async def test_a_project_has_its_share_and_no_more(self, served: Served) -> None:
+        streams = serving.Streams(served.context.store)
+        with ExitStack() as stack:
+            many = [self.joined(streams, stack, "many") for _ in range(3)]
+            refusal = streams.refusal("many")
+            assert refusal is not None
+            assert refusal.status_code == 503
+            self.joined(streams, stack, "one")
+            self.joined(streams, stack, "two")
+            assert [place.ended for place in many] == [False, False, True]
+            assert streams.refusal("three") is None
+            self.joined(streams, stack, "three")
+            assert [place.ended for place in many] == [False, True, True]
+            assert streams.refusal("one") is not None, "nobody has more than it would have"
+        assert not streams.full
+        assert streams._open == {}

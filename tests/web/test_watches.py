@@ -144,3 +144,57 @@ async def test_a_watch_that_is_deleted_is_told_nothing(served: Served) -> None:
     await served.see(a_snapshot("batch_1", Status.COMPLETED))
     assert (await served.http.get("/v1/deliveries")).json()["data"] == []
     assert (await served.http.delete(f"/v1/watches/{watch['id']}")).status_code == 404
+
+
+async def test_other_options_for_a_watch_that_is_there_are_not_dropped(served: Served) -> None:
+    """They used to be, in silence: the caller believed to hear of failures, and never did."""
+    options = {"events": ["batch.failed", "batch.lost"], "metadata": {"a": "1"}, "results": "none"}
+    made = await served.watch("b", **options)
+    same = {"batch_id": "b", "url": HOOK}
+    for again in ({}, options, {"events": ["batch.lost", "batch.failed"]}, {"metadata": None}):
+        answer = await served.http.post("/v1/watches", json={**same, **again})
+        assert (answer.status_code, answer.json()) == (200, made)
+    other = {"events": ["batch.completed"], "metadata": {"a": "2"}, "results": "none"}
+    answer = await served.http.post("/v1/watches", json={**same, **other})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (409, "watch_differs")
+    assert [one["param"] for one in error["problems"]] == ["events", "metadata"]
+    for words in ('["batch.failed", "batch.lost"], not ["batch.completed"]', made["id"]):
+        assert words in error["message"]
+    awaited = await served.http.post("/batch-awaiter", json={"id": "b", "webhookUrl": HOOK})
+    assert awaited.status_code == 201
+
+
+async def test_a_list_that_differs_in_one_writes_none(served: Served) -> None:
+    await served.watch("b", results="none")
+    items = [
+        {"batch_id": "new", "url": HOOK, "results": "link"},
+        {"batch_id": "b", "url": HOOK, "results": "inline"},
+        {"batch_id": "new", "url": HOOK, "results": "inline"},
+    ]
+    answer = await served.http.post("/v1/watches", json={"watches": items})
+    problems = answer.json()["error"]["problems"]
+    assert answer.status_code == 409
+    assert [(one["index"], one["param"]) for one in problems] == [
+        (1, "watches[1].results"),
+        (2, "watches[2].results"),
+    ]
+    listed = (await served.http.get("/v1/watches")).json()["data"]
+    assert [(one["batch_id"], one["results"]) for one in listed] == [("b", "none")]
+
+
+async def test_a_watch_is_changed_for_what_is_yet_to_come(served: Served) -> None:
+    made = await served.watch("b", metadata={"a": "1"})
+    path = f"/v1/watches/{made['id']}"
+    wanted = {"events": ["batch.failed"], "metadata": None, "results": "none"}
+    changed = await served.http.post(path, json=wanted)
+    assert changed.status_code == 200, changed.text
+    expected = {"events": ["batch.failed"], "metadata": {}, "results": "none"}
+    assert changed.json() == {**made, **expected}
+    assert (await served.http.get(path)).json() == changed.json()
+    assert (await served.http.post(path, json={})).json() == changed.json()
+    await served.see(a_snapshot("b"))
+    assert (await served.http.get("/v1/deliveries")).json()["data"] == []
+    assert (await served.http.post("/v1/watches/wat_x", json={})).status_code == 404
+    wrong = await served.http.post(path, json={"url": HOOK, "events": []})
+    assert [one["param"] for one in wrong.json()["error"]["problems"]] == ["url", "events"]

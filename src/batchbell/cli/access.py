@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import secrets
+import sys
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -100,20 +102,27 @@ def list_keys(
 def revoke_key(
     key_id: Annotated[str, typer.Argument(metavar="KEY_ID", help="As `batchbell keys list` says.")],
     project: Project = None,
+    *,
+    yes: Annotated[
+        bool,
+        typer.Option("--yes", help="Do not ask before the last key of project `default` goes."),
+    ] = False,
     json: Json = False,
     server: Server = None,
     api_key: ApiKey = None,
 ) -> None:
-    """Put an API key out of force."""
+    """Revoke an API key. Asks before the last key of project `default` goes."""
     settings = _settings(server, api_key)
 
     async def direct(store: Store) -> None:
         from batchbell.storage import keys
 
         project_id = await _project(store, settings, project)
+        _confirm(await store.read(keys.list_keys, project_id), key_id, yes=yes)
         await store.write(keys.revoke_key, project_id, key_id, now=time.time())
 
     def over_http(client: Batchbell) -> None:
+        _confirm(client.list_keys(project=project), key_id, yes=yes)
         client.revoke_key(key_id, project=project)
 
     with_store_or_server(settings, direct, over_http)
@@ -121,6 +130,25 @@ def revoke_key(
         print_json({"id": key_id, "revoked": True})
     else:
         print(f"Key {key_id} is out of force.")
+
+
+def _confirm(found: Sequence[Key | stored.Key], key_id: str, *, yes: bool) -> None:
+    """Ask before the last key goes that can look after the server."""
+    from batchbell.core.model import DEFAULT_PROJECT
+
+    in_force = [one for one in found if one.revoked_at is None]
+    if [(one.id, one.project_id) for one in in_force] != [(key_id, DEFAULT_PROJECT)]:
+        return
+    tell(
+        f"{key_id} is the last key of the project `default`. Without it the server refuses whoever"
+        " looks after it, until you make another one on its machine (with SQLite, while the server"
+        " is stopped): batchbell keys create --name NAME"
+    )
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise typer.BadParameter("Pass --yes to revoke the last key of `default`.")
+    typer.confirm("Revoke it?", abort=True, err=True)
 
 
 def _settings(server: str | None, api_key: str | None) -> Settings:

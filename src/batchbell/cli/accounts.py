@@ -100,6 +100,8 @@ def update(
     api_key: ApiKey = None,
 ) -> None:
     """Change where an account is, its API key, or whether it discovers. It is swept at once."""
+    from batchbell.client import ApiError
+
     changes: dict[str, str | bool] = {"base_url": base_url} if base_url else {}
     if new_api_key or api_key_env:
         changes["api_key"] = _secret(api_key_env)
@@ -108,7 +110,17 @@ def update(
     if not changes:
         raise typer.BadParameter("Nothing to change: give --base-url, --new-api-key or --discover.")
     with connected(server, api_key) as client:
-        _print(client.update_account(name, **changes), json=json)
+        try:
+            updated = client.update_account(name, **changes)
+        except ApiError as error:
+            if error.code != "credentials_required":
+                raise
+            raise typer.BadParameter(
+                "The account's API key is not sent to another address unless it is given again: add"
+                " --new-api-key, or --api-key-env.",
+                param_hint="--base-url",
+            ) from error
+    _print(updated, json=json)
 
 
 def try_(name: Name, json: Json = False, server: Server = None, api_key: ApiKey = None) -> None:

@@ -63,6 +63,14 @@ class Finding:
     advice: str | None = None
 
 
+NO_KEY = Finding(
+    check="keys",
+    state="failed",
+    says="No API key of the project `default` is in force: nobody can look after this server.",
+    advice="batchbell keys create --name NAME, on the server's machine",
+)
+
+
 @dataclass(slots=True)
 class Patient:
     """What the checks learn from each other."""
@@ -110,6 +118,7 @@ async def check_database(patient: Patient) -> None:
         if not _file(settings).exists():
             patient.add("database", "note", "There is no file yet.", "`batchbell serve` makes it.")
             return
+        _look_at_mode(patient, _file(settings))
     try:
         async with opened(settings, migrate=False) as store:
             await _look_into(patient, store)
@@ -126,14 +135,29 @@ async def check_database(patient: Patient) -> None:
         )
 
 
+def _look_at_mode(patient: Patient, file: Path) -> None:
+    """New files are their owner's alone; those of before, or that were copied, may not be."""
+    files = [one for name in ("", "-wal", "-shm") if (one := Path(f"{file}{name}")).exists()]
+    open_ = [str(one) for one in files if os.name == "posix" and one.stat().st_mode & 0o077]
+    if open_:
+        patient.add(
+            "database",
+            "note",
+            f"Others on this machine may read {', '.join(open_)}.",
+            f"chmod 600 {' '.join(open_)}",
+        )
+
+
 def _file(settings: Settings) -> Path:
     return Path(parse_url(settings.store_url).database or "").expanduser()
 
 
 async def _look_into(patient: Patient, store: Store) -> None:
     revision = await store.read(migrating.check)
-    patient.local = not await store.read(keys.any_key)
+    patient.local = not await store.read(keys.ever_made)
     patient.add("database", "ok", f"It answers; schema {revision}.")
+    if not patient.local and not await store.read(keys.any_in_force, DEFAULT_PROJECT):
+        patient.findings.append(NO_KEY)
     _look_at_keys(patient, store)
     theirs = await store.read(database_time)
     if theirs is not None:
@@ -308,7 +332,8 @@ async def check_server(patient: Patient) -> None:
 async def _check_access(patient: Patient, client: AsyncBatchbell) -> None:
     try:
         theirs = await client.accounts()
-        patient.local = not any(key.revoked_at is None for key in await client.list_keys())
+        found = await client.list_keys()
+        patient.local = not found and patient.local is not False
     except AccessRefused as error:
         advice = "Set BATCHBELL_API_KEY to a key that `batchbell keys create --name NAME` made."
         patient.add("access", "failed", error.message, advice)
@@ -317,6 +342,15 @@ async def _check_access(patient: Patient, client: AsyncBatchbell) -> None:
         patient.add("access", "failed", str(error), "Look into the server's log.")
         return
     patient.add("access", "ok", "The server lets this command line in.")
+    in_force = [key for key in found if key.revoked_at is None]
+    if len(in_force) == 1 and in_force[0].project_id == DEFAULT_PROJECT:
+        patient.add(
+            "keys",
+            "note",
+            f"One API key of the project `default` is in force, {in_force[0].id}: if it is lost or"
+            " revoked, nobody can look after this server.",
+            "`batchbell keys create --name NAME` makes another one for that day.",
+        )
     patient.accounts = None  # the server has just said more
     for account in theirs:
         if account.unswept:

@@ -83,7 +83,7 @@ def ending_plainly(*, raises: bool = False) -> Iterator[None]:
 
     If `raises`, only what was raised on purpose: the rest goes on with its traceback.
     """
-    from batchbell.core.errors import BatchbellError
+    from batchbell.core.errors import BatchbellError, is_full
 
     try:
         yield
@@ -99,7 +99,7 @@ def ending_plainly(*, raises: bool = False) -> Iterator[None]:
     except (typer.TyperException, typer.Exit, typer.Abort, EOFError):
         raise
     except Exception as error:
-        if raises:
+        if raises and not is_full(error):
             raise
         complain(_unforeseen(error))
         raise typer.Exit(Code.FAILED) from None

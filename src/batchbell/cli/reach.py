@@ -56,7 +56,7 @@ def with_store_or_server(
     command would speak of a database that nobody serves. Raises SettingsError then, and
     StoreInUse where the file is in use and no server answers.
     """
-    from batchbell.client import ServerUnreachable
+    from batchbell.client import AccessRefused, ServerUnreachable
     from batchbell.core.errors import SettingsError, StoreInUse
 
     if settings.url is None and (settings.database_url or settings.database_path.exists()):
@@ -72,6 +72,13 @@ def with_store_or_server(
     try:
         with client_for(settings) as client:
             return over_http(client)
+    except AccessRefused as error:
+        if not isinstance(reason, StoreInUse):
+            raise
+        raise StoreInUse(
+            f"{error} Set BATCHBELL_API_KEY, or pass --api-key. Without a key, stop the server:"
+            f" then this command works on {settings.database_path} itself."
+        ) from error
     except ServerUnreachable as error:
         if settings.url is not None:
             raise

@@ -103,6 +103,10 @@ class AsyncBatchbell(AsyncSettingUp, AsyncReading, AsyncSubmitting):
         """All watches, newest first, a page at a time."""
         return self._items(calls.list_watches(batch_id=batch_id, page_size=page_size))
 
+    async def update_watch(self, watch_id: str, **changes: Any) -> shapes.Watch:
+        """Change its `events`, `metadata` or `results`, for what happens from now on."""
+        return await self._send(calls.update_watch(watch_id, changes))
+
     async def delete_watch(self, watch_id: str) -> None:
         """Forget the watch, and what it was still to be told."""
         await self._send(calls.delete_watch(watch_id))

@@ -99,6 +99,10 @@ class Batchbell(SettingUp, Reading, Submitting):
         """All watches, newest first, a page at a time."""
         return self._items(calls.list_watches(batch_id=batch_id, page_size=page_size))
 
+    def update_watch(self, watch_id: str, **changes: Any) -> shapes.Watch:
+        """Change its `events`, `metadata` or `results`, for what happens from now on."""
+        return self._send(calls.update_watch(watch_id, changes))
+
     def delete_watch(self, watch_id: str) -> None:
         """Forget the watch, and what it was still to be told."""
         self._send(calls.delete_watch(watch_id))

@@ -142,6 +142,10 @@ def get_watch(watch_id: str) -> Call[shapes.Watch]:
     return Call("GET", f"/v1/watches/{_id(watch_id)}", shapes.Watch)
 
 
+def update_watch(watch_id: str, changes: Mapping[str, Any]) -> Call[shapes.Watch]:
+    return Call("POST", f"/v1/watches/{_id(watch_id)}", shapes.Watch, body=changes)
+
+
 def delete_watch(watch_id: str) -> Call[_Deleted]:
     return Call("DELETE", f"/v1/watches/{_id(watch_id)}", _Deleted)
 

@@ -9,6 +9,8 @@ BatchbellError
 │   ├── StoreInUse           another process owns the SQLite file
 │   ├── StoreOutdated        the schema is not the one that this version needs
 │   ├── StoreUnavailable     the database did not answer; worth trying again
+│   │   ├── StoreFull        the disk has no room for it
+│   │   └── StoreMoved       its file was deleted or replaced while we had it open
 │   └── SecretUnreadable     a secret in it does not open under the master keys given
 │       └── SecretDamaged    its key is there, but what was sealed has been changed
 ├── LeaseLost                another worker holds the lease now; the write was discarded
@@ -27,6 +29,10 @@ BatchbellError
 """
 
 from __future__ import annotations
+
+import errno
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class BatchbellError(Exception):
@@ -67,10 +73,21 @@ class NotFound(InvalidRequest):
 
 
 class AccessDenied(BatchbellError):
-    """The caller may not do this. `status` is 401 (who are you?) or 403 (not from there)."""
+    """The caller may not do this.
 
-    def __init__(self, message: str, *, code: str, status: int = 401) -> None:
+    `status` is 401 (who are you?), 403 (not from there) or 429 (not so often).
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str,
+        status: int = 401,
+        retry_after_seconds: float | None = None,
+    ) -> None:
         super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
         self.message = message
         self.code = code
         self.status = status
@@ -90,6 +107,14 @@ class StoreOutdated(StoreError):
 
 class StoreUnavailable(StoreError):
     """The database did not answer, or was locked for too long. Trying again may work."""
+
+
+class StoreFull(StoreUnavailable):
+    """The disk is full: nothing can be written until somebody makes room."""
+
+
+class StoreMoved(StoreUnavailable):
+    """The database's file was deleted, moved or replaced: what we write there would be lost."""
 
 
 class SecretUnreadable(StoreError):
@@ -174,3 +199,12 @@ class ProviderUnavailable(ProviderError):
 
 class MalformedBatch(ProviderError):
     """The answer was whole, but one batch in it makes no sense; the others are fine."""
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether this failed because a disk, or somebody's share of it, is full."""
+    while error is not None:
+        if isinstance(error, StoreFull) or (isinstance(error, OSError) and error.errno in FULL):
+            return True
+        error = error.__cause__
+    return False

@@ -89,6 +89,8 @@ class Store(ABC):
     def __init__(self) -> None:
         self._signals: dict[str, set[Signal]] = {channel: set() for channel in CHANNELS}
         self.keys = MasterKeys()
+        self.is_full = False
+        """Whether the last write failed because the disk is full."""
 
     @property
     def seals(self) -> bool:

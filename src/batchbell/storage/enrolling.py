@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, func, or_, select, update
 
+from batchbell.core.address import is_another
 from batchbell.core.errors import InvalidRequest, NotFound
 from batchbell.core.model import Account, AccountState, Mint
 from batchbell.storage.accounts import SHOWN, list_accounts, to_account
@@ -95,7 +96,8 @@ def change(
 ) -> Account:
     """Change what is not None; the account is due at once, unless it is paused.
 
-    Raises NotFound, and InvalidRequest for more than a pause of the environment's account.
+    Raises NotFound, and InvalidRequest for more than a pause of the environment's account, and for
+    another address without credentials: those that are kept are never sent to a new one.
     """
     found = _locked(connection, project_id, word)
     given = {"base_url": base_url, "credentials": credentials}
@@ -104,6 +106,13 @@ def change(
         values["discover_since"] = now if discover else None
     if values:
         _refuse_environment(found)
+    if base_url is not None and credentials is None and is_another(found.base_url, base_url):
+        raise InvalidRequest(
+            f"The API key of account {found.name!r} is not sent to another address unless it is"
+            " given again: send api_key together with base_url.",
+            param="api_key",
+            code="credentials_required",
+        )
     was_paused = found.state is AccountState.PAUSED
     pause = was_paused if paused is None else paused
     if values or pause != was_paused:

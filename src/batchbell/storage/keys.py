@@ -35,7 +35,7 @@ def hashed(key: str) -> str:
 def create_key(
     connection: Connection, project_id: str, *, name: str, key: str, mint: Mint, now: float
 ) -> Key:
-    """Keep the hash of a new `bb_…` key; from now on every caller needs one."""
+    """Keep the hash of a new `bb_…` key; from the first one on, every caller needs one."""
     made = Key(
         id=mint("key"),
         project_id=project_id,
@@ -63,9 +63,21 @@ def find_key(connection: Connection, key: str) -> Key | None:
     return _key(row) if row else None
 
 
-def any_key(connection: Connection) -> bool:
-    """Whether some key is in force: if not, this is local mode."""
-    return bool(connection.execute(select(exists().where(keys.c.revoked_at.is_(None)))).scalar())
+def ever_made(connection: Connection) -> bool:
+    """Whether a key was ever made: until then, this is local mode.
+
+    Revoked keys count. They stay in the table, so that a server that was opened to a network never
+    falls back to asking nobody for a key.
+    """
+    return bool(connection.execute(select(exists(keys.c.id))).scalar())
+
+
+def any_in_force(connection: Connection, project_id: str | None = None) -> bool:
+    """Whether some key is in force, of any project or of this one."""
+    query = select(keys.c.id).where(keys.c.revoked_at.is_(None))
+    if project_id is not None:
+        query = query.where(keys.c.project_id == project_id)
+    return connection.execute(query.limit(1)).one_or_none() is not None
 
 
 def list_keys(connection: Connection, project_id: str) -> list[Key]:

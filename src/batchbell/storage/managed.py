@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, func, insert, select, update
 
+from batchbell.core.address import is_another
 from batchbell.core.endpoint import SECRETS_MAX
 from batchbell.core.errors import InvalidRequest, NotFound
 from batchbell.core.model import Endpoint, EndpointState, EventType, Mint
@@ -152,13 +153,21 @@ def change(
 ) -> Known:
     """Change some of the Wishes. Another URL begins anew: what the old one did counts no more.
 
-    Raises NotFound, and InvalidRequest for the endpoint of a watched URL.
+    Raises NotFound, and InvalidRequest for the endpoint of a watched URL, and for another URL
+    without the headers that it has: they may hold credentials, and never go there by themselves.
     """
     row = _own(connection, project_id, endpoint_id)
     before = _wishes(row)
     after = replace(before, **changes)
     if after == before:
         return _known(row, now)
+    if before.headers and "headers" not in changes and is_another(before.url, after.url):
+        raise InvalidRequest(
+            "The endpoint's own headers are not sent to another URL unless they are given again:"
+            " send headers together with url, or headers: null to have none.",
+            param="headers",
+            code="credentials_required",
+        )
     values = _columns(after, now)
     if after.url != before.url:
         values |= {**FRESH, "state_since": now}

@@ -14,7 +14,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import os
 import queue
+import shutil
 import sqlite3
 import threading
 import time
@@ -30,7 +32,14 @@ from sqlalchemy import URL, Connection, Dialect, Engine, create_engine, event
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import QueuePool
 
-from batchbell.core.errors import StoreError, StoreInUse, StoreUnavailable
+from batchbell.core.errors import (
+    StoreError,
+    StoreFull,
+    StoreInUse,
+    StoreMoved,
+    StoreUnavailable,
+    is_full,
+)
 from batchbell.storage.engine import READ_SECONDS, P, Query, Store, T, take_wakes
 
 BUSY_TIMEOUT_MS = 10_000
@@ -49,6 +58,13 @@ SLOW_KINDS_MOST = 1000
 STEPS_BETWEEN_LOOKS = 100_000
 """Instructions of SQLite, a few milliseconds, after which a read looks whether to go on."""
 
+
+ROOM_BYTES = 2**20
+"""With less than this left, a disk that fails is taken for full: SQLite does not always say so."""
+MOVED = (
+    "The database file {path} was deleted, moved or replaced while it was in use. Put it back, or"
+    " start again."
+)
 
 TROUBLE = frozenset(
     {
@@ -109,16 +125,27 @@ def _erase(connection: Connection, how: str) -> None:
 
 
 def own(path: Path) -> FileLock:
-    """Take the file for this process. Raises StoreInUse when another one has it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(f"{path}.lock", thread_local=False)
+    """Take the file for this process, made if it is not there, for its owner's eyes only.
+
+    Files beside it, which SQLite makes, are as private as it is. Raises StoreInUse when another
+    process has it, and StoreUnavailable where it cannot be made.
+    """
+    lock = FileLock(f"{path}.lock", thread_local=False, mode=0o600)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     except Timeout as error:
         raise StoreInUse(
             f"Another Batchbell process is using {path}. SQLite serves one process: speak to that"
             " one over HTTP, or set DATABASE_URL=postgresql://… to run several."
         ) from error
+    except OSError as error:
+        if lock.is_locked:
+            lock.release()
+        kind = StoreFull if is_full(error) else StoreUnavailable
+        raise kind(f"The database {path} cannot be made: {error.strerror or error}.") from error
     return lock
 
 
@@ -165,6 +192,18 @@ def _is_trouble(error: BaseException) -> bool:
     return _code(error) in TROUBLE
 
 
+def _trouble(error: BaseException | None, path: Path, what: str) -> StoreUnavailable:
+    """What the file's trouble is, as it is told; of an error of SQLite's own."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    full = code == sqlite3.SQLITE_FULL
+    if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):
+        with contextlib.suppress(OSError):
+            full = shutil.disk_usage(path.parent).free < ROOM_BYTES
+    if full:
+        return StoreFull(f"SQLite could not be {what}: the disk of {path} is full. Make room.")
+    return StoreUnavailable(f"SQLite could not be {what}: {error}")
+
+
 def _in_transaction(connection: Connection) -> bool:
     driver: Any = connection.connection.dbapi_connection
     return bool(driver.in_transaction)
@@ -197,13 +236,24 @@ class _Group:
             job.error = job.error or error
 
 
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file the path leads to; None where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 class SqliteStore(Store):
     """See `Store`. Made for one event loop."""
 
     def __init__(self, path: Path, *, busy_timeout_ms: int = BUSY_TIMEOUT_MS) -> None:
         super().__init__()
         check_version(sqlite3.sqlite_version_info)
+        self._path = path
         self._lock = own(path)
+        self._identity = _identity(path)
         self._closed = False
         self._writer = sqlite_engine(path, busy_timeout_ms=busy_timeout_ms)
         self._reader = sqlite_engine(path, read_only=True, busy_timeout_ms=busy_timeout_ms)
@@ -231,6 +281,8 @@ class SqliteStore(Store):
         connection = self._writer.raw_connection()
         try:
             connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.OperationalError as error:
+            raise _trouble(error, self._path, "written") from error
         finally:
             connection.close()
 
@@ -270,10 +322,19 @@ class SqliteStore(Store):
             reading.stopped = True
             self._reading.discard(reading)
 
+    def _check_file(self) -> None:
+        """Raise StoreMoved where the path leads to another file by now, or to none.
+
+        SQLite would go on to write to the one that it has open, which nobody will ever find.
+        """
+        if _identity(self._path) != self._identity:
+            raise StoreMoved(MOVED.format(path=self._path))
+
     def _read(self, query: Callable[[Connection], T], reading: _Reading) -> T:
         if reading.over():
             raise _Overrun
         reading.begin()
+        self._check_file()
         try:
             with self._reader.connect() as connection:
                 driver: Any = connection.connection.dbapi_connection
@@ -287,7 +348,7 @@ class SqliteStore(Store):
                 raise _Overrun from error
             if not _is_trouble(error):
                 raise
-            raise StoreUnavailable(f"SQLite could not be read: {error.orig}") from error
+            raise _trouble(error.orig, self._path, "read") from error
 
     def _check_open(self) -> None:
         if self._closed:
@@ -323,14 +384,18 @@ class SqliteStore(Store):
 
     def _commit(self, group: _Group) -> None:
         try:
+            self._check_file()
             with self._writer.connect() as connection, connection.begin():
                 for job in group.jobs:
                     self._step(connection, job, alone=len(group.jobs) == 1)
                 group.wakes = take_wakes(connection)
         except BaseException as error:
             if isinstance(error, OperationalError) and _is_trouble(error):
-                error = StoreUnavailable(f"SQLite could not be written: {error.orig}")
+                error = _trouble(error.orig, self._path, "written")
+            self.is_full = isinstance(error, StoreFull)
             group.fail(error)
+        else:
+            self.is_full = False
 
     def _step(self, connection: Connection, job: _Job, *, alone: bool) -> None:
         if alone:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, delete, select, update
 
 from batchbell.core.alarms import FIRST_LOOK_SECONDS
-from batchbell.core.errors import NotFound
+from batchbell.core.errors import InvalidRequest, NotFound
 from batchbell.core.model import (
     DEFAULT_EVENTS,
     Batch,
@@ -50,6 +50,38 @@ class Registration:
     events: tuple[EventType, ...] = DEFAULT_EVENTS
     metadata: Mapping[str, str] = field(default_factory=dict)
     results: ResultsMode = ResultsMode.LINK
+    asked: frozenset[str] = frozenset()
+    """Those of OPTIONS that the caller has named, and did not leave to the default."""
+
+
+OPTIONS = ("events", "metadata", "results")
+"""What somebody may want of a watch beside its batch and its URL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """An option that was asked for of a watch that is there with another."""
+
+    position: int
+    """Of the registration, from 0."""
+    watch: Watch
+    option: str
+    there: Any
+    asked: Any
+
+
+class WatchDiffers(InvalidRequest):
+    """A batch is watched for this URL already, and otherwise than is asked for."""
+
+    def __init__(self, differences: Sequence[Difference]) -> None:
+        first = differences[0]
+        super().__init__(
+            f"Batch {first.watch.batch_id!r} is watched for this URL already, with other options.",
+            param=first.option,
+            code="watch_differs",
+            status=409,
+        )
+        self.differences = tuple(differences)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +105,16 @@ def register(
     project_id: str,
     wanted: Sequence[Registration],
     *,
+    strict: bool = False,
     mint: Mint,
     now: float,
 ) -> list[Registered]:
     """Make a watch for each registration, in their order, and have the accounts swept at once.
 
-    A batch that has ended already is told of at once; a lost one begins a new life. Raises
-    InvalidRequest for an endpoint that the project has not, and an account that was removed.
+    A batch that has ended already is told of at once; a lost one begins a new life. A watch that is
+    there stays as it is. Raises InvalidRequest for an endpoint that the project has not, and an
+    account that was removed; and where it is `strict` WatchDiffers for a watch that is there with
+    other options than were asked for.
     """
     targets = _targets(connection, project_id, wanted, mint=mint, now=now)
     found = _ensure_batches(connection, project_id, wanted, now=now)
@@ -91,12 +126,32 @@ def register(
     known = _by_pair(connection, pairs)
     asked = zip(wanted, pairs, targets, strict=True)
     new = _new_watches(project_id, asked, known, mint=mint, now=now)
+    if strict:
+        _refuse_differences(wanted, [new.get(pair) or known[pair] for pair in pairs])
     insert_missing(connection, watches, [_row(new[pair]) for pair in sorted(new)])
     made = {watch.id for watch in new.values()}
     keys = {watch.batch_key for watch in new.values()}
     ended = [b for b in found.values() if _is_over(b.status) and b.key in keys]
     events.tell_late(connection, ended, sorted(made), mint=mint, now=now)
     return [_answer(new.get(pair) or known[pair], made) for pair in pairs]
+
+
+def _refuse_differences(wanted: Sequence[Registration], found: Sequence[Watch]) -> None:
+    differences = [
+        Difference(position, watch, option, getattr(watch, option), getattr(one, option))
+        for position, (one, watch) in enumerate(zip(wanted, found, strict=True))
+        for option in OPTIONS
+        if option in one.asked and not _same(getattr(watch, option), getattr(one, option))
+    ]
+    if differences:
+        raise WatchDiffers(differences)
+
+
+def _same(there: Any, asked: Any) -> bool:
+    """The order of event types makes no difference."""
+    if isinstance(there, tuple):
+        return set(there) == set(asked)
+    return bool(there == asked)
 
 
 def _targets(
@@ -264,6 +319,20 @@ def list_watches(
         query = query.where(watches.c.id < get_watch(connection, project_id, after).id)
     rows = connection.execute(query.order_by(watches.c.id.desc()).limit(limit + 1))
     return page_of([_watch(row) for row in rows], limit)
+
+
+def change_watch(
+    connection: Connection, project_id: str, watch_id: str, changes: Mapping[str, Any]
+) -> Watch:
+    """Change some of the OPTIONS, for events that are recorded from now on. Raises NotFound."""
+    watch = get_watch(connection, project_id, watch_id)
+    lock = select(batches.c.key).where(batches.c.key == watch.batch_key)
+    connection.execute(lock.with_for_update())
+    row = _row(replace(get_watch(connection, project_id, watch_id), **changes))
+    values = {name: row[name] for name in changes}
+    if values:
+        connection.execute(update(watches).where(watches.c.id == watch_id).values(values))
+    return get_watch(connection, project_id, watch_id)
 
 
 def delete_watch(connection: Connection, project_id: str, watch_id: str) -> None:

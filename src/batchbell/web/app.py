@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import difflib
+import re
+import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI
@@ -36,8 +39,9 @@ from batchbell.web.condition import Condition
 from batchbell.web.context import Context
 from batchbell.web.creating import Adopter
 from batchbell.web.directory import Directory
-from batchbell.web.faults import Code, InvalidBody, Problem, error_response, response_to
+from batchbell.web.faults import Code, InvalidBody, error_response, response_to
 from batchbell.web.front import Front
+from batchbell.web.parameters import value_problems
 from batchbell.web.registering import Registrar
 from batchbell.web.streaming import Streams
 from batchbell.web.tables import Tables
@@ -94,7 +98,7 @@ def create_app(context: Context) -> FastAPI:
     app.router.routes.extend(route for router in ROUTERS for route in router.routes)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _bad_parameter)
-    app.add_middleware(Front, gate=Gate(keyring))
+    app.add_middleware(Front, gate=Gate(keyring), new_id=lambda: f"req_{uuid.uuid4().hex}")
     return app
 
 
@@ -112,9 +116,39 @@ async def _http_error(request: Request, error: Exception) -> Response:
         message = f"{method} is not possible here; {allow['Allow']} is."
         return error_response(405, message, code=Code.METHOD_NOT_ALLOWED, headers=allow)
     if error.status_code == 404:
-        message = f"There is nothing at {method} {path[:200]}; /docs lists what there is."
+        message = f"There is nothing at {method} {path[:200]}. {_advice(path)}"
         return error_response(404, message, code=Code.UNKNOWN_URL)
     return error_response(error.status_code, str(error.detail), code=Code.INVALID_VALUE)
+
+
+ELSEWHERE = re.compile(
+    r"/v1/(chat|completions|responses|embeddings|models|images|audio|moderations|uploads|threads"
+    r"|assistants|vector_stores|fine_tuning|realtime)(/.*)?"
+)
+"""Other paths of OpenAI's API, which its SDKs call under our address."""
+
+
+def _advice(path: str) -> str:
+    """Where a wrong path was probably meant to lead."""
+    if ELSEWHERE.fullmatch(path):
+        return "Batchbell passes on files and batches; send other calls to the provider itself."
+    meant = nearest_path(path)
+    return f"Did you mean {meant}? " * bool(meant) + "/docs lists what there is."
+
+
+def nearest_path(path: str) -> str | None:
+    """The path that was probably meant, with its ids; else the nearest one, with their names."""
+    bare = re.sub(r"/+", "/", path[:200]).rstrip("/")
+    for one in (bare, f"/v1{bare}", bare.removeprefix("/v1"), bare.removeprefix("/api")):
+        if one and one != path and allowed_methods({"type": "http", "path": one, "method": "GET"}):
+            return one
+    known = {route.path_format for router in ROUTERS for route in router.routes}
+    if path in known:
+        return None  # it is there, but not for this caller
+    tails = {one.removeprefix("/v1").strip("/"): one for one in sorted(known)}
+    tail = bare.removeprefix("/v1").strip("/")
+    found = difflib.get_close_matches(tail, tails, n=1, cutoff=0.65)
+    return tails[found[0]] if found else None
 
 
 def allowed_methods(scope: Mapping[str, Any]) -> list[str]:
@@ -130,12 +164,4 @@ def allowed_methods(scope: Mapping[str, Any]) -> list[str]:
 
 async def _bad_parameter(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return response_to(InvalidBody(_problems(error.errors())))
-
-
-def _problems(found: Sequence[Any]) -> list[Problem]:
-    names = [str(one["loc"][-1]) for one in found]
-    return [
-        Problem(message=f"{name}: {one['msg']}.", param=name)
-        for name, one in zip(names, found, strict=True)
-    ]
+    return response_to(InvalidBody(value_problems(error.errors())))

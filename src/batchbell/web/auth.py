@@ -1,12 +1,18 @@
-"""Who may call: everybody on this machine until a key is made, then whoever holds one."""
+"""Who may call: everybody on this machine until the first key is made, then whoever holds one.
+
+Revoking keys never leads back: a server that has no key in force refuses everybody, until its
+operator makes a key on its machine.
+"""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+import structlog
 from starlette.types import Scope
 
 from batchbell.core.errors import AccessDenied
@@ -19,9 +25,15 @@ from batchbell.web.remembering import Remembered
 
 T = TypeVar("T")
 
+log = structlog.get_logger("batchbell.auth")
+
 KEYS_KEPT_SECONDS = 0.5
 """A key that another process has revoked works no longer than this."""
 KEYS_KEPT_MAX = 1000
+WRONG_KEYS_MAX = 20
+"""Wrong keys that one address may send within WRONG_KEYS_SECONDS, to be answered 401."""
+WRONG_KEYS_SECONDS = 60.0
+ADDRESSES_MAX = 10_000
 
 OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.json"})
 """They hold nothing of anybody, and probes and browsers must reach them."""
@@ -29,7 +41,40 @@ OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.json"})
 SIGNED_PATHS = "/results/"
 """Links that carry their own proof."""
 
+OWN_SITES = frozenset({"same-origin", "same-site", "none"})
+"""What a browser says in `Sec-Fetch-Site` of our own pages, of another port of this machine, and of
+an address that was typed. https://www.w3.org/TR/fetch-metadata/#sec-fetch-site-header
+"""
+FORWARDED_FOR = (b"x-forwarded-for", b"x-real-ip")
+
 OWN_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class WrongKeys:
+    """How often each address has sent a wrong key lately.
+
+    It never looks at a right one: whoever shares an address with an attacker, such as that of a
+    proxy, is let in as ever. Memory is bounded: the address that was longest quiet is forgotten.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._seen: OrderedDict[str, tuple[float, int]] = OrderedDict()
+
+    def note(self, address: str) -> float | None:
+        """Count one more; returns the seconds to wait where there were too many."""
+        now = self._clock()
+        begun, count = self._seen.pop(address, (now, 0))
+        if not 0 <= now - begun < WRONG_KEYS_SECONDS:
+            begun, count = now, 0
+        self._seen[address] = begun, count + 1
+        if len(self._seen) > ADDRESSES_MAX:
+            self._seen.popitem(last=False)
+        if count < WRONG_KEYS_MAX:
+            return None
+        if count == WRONG_KEYS_MAX:
+            log.warning("auth.wrong_keys", address=address, count=count + 1)
+        return begun + WRONG_KEYS_SECONDS - now
 
 
 class Keyring:
@@ -38,30 +83,40 @@ class Keyring:
     def __init__(self, store: Store, clock: Callable[[], float]) -> None:
         self._store = store
         self._clock = clock
-        self._any = self._remember(lambda: store.read(keys.any_key))
+        self._ever = self._remember(lambda: store.read(keys.ever_made))
+        self._any = self._remember(lambda: store.read(keys.any_in_force))
         self._known: dict[str, Remembered[Key | None]] = {}
+        self.wrong = WrongKeys(clock)
 
     def _remember(self, load: Callable[[], Awaitable[T]]) -> Remembered[T]:
         return Remembered(load, seconds=KEYS_KEPT_SECONDS, clock=self._clock)
 
     def forget(self) -> None:
         """Call when a key was made or revoked here: it counts from the next request on."""
+        self._ever.forget()
         self._any.forget()
         self._known.clear()
 
     async def is_local_mode(self) -> bool:
-        """Whether no key is in force."""
-        return not await self._any.get()
+        """Whether no key was ever made."""
+        return not await self._ever.get()
+
+    async def is_any_in_force(self) -> bool:
+        """Whether somebody can be let in."""
+        return await self._any.get()
 
     async def find(self, key: str) -> Key | None:
-        """The record of a key in force."""
+        """The record of a key in force. Wrong keys are not kept: they would push out right ones."""
         name = keys.hashed(key)
         if name not in self._known and len(self._known) >= KEYS_KEPT_MAX:
-            self._known.clear()
+            del self._known[next(iter(self._known))]
         known = self._known.setdefault(
             name, self._remember(lambda: self._store.read(keys.find_key, key))
         )
-        return await known.get()
+        found = await known.get()
+        if found is None:
+            self._known.pop(name, None)
+        return found
 
 
 class Gate:
@@ -78,31 +133,49 @@ class Gate:
             check_local(scope)
             return DEFAULT_PROJECT
         token = bearer_token(scope)
-        key = await self._keyring.find(token)
+        key = await self._keyring.find(token) if token else None
         if key is None:
-            raise AccessDenied("This API key is wrong or was revoked.", code=Code.INVALID_API_KEY)
+            raise await self._refusal(token, _network(scope))
         return key.project_id
+
+    async def _refusal(self, token: str, network: str) -> AccessDenied:
+        wait_seconds = self._keyring.wrong.note(network) if token else None
+        if wait_seconds is not None:
+            return AccessDenied(
+                "Too many wrong API keys came from this address. Check the key, and try again"
+                " later.",
+                code=Code.TOO_MANY_WRONG_KEYS,
+                status=429,
+                retry_after_seconds=wait_seconds,
+            )
+        code = Code.INVALID_API_KEY if token else Code.MISSING_API_KEY
+        if not await self._keyring.is_any_in_force():
+            return AccessDenied(
+                "All API keys of this server were revoked. Make one on its machine: `batchbell keys"
+                " create --name NAME`. With SQLite, stop the server first.",
+                code=code,
+            )
+        if token:
+            return AccessDenied("This API key is wrong or was revoked.", code=code)
+        return AccessDenied(
+            "This server needs an API key: send `Authorization: Bearer bb_…`.", code=code
+        )
 
 
 def bearer_token(scope: Scope) -> str:
-    """What `Authorization: Bearer …` holds. Raises AccessDenied."""
+    """What `Authorization: Bearer …` holds; empty where there is none."""
     scheme, _, token = next(iter(_values(scope, b"authorization")), "").partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
-        raise AccessDenied(
-            "This server needs an API key: send `Authorization: Bearer bb_…`.",
-            code=Code.MISSING_API_KEY,
-        )
-    return token.strip()
+    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 def check_local(scope: Scope) -> None:
     """Local mode: only this machine, and no page from elsewhere. Raises AccessDenied.
 
-    A name that was rebound to 127.0.0.1 shows in `Host`, a page of another site in `Origin`. The
-    peer's address counts too, for the moment when the last key of a public server is revoked.
+    A name that was rebound to 127.0.0.1 shows in `Host`, a page of another site in `Origin` or
+    `Sec-Fetch-Site`, and a proxy on this machine that serves others in what it says of them.
     """
     client = scope.get("client")
-    if client and not _is_loopback(client[0]):
+    if (client and not _is_loopback(client[0])) or not _is_direct(scope):
         _deny(
             "Without an API key only this machine is served; `batchbell keys create` makes one.",
             Code.REMOTE_NOT_ALLOWED,
@@ -110,13 +183,17 @@ def check_local(scope: Scope) -> None:
     hosts = list(_values(scope, b"host"))
     if not hosts or any(_host_name(f"//{host}") not in OWN_NAMES for host in hosts):
         _deny(
-            "Without an API key the Host header must be localhost, 127.0.0.1 or [::1];"
-            " `batchbell keys create` makes a key, and lifts this.",
+            "Without an API key the Host header must be localhost, 127.0.0.1 or [::1], not"
+            f" {', '.join(map(repr, hosts))[:100] or 'missing'}; `batchbell keys create` makes a"
+            " key, and lifts this.",
             Code.HOST_NOT_ALLOWED,
         )
-    if any(_host_name(origin) not in OWN_NAMES for origin in _values(scope, b"origin")):
+    origins = [_host_name(origin) for origin in _values(scope, b"origin")]
+    sites = {site.strip().lower() for site in _values(scope, b"sec-fetch-site")}
+    if any(origin not in OWN_NAMES for origin in origins) or not sites <= OWN_SITES:
         _deny(
-            "Without an API key a web page of another site may not call this server.",
+            "Without an API key a web page of another site may not call this server, nor lead"
+            " to it.",
             Code.ORIGIN_NOT_ALLOWED,
         )
 
@@ -129,12 +206,39 @@ def _values(scope: Scope, name: bytes) -> Iterable[str]:
     return (value.decode("latin-1") for key, value in scope["headers"] if key == name)
 
 
+def _is_direct(scope: Scope) -> bool:
+    """Whether no proxy says that it asks for somebody on another machine."""
+    named = [
+        word.strip()
+        for name in FORWARDED_FOR
+        for value in _values(scope, name)
+        for word in value.split(",")
+    ]
+    return all(map(_is_loopback, named)) and not list(_values(scope, b"forwarded"))
+
+
 def _host_name(url: str) -> str | None:
     try:
         parts = urlsplit(url)
     except ValueError:
         return None
     return None if "@" in parts.netloc else parts.hostname
+
+
+def _network(scope: Scope) -> str:
+    """Where a caller is: an address, or the /64 that one IPv6 host has to itself."""
+    client = scope.get("client")
+    if not client:
+        return ""
+    try:
+        address = ip_address(client[0])
+    except ValueError:
+        return str(client[0])
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped)
+        return str(ip_network((address, 64), strict=False))
+    return str(address)
 
 
 def _is_loopback(address: str) -> bool:

@@ -2,41 +2,121 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
 from batchbell.core.errors import InvalidRequest
+from batchbell.core.nearest import SHOWN_MAX, hint, shown
 from batchbell.web.faults import Code, InvalidBody, Problem
 
 BODY_MAX_BYTES = 2**20
 BULK_MAX_BYTES = 8 * 2**20
+
+IN_A_THREAD_BYTES = 64 * 2**10
+"""A longer body is looked through in a thread, so that others need not wait for it."""
+UNKNOWN_MAX = 20
+"""Unknown fields of one object that are answered; there may be any number."""
+UTF_8 = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 """PostgreSQL stores no NUL character, and UTF-8 has no lone surrogates."""
 
 
 async def read_json(request: Request, *, most: int = BODY_MAX_BYTES, optional: bool = False) -> Any:
-    """The body as JSON, whatever its content type says. Raises InvalidRequest.
+    """The body as JSON, whatever kind its content type names. Raises InvalidRequest.
 
-    Where the body is `optional`, none at all reads as an empty object.
+    `curl -d` calls every body a form, so the content type decides nothing. A name that an object
+    has twice is refused: one of the two values would be dropped. Where the body is `optional`, none
+    at all reads as an empty object.
     """
+    check_plain(request)
     body = await read_body(request, most=most)
     if optional and not body.strip():
         return {}
-    return decode_json(body)
+    value = decode_json(body)
+    if len(body) > IN_A_THREAD_BYTES:
+        await asyncio.to_thread(_refuse_twins, body)
+    else:
+        _refuse_twins(body)
+    return value
 
 
 def decode_json(body: bytes) -> Any:
     """The value. Raises InvalidRequest for what is not JSON."""
     try:
-        return msgspec.json.decode(body)
+        return msgspec.json.decode(body.removeprefix(BYTE_ORDER_MARK))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise InvalidRequest(f"The body is not JSON: {why}", code=Code.INVALID_JSON) from None
+        message = f"The body is not JSON: {_why_not_json(body, error)}"
+        raise InvalidRequest(message, code=Code.INVALID_JSON) from None
+
+
+def _why_not_json(body: bytes, error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply."
+    if not body.strip():
+        return "it is empty."
+    if body.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\x00" in body[:4]:
+        return "it is UTF-16 or UTF-32. Send UTF-8."
+    if body.lstrip().startswith(b"--"):
+        return "it is a form. Send the JSON object itself as the body."
+    if "trailing characters" in str(error):
+        return f"{error}. Send one JSON value."
+    return f"{error}."
+
+
+def _refuse_twins(body: bytes) -> None:
+    """Raise InvalidRequest where an object has a name twice."""
+    try:
+        _TWINS.decode(body.removeprefix(BYTE_ORDER_MARK).decode("utf-8"))
+    except RecursionError as error:
+        message = "The body is not JSON: it is nested too deeply."
+        raise InvalidRequest(message, code=Code.INVALID_JSON) from error
+
+
+def _pairs(pairs: Sequence[tuple[str, Any]]) -> None:
+    names = {name for name, _ in pairs}
+    if len(names) == len(pairs):
+        return
+    seen: set[str] = set()
+    twin = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+    raise InvalidRequest(
+        f"The body names {shown(twin)} twice in one object. Send it once.",
+        param=twin[:SHOWN_MAX],
+        code=Code.DUPLICATE_PARAMETER,
+    )
+
+
+_TWINS = json.JSONDecoder(object_pairs_hook=_pairs, parse_int=float)
+"""Looks for twins only: what it reads is thrown away."""
+
+
+def check_plain(request: Request) -> None:
+    """Raise InvalidRequest for a body that is packed, or that is text of another encoding."""
+    packed = request.headers.get("content-encoding", "identity").strip().lower()
+    if packed not in ("", "identity"):
+        raise InvalidRequest(
+            f"This server reads no bodies packed as {shown(packed)}: send it without"
+            " Content-Encoding.",
+            code=Code.UNSUPPORTED_BODY,
+            status=415,
+        )
+    _, options = parse_options_header(request.headers.get("content-type"))
+    charset = options.get(b"charset", b"utf-8").decode("latin-1").strip().lower()
+    if charset not in UTF_8:
+        raise InvalidRequest(
+            f"The body is text in {shown(charset)}: send UTF-8.",
+            code=Code.UNSUPPORTED_BODY,
+            status=415,
+        )
 
 
 async def read_body(request: Request, *, most: int) -> bytes:
@@ -60,20 +140,47 @@ def _too_large(most: int) -> None:
     )
 
 
+@functools.cache
+def field_names(shape: type[msgspec.Struct]) -> frozenset[str]:
+    """The names of a shape's fields, as they are sent."""
+    return frozenset(field.encode_name for field in msgspec.structs.fields(shape))
+
+
 class Fields:
     """The fields of one JSON object; what is wrong with them gathers in `problems`.
 
-    `where` stands before the names of the fields, such as `watches[3].`. A field that is wrong
-    reads as an empty value: ask `raise_problems` before using any.
+    `shape` is the type that declares them: a field that it has not is a problem. It is None where
+    the object goes on to a provider, or its names are the caller's own. `where` stands before the
+    names of the fields, such as `watches[3].`. A field that is wrong reads as an empty value: ask
+    `raise_problems` before using any.
     """
 
-    def __init__(self, value: Any, *, where: str = "", index: int | None = None) -> None:
+    def __init__(
+        self,
+        value: Any,
+        shape: type[msgspec.Struct] | None,
+        *,
+        where: str = "",
+        index: int | None = None,
+    ) -> None:
+        self._is_no_object = not isinstance(value, dict)
         self._values: Mapping[str, Any] = value if isinstance(value, dict) else {}
         self._where = where
         self._index = index
         self.problems: list[Problem] = []
-        if not isinstance(value, dict):
+        if self._is_no_object:
             self.wrong(None, f"{where.rstrip('.') or 'The body'} must be a JSON object.")
+        elif shape is not None:
+            self._refuse_unknown(field_names(shape))
+
+    def _refuse_unknown(self, known: frozenset[str]) -> None:
+        unknown = [name for name in self._values if name not in known]
+        for name in unknown[:UNKNOWN_MAX]:
+            self.wrong(
+                name[:SHOWN_MAX],
+                f"Unknown field {shown(self._where + name)}. {hint(name, known)}",
+                Code.UNKNOWN_PARAMETER,
+            )
 
     def path(self, name: str | None) -> str | None:
         """The field's name as an error names it."""
@@ -138,6 +245,6 @@ class Fields:
         return None if self.get(name) is None else self.text(name, most=most)
 
     def _missing(self, name: str) -> None:
-        if self.problems and self.problems[0].param == self.path(None):
-            return  # it is no object at all, and that was said
+        if self._is_no_object:
+            return  # that was said
         self.wrong(name, f"{self.path(name)} is required.", Code.MISSING_FIELD)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -11,7 +11,7 @@ from fastapi import Depends, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from batchbell.core.errors import NotFound
+from batchbell.core.errors import InvalidRequest, NotFound
 from batchbell.core.model import DEFAULT_PROJECT, Account
 from batchbell.storage import projects
 from batchbell.storage.paging import Page
@@ -21,6 +21,7 @@ from batchbell.web.condition import Condition
 from batchbell.web.context import Context
 from batchbell.web.creating import Adopter
 from batchbell.web.directory import Directory
+from batchbell.web.faults import Code
 from batchbell.web.registering import Registrar
 from batchbell.web.streaming import Streams
 from batchbell.web.tables import Tables
@@ -60,6 +61,26 @@ class Call:
     async def accounts(self) -> Mapping[str, Account]:
         """The accounts of the caller's project that can be watched; the first is the default."""
         return await self.surface.directory.of(self.project_id)
+
+    async def page(
+        self, query: Callable[..., Page[Item]], *, after: str | None, **more: Any
+    ) -> Page[Item]:
+        """A page of a list of the caller's project.
+
+        Raises InvalidRequest for an `after` that is not known.
+        """
+        try:
+            return await self.context.store.read(query, self.project_id, after=after, **more)
+        except NotFound as error:
+            if after is None:
+                raise
+            raise InvalidRequest(
+                f"There is no {after[:100]!r} in this list to go on after. Take the `last_id` of"
+                " the page before, or begin again without `after`.",
+                param="after",
+                code=Code.NOT_FOUND,
+                status=404,
+            ) from error
 
     async def named_project(self, word: str | None) -> str:
         """The id of the project that is named, by default the caller's own.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from batchbell.core.errors import StoreError, StoreUnavailable
+from batchbell.core.errors import StoreError, StoreMoved, StoreUnavailable
 from batchbell.core.model import AccountState, DeliveryState, Status
 from batchbell.storage import alarms, batches, deliveries, migrating, outages
 from batchbell.web.backlog import read_backlog
@@ -69,13 +69,16 @@ class Condition:
         try:
             async with asyncio.timeout(DATABASE_TIMEOUT_SECONDS):
                 await self._context.store.read(migrating.check)
+        except StoreMoved as error:
+            log.error("database.moved", error=str(error))  # noqa: TRY400 - no bug of ours
+            return "The database file was deleted, moved or replaced while it was in use."
         except (StoreUnavailable, TimeoutError) as error:
             # Where the database is and why it fails is for the log: anybody may ask this.
             log.warning("database.unreachable", error=str(error))
             return "The database does not answer."
         except StoreError as error:
             return str(error)
-        return ""
+        return "The disk of the database is full." if self._context.store.is_full else ""
 
     async def refresh_gauges(self) -> None:
         """Bring the gauges that are read from the database up to date, if it answers."""

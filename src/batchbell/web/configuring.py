@@ -6,6 +6,8 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from msgspec import Struct
+
 from batchbell.core import signing
 from batchbell.core.endpoint import GRACE_MAX_SECONDS, TIMEOUT_SECONDS, header_problem
 from batchbell.core.errors import InvalidRequest
@@ -14,6 +16,7 @@ from batchbell.core.rate import RATE_PER_SECOND
 from batchbell.storage.managed import Wishes
 from batchbell.web.bodies import Fields
 from batchbell.web.context import Context
+from batchbell.web.endpoint_describing import MASK
 from batchbell.web.endpoint_shapes import (
     ACCOUNTS_MAX,
     DESCRIPTION_MAX,
@@ -22,6 +25,9 @@ from batchbell.web.endpoint_shapes import (
     NAME_MAX,
     WAIT_SECONDS,
     WAITS_MAX,
+    EndpointChanges,
+    EndpointRequest,
+    RotateRequest,
 )
 from batchbell.web.faults import Code
 from batchbell.web.registering import event_types, metadata_pairs, results_mode, webhook_url
@@ -52,7 +58,7 @@ class EndpointForm:
 
     def create(self, body: Any) -> tuple[Wishes, str]:
         """What is wished for, and the secret: a new one unless one is given."""
-        fields = Fields(body)
+        fields = Fields(body, EndpointRequest)
         values = {name: read(fields) for name, read in self._readers.items()}
         secret = signing_secret(fields)
         fields.raise_problems()
@@ -60,7 +66,7 @@ class EndpointForm:
 
     def changes(self, body: Any) -> dict[str, Any]:
         """Those of the Wishes that the body names."""
-        fields = Fields(body)
+        fields = Fields(body, EndpointChanges)
         values = {name: read(fields) for name, read in self._readers.items() if fields.has(name)}
         fields.raise_problems()
         return values
@@ -68,7 +74,7 @@ class EndpointForm:
 
 def rotation(body: Any) -> tuple[str, float]:
     """The next secret, and for how many seconds those before it go on signing."""
-    fields = Fields(body)
+    fields = Fields(body, RotateRequest)
     day = fields.flag("keep_old_secret_active_for_24_hours")
     seconds = fields.optional_number(
         "keep_old_secret_active_seconds", least=0.0, most=GRACE_MAX_SECONDS
@@ -80,9 +86,9 @@ def rotation(body: Any) -> tuple[str, float]:
     return secret, seconds
 
 
-def tested_type(body: Any, name: str) -> EventType:
+def tested_type(body: Any, shape: type[Struct], name: str) -> EventType:
     """What a test event tells of, from the field `name`; `batch.completed` by default."""
-    fields = Fields(body)
+    fields = Fields(body, shape)
     value = fields.get(name)
     known = list(EventType)
     if value is not None and value not in known:
@@ -137,6 +143,8 @@ def _headers(fields: Fields) -> dict[str, str] | None:
 def _header_problem(name: str, text: Any) -> str | None:
     if not isinstance(text, str) or len(text) > HEADER_VALUE_MAX:
         return f"a value is a string of up to {HEADER_VALUE_MAX} characters."
+    if text == MASK:
+        return f"{MASK} stands in answers for the value of {name!r}: send the value itself."
     return header_problem(name, text)
 
 

@@ -25,6 +25,7 @@ REQUESTS = (
     shapes.AwaiterRequest,
     shapes.WatchRequest,
     shapes.WatchesRequest,
+    shapes.WatchChanges,
     list[shapes.WatchRequest],
     shapes.ResendRequest,
     shapes.TestEventRequest,
@@ -89,13 +90,16 @@ MEANINGS = {
     408: "The body stood still for too long.",
     410: "It was there, and is gone.",
     413: "The body is too large.",
+    415: "The body is compressed, or text in another charset than UTF-8.",
     416: "The file has nothing of this range.",
     422: "Requests in it are wrong; `problems` names their lines.",
+    429: "Too many wrong API keys came from this address.",
     500: "A bug of ours; the log says more.",
     502: "The provider did not answer, or its files cannot be had.",
     503: "Not just now; `code` says why. Try again after `Retry-After` seconds.",
+    507: "The disk of this server is full.",
 }
-GUARDED = (400, 401, 403, 500, 503)
+GUARDED = (400, 401, 403, 429, 500, 503, 507)
 """What any request that passes the gate may be answered."""
 
 
@@ -105,9 +109,10 @@ def json_content(shape: Any) -> dict[str, Any]:
 
 def answers(shape: Any, *also: int, status: int = 200, says: str = "OK") -> dict[str, Any]:
     """Arguments of a route that answers `shape`, and the errors of GUARDED and `also`."""
+    taking = {413, 415} if 413 in also else set()
     failing = {
         code: {"description": MEANINGS[code], "content": json_content(shapes.ErrorBody)}
-        for code in sorted({*GUARDED, *also})
+        for code in sorted({*GUARDED, *also, *taking})
     }
     told = {status: {"description": says, "content": json_content(shape)}}
     return {"status_code": status, "responses": told | failing, "response_class": Response}

@@ -15,6 +15,7 @@ from batchbell.core.model import Account, Batch, Snapshot
 from batchbell.storage import adopting, endpoints
 from batchbell.storage.adopting import Find
 from batchbell.storage.watches import Registration
+from batchbell.web import gateway_shapes
 from batchbell.web.bodies import Fields
 from batchbell.web.context import Context
 from batchbell.web.faults import InvalidBody
@@ -39,14 +40,14 @@ class BatchForm:
     def __init__(self, context: Context, body: Any) -> None:
         """Raises InvalidRequest for what is no object."""
         self._context = context
-        self._body = Fields(body)
+        self._body = Fields(body, None)
         self._body.raise_problems()
 
     async def wishes(self, project_id: str) -> list[Wish]:
         """As `webhook` and `metadata.webhook_url` say. Raises InvalidRequest."""
-        own = Fields(self._body.get(WISH) or {}, where=f"{WISH}.")
+        own = Fields(self._body.get(WISH) or {}, gateway_shapes.Wish, where=f"{WISH}.")
         metadata = self._body.get("metadata")
-        pairs = Fields(metadata if isinstance(metadata, dict) else {}, where="metadata.")
+        pairs = Fields(metadata if isinstance(metadata, dict) else {}, None, where="metadata.")
         wishes: list[Wish] = []
         if self._body.get(WISH) is not None:
             wishes.append(WatchForm(self._context, {}).wish(own))

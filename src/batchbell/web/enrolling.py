@@ -18,6 +18,8 @@ from batchbell.web.account_shapes import (
     API_KEY_MAX,
     BASE_URL_MAX,
     NAME_MAX,
+    AccountChanges,
+    AccountRequest,
     AccountTest,
 )
 from batchbell.web.bodies import Fields
@@ -38,7 +40,7 @@ class AccountForm:
 
     def add(self, body: Any) -> dict[str, Any]:
         """All that a new account is made of. Raises InvalidBody."""
-        fields = Fields(body)
+        fields = Fields(body, AccountRequest)
         name = fields.text("name", most=NAME_MAX, pattern=NAME_PATTERN, shape=NAME_SHAPE)
         provider = fields.text("provider", most=NAME_MAX)
         if provider and provider not in ADAPTERS:
@@ -65,7 +67,7 @@ class AccountForm:
 
     def changes(self, body: Any) -> dict[str, Any]:
         """Those of the fields that the body names. Raises InvalidBody."""
-        fields = Fields(body)
+        fields = Fields(body, AccountChanges)
         values: dict[str, Any] = {}
         if fields.get("base_url") is not None:
             values["base_url"] = self._base_url(fields)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,10 +18,12 @@ from batchbell.core.errors import (
     ResultsGone,
     ResultsUnavailable,
     StoreUnavailable,
+    is_full,
 )
 from batchbell.web import shapes
 
 RETRY_SECONDS = 5
+FULL_RETRY_SECONDS = 60
 
 
 class Code(StrEnum):
@@ -29,6 +32,9 @@ class Code(StrEnum):
     INVALID_VALUE = "invalid_value"
     MISSING_FIELD = "missing_field"
     INVALID_JSON = "invalid_json"
+    UNKNOWN_PARAMETER = "unknown_parameter"
+    DUPLICATE_PARAMETER = "duplicate_parameter"
+    UNSUPPORTED_BODY = "unsupported_body"
     BODY_TOO_LARGE = "body_too_large"
     ADDRESS_REFUSED = "address_refused"
     NO_ACCOUNT = "no_account"
@@ -36,15 +42,18 @@ class Code(StrEnum):
     TOO_MANY_ENDPOINTS = "too_many_endpoints"
     NOTHING_TO_RESEND = "nothing_to_resend"
     NAME_TAKEN = "name_taken"
+    WATCH_DIFFERS = "watch_differs"
     CONFLICT = "conflict"
     ACCOUNT_IN_USE = "account_in_use"
     ACCOUNT_FROM_ENVIRONMENT = "account_from_environment"
     NOT_SEALED = "not_sealed"
+    CREDENTIALS_REQUIRED = "credentials_required"
     NOT_FOUND = "not_found"
     UNKNOWN_URL = "unknown_url"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     MISSING_API_KEY = "missing_api_key"
     INVALID_API_KEY = "invalid_api_key"
+    TOO_MANY_WRONG_KEYS = "too_many_wrong_keys"
     HOST_NOT_ALLOWED = "host_not_allowed"
     ORIGIN_NOT_ALLOWED = "origin_not_allowed"
     REMOTE_NOT_ALLOWED = "remote_not_allowed"
@@ -64,10 +73,11 @@ class Code(StrEnum):
     INVALID_REQUESTS = "invalid_requests"
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     STORE_UNAVAILABLE = "store_unavailable"
+    STORAGE_FULL = "storage_full"
     INTERNAL_ERROR = "internal_error"
 
 
-KINDS = {401: "authentication_error", 403: "permission_error"}
+KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,8 +152,9 @@ def response_to(error: Exception) -> Response:
         case AddressRefused():
             return error_response(400, str(error), code=Code.ADDRESS_REFUSED, param="url")
         case AccessDenied():
-            who = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
-            return error_response(error.status, error.message, code=error.code, headers=who)
+            return error_response(
+                error.status, error.message, code=error.code, headers=_access_headers(error)
+            )
         case ResultsGone():
             return error_response(
                 410, "The results were deleted after their time.", code=Code.RESULTS_GONE
@@ -151,13 +162,36 @@ def response_to(error: Exception) -> Response:
         case ProviderUnavailable() | ResultsUnavailable() | StoreUnavailable():
             return _away(error)
         case _:
-            return error_response(
-                500, "Something went wrong here; the log says what.", code=Code.INTERNAL_ERROR
-            )
+            return _unforeseen(error)
+
+
+def _unforeseen(error: Exception) -> Response:
+    if is_full(error):
+        return _full()
+    return error_response(
+        500, "Something went wrong here; the log says what.", code=Code.INTERNAL_ERROR
+    )
+
+
+def _full() -> Response:
+    return error_response(
+        507,
+        "The disk of this server is full. Nothing was written; its operator must make room.",
+        code=Code.STORAGE_FULL,
+        headers={"Retry-After": str(FULL_RETRY_SECONDS)},
+    )
+
+
+def _access_headers(error: AccessDenied) -> dict[str, str] | None:
+    if error.retry_after_seconds is not None:
+        return {"Retry-After": str(math.ceil(error.retry_after_seconds))}
+    return {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
 
 
 def _away(error: ProviderUnavailable | ResultsUnavailable | StoreUnavailable) -> Response:
     """Somebody whom we need does not answer."""
+    if is_full(error):
+        return _full()
     match error:
         case ProviderUnavailable():
             return error_response(502, error.message, code=Code.PROVIDER_UNAVAILABLE)

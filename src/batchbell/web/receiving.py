@@ -12,7 +12,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
 from batchbell.core.errors import InvalidRequest
-from batchbell.web.bodies import BULK_MAX_BYTES, read_json
+from batchbell.web.bodies import BULK_MAX_BYTES, check_plain, read_json
 from batchbell.web.faults import Code
 from batchbell.web.forms import FormReader
 
@@ -39,6 +39,7 @@ async def receive(request: Request, file: Path, *, most: int) -> Any:
 
     At most `most` bytes, of which few are ever in memory. Raises InvalidRequest.
     """
+    check_plain(request)
     kind, options = parse_options_header(request.headers.get("content-type"))
     words = _options(dict(request.query_params))
     match kind.decode("latin-1").lower():
@@ -47,7 +48,7 @@ async def receive(request: Request, file: Path, *, most: int) -> Any:
             return words
         case "multipart/form-data":
             boundary = options.get(b"boundary", b"")
-            return words | await _from_form(_capped(request, most), boundary, file)
+            return _together(words, await _from_form(_capped(request, most), boundary, file))
         case _:
             return await _from_json(request, file, words)
 
@@ -57,7 +58,20 @@ async def _from_form(chunks: AsyncIterator[bytes], boundary: bytes, file: Path) 
         raise InvalidRequest("The form names no boundary.", code=Code.INVALID_VALUE)
     form = Form(boundary, file)
     await form.read(chunks)
+    if "requests" in form.fields:
+        raise InvalidRequest("In a form the requests are the field `file`.", param="requests")
     return _options(form.fields)
+
+
+def _together(words: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the query and those of the body. Raises InvalidRequest for what is in both."""
+    for name in words.keys() & fields.keys():
+        raise InvalidRequest(
+            f"{name} is in the query and in the body: send it once.",
+            param=name,
+            code=Code.DUPLICATE_PARAMETER,
+        )
+    return {**words, **fields}
 
 
 async def _from_json(request: Request, file: Path, words: Mapping[str, Any]) -> Any:
@@ -69,7 +83,7 @@ async def _from_json(request: Request, file: Path, words: Mapping[str, Any]) -> 
         raise InvalidRequest("requests must be a list with one request or more.", param="requests")
     lines = b"".join(_line(one) for one in requests)
     await asyncio.to_thread(file.write_bytes, lines)
-    return {**words, **body}
+    return _together(words, body)
 
 
 def _line(one: Any) -> bytes:
@@ -136,6 +150,12 @@ class Form(FormReader):
         self._begun += 1
         if self._begun > FIELDS_MAX:
             raise InvalidRequest(f"The form has more than {FIELDS_MAX} fields.")
+        if self.name in self.fields:
+            raise InvalidRequest(
+                f"The form has two fields {self.name[:100]!r}: send one.",
+                param=self.name[:100],
+                code=Code.DUPLICATE_PARAMETER,
+            )
         if self.name == "file":
             if self._seen_file:
                 raise InvalidRequest("The form has two fields `file`: hand in one.", param="file")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,8 @@ from batchbell.core.travelling import ResultsMode
 from batchbell.net.guard import URL_MAX_CHARACTERS, AddressRules
 from batchbell.storage import watches
 from batchbell.storage.gathering import Gathering
-from batchbell.storage.watches import Registered, Registration
+from batchbell.storage.watches import OPTIONS, Registered, Registration, WatchDiffers
+from batchbell.web import shapes
 from batchbell.web.bodies import UNSTORABLE, Fields
 from batchbell.web.context import Context
 from batchbell.web.faults import Code, InvalidBody, Problem
@@ -88,6 +90,7 @@ class Registrar:
             watches.register,
             project_id,
             wanted,
+            strict=True,
             mint=self._context.mint,
             now=self._context.clock(),
         )
@@ -109,7 +112,7 @@ class WatchForm:
 
     def awaiter(self, body: Any) -> Registration:
         """`{"id", "webhookUrl", "account"?}`. Raises InvalidRequest."""
-        fields = Fields(body)
+        fields = Fields(body, shapes.AwaiterRequest)
         read = self._registration(fields, id="id", url="webhookUrl", dialect=Dialect.AWAITER)
         fields.raise_problems()
         return read()
@@ -119,7 +122,7 @@ class WatchForm:
 
         Raises InvalidRequest.
         """
-        fields = Fields(body)
+        fields = Fields(body, shapes.WatchRequest)
         read = self._watch(fields)
         fields.raise_problems()
         return read()
@@ -130,7 +133,8 @@ class WatchForm:
             message = f"One call takes 1 to {BULK_MAX:,} watches; these are {len(items):,}."
             raise InvalidRequest(message, param=name or None)
         forms = [
-            Fields(item, where=f"{name}[{index}].", index=index) for index, item in enumerate(items)
+            Fields(item, shapes.WatchRequest, where=f"{name}[{index}].", index=index)
+            for index, item in enumerate(items)
         ]
         reads = [self._watch(fields) for fields in forms]
         problems: list[Problem] = [problem for fields in forms for problem in fields.problems]
@@ -180,7 +184,47 @@ def _telling(fields: Fields) -> dict[str, Any]:
         "events": event_types(fields, "events", WATCHED_EVENTS),
         "metadata": metadata_pairs(fields),
         "results": results_mode(fields),
+        "asked": frozenset(name for name in OPTIONS if fields.get(name) is not None),
     }
+
+
+def watch_changes(body: Any) -> dict[str, Any]:
+    """Those of the OPTIONS that the body names; null is the default. Raises InvalidBody."""
+    fields = Fields(body, shapes.WatchChanges)
+    read: Mapping[str, Callable[[], Any]] = {
+        "events": lambda: event_types(fields, "events", WATCHED_EVENTS),
+        "metadata": lambda: metadata_pairs(fields),
+        "results": lambda: results_mode(fields),
+    }
+    changes = {name: read[name]() for name in OPTIONS if fields.has(name)}
+    fields.raise_problems()
+    return changes
+
+
+class WatchesDiffer(InvalidBody):
+    """409: each option of each watch that is there otherwise than was asked for."""
+
+    def __init__(self, error: WatchDiffers, *, name: str | None) -> None:
+        """`name` is that of a list of watches in the body; None where it is one watch."""
+        super().__init__(
+            [
+                Problem(
+                    message=f"Batch {one.watch.batch_id!r} is watched for this URL already, as"
+                    f" {one.watch.id}, with {one.option} {_shown(one.there)}, not"
+                    f" {_shown(one.asked)}. Change it with POST /v1/watches/{one.watch.id}, or"
+                    f" leave {one.option} out.",
+                    param=one.option if name is None else f"{name}[{one.position}].{one.option}",
+                    code=Code.WATCH_DIFFERS,
+                    index=None if name is None else one.position,
+                )
+                for one in error.differences
+            ]
+        )
+        self.status = 409
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value)
 
 
 def webhook_url(fields: Fields, name: str, rules: AddressRules) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Literal, TypeVar
@@ -82,7 +81,7 @@ class Wanted:
 
 def wanted(body: Any) -> Wanted:
     """Raises InvalidBody with all that is wrong."""
-    fields = Fields(body)
+    fields = Fields(body, ReplayRequest)
     filter = ReplayFilter(
         status=_word(fields, "status", ReplayStatus) or ReplayStatus.FAILED,
         endpoint_id=fields.optional_text("endpoint_id", most=ID_MAX),
@@ -115,7 +114,7 @@ def _number(fields: Fields, name: str, *, most: float) -> float | None:
     if value is None:
         return None
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if number and math.isfinite(value) and 0 <= value <= most:
+    if number and 0 <= value <= most:
         return float(value)
     fields.wrong(name, f"{name} must be a number from 0 to {most:,.0f}.")
     return None

@@ -105,6 +105,14 @@ class WatchRequest(Struct, frozen=True, kw_only=True):
     results: ResultsMode | None = None
 
 
+class WatchChanges(Struct, frozen=True, kw_only=True):
+    """What is left out stays; what is null is as if it had never been set."""
+
+    events: Events | None = None
+    metadata: Pairs | None = None
+    results: ResultsMode | None = None
+
+
 class WatchesRequest(Struct, frozen=True, kw_only=True):
     watches: Annotated[list[WatchRequest], Meta(min_length=1, max_length=1000)]
 

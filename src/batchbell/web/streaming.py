@@ -15,6 +15,7 @@ from collections.abc import (
     Iterator,
     Sequence,
 )
+from dataclasses import dataclass
 
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -33,6 +34,8 @@ from batchbell.web.faults import RETRY_SECONDS, Code, error_response
 MEDIA_TYPE = "text/event-stream"
 STREAMS_MAX = 100
 """Streams that one process serves at once."""
+PROJECT_STREAMS_MAX = 50
+"""Of these, those of one project."""
 IDS_PAGE = 1_000
 PAGE = 50
 """Events that a stream holds in memory at once: a megabyte, at most."""
@@ -49,34 +52,74 @@ RETRY_MS = 1_000
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
+@dataclass(slots=True, eq=False)
+class Place:
+    """That of one stream among the others. The signal wakes it for new events, and to end."""
+
+    project_id: str
+    signal: Signal
+    ended: bool = False
+
+    def end(self) -> None:
+        self.ended = True
+        self.signal.set()
+
+
 class Streams:
-    """The open streams of one process."""
+    """The open streams of one process, shared fairly by projects."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.ended = False
-        self._open: set[Signal] = set()
+        self._ended = False
+        self._open: dict[str, list[Place]] = {}
+        """By project, the newest last."""
 
     @property
     def full(self) -> bool:
-        return len(self._open) >= STREAMS_MAX
+        return sum(map(len, self._open.values())) >= STREAMS_MAX
+
+    def refusal(self, project_id: str) -> Response | None:
+        """The answer where this project gets no place; None where there is one, or will be.
+
+        Where every place is taken, a project that has fewer takes one of the project that has most:
+        the newest one, whose reader connects again when there is room.
+        """
+        own = len(self._open.get(project_id, ()))
+        if own >= PROJECT_STREAMS_MAX:
+            return too_many(f"This project has {own} streams open")
+        if not self.full:
+            return None
+        most = max(self._open.values(), key=len)
+        if len(most) <= own + 1:
+            return too_many(f"This process serves {STREAMS_MAX} streams")
+        self._leave(most[-1])
+        return None
 
     @contextlib.contextmanager
-    def joined(self) -> Iterator[Signal]:
-        """Count as open for as long as the context lasts; the signal wakes for new events."""
-        signal = self.store.signal(EVENTS)
-        self._open.add(signal)
+    def joined(self, project_id: str) -> Iterator[Place]:
+        """Count as open for as long as the context lasts, or until the place is taken away."""
+        place = Place(project_id, self.store.signal(EVENTS), ended=self._ended)
+        self._open.setdefault(project_id, []).append(place)
         try:
-            yield signal
+            yield place
         finally:
-            self._open.discard(signal)
-            self.store.forget(signal)
+            self._leave(place)
+            self.store.forget(place.signal)
+
+    def _leave(self, place: Place) -> None:
+        place.end()
+        places = self._open.get(place.project_id, [])
+        if place in places:
+            places.remove(place)
+        if not places:
+            self._open.pop(place.project_id, None)
 
     def end(self) -> None:
         """Let every stream end now: the server stops."""
-        self.ended = True
-        for signal in self._open:
-            signal.set()
+        self._ended = True
+        for places in self._open.values():
+            for place in places:
+                place.end()
 
 
 class Follower:
@@ -91,7 +134,7 @@ class Follower:
         clock: Callable[[], float],
     ) -> None:
         self._store = store
-        self._project_id = project_id
+        self.project_id = project_id
         self._types = types
         self._clock = clock
         self._window = Window(first_id("evt", at=clock()))
@@ -148,7 +191,7 @@ class Follower:
     async def _ids(self, after: str) -> AsyncIterator[Sequence[str]]:
         while True:
             ids = await self._store.read(
-                streaming.ids_after, self._project_id, after, limit=IDS_PAGE
+                streaming.ids_after, self.project_id, after, limit=IDS_PAGE
             )
             yield ids
             if len(ids) < IDS_PAGE:
@@ -183,35 +226,37 @@ class EventStream(Response):
         self._wrote_at = clock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._streams.full:
-            await too_many()(scope, receive, send)
+        refusal = self._streams.refusal(self._follower.project_id)
+        if refusal is not None:
+            await refusal(scope, receive, send)
             return
-        with self._streams.joined() as signal:
+        with self._streams.joined(self._follower.project_id) as place:
             begun = await self._follower.begin(self._after)
-            frames = self._frames(begun, signal)
+            frames = self._frames(begun, place)
             response = StreamingResponse(frames, headers=HEADERS, media_type=MEDIA_TYPE)
             async with contextlib.aclosing(frames):
                 await response(scope, receive, send)
 
-    async def _frames(self, begun: str, signal: Signal) -> AsyncGenerator[bytes]:
+    async def _frames(self, begun: str, place: Place) -> AsyncGenerator[bytes]:
+        """Access is checked right before whatever is told: a revoked key hears nothing more."""
         yield b"retry: %d\nid: %s\n\n" % (RETRY_MS, begun.encode())
         while True:
             with contextlib.suppress(StoreUnavailable):
                 async for page in self._follower.look():
+                    if await self._is_over(place):
+                        return
                     if page:
                         yield b"".join(frame(event, self._link_url) for event in page)
                         self._wrote_at = self._clock()
-                    if await self._is_over():
-                        return
-            if await self._is_over():
+            if await self._is_over(place):
                 return
             if not 0 <= self._clock() - self._wrote_at < HEARTBEAT_SECONDS:
                 yield b": heartbeat\n\n"
                 self._wrote_at = self._clock()
-            await signal.wait(self._follower.pause_seconds())
+            await place.signal.wait(self._follower.pause_seconds())
 
-    async def _is_over(self) -> bool:
-        if self._streams.ended:
+    async def _is_over(self, place: Place) -> bool:
+        if place.ended:
             return True
         try:
             await self._check_access()
@@ -234,11 +279,11 @@ def frame(event: Recorded, link_url: str) -> bytes:
     return b"id: %b\nevent: %b\ndata: %b\n\n" % (event.id.encode(), event.type.encode(), body)
 
 
-def too_many() -> Response:
-    """The answer where every place is taken."""
+def too_many(why: str) -> Response:
+    """The answer where there is no place."""
     return error_response(
         503,
-        f"This process serves {STREAMS_MAX} streams already. Close one, or try again later.",
+        f"{why} already. Close one, or try again later.",
         code=Code.TOO_MANY_STREAMS,
         headers={"Retry-After": str(RETRY_SECONDS)},
     )

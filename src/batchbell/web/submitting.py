@@ -34,6 +34,7 @@ from batchbell.web.registering import (
     results_mode,
     webhook_url,
 )
+from batchbell.web.submission_shapes import SubmissionRequest
 
 ENDPOINT_SHAPE = "must be a path such as /v1/responses."
 
@@ -77,7 +78,7 @@ def _summary(found: Prepared) -> str:
 
 def read_wish(call: Call, body: Any, accounts: Mapping[str, Account]) -> Wish:
     """Raises InvalidBody with all that is wrong."""
-    fields = Fields(body)
+    fields = Fields(body, SubmissionRequest)
     watch: dict[str, Any] = {
         "events": event_types(fields, "events", WATCHED_EVENTS),
         "results": results_mode(fields),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from starlette.responses import Response
 
 from batchbell.core.errors import NotFound
@@ -16,9 +16,10 @@ from batchbell.web import describing, shapes
 from batchbell.web.bodies import Fields, read_json
 from batchbell.web.calling import Call, Caller, answer, page_answer
 from batchbell.web.contract import answers, takes
+from batchbell.web.parameters import strict_router
 from batchbell.web.registering import NAME_MAX
 
-router = APIRouter(tags=["access"])
+router = strict_router("access")
 
 KEY_BYTES = 24
 ProjectId = Annotated[
@@ -34,7 +35,7 @@ ProjectId = Annotated[
     **answers(shapes.Key, 404, 413, status=201, says="The key. `key` is shown this once."),
 )
 async def create_key(call: Caller, request: Request) -> Response:
-    fields = Fields(await read_json(request))
+    fields = Fields(await read_json(request), shapes.KeyRequest)
     name = fields.text("name", most=NAME_MAX)
     project = fields.optional_text("project_id", most=MAX_ID_LENGTH)
     fields.raise_problems()

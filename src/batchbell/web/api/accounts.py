@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from starlette.responses import Response
 
 from batchbell.core.model import Account
@@ -15,8 +15,9 @@ from batchbell.web.bodies import read_json
 from batchbell.web.calling import Call, Caller, answer, page_answer
 from batchbell.web.contract import answers, takes
 from batchbell.web.enrolling import AccountForm, api_key_of, check_sealed, probe
+from batchbell.web.parameters import strict_router
 
-router = APIRouter(tags=["access"])
+router = strict_router("access")
 
 Force = Annotated[
     bool, Query(description="Also where batches are open, which then are watched no more.")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from starlette.responses import Response
 
 from batchbell.web import shapes
 from batchbell.web.bodies import read_json
 from batchbell.web.calling import answer, call_of
 from batchbell.web.contract import answers, takes
+from batchbell.web.parameters import strict_router
 from batchbell.web.registering import WatchForm
 
-router = APIRouter(tags=["watches"])
+router = strict_router("watches")
 
 NEW = "Batch registered: the webhook is called when it ends."
 KNOWN = "Batch already registered for this webhook: it is called once, when the batch ends."

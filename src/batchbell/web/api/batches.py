@@ -9,7 +9,7 @@ import contextlib
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from starlette.responses import Response
 
 from batchbell import failpoints
@@ -46,9 +46,10 @@ from batchbell.web.gateway import (
     ask,
     pass_on,
 )
+from batchbell.web.parameters import strict_router
 from batchbell.web.paths import IdRoute
 
-router = APIRouter(tags=["batches"], route_class=IdRoute)
+router = strict_router("batches", route_class=IdRoute)
 
 Fresh = Annotated[
     bool, Query(description="`false`: never ask the provider, and answer what was seen last.")
@@ -161,9 +162,7 @@ def _with_extras(told: Whole, kept: Batch | None, *, now: float) -> Response:
 async def list_batches(
     call: Caller, limit: Limit = LIMIT_DEFAULT, after: After = None, status: Status | None = None
 ) -> Response:
-    page = await call.context.store.read(
-        batches.list_batches, call.project_id, limit=limit, after=after, status=status
-    )
+    page = await call.page(batches.list_batches, limit=limit, after=after, status=status)
     shown = await call.context.store.read(submissions.standing, page.items)
     now = call.context.clock()
     return page_answer(page, [describing.batch(b, now=now) for b in shown], [b.id for b in shown])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
 from starlette.responses import Response
 
 from batchbell.core.model import DeliveryState
@@ -11,10 +10,11 @@ from batchbell.web import describing, shapes
 from batchbell.web.api.cursors import LIMIT_DEFAULT, After, Limit
 from batchbell.web.calling import Caller, answer, page_answer
 from batchbell.web.contract import answers
+from batchbell.web.parameters import strict_router
 
 DAY_SECONDS = 86400.0
 
-router = APIRouter(tags=["deliveries"])
+router = strict_router("deliveries")
 
 
 @router.get(
@@ -29,9 +29,8 @@ async def list_deliveries(
     state: DeliveryState | None = None,
     event_id: str | None = None,
 ) -> Response:
-    page = await call.context.store.read(
+    page = await call.page(
         history.list_deliveries,
-        call.project_id,
         limit=limit,
         after=after,
         state=state,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from starlette.responses import Response
 
 from batchbell import __version__
@@ -19,8 +19,9 @@ from batchbell.web.calling import Call, Caller, answer, page_answer
 from batchbell.web.configuring import EndpointForm, rotation, tested_type
 from batchbell.web.contract import answers, takes
 from batchbell.web.endpoint_describing import endpoint as shown
+from batchbell.web.parameters import strict_router
 
-router = APIRouter(tags=["endpoints"])
+router = strict_router("endpoints")
 
 TEST_SECONDS_MAX = 25.0
 """Shorter than what most callers wait for an answer."""
@@ -58,9 +59,8 @@ async def create_endpoint(call: Caller, request: Request) -> Response:
 async def list_endpoints(
     call: Caller, limit: Limit = LIMIT_DEFAULT, after: After = None, implied: Implied = False
 ) -> Response:
-    page = await call.context.store.read(
+    page = await call.page(
         managed.list_endpoints,
-        call.project_id,
         limit=limit,
         after=after,
         implied=implied,
@@ -159,7 +159,9 @@ async def enable_endpoint(call: Caller, webhook_endpoint_id: str) -> Response:
     **answers(endpoint_shapes.TestResult, 404, 413, says="What came of it."),
 )
 async def test_endpoint(call: Caller, webhook_endpoint_id: str, request: Request) -> Response:
-    type_ = tested_type(await read_json(request, optional=True), "event_type")
+    type_ = tested_type(
+        await read_json(request, optional=True), endpoint_shapes.TestRequest, "event_type"
+    )
     endpoint = (await _get(call, webhook_endpoint_id)).endpoint
     event_id = call.context.mint("evt")
     outcome = unsendable(endpoint, now=call.context.clock()) or await _send(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from starlette.responses import Response
 
 from batchbell.core.model import EventType
@@ -16,8 +16,9 @@ from batchbell.web.bodies import Fields, read_json
 from batchbell.web.calling import Caller, answer, page_answer
 from batchbell.web.configuring import tested_type
 from batchbell.web.contract import answers, takes
+from batchbell.web.parameters import strict_router
 
-router = APIRouter(tags=["events"])
+router = strict_router("events")
 
 DELIVERIES_COUNTED = 1000
 ENDPOINT_ID_MAX = 64
@@ -41,9 +42,8 @@ async def list_events(
     batch_id: str | None = None,
     delivery_success: Success = None,
 ) -> Response:
-    page = await call.context.store.read(
+    page = await call.page(
         events.list_events,
-        call.project_id,
         limit=limit,
         after=after,
         type=type,
@@ -61,7 +61,7 @@ async def list_events(
 )
 async def record_test_event(call: Caller, request: Request) -> Response:
     context = call.context
-    type_ = tested_type(await read_json(request, optional=True), "type")
+    type_ = tested_type(await read_json(request, optional=True), shapes.TestEventRequest, "type")
     id = await context.store.write(
         streaming.record_test, call.project_id, type_, mint=context.mint, now=context.clock()
     )
@@ -87,7 +87,7 @@ async def get_event(call: Caller, event_id: str) -> Response:
     **answers(shapes.Page[shapes.Delivery], 404, 413, says="The deliveries, due now."),
 )
 async def resend_event(call: Caller, event_id: str, request: Request) -> Response:
-    fields = Fields(await read_json(request, optional=True))
+    fields = Fields(await read_json(request, optional=True), shapes.ResendRequest)
     endpoint_id = fields.optional_text("endpoint_id", most=ENDPOINT_ID_MAX)
     fields.raise_problems()
     found = await call.context.store.write(

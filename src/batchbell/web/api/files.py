@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from starlette.responses import Response
 
 from batchbell.providers.api import quote_segment
 from batchbell.web.calling import Caller
 from batchbell.web.contract import AccountName, passes, takes_file
 from batchbell.web.gateway import account_of_file, pass_on, upload
+from batchbell.web.parameters import strict_router
 from batchbell.web.paths import IdRoute
 
-router = APIRouter(tags=["files"], route_class=IdRoute)
+router = strict_router("files", route_class=IdRoute)
 
 
 @router.post(

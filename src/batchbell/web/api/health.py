@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
@@ -12,10 +12,13 @@ from batchbell import __version__
 from batchbell.web import shapes
 from batchbell.web.calling import Caller, Operator, answer
 from batchbell.web.contract import document, json_content, open_answers, text_answers
+from batchbell.web.parameters import strict_router
 from batchbell.web.reference import reference_page
 
-router = APIRouter(tags=["operation"])
+router = strict_router("operation")
 
+PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+"""The page brings its own style, and no script."""
 NOT_READY: dict[int, Any] = {
     503: {"description": "Not now; `reasons` says why.", "content": json_content(shapes.Readiness)}
 }
@@ -59,7 +62,8 @@ async def metrics(call: Operator) -> Response:
 
 @router.get("/docs", include_in_schema=False)
 async def docs(request: Request) -> Response:
-    return HTMLResponse(reference_page(document(request.app)))
+    page = reference_page(document(request.app))
+    return HTMLResponse(page, headers={"Content-Security-Policy": PAGE_POLICY})
 
 
 @router.get("/openapi.json", include_in_schema=False)

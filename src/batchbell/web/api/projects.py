@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from starlette.responses import Response
 
 from batchbell.core import signing
@@ -15,9 +15,10 @@ from batchbell.web import describing, shapes
 from batchbell.web.bodies import Fields, read_json
 from batchbell.web.calling import Operator, answer, page_answer
 from batchbell.web.contract import answers, takes
+from batchbell.web.parameters import strict_router
 from batchbell.web.registering import NAME_MAX, NAME_SHAPE
 
-router = APIRouter(tags=["access"])
+router = strict_router("access")
 
 
 @router.post(
@@ -27,7 +28,7 @@ router = APIRouter(tags=["access"])
     **answers(shapes.Project, 404, 409, 413, status=201, says="The project."),
 )
 async def create_project(call: Operator, request: Request) -> Response:
-    fields = Fields(await read_json(request))
+    fields = Fields(await read_json(request), shapes.ProjectRequest)
     name = fields.text("name", most=NAME_MAX, pattern=NAME_PATTERN, shape=NAME_SHAPE)
     fields.raise_problems()
     context = call.context

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from starlette.responses import Response
 
 from batchbell.storage import replays
@@ -11,8 +11,9 @@ from batchbell.web.api.cursors import LIMIT_DEFAULT, After, Limit
 from batchbell.web.bodies import read_json
 from batchbell.web.calling import Call, Caller, answer, call_of, page_answer
 from batchbell.web.contract import answers, json_content, takes
+from batchbell.web.parameters import strict_router
 
-router = APIRouter(tags=["replays"])
+router = strict_router("replays")
 
 CREATE = answers(replaying.Replay, 404, 413, status=201, says="Begun.")
 CREATE["responses"][200] = {
@@ -63,9 +64,7 @@ async def _count(call: Call, wanted: replaying.Wanted) -> replays.Counted:
     **answers(shapes.Page[replaying.Replay], 404),
 )
 async def list_replays(call: Caller, limit: Limit = LIMIT_DEFAULT, after: After = None) -> Response:
-    page = await call.context.store.read(
-        replays.list_replays, call.project_id, limit=limit, after=after
-    )
+    page = await call.page(replays.list_replays, limit=limit, after=after)
     return page_answer(
         page, [replaying.describe(r) for r in page.items], [r.id for r in page.items]
     )

@@ -7,7 +7,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import Depends, Query, Request
 from starlette.responses import Response
 
 from batchbell.core import links
@@ -20,10 +20,11 @@ from batchbell.web import serving
 from batchbell.web.calling import Call, Caller
 from batchbell.web.contract import file_answers
 from batchbell.web.faults import Code, error_response
+from batchbell.web.parameters import strict_router
 from batchbell.web.paths import IdRoute
 from batchbell.web.tables import check_installed
 
-router = APIRouter(tags=["results"], route_class=IdRoute)
+router = strict_router("results", route_class=IdRoute)
 
 WAIT_SECONDS = 25.0
 """Shorter than what most clients and proxies wait for the first byte of an answer."""

@@ -6,18 +6,20 @@ import re
 from collections.abc import Sequence
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import Header, Query, Request
 from starlette.responses import Response
 
-from batchbell.core.errors import InvalidRequest
+from batchbell.core.errors import AccessDenied, InvalidRequest
 from batchbell.core.ids import EVENT_ID
 from batchbell.core.model import EventType
 from batchbell.web.auth import Gate
 from batchbell.web.calling import Caller
 from batchbell.web.contract import text_answers
+from batchbell.web.faults import Code
+from batchbell.web.parameters import strict_router
 from batchbell.web.streaming import MEDIA_TYPE, EventStream, Follower
 
-router = APIRouter(tags=["events"])
+router = strict_router("events")
 
 After = Annotated[
     str | None, Query(description="Go on after this event, known or not: its id has its time.")
@@ -42,7 +44,8 @@ async def follow_events(
     gate = Gate(surface.keyring)
 
     async def check_access() -> None:
-        await gate.project_of(request.scope)
+        if await gate.project_of(request.scope) != call.project_id:
+            raise AccessDenied("The key is of another project now.", code=Code.INVALID_API_KEY)
 
     return EventStream(
         surface.streams,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Request
+from fastapi import Header, Request
 from starlette.responses import Response
 
 from batchbell.files.scratch import scratch_folder
@@ -16,12 +16,13 @@ from batchbell.web.api.cursors import LIMIT_DEFAULT, After, Limit
 from batchbell.web.api.results import Wish, results_of
 from batchbell.web.calling import Caller, answer, call_of, page_answer
 from batchbell.web.contract import answers, file_answers, takes
+from batchbell.web.parameters import strict_router
 from batchbell.web.receiving import receive
 from batchbell.web.repeating import HEADER, REPLAYED, WORD_MAX, key_of, key_word
 from batchbell.web.submission_shapes import SubmissionRequest, describe
 from batchbell.web.submitting import read_wish, submit
 
-router = APIRouter(tags=["submissions"])
+router = strict_router("submissions")
 
 IdempotencyKey = Annotated[
     str | None,
@@ -86,9 +87,7 @@ async def create_submission(request: Request, idempotency_key: IdempotencyKey = 
 async def list_submissions(
     call: Caller, limit: Limit = LIMIT_DEFAULT, after: After = None
 ) -> Response:
-    page = await call.context.store.read(
-        submissions.list_submissions, call.project_id, limit=limit, after=after
-    )
+    page = await call.page(submissions.list_submissions, limit=limit, after=after)
     return page_answer(page, [describe(s) for s in page.items], [s.id for s in page.items])
 
 

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from starlette.responses import Response
 
 from batchbell.storage import watches
+from batchbell.storage.watches import WatchDiffers
 from batchbell.web import describing, shapes
 from batchbell.web.api.cursors import LIMIT_DEFAULT, After, Limit
-from batchbell.web.bodies import BULK_MAX_BYTES, read_json
+from batchbell.web.bodies import BULK_MAX_BYTES, Fields, read_json
 from batchbell.web.calling import Call, Caller, answer, call_of, page_answer
 from batchbell.web.contract import answers, json_content, takes
-from batchbell.web.registering import WatchForm
+from batchbell.web.parameters import strict_router
+from batchbell.web.registering import WatchesDiffer, WatchForm, watch_changes
 
-router = APIRouter(tags=["watches"])
+router = strict_router("watches")
 
-CREATE = answers(shapes.Watch, 413, status=201, says="The watch, or the list of watches.")
+CREATE = answers(shapes.Watch, 409, 413, status=201, says="The watch, or the list of watches.")
 for _status in (200, 201):
     CREATE["responses"][_status] = {
         "description": "Made." if _status == 201 else "All of it was there already.",
@@ -46,15 +48,22 @@ async def create_watches(request: Request) -> Response:
     if isinstance(body, list):
         return await _create_many(call, body, name="")
     if isinstance(body, dict) and isinstance(body.get("watches"), list):
+        Fields(body, shapes.WatchesRequest).raise_problems()
         return await _create_many(call, body["watches"], name="watches")
     wanted = WatchForm(call.context, await call.accounts()).watch(body)
-    registered = await call.surface.registrar.register(call.project_id, wanted)
+    try:
+        registered = await call.surface.registrar.register(call.project_id, wanted)
+    except WatchDiffers as error:
+        raise WatchesDiffer(error, name=None) from error
     return answer(describing.watch(registered.watch), 201 if registered.created else 200)
 
 
 async def _create_many(call: Call, items: list[Any], *, name: str) -> Response:
     wanted = WatchForm(call.context, await call.accounts()).watches(items, name=name)
-    registered = await call.surface.registrar.register_all(call.project_id, wanted)
+    try:
+        registered = await call.surface.registrar.register_all(call.project_id, wanted)
+    except WatchDiffers as error:
+        raise WatchesDiffer(error, name=name) from error
     created = sum(one.created for one in registered)
     made = [describing.watch(one.watch) for one in registered]
     return answer(shapes.WatchList(data=made, created=created), 201 if created else 200)
@@ -66,9 +75,7 @@ async def _create_many(call: Call, items: list[Any], *, name: str) -> Response:
 async def list_watches(
     call: Caller, limit: Limit = LIMIT_DEFAULT, after: After = None, batch_id: str | None = None
 ) -> Response:
-    page = await call.context.store.read(
-        watches.list_watches, call.project_id, limit=limit, after=after, batch_id=batch_id
-    )
+    page = await call.page(watches.list_watches, limit=limit, after=after, batch_id=batch_id)
     return page_answer(page, [describing.watch(w) for w in page.items], [w.id for w in page.items])
 
 
@@ -76,6 +83,20 @@ async def list_watches(
 async def get_watch(call: Caller, watch_id: str) -> Response:
     found = await call.context.store.read(watches.get_watch, call.project_id, watch_id)
     return answer(describing.watch(found))
+
+
+@router.post(
+    "/v1/watches/{watch_id}",
+    summary="Change what a watch is to hear from now on",
+    openapi_extra=takes(shapes.WatchChanges),
+    **answers(shapes.Watch, 404, 413),
+)
+async def change_watch(call: Caller, watch_id: str, request: Request) -> Response:
+    changes = watch_changes(await read_json(request))
+    changed = await call.context.store.write(
+        watches.change_watch, call.project_id, watch_id, changes
+    )
+    return answer(describing.watch(changed))
 
 
 @router.delete(
