@@ -163,7 +163,7 @@ def extras(
         outcome=found.outcome,
         lost=found.status is Status.LOST,
         overdue=alarms.is_overdue(found, now),
-        stalled=[alarm.value for alarm in alarms.holding(found, now)],
+        stalled=[cast("shapes.StallCause", alarm.value) for alarm in alarms.holding(found, now)],
         reason=reason(found, now),
         last_progress_at=int(found.progress_at or found.registered_at),
         trouble=found.trouble or found.webhook_refused,
