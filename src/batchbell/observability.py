@@ -186,6 +186,13 @@ class Metrics:
             registry=registry,
         )
 
+        self.unknown_statuses = Counter(
+            "batchbell_unknown_statuses",
+            "Batches whose provider used a status word that we do not know, once for each word.",
+            ["account"],
+            registry=registry,
+        )
+
     def _add_process(self, registry: CollectorRegistry) -> None:
         self.registrations = Counter(
             "batchbell_registrations",

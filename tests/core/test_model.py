@@ -141,17 +141,22 @@ def test_a_fingerprint_survives_half_an_emoji() -> None:
         (Counts(total=3, completed=3, failed=0), Status.COMPLETED, BatchOutcome.SUCCEEDED),
         (Counts(total=3, completed=2, failed=1), Status.COMPLETED, BatchOutcome.PARTIAL),
         (Counts(total=3, completed=0, failed=3), Status.COMPLETED, BatchOutcome.NONE),
-        (Counts(total=0, completed=0, failed=0), Status.COMPLETED, BatchOutcome.NONE),
+        (Counts(total=0, completed=0, failed=0), Status.COMPLETED, None),
+        (Counts(total=0, completed=0, failed=0), Status.FAILED, BatchOutcome.NONE),
+        (Counts(total=3, completed=1, failed=0), Status.COMPLETED, None),
+        (Counts(total=3, completed=3, failed=0, whole=False), Status.COMPLETED, None),
+        (Counts(total=3, completed=3, failed=1), Status.CANCELLED, None),
         (Counts(total=3, completed=2, failed=0), Status.EXPIRED, BatchOutcome.PARTIAL),
         (Counts(total=3, completed=1, failed=0), Status.CANCELLED, BatchOutcome.PARTIAL),
         (Counts(total=3, completed=3, failed=0), Status.CANCELLED, BatchOutcome.SUCCEEDED),
-        (None, Status.COMPLETED, BatchOutcome.SUCCEEDED),
+        (None, Status.COMPLETED, None),
+        (None, Status.EXPIRED, None),
         (None, Status.FAILED, BatchOutcome.NONE),
         (None, Status.LOST, BatchOutcome.NONE),
     ],
 )
-def test_the_outcome_comes_from_the_counts_and_not_from_the_status(
-    counts: Counts | None, status: Status, outcome: BatchOutcome
+def test_the_outcome_comes_from_whole_counts_and_not_from_the_status(
+    counts: Counts | None, status: Status, outcome: BatchOutcome | None
 ) -> None:
     """Pitfall 9 and pitfall 12: a batch in which every request failed looked completed."""
     assert outcome_of(counts, status) is outcome

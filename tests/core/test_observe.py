@@ -12,17 +12,21 @@ from batchbell.core.lifecycle import (
     BATCH_MOVES,
     EVENT_OF,
     LOST_AFTER_SECONDS,
+    LOST_ALIVE_AFTER_SECONDS,
+    LOST_ALIVE_MISSES,
+    LOST_WATCH_SECONDS,
     POISON_SECONDS,
     observe,
-    poison,
     reopen,
     type_for,
 )
 from batchbell.core.model import (
     DEFAULT_EVENTS,
     ENDED,
+    Batch,
     BatchProblem,
     Counts,
+    Doubtful,
     EventType,
     Missing,
     Sighting,
@@ -39,13 +43,14 @@ PAIRS = [(here, seen) for here in Status for seen in Status]
 def test_a_batch_moves_where_the_table_lets_it_and_nowhere_else(here: Status, seen: Status) -> None:
     batch = a_batch(here)
     after = observe(batch, a_snapshot(seen), NOW)
-    # Only somebody's registration begins a lost batch anew; seeing it is not enough.
-    may_move = seen in BATCH_MOVES[here] and not here.ended
+    may_move = seen in BATCH_MOVES[here]
     assert after.batch.status is (seen if may_move else here)
     assert after.event is (EVENT_OF.get(seen) if may_move else None)
 
 
-@pytest.mark.parametrize(("here", "seen"), [(h, s) for h, s in PAIRS if h.ended])
+@pytest.mark.parametrize(
+    ("here", "seen"), [(h, s) for h, s in PAIRS if h.ended and h is not Status.LOST]
+)
 def test_a_late_answer_never_moves_an_ended_batch(here: Status, seen: Status) -> None:
     """Pitfall 2: a late reply wrote a delivered batch back, and a second webhook went out."""
     batch = a_batch(here)
@@ -158,21 +163,55 @@ def test_an_end_is_dated_by_the_providers_clock_where_that_makes_sense(
 
 # --- missing -------------------------------------------------------------------------------------
 
-MISSING = Missing("batch_abc")
+MISSING = Missing("batch_abc", "No batch found with id 'batch_abc'.")
+ALIVE = a_snapshot(Status.IN_PROGRESS)
+
+
+def lost_after(batch: Batch, *, every: float, give_up: float) -> float | None:
+    """After how many seconds of the API's own 404, asked for when it is due, the batch is lost."""
+    now = NOW
+    while now < NOW + give_up:
+        if batch.check_at <= now:
+            after = observe(batch, MISSING, now)
+            batch = after.batch
+            if after.event is EventType.LOST:
+                return now - NOW
+        now += every
+    return None
 
 
 @pytest.mark.parametrize("here", RUNNING)
-def test_two_404s_some_time_apart_make_a_batch_lost(here: Status) -> None:
+def test_what_nobody_ever_saw_is_lost_after_two_404s_some_time_apart(here: Status) -> None:
     """Pitfall 5: an unknown batch was polled for ever, and nobody was told."""
     once = observe(a_batch(here), MISSING, NOW)
     assert once.event is None
     assert once.batch.status is here
     assert once.batch.check_at == NOW + LOST_AFTER_SECONDS
+    assert once.batch.trouble == MISSING.reason, "what the first look met is shown at once"
 
     twice = observe(once.batch, MISSING, NOW + LOST_AFTER_SECONDS)
     assert twice.event is EventType.LOST
     assert twice.batch.status is Status.LOST
     assert twice.batch.ended_at == NOW + LOST_AFTER_SECONDS
+
+
+def test_what_was_seen_alive_is_lost_after_hours_only() -> None:
+    """An outage of a gateway, or a slow replica, may last longer than a minute."""
+    alive = a_batch(snapshot=ALIVE)
+    seconds = lost_after(alive, every=15.0, give_up=86_400.0)
+    assert seconds is not None
+    assert LOST_ALIVE_AFTER_SECONDS <= seconds <= LOST_ALIVE_AFTER_SECONDS + POISON_SECONDS + 15
+    assert lost_after(a_batch(), every=15.0, give_up=86_400.0) == LOST_AFTER_SECONDS
+
+
+def test_two_404s_hours_apart_are_not_enough_for_what_was_alive() -> None:
+    once = observe(a_batch(snapshot=ALIVE), MISSING, NOW).batch
+    late = NOW + 2 * LOST_ALIVE_AFTER_SECONDS
+    for _ in range(LOST_ALIVE_MISSES - 2):
+        after = observe(once, MISSING, late)
+        assert after.event is None
+        once, late = after.batch, after.batch.check_at
+    assert observe(once, MISSING, late).event is EventType.LOST
 
 
 def test_two_404s_in_quick_succession_are_one() -> None:
@@ -184,7 +223,9 @@ def test_two_404s_in_quick_succession_are_one() -> None:
 
 def test_a_clock_that_jumps_back_loses_nothing() -> None:
     once = observe(a_batch(), MISSING, NOW).batch
-    assert observe(once, MISSING, NOW - 3600).event is None
+    back = observe(once, MISSING, NOW - 3600)
+    assert back.event is None
+    assert back.batch.missing_since == NOW - 3600
 
 
 @pytest.mark.parametrize("seen", [Status.IN_PROGRESS, Status.VALIDATING, None])
@@ -192,21 +233,50 @@ def test_a_batch_that_is_seen_again_is_no_longer_missing(seen: Status | None) ->
     """Pitfall 17: a missing id is never proof of deletion; even a stale sight counts."""
     once = observe(a_batch(Status.IN_PROGRESS), MISSING, NOW).batch
     back = observe(once, a_snapshot(seen), NOW + 30).batch
-    assert back.missing_since is None
+    assert (back.missing_since, back.doubts, back.trouble) == (None, 0, None)
     assert back.check_at == 0.0
     assert observe(back, MISSING, NOW + 2 * LOST_AFTER_SECONDS).event is None
 
 
-# --- reopen, poison ------------------------------------------------------------------------------
+# --- what was lost comes back --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seen", [s for s in Status if s is not Status.LOST])
+def test_what_was_lost_comes_back_when_it_is_seen(seen: Status) -> None:
+    lost = a_batch(Status.LOST, trouble="gone", check_at=NOW + 9, snapshot=ALIVE)
+    after = observe(lost, a_snapshot(seen), NOW)
+    assert after.batch.status is seen
+    assert after.batch.generation == lost.generation + 1, "its end is told as one of a new life"
+    assert after.event is EVENT_OF.get(seen)
+    assert (after.batch.trouble, after.batch.doubts) == (None, 0)
+
+
+def test_a_word_that_we_do_not_know_brings_it_back_too() -> None:
+    after = observe(a_batch(Status.LOST), a_snapshot(None), NOW)
+    assert (after.batch.status, after.event) == (Status.VALIDATING, None)
+
+
+@pytest.mark.parametrize("sighting", [MISSING, Doubtful("batch_abc", "odd")])
+def test_what_stays_lost_is_asked_for_ever_more_rarely(sighting: Sighting) -> None:
+    batch, now, looks = a_batch(Status.LOST, ended_at=NOW), NOW, 0
+    while now < NOW + LOST_WATCH_SECONDS:
+        after = observe(batch, sighting, now)
+        assert (after.batch.status, after.event) == (Status.LOST, None)
+        assert after.batch.check_at >= now + LOST_AFTER_SECONDS
+        batch, now, looks = after.batch, after.batch.check_at, looks + 1
+    assert looks < 30
+
+
+# --- reopen, doubt -------------------------------------------------------------------------------
 
 
 def test_a_lost_batch_that_is_registered_again_begins_a_new_life() -> None:
-    lost = a_batch(Status.LOST, missing_since=NOW - 99, check_at=NOW + 9, trouble="odd")
+    lost = a_batch(Status.LOST, missing_since=NOW - 99, check_at=NOW + 9, trouble="odd", doubts=3)
     again = reopen(lost, NOW)
     assert again.status is Status.VALIDATING
     assert again.generation == lost.generation + 1
     assert (again.ended_at, again.missing_since, again.trouble) == (None, None, None)
-    assert again.check_at == 0.0
+    assert (again.check_at, again.doubts) == (0.0, 0)
     assert observe(again, MISSING, NOW).event is None, "one 404 of the old life must not count"
 
 
@@ -216,15 +286,25 @@ def test_no_other_batch_is_ever_reopened(status: Status) -> None:
     assert reopen(batch, NOW) is batch
 
 
-def test_a_poison_row_is_pushed_ahead_with_its_reason_and_comes_back() -> None:
-    batch = a_batch(Status.FINALIZING, missing_since=NOW - 10)
-    bad = poison(batch, "request_counts is a list", NOW)
-    assert bad.check_at == NOW + POISON_SECONDS
-    assert bad.trouble == "request_counts is a list"
-    assert bad.status is Status.FINALIZING
-    assert bad.missing_since is None, "a row that makes no sense is a row that is there"
-    good = observe(bad, a_snapshot(Status.FINALIZING), NOW + POISON_SECONDS).batch
-    assert (good.trouble, good.check_at) == (None, 0.0)
+def test_one_odd_answer_is_asked_again_at_once_and_more_wait_longer_each_time() -> None:
+    batch, now, waits = a_batch(Status.FINALIZING), NOW, []
+    for _ in range(11):
+        after = observe(batch, Doubtful("batch_abc", "request_counts is a list"), now)
+        assert (after.event, after.batch.status) == (None, Status.FINALIZING)
+        assert after.batch.trouble == "request_counts is a list"
+        batch = after.batch
+        waits.append(max(0.0, batch.check_at - now))
+        now = max(now, batch.check_at)
+    assert waits == [0, 0, 60, 120, 240, 480, 960, 1920, 3600, 3600, POISON_SECONDS]
+    good = observe(batch, a_snapshot(Status.FINALIZING), now).batch
+    assert (good.trouble, good.check_at, good.doubts) == (None, 0.0, 0)
+
+
+def test_a_row_that_makes_no_sense_is_a_row_that_is_there() -> None:
+    batch = a_batch(missing_since=NOW - 10)
+    for there, since in ((True, None), (False, NOW - 10)):
+        after = observe(batch, Doubtful("batch_abc", "odd", there=there), NOW)
+        assert after.batch.missing_since == since
 
 
 # --- who hears of it -----------------------------------------------------------------------------
@@ -257,6 +337,7 @@ def test_whoever_takes_the_default_four_hears_of_every_end() -> None:
 
 sightings = st.one_of(
     st.just(MISSING),
+    st.builds(Doubtful, st.just("batch_abc"), st.just("odd"), st.booleans()),
     st.builds(
         a_snapshot,
         st.sampled_from([*Status, None]),
@@ -266,7 +347,7 @@ sightings = st.one_of(
         ),
     ),
 )
-steps = st.one_of(sightings, st.sampled_from(["reopen", "poison"]))
+steps = st.one_of(sightings, st.just("reopen"))
 
 
 @given(
@@ -285,8 +366,6 @@ def test_no_sequence_of_answers_leaves_the_table(
         match step:
             case "reopen":
                 batch, event = reopen(before, now), None
-            case "poison":
-                batch, event = poison(before, "odd", now), None
             case str():
                 raise AssertionError(step)
             case _:

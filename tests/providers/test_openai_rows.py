@@ -102,15 +102,31 @@ def test_times_are_read_in_every_form(value: Any, seconds: int | None) -> None:
     assert epoch_seconds(value) == seconds
 
 
+def part(total: int, completed: int, failed: int) -> Counts:
+    return Counts(total=total, completed=completed, failed=failed, whole=False)
+
+
 @pytest.mark.parametrize(
     ("value", "counts"),
     [
         ({"total": 3, "completed": 2, "failed": 1}, Counts(total=3, completed=2, failed=1)),
         ({"total": "3", "completed": "2", "failed": "0"}, Counts(total=3, completed=2, failed=0)),
-        ({"total": 3, "completed": None}, Counts(total=3, completed=0, failed=0)),
-        ({"total": 3.0, "completed": 2.0}, Counts(total=3, completed=2, failed=0)),
+        ({"total": 3, "succeeded": 3, "failed": 0}, Counts(total=3, completed=3, failed=0)),
+        ({"total": 3, "completed": 3}, Counts(total=3, completed=3, failed=0)),
+        (
+            {"processing": 0, "succeeded": 5, "errored": 3, "canceled": 1, "expired": 1},
+            Counts(total=10, completed=5, failed=3),
+        ),
+        ({"total": 0, "completed": 0, "failed": 0}, Counts(total=0, completed=0, failed=0)),
+        ({"total": 3, "completed": None, "failed": None}, part(3, 0, 0)),
+        ({"total": 3, "completed": None}, part(3, 0, 0)),
+        ({"total": 3}, part(3, 0, 0)),
+        ({"total": 3.0, "completed": 2.0}, part(3, 2, 0)),
+        ({"total": 3, "completed": 3, "failed": 1}, part(3, 3, 1)),
+        ({"completed": 3}, part(3, 3, 0)),
+        ({"total": "many", "completed": 2, "failed": 1}, part(3, 2, 1)),
+        ({"total": -1, "completed": 0, "failed": 0}, part(0, 0, 0)),
         ({"total": None, "completed": None, "failed": None}, None),
-        ({"total": -1, "completed": 0, "failed": 0}, None),
         ({"total": True}, None),
         ({"total": "many"}, None),
         ({}, None),

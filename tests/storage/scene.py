@@ -76,10 +76,10 @@ class Scene:
         await self.see(*(snapshot(id, status) for id in ids))
 
     async def lose(self, id: str) -> None:
-        """Two 404s, far enough apart."""
-        await self.see(Missing(id))
-        self.clock.advance(lifecycle.LOST_AFTER_SECONDS)
-        await self.see(Missing(id))
+        """As many 404s as it takes, far enough apart."""
+        for _ in range(lifecycle.LOST_ALIVE_MISSES):
+            await self.see(Missing(id))
+            self.clock.advance(lifecycle.LOST_ALIVE_AFTER_SECONDS)
 
     async def due(self, *ids: str, url: str = URL) -> None:
         """One delivery for each batch, waiting to be sent to `url`."""

@@ -13,6 +13,7 @@ from batchbell.core import lifecycle
 from batchbell.core.model import (
     DEFAULT_PROJECT,
     BatchProblem,
+    Doubtful,
     EventType,
     Missing,
     Snapshot,
@@ -153,23 +154,58 @@ async def test_a_new_life_takes_up_an_unchanged_row(scene: Scene) -> None:
     assert known.fingerprint is not None
 
 
-async def test_a_poison_row_rests_with_its_reason_and_comes_back(scene: Scene) -> None:
+async def test_a_batch_in_doubt_rests_with_its_reason_and_comes_back(scene: Scene) -> None:
     await scene.register("batch_1", "batch_2")
-    await scene.store.write(
-        batches.poison,
-        account_id=scene.account.id,
-        reasons={"batch_1": "no \0 status \ud800", "batch_9": "not ours"},
-        now=scene.clock(),
-    )
+    for _ in range(lifecycle.DOUBTS_MAX + 1):
+        assert len(await _open(scene)) == 2
+        await scene.see(Doubtful("batch_1", "no \0 status \ud800"), Doubtful("batch_9", "not ours"))
     assert [batch.id for batch in await _open(scene)] == ["batch_2"]
-    poisoned = await scene.store.read(batches.get_batch, DEFAULT_PROJECT, "batch_1")
-    assert poisoned.trouble == "no \ufffd status \ufffd"
+    known = await scene.store.read(batches.known, scene.account.id, now=scene.clock())
+    assert (len(known.open), known.waiting) == (1, 1)
+    doubted = await scene.store.read(batches.get_batch, DEFAULT_PROJECT, "batch_1")
+    assert doubted.reason == "no \ufffd status \ufffd"
 
-    scene.clock.advance(lifecycle.POISON_SECONDS)
+    scene.clock.advance(-2 * lifecycle.POISON_SECONDS)
+    assert len(await _open(scene)) == 2, "no wait is so long: the clock was set back"
+    scene.clock.advance(2 * lifecycle.POISON_SECONDS + lifecycle.DOUBT_SECONDS)
     assert len(await _open(scene)) == 2
     await scene.see(snapshot("batch_1", Status.IN_PROGRESS))
     mended = await scene.store.read(batches.get_batch, DEFAULT_PROJECT, "batch_1")
-    assert mended.trouble is None
+    assert (mended.trouble, mended.doubts) == (None, 0)
+
+
+async def test_a_lost_batch_is_asked_for_until_it_comes_back(scene: Scene) -> None:
+    await scene.register("batch_1")
+    await scene.lose("batch_1")
+
+    async def lost() -> dict[str, bool]:
+        known = await scene.store.read(batches.known, scene.account.id, now=scene.clock())
+        assert (known.open, known.waiting) == ([], 0)
+        return dict(known.lost)
+
+    assert await lost() == {"batch_1": True}
+    await scene.see(Missing("batch_1"))
+    assert await lost() == {"batch_1": False}
+    (change,) = await scene.see(snapshot("batch_1", Status.COMPLETED))
+    assert (change.before, change.batch.status) == (Status.LOST, Status.COMPLETED)
+    told = [delivery.event_type for delivery in await scene.deliveries()]
+    assert told == [EventType.FAILED, EventType.COMPLETED]
+
+    await scene.register("batch_2")
+    await scene.lose("batch_2")
+    scene.clock.advance(lifecycle.LOST_WATCH_SECONDS + 1)
+    assert await lost() == {}
+
+
+async def test_a_fingerprint_of_another_version_is_written_anew(scene: Scene) -> None:
+    await scene.register("batch_1")
+    seen = snapshot("batch_1", Status.IN_PROGRESS)
+    await scene.see(seen)
+    rows = schema.batches.update().values(fingerprint="older")
+    await scene.store.write(lambda c: c.execute(rows))
+    await scene.see(seen)
+    (known,) = await _open(scene)
+    assert known.fingerprint == seen.fingerprint()
 
 
 async def test_progress_is_told_only_to_who_asks(scene: Scene) -> None:

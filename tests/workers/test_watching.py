@@ -7,7 +7,7 @@ import json
 import pytest
 from tests.workers.conftest import House
 
-from batchbell.core.model import DEFAULT_PROJECT, AccountState, EventType, Status
+from batchbell.core.model import DEFAULT_PROJECT, Account, AccountState, EventType, Status
 from batchbell.core.pacing import Pace
 from batchbell.storage import accounts, batches, events, history
 
@@ -92,6 +92,8 @@ async def test_an_unknown_status_is_watched_on_and_shown(house: House) -> None:
     batch = await batch_of(house, id)
     assert batch.snapshot is not None
     assert (batch.status, batch.snapshot.provider_status) == (Status.VALIDATING, "thinking")
+    await house.sweep()
+    assert house.metrics.unknown_statuses.labels(house.account.name)._value.get() == 1
     house.provider.finish(id, "completed")
     await house.sweep()
     assert (await batch_of(house, id)).status is Status.COMPLETED
@@ -211,13 +213,210 @@ async def test_one_row_without_sense_is_pushed_ahead_and_harms_no_other(house: H
         house.provider.finish(id, "completed")
     await house.sweep()
     assert (await batch_of(house, good)).status is Status.COMPLETED
+    first = await batch_of(house, bad)
+    assert (first.trouble, first.check_at) == ("The batch has no status.", 0.0)
+    await house.sweep()
+    await house.sweep()
     poisoned = await batch_of(house, bad)
-    assert poisoned.trouble
-    assert poisoned.check_at == house.clock() + 3600
+    assert poisoned.check_at == house.clock() + 60
     house.provider.faults.clear()
-    house.clock.advance(3601)
+    house.clock.advance(61)
     await house.sweep()
     assert (await batch_of(house, bad)).trouble is None
+
+
+async def test_a_row_of_the_list_that_makes_no_sense_is_read_by_its_id(house: House) -> None:
+    ids = house.provider.add_batches(3)
+    await house.register(*ids)
+    house.provider.faults.add("rewrite", route="list", batch_id=ids[1], drop=["status"], times=None)
+    house.provider.finish(ids[1], "completed")
+    await house.sweep()
+    assert (await batch_of(house, ids[1])).status is Status.COMPLETED
+    assert house.provider.calls == {"list": 1, "retrieve": 1}
+
+
+async def account_of(house: House) -> Account:
+    (account,) = await house.read(accounts.list_accounts, DEFAULT_PROJECT)
+    return account
+
+
+@pytest.mark.parametrize(("kind", "status"), [("status", 501), ("status", 403), ("html", 200)])
+async def test_where_the_list_fails_batches_are_read_one_by_one(
+    house: House, kind: str, status: int
+) -> None:
+    ids = house.provider.add_batches(20)
+    await house.register(*ids)
+    house.provider.faults.add(kind, status=status, route="list", times=None)
+    await house.sweep()
+    assert house.provider.calls == {"list": 1, "retrieve": 20}
+    account = await account_of(house)
+    assert (account.state, account.verbs.retrieve_error) == (AccountState.ACTIVE, None)
+    assert account.verbs.list_error
+    for id in ids:
+        house.provider.finish(id, "completed")
+    for _ in range(3):
+        await house.sweep()
+    assert await event_types(house) == ["batch.completed"] * 20
+    house.provider.faults.clear()
+    house.clock.advance(600)
+    await house.sweep()
+    assert (await account_of(house)).verbs.list_error is None, "it is tried again, ever more rarely"
+
+
+@pytest.mark.parametrize("number", [1, 3])
+async def test_where_retrieves_fail_the_list_is_read(house: House, number: int) -> None:
+    ids = house.provider.add_batches(number)
+    house.provider.add_batches(150)
+    await house.register(*ids)
+    house.provider.faults.add("status", status=500, route="retrieve", times=None)
+    for id in ids:
+        house.provider.finish(id, "completed")
+    for _ in range(2):
+        await house.sweep()
+    found = len(await event_types(house))
+    assert found in ((0,) if number == 1 else (3,)), "one page costs no more than they would"
+    assert (await account_of(house)).state is AccountState.ACTIVE
+    assert bool((await account_of(house)).verbs.retrieve_error) is (number == 1)
+
+
+async def test_one_batch_that_cannot_be_read_harms_no_other_and_shows_why(house: House) -> None:
+    good, bad = house.provider.add_batches(2, created_at=1.0)
+    house.provider.add_batches(1000)
+    await house.register(good, bad)
+    house.provider.faults.add("status", status=500, route="retrieve", batch_id=bad, times=None)
+    house.provider.finish(good, "completed")
+    await house.sweep()
+    assert (await batch_of(house, good)).status is Status.COMPLETED
+    assert "error while processing" in ((await batch_of(house, bad)).reason or "")
+    account = await account_of(house)
+    assert (account.state, account.trouble) == (AccountState.ACTIVE, None)
+    assert account.verbs.retrieve_error
+
+
+async def test_a_batch_that_was_alive_survives_a_404_of_its_own_for_a_long_time(
+    house: House,
+) -> None:
+    ids = house.provider.add_batches(3)
+    await house.register(*ids)
+    await house.sweep()
+    house.provider.faults.add("missing", batch_id=ids[0], times=None)
+    for _ in range(12):
+        house.clock.advance(300)
+        await house.sweep()
+    hidden = await batch_of(house, ids[0])
+    assert hidden.status is Status.IN_PROGRESS
+    assert "No batch found" in (hidden.reason or "")
+    house.provider.faults.clear()
+    house.provider.finish(ids[0], "completed")
+    house.clock.advance(3600)
+    await house.sweep()
+    assert await event_types(house) == ["batch.completed"]
+
+
+async def test_batches_that_are_all_missing_at_once_are_the_accounts_problem(house: House) -> None:
+    ids = house.provider.add_batches(3)
+    await house.register(*ids)
+    await house.sweep()
+    for id in ids:
+        house.provider.faults.add("missing", batch_id=id, times=None)
+    for _ in range(40):
+        house.clock.advance(1200)
+        await house.sweep()
+    account = await account_of(house)
+    assert account.state is AccountState.FAILING
+    assert "none of the 3 batches" in (account.trouble or "")
+    assert {(await batch_of(house, id)).status for id in ids} == {Status.IN_PROGRESS}
+    house.provider.faults.clear()
+    house.provider.finish(ids[0], "completed")
+    await house.sweep()
+    assert await event_types(house) == ["batch.completed"]
+    assert (await account_of(house)).state is AccountState.ACTIVE
+
+
+async def test_a_wrong_key_shows_on_the_batch_at_the_first_look(house: House) -> None:
+    (id,) = house.provider.add_batches(1)
+    await house.register(id, "batch_unknown")
+    house.provider.faults.add("unauthorized", times=None)
+    await house.sweep()
+    assert "Incorrect API key" in ((await batch_of(house, id)).reason or "")
+    assert house.provider.calls == {"list": 1, "retrieve": 1}, "nothing else is asked"
+    house.provider.faults.clear()
+    await house.sweep()
+    assert (await batch_of(house, id)).reason is None
+    assert "No batch found" in ((await batch_of(house, "batch_unknown")).reason or "")
+
+
+async def test_a_lost_batch_comes_back_by_the_list_or_by_a_look_at_it(house: House) -> None:
+    other, *ids = house.provider.add_batches(3)
+    await house.register(other, *ids)
+    for id in ids:
+        house.provider.faults.add("missing", batch_id=id, times=None)
+    await house.sweep()
+    house.clock.advance(60)
+    await house.sweep()
+    assert [(await batch_of(house, id)).status for id in ids] == [Status.LOST] * 2
+    house.provider.faults.clear()
+    house.provider.finish(other, "completed")
+    await house.sweep()
+    for id in ids:
+        house.provider.finish(id, "completed")
+    house.clock.advance(3600)
+    await house.sweep()
+    types = await event_types(house)
+    assert types.count("batch.failed") == 2, "they were told to be lost"
+    assert types.count("batch.completed") == 3, "and then of their true end"
+
+
+@pytest.mark.parametrize("number", [1, 2, 40])
+async def test_a_list_that_never_changes_hides_no_end(house: House, number: int) -> None:
+    """LiteLLM's managed batches, and aimock: a batch advances only when it is read by its id."""
+    ids = house.provider.add_batches(number)
+    await house.register(*ids)
+    await house.sweep()
+    for id in ids:
+        row = {"status": "in_progress", "output_file_id": None, "completed_at": None}
+        counts = {"total": 10, "completed": 0, "failed": 0}
+        fields = {**row, "request_counts": counts}
+        house.provider.faults.add("rewrite", route="list", batch_id=id, fields=fields, times=None)
+        house.provider.finish(id, "completed")
+    for _ in range(10):
+        await house.sweep()
+    assert await event_types(house) == ["batch.completed"] * number
+    assert (await account_of(house)).verbs.list_stale is (number > 1)
+    if number == 1:
+        return
+    house.provider.faults.clear()
+    (fresh, other) = house.provider.add_batches(2)
+    await house.register(fresh, other)
+    await house.sweep()
+    house.provider.finish(fresh, "completed")
+    await house.sweep()
+    assert not (await account_of(house)).verbs.list_stale, "the list agrees again"
+    house.provider.calls.clear()
+    await house.register(*house.provider.add_batches(50))
+    await house.sweep()
+    assert house.provider.calls["retrieve"] <= 1
+
+
+async def test_a_sound_list_is_checked_by_one_call_in_ten_sweeps(house: House) -> None:
+    ids = house.provider.add_batches(20)
+    await house.register(*ids)
+    for _ in range(20):
+        await house.sweep()
+    assert house.provider.calls == {"list": 20, "retrieve": 2}
+    assert not (await account_of(house)).verbs.list_stale
+
+
+@pytest.mark.parametrize("jump", [-3600.0, -86_400.0, 3600.0])
+async def test_a_clock_that_is_set_back_stops_no_sweep(house: House, jump: float) -> None:
+    (id,) = house.provider.add_batches(1)
+    await house.register(id)
+    await house.sweep()
+    house.provider.finish(id, "completed")
+    house.clock.advance(jump)
+    assert await house.watcher.step()
+    assert await event_types(house) == ["batch.completed"]
+    assert not await house.watcher.step(), "and then the pace is as before"
 
 
 async def test_an_empty_error_file_id_is_none(house: House) -> None:

@@ -298,6 +298,9 @@ class Account(Struct, frozen=True, kw_only=True):
     base_url: str
     state: str
     trouble: str | None
+    list_error: str | None
+    retrieve_error: str | None
+    list_stale: bool
     discover: bool
     swept_at: int | None
     source: str

@@ -17,6 +17,18 @@ class AccountState(StrEnum):
     PAUSED = "paused"
 
 
+@dataclass(frozen=True, slots=True)
+class Verbs:
+    """Which ways of looking at an account's batches fail. Sweeps go on by the others."""
+
+    list_error: str | None = None
+    """Why its list of batches cannot be read, or not to its end."""
+    retrieve_error: str | None = None
+    """Why batches cannot be read one by one."""
+    list_stale: bool = False
+    """The list shows batches as they were; they are read one by one until it agrees again."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
     """A provider, a base URL and credentials: one rate budget, swept as one.
@@ -47,6 +59,8 @@ class Account:
     """Its key is in the environment of the processes, and it is not changed by API."""
     discover_since: float | None = None
     """Batches made after this are found in the list, though nobody named them; None if not."""
+
+    verbs: Verbs = Verbs()
 
     @property
     def discovers(self) -> bool:

@@ -16,6 +16,7 @@ from batchbell.core.model import (
     ENDED,
     Batch,
     DeliveryState,
+    Doubtful,
     EventType,
     Fault,
     Missing,
@@ -35,9 +36,9 @@ BATCH_MOVES: Mapping[Status, frozenset[Status]] = {
     Status.FAILED: frozenset(),
     Status.EXPIRED: frozenset(),
     Status.CANCELLED: frozenset(),
-    Status.LOST: frozenset({Status.VALIDATING}),
+    Status.LOST: frozenset(Status) - {Status.LOST},
 }
-"""An end is final. Only a `lost` batch may begin again, when somebody registers it anew."""
+"""An end is final, but for `lost`: what is seen again, or registered anew, begins a new life."""
 
 DELIVERY_MOVES: Mapping[DeliveryState, frozenset[DeliveryState]] = {
     DeliveryState.PENDING: frozenset(
@@ -50,10 +51,18 @@ DELIVERY_MOVES: Mapping[DeliveryState, frozenset[DeliveryState]] = {
 """Every way back to `pending` is a resend that somebody asked for."""
 
 LOST_AFTER_SECONDS = 60.0
-"""Two 404s at least this far apart make a batch `lost`: one alone may be a slow replica."""
+"""The API itself must have said for so long that it has nothing of a batch nobody has ever seen."""
+LOST_ALIVE_AFTER_SECONDS = 6 * 3600.0
+"""The same for a batch that was seen alive, at least `LOST_ALIVE_MISSES` times in a row."""
+LOST_ALIVE_MISSES = 4
+LOST_WATCH_SECONDS = 7 * 86_400.0
+"""How long a lost batch is still asked for, ever more rarely."""
 
+DOUBTS_MAX = 2
+"""So many doubtful answers in a row are asked again at the next sweep; further ones wait."""
+DOUBT_SECONDS = 60.0
 POISON_SECONDS = 3600.0
-"""How far a row that cannot be understood is pushed ahead."""
+"""The longest wait of a batch of which no answer makes sense."""
 
 BUSY_STATUSES = frozenset({429, 503})
 PAUSE_MOST_SECONDS = 900.0
@@ -92,13 +101,16 @@ def observe(batch: Batch, sighting: Sighting, now: float) -> Observation:
     """Decide what a provider's answer means for a batch.
 
     A batch that has ended is never moved by a late answer, and a running one never moves back:
-    such an answer is stale, and changes nothing.
+    such an answer is stale, and changes nothing. Only what was called lost comes back when it is
+    seen.
     """
-    if batch.status.ended:
+    if batch.status.ended and batch.status is not Status.LOST:
         return Observation(batch)
     match sighting:
         case Missing():
-            return _miss(batch, now)
+            return _miss(batch, sighting, now)
+        case Doubtful():
+            return Observation(_doubt(batch, sighting, now))
         case Snapshot():
             seen = _see(batch, sighting, now)
             return replace(seen, batch=alarms.noted(batch, seen.batch, now))
@@ -106,18 +118,61 @@ def observe(batch: Batch, sighting: Sighting, now: float) -> Observation:
             assert_never(sighting)
 
 
-def _miss(batch: Batch, now: float) -> Observation:
-    if batch.missing_since is None:
-        waiting = replace(batch, missing_since=now, check_at=now + LOST_AFTER_SECONDS)
-        return Observation(waiting)
-    if now < batch.missing_since + LOST_AFTER_SECONDS:
-        return Observation(batch)
-    lost = replace(batch, status=Status.LOST, ended_at=now, updated_at=now)
-    return Observation(lost, EventType.LOST)
+def _miss(batch: Batch, missing: Missing, now: float) -> Observation:
+    if batch.status is Status.LOST:
+        return Observation(_still_lost(batch, now))
+    known_since = batch.missing_since
+    if known_since is not None and known_since <= now < batch.check_at:
+        return Observation(batch)  # too early to count as another one
+    since = now if known_since is None else min(known_since, now)
+    misses = 1 if known_since is None else batch.doubts + 1
+    alive = batch.snapshot is not None
+    patience = LOST_ALIVE_AFTER_SECONDS if alive else LOST_AFTER_SECONDS
+    if misses >= (LOST_ALIVE_MISSES if alive else 2) and now >= since + patience:
+        lost = replace(batch, status=Status.LOST, ended_at=now, updated_at=now)
+        return Observation(_still_lost(lost, now), EventType.LOST)
+    waiting = replace(
+        batch,
+        missing_since=since,
+        doubts=misses,
+        check_at=now + _doubling(LOST_AFTER_SECONDS, misses - 1),
+        trouble=missing.reason or batch.trouble,
+    )
+    return Observation(waiting)
+
+
+def _still_lost(batch: Batch, now: float) -> Batch:
+    """Asked for again after half as long again as it has been lost for."""
+    age = now - (now if batch.ended_at is None else batch.ended_at)
+    return replace(batch, check_at=now + max(LOST_AFTER_SECONDS, age / 2))
+
+
+def _doubt(batch: Batch, doubt: Doubtful, now: float) -> Batch:
+    """Ask again at the next sweep; from the third in a row on wait, longer each time."""
+    if batch.status is Status.LOST:
+        return _still_lost(batch, now)
+    doubts = batch.doubts + 1
+    waits = doubts > DOUBTS_MAX
+    return replace(
+        batch,
+        doubts=doubts,
+        check_at=now + _doubling(DOUBT_SECONDS, doubts - DOUBTS_MAX - 1) if waits else 0.0,
+        missing_since=None if doubt.there else batch.missing_since,
+        trouble=doubt.reason,
+        updated_at=batch.updated_at if doubt.reason == batch.trouble else now,
+    )
+
+
+def _doubling(first_seconds: float, times: int) -> float:
+    return min(first_seconds * 2.0 ** min(times, 32), max(first_seconds, POISON_SECONDS))
 
 
 def _see(batch: Batch, seen: Snapshot, now: float) -> Observation:
-    here = replace(batch, missing_since=None, trouble=None, check_at=0.0)
+    if batch.status is Status.LOST:
+        if seen.status is Status.LOST:
+            return Observation(batch)
+        return _see(reopen(batch, now), seen, now)
+    here = replace(batch, missing_since=None, trouble=None, check_at=0.0, doubts=0)
     status = seen.status or batch.status
     if status is batch.status:
         if seen == batch.snapshot:
@@ -143,7 +198,7 @@ def _end_time(seen: Snapshot, status: Status, now: float) -> float:
 
 
 def reopen(batch: Batch, now: float) -> Batch:
-    """Begin a new life of a lost batch, because somebody says again that it is there."""
+    """Begin a new life of a lost batch: it was seen, or somebody says again that it is there."""
     if batch.status is not Status.LOST:
         return batch
     return replace(
@@ -152,20 +207,12 @@ def reopen(batch: Batch, now: float) -> Batch:
         ended_at=None,
         missing_since=None,
         check_at=0.0,
+        doubts=0,
         trouble=None,
         expunged_at=None,
         updated_at=now,
         generation=batch.generation + 1,
     )
-
-
-def poison(batch: Batch, reason: str, now: float) -> Batch:
-    """Push a row that cannot be understood an hour ahead, with its reason.
-
-    It is there, whatever it says: a 404 that came before it counts no more.
-    """
-    ahead = now + POISON_SECONDS
-    return replace(batch, check_at=ahead, missing_since=None, trouble=reason, updated_at=now)
 
 
 def type_for(event: EventType, wanted: Collection[EventType]) -> EventType | None:

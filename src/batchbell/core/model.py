@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
 from batchbell.core.account import DEFAULT_PROJECT as DEFAULT_PROJECT  # noqa: PLC0414
@@ -46,7 +47,7 @@ ENDED = frozenset({Status.COMPLETED, Status.FAILED, Status.EXPIRED, Status.CANCE
 
 
 class BatchOutcome(StrEnum):
-    """What an ended batch yielded, judged by its counts and never by its status."""
+    """What an ended batch yielded, judged by its counts and never by its status alone."""
 
     SUCCEEDED = "succeeded"
     PARTIAL = "partial"
@@ -103,6 +104,18 @@ class Counts:
     total: int
     completed: int
     failed: int
+    whole: bool = True
+    """Whether the provider gave all three, and they agree. Others are shown and decide nothing."""
+
+    def decide(self, status: Status) -> bool:
+        """Whether they say what a batch that ended like this yielded.
+
+        Hosts fill them late, or never: of what `completed`, every request has ended some way.
+        """
+        if not self.whole or self.total == 0:
+            return False
+        done = self.completed + self.failed
+        return done == self.total if status is Status.COMPLETED else done <= self.total
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,29 +162,43 @@ class Snapshot:
 
         Our reading of the status counts too: a new version may understand the same raw word.
         """
-        parts = (
-            self.provider_status,
-            self.status,
-            self.counts and (self.counts.total, self.counts.completed, self.counts.failed),
-            (self.endpoint, self.model, self.completion_window),
-            (self.input_file_id, self.output_file_id, self.error_file_id),
-            sorted(self.timestamps.items()),
-            [(p.code, p.message, p.param, p.line) for p in self.problems],
-            self.usage,
-            self.metadata,
-        )
-        text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+        text = json.dumps(self, sort_keys=True, separators=(",", ":"), default=_values)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _values(value: Any) -> Any:
+    """A dataclass as the list of its values; whatever else JSON does not know as text."""
+    if is_dataclass(value):
+        return [getattr(value, name) for name in _names(value.__class__)]
+    return dict(value) if isinstance(value, Mapping) else str(value)
+
+
+@cache
+def _names(type_: Any) -> tuple[str, ...]:
+    return tuple(one.name for one in fields(type_))
 
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """The provider answered 404 for this id."""
+    """The API itself says that it has nothing of this id; `reason` are its words."""
 
     id: str
+    reason: str | None = None
 
 
-Sighting = Snapshot | Missing
+@dataclass(frozen=True, slots=True)
+class Doubtful:
+    """An answer about this id that proves nothing.
+
+    `there` where it shows at least that there is such a batch: a row that makes no sense.
+    """
+
+    id: str
+    reason: str
+    there: bool = False
+
+
+Sighting = Snapshot | Missing | Doubtful
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,7 +221,9 @@ class Batch:
     """Counts the lives of a batch: one that was lost and is found again begins a new one."""
     missing_since: float | None = None
     check_at: float = 0.0
-    """Not looked at before this time: a lone 404 waits here, and so does a poison row."""
+    """Not looked at before this time: what is missing waits here, and so does what is in doubt."""
+    doubts: int = 0
+    """Answers in a row that showed nothing of it that makes sense."""
     trouble: str | None = None
     expunged_at: float | None = None
     """When its payloads were removed; those of a new life are there again."""
@@ -207,20 +236,27 @@ class Batch:
     """When it is next looked at for alarms."""
     alarms: frozenset[Alarm] = frozenset()
     """Those that have rung in this life."""
+    account_reason: str | None = None
+    """Why sweeps of its account fail, if they do."""
+
+    @property
+    def reason(self) -> str | None:
+        """Why nothing is known of it, or nothing new: what the last look met."""
+        never_seen = self.snapshot is None and not self.status.ended
+        return self.trouble or (self.account_reason if never_seen else None)
 
     @property
     def outcome(self) -> BatchOutcome | None:
-        """None while the batch runs."""
+        """None while the batch runs, and where its counts do not say."""
         if not self.status.ended:
             return None
         return outcome_of(self.snapshot.counts if self.snapshot else None, self.status)
 
 
-def outcome_of(counts: Counts | None, status: Status) -> BatchOutcome:
-    """What the counts say. Without counts only a `completed` is taken for a success."""
-    if counts is None or counts.total == 0:
-        done = status is Status.COMPLETED and counts is None
-        return BatchOutcome.SUCCEEDED if done else BatchOutcome.NONE
+def outcome_of(counts: Counts | None, status: Status) -> BatchOutcome | None:
+    """What the counts say; None where they are not whole. Of what never ran nothing is there."""
+    if counts is None or not counts.decide(status):
+        return BatchOutcome.NONE if status in (Status.FAILED, Status.LOST) else None
     if counts.completed == 0:
         return BatchOutcome.NONE
     return BatchOutcome.SUCCEEDED if counts.completed >= counts.total else BatchOutcome.PARTIAL

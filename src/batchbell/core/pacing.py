@@ -16,6 +16,8 @@ from batchbell.core.errors import (
     ProviderError,
     ProviderRateLimited,
 )
+from batchbell.core.lifecycle import BATCH_MOVES
+from batchbell.core.model import Snapshot
 
 PAGE_SIZE = 100
 AUTH_RETRY_SECONDS = 300.0
@@ -23,6 +25,8 @@ AUTH_RETRY_SECONDS = 300.0
 TROUBLE_MAX_SECONDS = 300.0
 UNSWEPT_SECONDS = 60.0
 """A sweep that is due for longer is not late by chance: nobody makes it."""
+LIST_CHECK_SWEEPS = 10
+READS_LEAST = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +75,29 @@ def reaches(page_times: Sequence[int | None], moment: float) -> bool | None:
     if not times or len(times) < len(page_times) or times != sorted(times, reverse=True):
         return None
     return times[-1] < moment
+
+
+def is_behind(row: Snapshot, seen: Snapshot) -> bool:
+    """Whether a row of the list shows a batch as it was before what was read by its id."""
+    if row.status is not seen.status:
+        return row.status is None or seen.status in BATCH_MOVES[row.status]
+    if row.counts is None or seen.counts is None:
+        return False
+    done = row.counts.completed + row.counts.failed
+    return done < seen.counts.completed + seen.counts.failed
+
+
+def checks_list(sweep: int) -> bool:
+    """Whether the `sweep`th sweep of a process, from 0, holds the list against one batch.
+
+    Every tenth does, and the third: it may not live to see a tenth.
+    """
+    return sweep % LIST_CHECK_SWEEPS == 2
+
+
+def reads_max(pace: Pace) -> int:
+    """How many batches one sweep may read one by one: what the budget gives in one interval."""
+    return max(READS_LEAST, int(pace.calls_per_minute * pace.poll_interval_seconds / 60.0))
 
 
 def next_sweep(*, now: float, calls: int, pace: Pace, rand: float) -> float:

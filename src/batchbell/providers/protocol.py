@@ -26,6 +26,8 @@ class Page:
     malformed: tuple[Malformed, ...] = ()
     next_cursor: str | None = None
     """Pass to the next `list_page`; None after the last page."""
+    fault: str | None = None
+    """What is odd about the page, where some of it was left out."""
 
 
 class Provider(Protocol):

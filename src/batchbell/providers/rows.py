@@ -7,7 +7,7 @@ Strict about what we rely on, an id and a status word; whatever else makes no se
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -185,13 +185,39 @@ def _iso_seconds(text: str) -> int | None:
         return None
 
 
+TOTAL = ("total", "total_requests", "total_count")
+COMPLETED = ("completed", "succeeded", "success", "successful", "completed_requests")
+FAILED = ("failed", "errored", "error", "errors", "failed_requests")
+NOT_RUN = ("canceled", "cancelled", "expired", "processing", "pending", "in_progress", "queued")
+
+
 def _counts(value: Any) -> Counts | None:
+    """The counts under any of their names; they are whole where all are there and agree.
+
+    Anthropic's have no total: it is the sum of all ends.
+    """
     if not isinstance(value, dict):
         return None
-    total, completed, failed = (_count(value.get(n)) for n in ("total", "completed", "failed"))
-    if total is None:
+    total, completed, failed = (_first(value, names) for names in (TOTAL, COMPLETED, FAILED))
+    if total is None and completed is None and failed is None:
         return None
-    return Counts(total=total, completed=completed or 0, failed=failed or 0)
+    others = sum(_count(value.get(name)) or 0 for name in NOT_RUN)
+    done = (completed or 0) + (failed or 0)
+    known = completed is not None and failed is not None
+    if total is None:
+        known = known and not value.keys() & set(TOTAL)
+        return Counts(
+            total=done + others, completed=completed or 0, failed=failed or 0, whole=known
+        )
+    if failed is None and completed == total:
+        known = True
+    whole = known and done <= total
+    return Counts(total=total, completed=completed or 0, failed=failed or 0, whole=whole)
+
+
+def _first(value: Mapping[str, Any], names: Sequence[str]) -> int | None:
+    counts = (_count(value.get(name)) for name in names)
+    return next((count for count in counts if count is not None), None)
 
 
 def _count(value: Any) -> int | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, or_, select, update
 
+from batchbell.core.account import Verbs
 from batchbell.core.errors import LeaseLost
 from batchbell.core.model import Account, AccountState, Mint
 from batchbell.storage.bulk import insert_missing
@@ -15,6 +16,8 @@ from batchbell.storage.schema import accounts
 from batchbell.storage.texts import storable
 
 FAR_FUTURE_SECONDS = 10 * 365 * 86400.0
+CLOCKS_APART_SECONDS = 60.0
+"""How far the clocks of processes that share a database may be apart."""
 
 SHOWN = (
     *(column for column in accounts.c if column.name != "credentials"),
@@ -84,13 +87,18 @@ def claim_due(
 ) -> Account | None:
     """Take one account of `ids` that is due and that nobody holds; None if there is none.
 
-    A lease that ran out makes it due: whoever held it is dead, or will be told LeaseLost.
+    A lease that ran out makes it due: whoever held it is dead, or will be told LeaseLost. So does
+    a time that lies further ahead than any that we write: the clock was set back since.
     """
-    free = and_(accounts.c.lease_until.is_(None), accounts.c.due_at <= now)
-    ready = or_(free, accounts.c.lease_until <= now)
+    latest = now + CLOCKS_APART_SECONDS
+    set_back = func.coalesce(accounts.c.swept_at, accounts.c.created_at) > latest
+    run_out = or_(accounts.c.lease_until <= now, accounts.c.lease_until > latest + lease_seconds)
+    due_now = and_(accounts.c.due_at <= now, accounts.c.not_before <= now)
+    free = and_(accounts.c.lease_until.is_(None), or_(due_now, set_back))
+    ready = or_(free, and_(run_out, or_(accounts.c.not_before <= now, set_back)))
     due = (
         select(accounts.c.id)
-        .where(accounts.c.id.in_(ids), _is_swept(), accounts.c.not_before <= now, ready)
+        .where(accounts.c.id.in_(ids), _is_swept(), ready)
         .order_by(accounts.c.due_at)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -135,6 +143,7 @@ def finish(
     failures: int = 0,
     pages: int | None = None,
     discovered_to: float | None = None,
+    verbs: Verbs | None = None,
     now: float,
 ) -> None:
     """End a sweep and give the account back. Raises LeaseLost.
@@ -143,6 +152,7 @@ def finish(
     `not_before`. `discovered_to`: batches made before it are known, or not to be found.
     """
     earlier = func.min if dialect_of(connection) == "sqlite" else func.least
+    seen = {} if verbs is None else _verb_values(verbs)
     free = (
         update(accounts)
         .where(accounts.c.id == account_id, accounts.c.lease_token == token)
@@ -158,10 +168,19 @@ def finish(
             discover_since=func.coalesce(discovered_to, accounts.c.discover_since),
             swept_at=now,
             **({} if trouble is not None else {"succeeded_at": now}),
+            **seen,
         )
     )
     if connection.execute(free).rowcount != 1:
         raise LeaseLost(f"account {account_id}")
+
+
+def _verb_values(verbs: Verbs) -> dict[str, Any]:
+    return {
+        "list_error": None if verbs.list_error is None else storable(verbs.list_error),
+        "retrieve_error": None if verbs.retrieve_error is None else storable(verbs.retrieve_error),
+        "list_stale": verbs.list_stale,
+    }
 
 
 def make_due(connection: Connection, account_ids: Sequence[str], *, now: float) -> None:
@@ -210,4 +229,5 @@ def to_account(row: Row[Any]) -> Account:
         created_at=row.created_at,
         from_environment=row.from_environment,
         discover_since=row.discover_since,
+        verbs=Verbs(row.list_error, row.retrieve_error, bool(row.list_stale)),
     )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, Select, and_, case, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, func, or_, select
 
 from batchbell.core import alarms, lifecycle
 from batchbell.core.errors import NotFound
+from batchbell.core.lifecycle import Observation
 from batchbell.core.model import Alarm, Batch, BatchKind, Mint, Sighting, Snapshot, Status
 from batchbell.storage import events
 from batchbell.storage.bulk import among, update_all
@@ -23,6 +24,11 @@ from batchbell.storage.texts import storable
 SNAPSHOT = msgspec.json.Decoder(Snapshot)
 
 
+LOST_MAX = 1_000
+CHECK_MAX_SECONDS = 2 * lifecycle.POISON_SECONDS
+"""No batch waits longer: a time further ahead was written before the clock was set back."""
+
+
 @dataclass(frozen=True, slots=True)
 class OpenBatch:
     """What a sweep needs to know of a batch: enough to see that nothing has changed."""
@@ -30,6 +36,22 @@ class OpenBatch:
     id: str
     fingerprint: str | None
     created_at: float | None
+    status: Status = Status.VALIDATING
+    updated_at: float = 0.0
+    seen: bool = False
+    """Whether the provider has ever shown it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a sweep starts from."""
+
+    open: Sequence[OpenBatch]
+    """What has not ended, and may be looked at now."""
+    waiting: int = 0
+    """How many more have not ended, and are not looked at yet."""
+    lost: Mapping[str, bool] = field(default_factory=dict)
+    """The latest that were lost, and whether each is to be asked for now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,22 +62,67 @@ class Change:
     before: Status
 
 
+def known(connection: Connection, account_id: str, *, now: float) -> Known:
+    """What the next sweep of the account starts from."""
+    due = open_batches(connection, account_id, now=now)
+    unended = select(func.count()).where(
+        batches.c.account_id == account_id,
+        batches.c.ended_at.is_(None),
+        batches.c.kind != BatchKind.JOINED,
+        ~_may_be_looked_at(now),
+    )
+    waiting: int = connection.execute(unended).scalar_one()
+    return Known(due, waiting, _lost(connection, account_id, now=now))
+
+
 def open_batches(connection: Connection, account_id: str, *, now: float) -> list[OpenBatch]:
     """The account's batches that have not ended and may be looked at now.
 
     The fingerprint is left out where the next sighting changes something even if it is the same:
-    it ends a lone 404's wait, a row's trouble, or the first step of a new life.
+    it ends what is missing or in doubt, or is the first step of a new life.
     """
     restarted = and_(batches.c.generation > 1, batches.c.status == Status.VALIDATING)
-    unsettled = or_(batches.c.missing_since.isnot(None), batches.c.trouble.isnot(None), restarted)
-    fingerprint = case((unsettled, None), else_=batches.c.fingerprint)
-    query = select(batches.c.id, fingerprint, batches.c.provider_created_at).where(
+    unsettled = or_(
+        batches.c.missing_since.isnot(None),
+        batches.c.trouble.isnot(None),
+        batches.c.doubts > 0,
+        restarted,
+    )
+    query = select(
+        batches.c.id,
+        case((unsettled, None), else_=batches.c.fingerprint),
+        batches.c.provider_created_at,
+        batches.c.status,
+        batches.c.updated_at,
+        batches.c.fingerprint.isnot(None),
+    ).where(
         batches.c.account_id == account_id,
         batches.c.ended_at.is_(None),
-        batches.c.check_at <= now,
+        _may_be_looked_at(now),
         batches.c.kind != BatchKind.JOINED,
     )
-    return [OpenBatch(*row) for row in connection.execute(query)]
+    return [
+        OpenBatch(id, fingerprint, created_at, Status(status), updated_at, bool(seen))
+        for id, fingerprint, created_at, status, updated_at, seen in connection.execute(query)
+    ]
+
+
+def _may_be_looked_at(now: float) -> ColumnElement[bool]:
+    return or_(batches.c.check_at <= now, batches.c.check_at > now + CHECK_MAX_SECONDS)
+
+
+def _lost(connection: Connection, account_id: str, *, now: float) -> dict[str, bool]:
+    query = (
+        select(batches.c.id, batches.c.check_at <= now)
+        .where(
+            batches.c.account_id == account_id,
+            batches.c.status == Status.LOST,
+            batches.c.ended_at > now - lifecycle.LOST_WATCH_SECONDS,
+        )
+        .order_by(batches.c.ended_at.desc())
+        .limit(LOST_MAX)
+    )
+    return {id: bool(due) for id, due in connection.execute(query)}
 
 
 def observe(
@@ -71,11 +138,14 @@ def observe(
     Call inside a transaction that holds the account's lease. Ids that are not known are passed
     over. Returns the batches whose status moved.
     """
-    known = _by_id(connection, account_id, [sighting.id for sighting in sightings])
+    found = _by_id(connection, account_id, [sighting.id for sighting in sightings])
     pairs = [
-        (known[s.id], lifecycle.observe(known[s.id], s, now)) for s in sightings if s.id in known
+        (found[s.id][0], lifecycle.observe(found[s.id][0], s, now))
+        for s in sightings
+        if s.id in found
     ]
-    save(connection, [seen.batch for was, seen in pairs if seen.batch != was])
+    changed = [seen.batch for was, seen in pairs if seen.batch != was]
+    save(connection, changed + _outdated(found, pairs))
     if any(seen.batch.alarm_at <= now and not seen.batch.status.ended for _, seen in pairs):
         wake(connection, ALARMS)
     happened = [(seen.batch, seen.event) for _, seen in pairs if seen.event is not None]
@@ -92,12 +162,17 @@ def known_ids(connection: Connection, account_id: str, ids: Sequence[str]) -> se
     return set(connection.execute(query.where(among(connection, batches.c.id, ids))).scalars())
 
 
-def poison(
-    connection: Connection, *, account_id: str, reasons: Mapping[str, str], now: float
-) -> None:
-    """Push the batches that could not be understood ahead, each with its reason."""
-    known = _by_id(connection, account_id, list(reasons))
-    save(connection, [lifecycle.poison(b, reasons[id], now) for id, b in known.items()])
+def _outdated(
+    found: Mapping[str, tuple[Batch, str | None]], pairs: Sequence[tuple[Batch, Observation]]
+) -> list[Batch]:
+    """Those that did not change, but whose fingerprint another version of us has written."""
+    return [
+        was
+        for was, seen in pairs
+        if seen.batch == was
+        and was.snapshot is not None
+        and found[was.id][1] != was.snapshot.fingerprint()
+    ]
 
 
 def reopen_lost(connection: Connection, found: Iterable[Batch], *, now: float) -> None:
@@ -110,14 +185,17 @@ def save(connection: Connection, changed: Sequence[Batch]) -> None:
     update_all(connection, batches, "key", [_values(batch) for batch in changed])
 
 
-def _by_id(connection: Connection, account_id: str, ids: Sequence[str]) -> dict[str, Batch]:
+def _by_id(
+    connection: Connection, account_id: str, ids: Sequence[str]
+) -> dict[str, tuple[Batch, str | None]]:
+    """The batches, locked, and the fingerprint that is kept of each."""
     query = (
         joined_batches()
         .where(batches.c.account_id == account_id, among(connection, batches.c.id, ids))
         .order_by(batches.c.key)
         .with_for_update(of=batches)
     )
-    return {row.id: to_batch(row) for row in connection.execute(query)}
+    return {row.id: (to_batch(row), row.fingerprint) for row in connection.execute(query)}
 
 
 def _values(batch: Batch) -> dict[str, Any]:
@@ -133,6 +211,7 @@ def _values(batch: Batch) -> dict[str, Any]:
         "ended_at": batch.ended_at,
         "missing_since": batch.missing_since,
         "check_at": batch.check_at,
+        "doubts": batch.doubts,
         "trouble": storable(batch.trouble) if batch.trouble is not None else None,
         "expunged_at": batch.expunged_at,
         "input_file_id": _named(seen.input_file_id if seen else None),
@@ -219,9 +298,12 @@ def count_by_status(connection: Connection) -> dict[str, int]:
 
 def joined_batches() -> Select[Any]:
     """What `to_batch` reads: a batch with its account."""
-    return select(batches, accounts.c.name.label("account"), accounts.c.provider).join(
-        accounts, accounts.c.id == batches.c.account_id
-    )
+    return select(
+        batches,
+        accounts.c.name.label("account"),
+        accounts.c.provider,
+        accounts.c.trouble.label("account_reason"),
+    ).join(accounts, accounts.c.id == batches.c.account_id)
 
 
 def to_batch(row: Row[Any]) -> Batch:
@@ -241,7 +323,9 @@ def to_batch(row: Row[Any]) -> Batch:
         generation=row.generation,
         missing_since=row.missing_since,
         check_at=row.check_at,
+        doubts=row.doubts,
         trouble=row.trouble,
+        account_reason=row.account_reason,
         expunged_at=row.expunged_at,
         webhook_refused=row.webhook_refused,
         kind=BatchKind(row.kind),

@@ -93,6 +93,9 @@ accounts = Table(
     Column("removed_at", Double),
     Column("discover_since", Double),
     Column("succeeded_at", Double),
+    Column("list_error", Text),
+    Column("retrieve_error", Text),
+    Column("list_stale", Boolean, nullable=False, server_default=false()),
     UniqueConstraint("project_id", "name"),
     CheckConstraint("state IN ('active', 'failing', 'paused')", name="state"),
     CheckConstraint("(lease_token IS NULL) = (lease_until IS NULL)", name="lease"),
@@ -128,6 +131,7 @@ batches = Table(
     Column("progress_at", Double, nullable=False, server_default="0"),
     Column("alarm_at", Double, nullable=False, server_default="0"),
     Column("alarms", Text, nullable=False, server_default=""),
+    Column("doubts", Integer, nullable=False, server_default="0"),
     UniqueConstraint("account_id", "id"),
     CheckConstraint(
         "status IN ('validating', 'in_progress', 'finalizing', 'cancelling',"
@@ -145,6 +149,8 @@ batches = Table(
 _open = batches.c.ended_at.is_(None)
 partial("ix_batches_open", batches.c.account_id, batches.c.id, where=_open)
 partial("ix_batches_alarm", batches.c.alarm_at, where=_open)
+_lost = text("status = 'lost'")
+partial("ix_batches_lost", batches.c.account_id, batches.c.ended_at, where=_lost)
 Index("ix_batches_listed", batches.c.project_id, batches.c.key)
 Index("ix_batches_by_status", batches.c.project_id, batches.c.status, batches.c.key)
 Index("ix_batches_id", batches.c.id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
@@ -23,19 +23,17 @@ def write_found(
     token: str,
     lease_seconds: float,
     sightings: Sequence[Sighting],
-    reasons: Mapping[str, str],
     finds: Sequence[Find] = (),
     mint: Mint,
     now: float,
 ) -> list[Change]:
-    """Write the sightings and finds, with their events and deliveries, and rows without sense.
+    """Write the sightings and finds, with their events and deliveries.
 
     Raises LeaseLost, and writes nothing, when another worker sweeps the account now.
     """
     accounts.hold(
         connection, account_id=account_id, token=token, now=now, lease_seconds=lease_seconds
     )
-    batches.poison(connection, account_id=account_id, reasons=reasons, now=now)
     changes = batches.observe(
         connection, account_id=account_id, sightings=sightings, mint=mint, now=now
     )

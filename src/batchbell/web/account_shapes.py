@@ -45,6 +45,9 @@ class Account(Struct, frozen=True, kw_only=True):
     api_key_hint: str | None
     state: AccountState
     trouble: str | None
+    list_error: str | None
+    retrieve_error: str | None
+    list_stale: bool
     discover: bool
     swept_at: int | None
     succeeded_at: int | None

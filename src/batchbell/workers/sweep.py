@@ -1,40 +1,51 @@
 """One sweep of an account: which calls to make, and what they found.
 
-Lists pages while that is cheaper, then retrieves what no page showed. A batch that a list does
-not show is never taken for gone: only a 404 of its own says so.
+Lists pages while that is cheaper, then retrieves what no page showed. Where one of the two ways
+fails the other is taken; only where both do, the account is at fault. A batch that a list does not
+show is never taken for gone: only the API's own word about its id says so, and only while other
+batches of the account are seen.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from batchbell.core import pacing
+from batchbell.core.account import Verbs
 from batchbell.core.errors import (
     MalformedBatch,
     ProviderError,
     ProviderNotFound,
+    ProviderRateLimited,
     ProviderRejected,
+    ProviderUnavailable,
 )
-from batchbell.core.model import Missing, Sighting, Snapshot
+from batchbell.core.lifecycle import BATCH_MOVES
+from batchbell.core.model import Doubtful, Missing, Sighting, Snapshot
+from batchbell.providers.paging import Walk
 from batchbell.providers.protocol import Page, Provider
-from batchbell.storage.batches import OpenBatch
+from batchbell.storage.batches import Known, OpenBatch
 from batchbell.workers.discovery import Discovery
 
 RETRIEVES_AT_ONCE = 8
+FAILURES_MAX = 2 * RETRIEVES_AT_ONCE
+"""So many retrieves that fail in a row end the reading one by one, until the next sweep."""
+LOST_AT_ONCE = 8
+"""How many lost batches one sweep asks for."""
 
 
 @dataclass(slots=True)
 class Found:
-    """What there is to write: sightings that differ, batches not known, and rows without sense."""
+    """What there is to write: sightings that differ, and batches not known."""
 
     sightings: list[Sighting] = field(default_factory=list)
-    reasons: dict[str, str] = field(default_factory=dict)
     unknown: list[Snapshot] = field(default_factory=list)
 
     def __len__(self) -> int:
-        return len(self.sightings) + len(self.reasons) + len(self.unknown)
+        return len(self.sightings) + len(self.unknown)
 
 
 @dataclass(slots=True)
@@ -53,52 +64,128 @@ class Calls:
         return Calls(self.pages - before.pages, self.retrieves - before.retrieves)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How a sweep is to look."""
+
+    last_pages: int | None = None
+    use_list: bool = True
+    """False while a list that fails is left alone."""
+    check_list: bool = False
+    """Whether to hold one row of the list against the batch itself."""
+    verbs: Verbs = field(default_factory=Verbs)
+    """As they were after the sweep before."""
+    reads_max: int = 1_000
+    """How many batches may be read one by one: the next sweep reads the others."""
+
+
 class Sweep:
-    """See the module. `found()` may be run again after an error: it goes on where it ended."""
+    """See the module. `found()` may be run again after a rate limit: it goes on where it ended.
+
+    `read_at` is when each batch was last read by its id, and is kept up to date.
+    """
 
     def __init__(
         self,
         provider: Provider,
-        open_batches: Sequence[OpenBatch],
+        known: Known,
+        plan: Plan,
         *,
-        last_pages: int | None,
+        read_at: MutableMapping[str, float],
+        now: float,
         discovery: Discovery | None = None,
     ) -> None:
-        self.open = len(open_batches)
+        self.open = len(known.open)
         self.calls = Calls()
-        self.pages_read = 0
-        """Pages that came; a call may fail."""
         self.discover_since = discovery.since if discovery else None
         self._discovery = discovery
         self._provider = provider
-        self._fingerprints = {batch.id: batch.fingerprint for batch in open_batches}
-        self._unseen = set(self._fingerprints)
-        self._oldest = _oldest(open_batches)
-        self._expected = pacing.pages_expected(len(open_batches), last_pages)
-        self._cursor: str | None = None
-        self._more = True
+        self._plan = plan
+        self._read_at = read_at
+        self._now = now
+        self._known = {batch.id: batch for batch in known.open}
+        self._waiting = known.waiting
+        self._lost = set(known.lost)
+        self._lost_due = [id for id, due in known.lost.items() if due][:LOST_AT_ONCE]
+        self._unseen = set(self._known)
+        self._oldest = _oldest(known.open)
+        self._expected = pacing.pages_expected(len(known.open), plan.last_pages)
+        self._walk = Walk(provider)
         self._past_open = False
+        self._rows: dict[str, Snapshot] = {}
+        """Rows of the list that are held against what retrieves show."""
+        self._compared = self._to_compare(known.open)
+        self._bad_rows: dict[str, str] = {}
+        self._some_seen = False
+        self._missing: dict[str, Missing] = {}
+        self._failed: dict[str, ProviderError] = {}
+        self._answered = False
+        self._list_error: str | None = None
+        self._list_failure: ProviderError | None = None
+        self._list_tried = False
+        self._retrieve_error: str | None = None
+        self._some_retrieved = False
+        self._contradicted = False
+        self._row_moved = False
+
+    @property
+    def pages_read(self) -> int:
+        """Pages that came; a call may fail."""
+        return self._walk.pages
+
+    @property
+    def list_failed(self) -> bool:
+        return self._list_failure is not None
 
     @property
     def discovered_to(self) -> float | None:
         """Batches made before this are known by now, or not to be found; None without a list."""
         return self._discovery.reached if self._discovery and self._discovery.over else None
 
+    @property
+    def verbs(self) -> Verbs:
+        """What is known of the ways to look, after this sweep."""
+        before = self._plan.verbs
+        retrieve_error = self._retrieve_error
+        if retrieve_error is None and not self._some_retrieved:
+            retrieve_error = before.retrieve_error
+        agrees = self._row_moved and not self._contradicted
+        return Verbs(
+            list_error=self._list_error if self._list_tried else before.list_error,
+            retrieve_error=retrieve_error,
+            list_stale=self._contradicted or (before.list_stale and not agrees),
+        )
+
     async def found(self) -> AsyncIterator[Found]:
         """What each answer brought, as it comes. Raises ProviderError where the sweep must end."""
-        while self._more and (self._is_discovering() or self._should_list()):
-            page = await self._next_page()
-            found = self._sift(page)
-            if self._discovery is not None and not self._discovery.over:
-                found.unknown = await self._discovery.sift(page)
+        self._answered, self._list_failure, self._failed = False, None, {}
+        while self._plan.use_list and self._wants_page():
+            yield await self._next_page()
+        async for found in self._retrieved():
             yield found
-        for part in batched(sorted(self._unseen), RETRIEVES_AT_ONCE):
-            found = Found()
-            errors = await asyncio.gather(*(self._retrieve(id, found) for id in part))
-            yield found
-            for error in errors:
-                if error is not None:
-                    raise error
+        while self._failed and self._may_list() and not self._list_tried_enough():
+            yield await self._next_page()
+        self._raise_if_nothing_answers()
+        yield self._doubts()
+        while self._missing and not self._some_seen and not self._list_tried_enough():
+            yield await self._next_page()
+        yield self._gone()
+
+    # The list --------------------------------------------------------------------------------
+
+    def _wants_page(self) -> bool:
+        if self._walk.over or self._list_failure is not None:
+            return False
+        mended = self._plan.verbs.list_error is not None and not self._list_tried
+        return mended or self._is_discovering() or self._should_list()
+
+    def _may_list(self) -> bool:
+        return self._plan.use_list or not self._answered
+
+    def _list_tried_enough(self) -> bool:
+        """Whether the list can show no more of what retrieves do not."""
+        read = self.pages_read >= self._expected
+        return self._walk.over or self._list_failure is not None or read or self._past_open
 
     def _is_discovering(self) -> bool:
         return self._discovery is not None and not self._discovery.over
@@ -107,54 +194,181 @@ class Sweep:
         unseen = len(self._unseen)
         return not self._past_open and pacing.should_list(unseen, self.pages_read, self._expected)
 
-    async def _next_page(self) -> Page:
-        """The next page; an empty last one from a provider that has no list."""
+    async def _next_page(self) -> Found:
+        """What the next page brings; nothing where the list fails. Raises ProviderRateLimited."""
         self.calls.pages += 1
+        self._list_tried = True
         try:
-            page = await self._provider.list_page(self._cursor)
-        except (ProviderNotFound, ProviderRejected):
-            page = Page(batches=())
+            page = await self._walk.next_page()
+        except ProviderRateLimited:
+            raise
+        except ProviderError as error:
+            self._list_failure = error
+            self._list_error = error.message
             self._discovery = None
-        self.pages_read += 1
+            return Found()
+        self._answered = True
+        self._list_error = self._walk.stopped or page.fault
         times = [batch.created_at for batch in page.batches]
-        self._cursor = page.next_cursor
-        self._more = self._cursor is not None
         self._past_open = pacing.reached_oldest(times, self._oldest)
-        return page
+        found = self._sift(page)
+        if self._discovery is not None and not self._discovery.over:
+            found.unknown = await self._discovery.sift(page)
+            if self._walk.stopped and not self._discovery.over:
+                self._discovery = None
+        return found
 
     def _sift(self, page: Page) -> Found:
         found = Found()
         for batch in page.batches:
-            if batch.id in self._unseen:
+            self._some_seen = True
+            if batch.id in self._lost:
+                self._lost.discard(batch.id)
+                found.sightings.append(batch)
+            elif batch.id in self._unseen:
                 self._unseen.discard(batch.id)
-                self._note(found, batch)
+                if batch.id in self._compared:
+                    self._rows[batch.id] = batch
+                self._note_row(found, batch)
         for row in page.malformed:
             if row.id in self._unseen:
-                self._unseen.discard(row.id)
-                found.reasons[row.id] = row.reason
+                self._bad_rows[row.id] = row.reason
         return found
 
-    def _note(self, found: Found, batch: Snapshot) -> None:
-        if batch.fingerprint() != self._fingerprints[batch.id]:
-            found.sightings.append(batch)
+    def _note_row(self, found: Found, row: Snapshot) -> None:
+        """Of a stale list only news count: else it would undo what retrieves have shown."""
+        known = self._known[row.id]
+        ahead = row.status in BATCH_MOVES[known.status]
+        self._row_moved |= known.seen and ahead
+        if known.seen and self._plan.verbs.list_stale and not ahead:
+            return
+        self._note(found, row)
 
-    async def _retrieve(self, id: str, found: Found) -> ProviderError | None:
+    # One by one ------------------------------------------------------------------------------
+
+    def _to_compare(self, open_batches: Sequence[OpenBatch]) -> set[str]:
+        """Batches to be read by their id though the list shows them, the longest unread first."""
+        most = self._plan.reads_max if self._plan.verbs.list_stale else int(self._plan.check_list)
+        silent = sorted(open_batches, key=lambda b: (self._last_read(b.id), b.updated_at, b.id))
+        return {batch.id for batch in islice(silent, most)}
+
+    def _last_read(self, id: str) -> float:
+        return self._read_at.get(id, 0.0)
+
+    async def _retrieved(self) -> AsyncIterator[Found]:
+        """Ends early where everything fails. Raises ProviderRateLimited."""
+        order = sorted(self._unseen | set(self._rows), key=lambda id: (self._last_read(id), id))
+        waiting = [*order[: max(0, self._plan.reads_max - len(self._lost_due))], *self._lost_due]
+        in_a_row = 0
+        while waiting and in_a_row < FAILURES_MAX and (self._answered or not in_a_row):
+            # Where nothing has answered yet, one call is enough to see that nothing does.
+            part = [waiting.pop(0) for _ in range(min(self._at_once(), len(waiting)))]
+            answers = await asyncio.gather(*(self._retrieve(id) for id in part))
+            found = Found()
+            limits = [self._take(found, id, answer) for id, answer in answers]
+            failed = [id for id in part if id in self._failed]
+            in_a_row = in_a_row + len(failed) if len(failed) == len(part) else 0
+            yield found
+            for limit in limits:
+                if limit is not None:
+                    raise limit
+
+    def _at_once(self) -> int:
+        return RETRIEVES_AT_ONCE if self._answered else 1
+
+    async def _retrieve(self, id: str) -> tuple[str, Snapshot | ProviderError]:
         self.calls.retrieves += 1
+        self._read_at[id] = self._now
         try:
-            self._note(found, await self._provider.retrieve(id))
-        except ProviderNotFound:
-            found.sightings.append(Missing(id))
-        except (MalformedBatch, ProviderRejected) as error:
-            found.reasons[id] = error.message
+            return id, await self._provider.retrieve(id)
         except ProviderError as error:
-            return error
-        self._unseen.discard(id)
+            return id, error
+
+    def _take(
+        self, found: Found, id: str, answer: Snapshot | ProviderError
+    ) -> ProviderRateLimited | None:
+        """Note one answer; returns what must end the sweep."""
+        match answer:
+            case ProviderRateLimited():
+                return answer
+            case Snapshot():
+                self._see(found, id, answer)
+            case ProviderNotFound():
+                self._miss(found, Missing(id, answer.message))
+            case MalformedBatch():
+                self._some_seen = True
+                self._doubt(found, Doubtful(id, answer.message, there=True))
+            case ProviderRejected():
+                self._doubt(found, Doubtful(id, answer.message, there=id in self._bad_rows))
+            case _ if id not in self._lost_due:
+                self._failed[id] = answer
         return None
 
+    def _see(self, found: Found, id: str, seen: Snapshot) -> None:
+        self._answered = self._some_seen = self._some_retrieved = True
+        self._unseen.discard(id)
+        if id not in self._known:
+            found.sightings.append(seen)
+            return
+        row = self._rows.pop(id, None)
+        self._contradicted |= row is not None and pacing.is_behind(row, seen)
+        self._note(found, seen)
 
-def batched(ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    """The ids in parts of at most `size`."""
-    return (ids[start : start + size] for start in range(0, len(ids), size))
+    def _miss(self, found: Found, missing: Missing) -> None:
+        self._answered = self._some_retrieved = True
+        if missing.id not in self._known:
+            found.sightings.append(missing)
+        elif missing.id not in self._rows or self._plan.verbs.list_stale:
+            self._missing[missing.id] = missing
+
+    def _doubt(self, found: Found, doubt: Doubtful) -> None:
+        self._answered = True
+        if doubt.id not in self._rows:
+            found.sightings.append(doubt)
+        self._unseen.discard(doubt.id)
+
+    def _note(self, found: Found, seen: Snapshot) -> None:
+        if seen.fingerprint() != self._known[seen.id].fingerprint:
+            found.sightings.append(seen)
+
+    # What it comes to ------------------------------------------------------------------------
+
+    def _raise_if_nothing_answers(self) -> None:
+        failures = [self._list_failure, *self._failed.values()]
+        error = next((failure for failure in failures if failure is not None), None)
+        if error is not None and not self._answered:
+            raise error
+
+    def _doubts(self) -> Found:
+        """What could not be read though other calls are answered."""
+        failed = {id: error.message for id, error in self._failed.items() if id in self._unseen}
+        if self._failed:
+            self._retrieve_error = next(iter(self._failed.values())).message
+        bad = {id: reason for id, reason in self._bad_rows.items() if id in failed}
+        return Found(
+            [Doubtful(id, bad.get(id, why), there=id in bad) for id, why in failed.items()]
+        )
+
+    def _gone(self) -> Found:
+        """Batches that the API has nothing of. Where it has none at all, the account is at fault.
+
+        Raises ProviderUnavailable.
+        """
+        gone = list(self._missing.values())
+        watched = self.open + self._waiting
+        if gone and not self._some_seen and watched > 1:
+            raise ProviderUnavailable(
+                f"The provider shows none of the {watched} batches that are watched here: are"
+                f" account, API key and base URL the right ones? It says: {gone[0].reason}"
+            )
+        return Found(list(gone))
+
+
+def forget_ended(read_at: MutableMapping[str, float], open_ids: Iterable[str]) -> None:
+    """Keep only what is still open, so that the memory of reads does not grow."""
+    kept: Mapping[str, float] = {id: read_at[id] for id in open_ids if id in read_at}
+    read_at.clear()
+    read_at.update(kept)
 
 
 def _oldest(open_batches: Sequence[OpenBatch]) -> float | None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import structlog
 
 from batchbell import failpoints
-from batchbell.core import notices, pacing
-from batchbell.core.errors import LeaseLost, ProviderError
-from batchbell.core.model import Account, Mint
+from batchbell.core import backoff, notices, pacing
+from batchbell.core.errors import LeaseLost, ProviderError, ProviderRateLimited
+from batchbell.core.model import Account, Mint, Snapshot
 from batchbell.core.pacing import Pace
 from batchbell.net.guard import AddressRules
 from batchbell.observability import Metrics
@@ -21,7 +21,7 @@ from batchbell.storage.adopting import Find
 from batchbell.storage.batches import Change
 from batchbell.storage.engine import ACCOUNTS, Store
 from batchbell.workers.discovery import Discovery, find_of
-from batchbell.workers.sweep import Calls, Found, Sweep
+from batchbell.workers.sweep import Calls, Found, Plan, Sweep, forget_ended
 
 log = structlog.get_logger("batchbell.watcher")
 
@@ -29,6 +29,9 @@ LEASE_SECONDS = 60.0
 """More than a third of itself and the longest call together: a sweep that goes on keeps it."""
 LOOK_SECONDS = 5.0
 """The longest rest before looking again whether the account is due."""
+DAY_SECONDS = 86_400.0
+UNKNOWN_WORDS_MAX = 10_000
+"""So many are remembered, and told of, by one process."""
 
 
 class Watcher:
@@ -67,7 +70,13 @@ class Watcher:
         """When the provider last answered: a sweep of very many calls takes long, and lives."""
         self._trouble_since: float | None = None
         self._unfinished: Sweep | None = None
-        """A sweep that trouble ended goes on where it was: else its tail might never be seen."""
+        """One that a rate limit ended goes on where it was: else its tail might never be seen."""
+        self._sweeps = 0
+        self._read_at: dict[str, float] = {}
+        """When each open batch was last read by its id."""
+        self._list_failures = 0
+        self._list_due_at = 0.0
+        self._unknown_words: set[tuple[str, str]] = set()
 
     async def step(self) -> bool:
         """Sweep the account if it is due and nobody else does."""
@@ -113,17 +122,44 @@ class Watcher:
                 await self._keep_pace(sweep.calls.since(before), started)
         except ProviderError as trouble:
             error = trouble
-            self._unfinished = sweep
+            if isinstance(trouble, ProviderRateLimited):
+                self._unfinished = sweep
         calls = sweep.calls.since(before)
         await self._finish(account, sweep, calls, error)
         self._report(account, calls, error, moved=moved, open=sweep.open, started=started)
 
     async def _begin(self, account: Account, *, now: float) -> Sweep:
-        known = await self._store.read(batches.open_batches, account.id, now=now)
+        known = await self._store.read(batches.known, account.id, now=now)
+        forget_ended(self._read_at, [batch.id for batch in known.open])
         discovery = None
         if account.discover_since is not None:
             discovery = Discovery(account.discover_since, self._known, now=now)
-        return Sweep(self.provider, known, last_pages=account.pages, discovery=discovery)
+        plan = Plan(
+            last_pages=account.pages,
+            use_list=account.failures > 0 or not now < self._list_due_at < now + DAY_SECONDS,
+            check_list=pacing.checks_list(self._sweeps),
+            verbs=account.verbs,
+            reads_max=pacing.reads_max(self.pace),
+        )
+        self._sweeps += 1
+        return Sweep(
+            self.provider, known, plan, read_at=self._read_at, now=now, discovery=discovery
+        )
+
+    def _note_list(self, sweep: Sweep, *, now: float) -> None:
+        """A list that fails is left alone ever longer, while the batches are read one by one."""
+        if sweep.list_failed:
+            self._list_failures += 1
+            if self._list_failures == 1:
+                return  # one alone may be chance
+            self._list_due_at = now + backoff.exponential(
+                self._list_failures,
+                base_seconds=self.pace.poll_interval_seconds,
+                max_seconds=pacing.TROUBLE_MAX_SECONDS,
+                rand=self._rand(),
+            )
+        elif sweep.calls.pages:
+            self._list_failures, self._list_due_at = 0, 0.0
 
     async def _known(self, ids: Sequence[str]) -> set[str]:
         return await self._store.read(batches.known_ids, self._account_id, ids)
@@ -150,12 +186,12 @@ class Watcher:
             token=_token(account),
             lease_seconds=LEASE_SECONDS,
             sightings=found.sightings,
-            reasons=found.reasons,
             finds=finds,
             mint=self._mint,
             now=self._clock(),
         )
         self._tell_finds(account, finds)
+        self._tell_unknown(account, found)
         for change in changes:
             self._metrics.changes.labels(change.batch.status).inc()
             log.info(
@@ -176,6 +212,20 @@ class Watcher:
                 log.warning("batch asks for a webhook that is not called", **told, why=find.refused)
         self._metrics.discovered.inc(len(finds))
 
+    def _tell_unknown(self, account: Account, found: Found) -> None:
+        """Once for each batch and word that we do not know: it is watched on."""
+        for seen in found.sightings:
+            if not isinstance(seen, Snapshot) or seen.status is not None:
+                continue
+            word = (seen.id, seen.provider_status)
+            if word in self._unknown_words or len(self._unknown_words) >= UNKNOWN_WORDS_MAX:
+                continue
+            self._unknown_words.add(word)
+            self._metrics.unknown_statuses.labels(account.label).inc()
+            log.warning(
+                "unknown status", batch=seen.id, account=account.label, status=word[1][:100]
+            )
+
     async def _keep_lease(self, account: Account) -> None:
         """Lengthen the lease of a long sweep once a third of it has passed."""
         if self._clock() < self._held_at + LEASE_SECONDS / 3:
@@ -193,6 +243,10 @@ class Watcher:
         self, account: Account, sweep: Sweep, calls: Calls, error: ProviderError | None
     ) -> None:
         now = self._clock()
+        self._note_list(sweep, now=now)
+        verbs = account.verbs if error else sweep.verbs
+        if verbs != account.verbs:
+            log.warning("account's ways to look", account=account.label, **asdict(verbs))
         if error is None:
             self._trouble_since = None
             await self._store.write(
@@ -205,6 +259,7 @@ class Watcher:
                 not_before=now + pacing.budget_seconds(calls.total, self.pace),
                 pages=sweep.pages_read or None,
                 discovered_to=sweep.discovered_to,
+                verbs=verbs,
                 now=now,
             )
             return
