@@ -2,7 +2,8 @@
 
 `heavy` is for what keeps a processor busy for seconds: merging, checking requests, making tables.
 There are few such threads, and owners (projects) take turns, so that one with much to do delays
-only itself. `disk` is for short writes of what arrives from the network. Reading files for callers
+only itself. `disk` is for short writes of what arrives from the network, and `parse` for reading
+what providers answer, where that is more than a few ms of work. Reading files for callers
 stays in the shared threads, which nothing long may enter.
 """
 
@@ -23,9 +24,11 @@ HEAVY_AT_ONCE = 3
 HEAVY_OF_ONE = 2
 """One thread is always left to the other owners."""
 DISK_THREADS = 4
+PARSE_THREADS = 2
 
 _heavy_threads = ThreadPoolExecutor(HEAVY_AT_ONCE, "batchbell-heavy")
 _disk_threads = ThreadPoolExecutor(DISK_THREADS, "batchbell-disk")
+_parse_threads = ThreadPoolExecutor(PARSE_THREADS, "batchbell-parse")
 
 
 async def heavy(owner: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -46,6 +49,12 @@ async def disk(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run a short write in a thread."""
     loop = asyncio.get_running_loop()
     return await loop.run_in_executor(_disk_threads, lambda: work(*args, **kwargs))
+
+
+async def parse(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Read an answer in a thread. Each account may have one such piece of work at a time."""
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(_parse_threads, lambda: work(*args, **kwargs))
 
 
 class _Queue:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from batchbell.core.errors import MalformedBatch, ProviderUnavailable
 from batchbell.core.model import BatchProblem, Counts, Snapshot, Status
 from batchbell.providers.openai import page_from
-from batchbell.providers.rows import epoch_seconds, snapshot_from
+from batchbell.providers.rows import ROWS_MAX, epoch_seconds, snapshot_from
 from tests.providers.canned import BATCH, batch_json, list_json
 
 
@@ -212,11 +212,9 @@ def test_rows_that_are_no_batches_are_reported_with_their_id_where_there_is_one(
     [
         b"",
         b"null",
-        b"[]",
         b"7",
         b'"text"',
         b"{}",
-        b'{"data":null}',
         b'{"data":{}}',
         b'{"error":{"message":"no"}}',
         b"<html>Bad gateway</html>",
@@ -276,3 +274,59 @@ def test_no_bytes_break_the_reading(noise: bytes) -> None:
             page_from(body, None)
         except ProviderUnavailable:
             continue
+
+
+# Lists that are no lists
+
+
+def many(row: bytes, number: int) -> bytes:
+    return b'{"object":"list","data":[' + b",".join([row] * number) + b'],"has_more":true}'
+
+
+GOOD = json.dumps({**BATCH, "padding": "x" * 300}).encode()
+
+
+@pytest.mark.parametrize("row", [b"0", b"{}", b"[]", b'""', b"null", b'{"id":"a"}', GOOD])
+def test_rows_beyond_any_page_are_not_read(row: bytes) -> None:
+    """A list of two megabytes of zeros stood still for 27 s."""
+    for number in (ROWS_MAX + 1, 2_000_000 // len(row)):
+        page = page_from(many(row, max(number, ROWS_MAX + 1)), None)
+        assert len(page.batches) + len(page.malformed) == ROWS_MAX
+        assert "more than" in (page.fault or "")
+
+
+def test_a_long_page_is_read_as_a_short_one() -> None:
+    rows = [{**BATCH, "id": f"batch_{n}", "padding": "\u00e4" * 3_000} for n in range(120)]
+    long = page_from(list_json(*rows, has_more=True), None)
+    short = page_from(list_json(*({**row, "padding": ""} for row in rows), has_more=True), None)
+    assert long == short
+    assert (len(long.batches), long.next_cursor, long.fault) == (120, "batch_119", None)
+    spoiled = page_from(list_json(*rows, 7, {"id": "x"}), None)
+    assert [row.id for row in spoiled.malformed] == [None, "x"]
+
+
+@pytest.mark.parametrize("size", [1, 300_000])
+def test_lists_of_other_shapes_are_read(size: int) -> None:
+    padding = " " * size
+    assert page_from(f'{{"data":null,"has_more":false}}{padding}'.encode(), None).batches == ()
+    assert [b.id for b in page_from(f"[{json.dumps(BATCH)}]{padding}".encode(), None).batches] == [
+        "batch_1"
+    ]
+    assert page_from(f"{padding}[]".encode(), None).batches == ()
+    for text in ("{}", '{"data":7}', '{"data":[', '{"data" 7}', '{"data":{}}', "7", '"x"', "[" * 9):
+        with pytest.raises(ProviderUnavailable):
+            page_from(f"{padding}{text}".encode(), None)
+    with pytest.raises(ProviderUnavailable):
+        page_from(b"[" * (100_000 + size), None)
+
+
+def test_what_is_longer_than_anything_that_is_kept_is_left_out() -> None:
+    found = seen(
+        metadata={f"k{n}": "v" * 9_000 for n in range(500)},
+        usage={"x": "y" * 50_000},
+        model="m" * 9_000,
+        status="s" * 9_000,
+    )
+    assert found.metadata is not None
+    assert (len(found.metadata), len(found.metadata["k0"])) == (100, 2_000)
+    assert (found.usage, found.model, len(found.provider_status)) == (None, None, 200)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
+from batchbell import threads
 from batchbell.core.errors import (
     MalformedBatch,
     ProviderError,
@@ -21,16 +23,22 @@ from batchbell.core.pacing import PAGE_SIZE
 from batchbell.core.twins import CREATE_SECONDS
 from batchbell.providers.api import Api, Reply, quote_segment
 from batchbell.providers.protocol import Malformed, Page
-from batchbell.providers.rows import Undecodable, decode, id_in, snapshot_from, without_nul
+from batchbell.providers.rows import (
+    ROWS_MAX,
+    Listing,
+    Undecodable,
+    decode,
+    id_in,
+    listing_in,
+    read_row,
+    snapshot_from,
+    without_nul,
+)
 from batchbell.providers.verdicts import Complaint, Subject, check_whole, refusal
 
-
-class Listing(msgspec.Struct):
-    """A list page whose rows are read one by one, so that one bad row spoils only itself."""
-
-    data: list[msgspec.Raw]
-    has_more: Any = None
-    last_id: Any = None
+PARSED_BYTES = 64 * 2**10
+"""Longer answers are read in a thread: the event loop is everybody's."""
+T = TypeVar("T")
 
 
 class OpenAI:
@@ -42,6 +50,7 @@ class OpenAI:
         self._api = api
         self._secret = secret
         self._clock = clock
+        self._parsing = asyncio.Lock()
 
     async def list_page(self, cursor: str | None = None) -> Page:
         """As `Provider.list_page`. A 404 here is about the base URL."""
@@ -49,14 +58,14 @@ class OpenAI:
         if cursor is not None:
             params["after"] = cursor
         body = self._accepted(await self._api.get_json_bytes("/batches", params))
-        return page_from(body, cursor)
+        return await self._read(lambda: page_from(body, cursor), body)
 
     async def retrieve(self, batch_id: str) -> Snapshot:
         """As `Provider.retrieve`. An answer about another batch is malformed."""
         path = f"/batches/{quote_segment(batch_id)}"
         about = Subject("batch", batch_id)
         body = self._accepted(await self._api.get_json_bytes(path), about)
-        return self._one(body, batch_id)
+        return await self._read(lambda: self._one(body, batch_id), body)
 
     def results(self, file_id: str) -> AsyncIterator[bytes]:
         """As `Provider.results`."""
@@ -118,6 +127,13 @@ class OpenAI:
         check_whole(status, body)
         return without_nul(body)
 
+    async def _read(self, read: Callable[[], T], body: bytes) -> T:
+        """What `read` makes of the body. Of one account one long answer is read at a time."""
+        if len(body) <= PARSED_BYTES:
+            return read()
+        async with self._parsing:
+            return await threads.parse(read)
+
     def _check(self, reply: Reply, about: Subject | None = None) -> None:
         status, headers, body = reply
         if not 200 <= status < 300:
@@ -177,27 +193,24 @@ def _expiry(seconds: int | None) -> dict[str, str | int]:
 def page_from(body: bytes, cursor: str | None) -> Page:
     """The page in a list answer to `cursor`. Raises ProviderUnavailable where it is no list."""
     try:
-        listing = decode(body, Listing)
+        listing = listing_in(body)
     except Undecodable:
         raise ProviderUnavailable("The provider's answer is not a list of batches.") from None
-    batches: list[Snapshot] = []
-    malformed: list[Malformed] = []
-    for raw in listing.data:
-        try:
-            batches.append(snapshot_from(raw))
-        except MalformedBatch as error:
-            malformed.append(Malformed(id_in(raw), error.message))
+    rows = [read_row(row) for row in listing.data or ()]
     return Page(
-        batches=tuple(batches),
-        malformed=tuple(malformed),
-        next_cursor=_next_cursor(listing, cursor),
+        batches=tuple(row for row in rows if isinstance(row, Snapshot)),
+        malformed=tuple(row for row in rows if isinstance(row, Malformed)),
+        next_cursor=_next_cursor(listing, rows, cursor),
+        fault=f"A page of the list has more than {ROWS_MAX} rows." if listing.surplus else None,
     )
 
 
-def _next_cursor(listing: Listing, cursor: str | None) -> str | None:
+def _next_cursor(
+    listing: Listing, rows: Sequence[Snapshot | Malformed], cursor: str | None
+) -> str | None:
     """None after the last page, and where the next would be this one again."""
-    if listing.has_more is not True or not listing.data:
+    if listing.has_more is not True or not rows:
         return None
     last = listing.last_id if isinstance(listing.last_id, str) else ""
-    following = last or id_in(listing.data[-1])
+    following = last or rows[-1].id
     return following if following != cursor else None

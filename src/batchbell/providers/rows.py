@@ -7,19 +7,29 @@ Strict about what we rely on, an id and a status word; whatever else makes no se
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, TypeVar
 
 import msgspec
 
 from batchbell.core.errors import MalformedBatch
 from batchbell.core.model import BatchProblem, Counts, Snapshot, Status
+from batchbell.core.pacing import PAGE_SIZE
+from batchbell.providers.protocol import Malformed
 
 T = TypeVar("T")
 
 PROBLEMS_MAX = 100
 TEXT_MAX_CHARACTERS = 2_000
+ID_MAX_CHARACTERS = 1_000
+STATUS_MAX_CHARACTERS = 200
+METADATA_MAX = 100
+"""OpenAI takes 16 pairs."""
+USAGE_MAX = 1_000
+USAGE_MAX_BYTES = 20_000
 LATEST_SECONDS = 100_000_000_000
 """Beyond this a number is no epoch second: it may be milliseconds, or nonsense."""
 
@@ -86,6 +96,8 @@ def decode(body: bytes | msgspec.Raw, type_: type[T]) -> T:
     """Decode JSON, mended where only its texts are broken. Raises Undecodable."""
     try:
         return msgspec.json.decode(body, type=type_)
+    except msgspec.ValidationError as error:
+        raise Undecodable(str(error)) from None  # whole JSON of another shape: nothing to mend
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         pass
     try:
@@ -113,15 +125,131 @@ def snapshot_from(raw: bytes | msgspec.Raw) -> Snapshot:
         raise MalformedBatch(f"A batch is not a JSON object: {error}"[:200]) from None
 
 
+ROWS_MAX = 10 * PAGE_SIZE
+"""Rows of one page that are read: a host that does not page may send more than were asked for."""
+SCANNED_BYTES = 256 * 2**10
+"""A longer page is read row by row, and only as far as its rows count."""
+SPACE = re.compile(r"[ \t\r\n]*")
+
+
+class Listing(msgspec.Struct):
+    """A list page whose rows are read one by one, so that one bad row spoils only itself.
+
+    Go writes an empty list as null.
+    """
+
+    data: list[Any] | None
+    has_more: Any = None
+    last_id: Any = None
+    surplus: bool = False
+    """Whether there were more rows than are read."""
+
+
+class _RawListing(msgspec.Struct):
+    data: list[msgspec.Raw] | None
+    has_more: Any = None
+    last_id: Any = None
+
+
+def listing_in(body: bytes) -> Listing:
+    """The rows of a list answer, at most `ROWS_MAX`. Raises Undecodable where it is no list.
+
+    Some hosts answer with a bare array.
+    """
+    if len(body) > SCANNED_BYTES:
+        return _scanned(body)
+    found = decode(body, _RawListing | list[msgspec.Raw])  # type: ignore[arg-type]
+    if isinstance(found, list):
+        found = _RawListing(data=found)
+    rows: list[Any] = found.data or []
+    return Listing(rows[:ROWS_MAX], found.has_more, found.last_id, len(rows) > ROWS_MAX)
+
+
+def _scanned(body: bytes) -> Listing:
+    """The same without a decode of the whole: what is small as text may be large in memory."""
+    text = body.decode("utf-8-sig", "replace")
+    try:
+        start = _past_space(text, 0)
+        if text[start] == "[":
+            return _elements(text, start)[0]
+        return _members(text, start)
+    except (ValueError, IndexError, RecursionError) as error:
+        raise Undecodable(str(error)[:200]) from None
+
+
+_scan = json.JSONDecoder(parse_constant=lambda _: None).raw_decode
+
+
+def _past_space(text: str, at: int) -> int:
+    found = SPACE.match(text, at)
+    return at if found is None else found.end()
+
+
+def _elements(text: str, at: int) -> tuple[Listing, int]:
+    """The elements of the array that begins here, and where it ends; surplus ones are not read."""
+    rows: list[Any] = []
+    at = _past_space(text, at + 1)
+    while text[at] != "]":
+        if len(rows) == ROWS_MAX:
+            return Listing(rows, has_more=True, surplus=True), at
+        row, at = _scan(text, at)
+        rows.append(row)
+        at = _past_space(text, at)
+        if text[at] == ",":
+            at = _past_space(text, at + 1)
+    return Listing(rows), at + 1
+
+
+def _members(text: str, at: int) -> Listing:
+    """The listing in the object that begins here. Nothing after surplus rows is read."""
+    if text[at] != "{":
+        raise ValueError("The answer is no object.")
+    listing, others = None, {}
+    at = _past_space(text, at + 1)
+    while text[at] != "}":
+        name, at = _scan(text, at)
+        at = _past_space(text, at)
+        if text[at] != ":":
+            raise ValueError("The answer is no object.")
+        at = _past_space(text, at + 1)
+        if name == "data" and text[at] == "[":
+            listing, at = _elements(text, at)
+            if listing.surplus:
+                return listing
+        else:
+            others[str(name)[:20]], at = _scan(text, at)
+        at = _past_space(text, at)
+        if text[at] == ",":
+            at = _past_space(text, at + 1)
+    if listing is None:
+        if others.get("data", 0) is not None:
+            raise ValueError("The answer has no list.")
+        listing = Listing([])
+    return Listing(listing.data, others.get("has_more"), others.get("last_id"))
+
+
+def read_row(row: Any) -> Snapshot | Malformed:
+    """One row of a list, decoded once: a batch, or what is wrong with it."""
+    try:
+        found = decode(row, Row) if isinstance(row, msgspec.Raw) else msgspec.convert(row, Row)
+    except (Undecodable, msgspec.ValidationError) as error:
+        return Malformed(None, f"A batch is not a JSON object: {error}"[:200])
+    try:
+        return snapshot_of(found)
+    except MalformedBatch as error:
+        named = isinstance(found.id, str) and 0 < len(found.id) <= ID_MAX_CHARACTERS
+        return Malformed(found.id if named else None, error.message)
+
+
 def snapshot_of(row: Row) -> Snapshot:
     """The snapshot of one row. Raises MalformedBatch."""
-    if not isinstance(row.id, str) or not row.id:
+    if not isinstance(row.id, str) or not 0 < len(row.id) <= ID_MAX_CHARACTERS:
         raise MalformedBatch("A batch has no id.")
     if not isinstance(row.status, str) or not row.status:
         raise MalformedBatch("The batch has no status.")
     return Snapshot(
         id=row.id,
-        provider_status=row.status,
+        provider_status=row.status[:STATUS_MAX_CHARACTERS],
         status=STATUSES.get(row.status.lower()),
         counts=_counts(row.request_counts),
         endpoint=_text(row.endpoint),
@@ -132,7 +260,7 @@ def snapshot_of(row: Row) -> Snapshot:
         error_file_id=_text(row.error_file_id),
         timestamps=_timestamps(row),
         problems=_problems(row) if row.errors or row.error else (),
-        usage=row.usage if isinstance(row.usage, dict) else None,
+        usage=_usage(row.usage),
         metadata=_metadata(row.metadata) if isinstance(row.metadata, dict) else None,
     )
 
@@ -147,8 +275,18 @@ def id_in(raw: bytes | msgspec.Raw) -> str | None:
 
 
 def _text(value: Any) -> str | None:
-    """Providers write "" where they mean null."""
-    return value if isinstance(value, str) and value else None
+    """Providers write "" where they mean null. Nothing that we keep is as long as the limit."""
+    good = isinstance(value, str) and 0 < len(value) <= TEXT_MAX_CHARACTERS
+    return value if good else None
+
+
+def _usage(value: Any) -> dict[str, Any] | None:
+    if not isinstance(value, dict) or len(value) > USAGE_MAX:
+        return None
+    try:
+        return value if len(msgspec.json.encode(value)) <= USAGE_MAX_BYTES else None
+    except (ValueError, RecursionError):
+        return None
 
 
 def _timestamps(row: Row) -> dict[str, int]:
@@ -253,7 +391,8 @@ def _shown(value: Any) -> str | None:
 
 
 def _metadata(values: dict[Any, Any]) -> dict[str, str]:
-    return {str(key): _as_text(value) for key, value in values.items() if value is not None}
+    told = islice(((k, v) for k, v in values.items() if v is not None), METADATA_MAX)
+    return {str(key)[:TEXT_MAX_CHARACTERS]: _as_text(v)[:TEXT_MAX_CHARACTERS] for key, v in told}
 
 
 def _as_text(value: Any) -> str:

@@ -185,7 +185,7 @@ def reason(found: Batch, now: float) -> str | None:
         return next((p.message for p in problems if p.message), None)
     if found.status.ended:
         return None
-    told = [found.trouble] if found.trouble else []
+    told = [found.reason] if found.reason else []
     return " ".join([*told, *alarms.reasons(found, now)]) or None
 
 
