@@ -11,6 +11,7 @@ import pytest
 from batchbell.core.errors import InvalidRequest, ProviderUnavailable
 from batchbell.net.guard import AddressRules
 from batchbell.net.headers import backward, onward
+from batchbell.net.pace import Pace
 from batchbell.net.relay import NOT_ANSWERED, NOT_REACHED, Onward, Relay
 from tests.net.raw_receivers import Receive, Receiver, answering
 
@@ -187,6 +188,24 @@ async def test_silence_ends_an_answer(receive: Receive, hasty: Relay) -> None:
 
     reply = await hasty.send(to(await receive(half), body=b""))
     with pytest.raises(ProviderUnavailable, match="fell silent"):
+        await reply.read()
+    reply.close()
+
+
+async def test_an_answer_that_drips_is_given_up(
+    receive: Receive, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+        while not writer.is_closing():
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(0.01)
+
+    monkeypatch.setitem(Pace.__init__.__kwdefaults__, "grace_seconds", 0.2)
+    reply = await relay.send(to(await receive(drip), body=b""))
+    with pytest.raises(ProviderUnavailable, match="moved fewer than"):
         await reply.read()
     reply.close()
 

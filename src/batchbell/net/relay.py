@@ -21,6 +21,7 @@ from batchbell.core.twins import NOT_ANSWERED, NOT_REACHED
 from batchbell.net.faults import fault_of
 from batchbell.net.guard import AddressRules
 from batchbell.net.headers import Header, backward
+from batchbell.net.pace import Pace
 from batchbell.net.proxy import Proxy
 from batchbell.net.sessions import provider_session
 
@@ -51,18 +52,22 @@ class Reply:
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it comes. Raises ProviderUnavailable where it ends before its end."""
         body = self._response.content.iter_any()
+        pace = Pace(stall_seconds=self._stall_seconds)
+        now = asyncio.get_running_loop().time
         while True:
+            begun = now()
             try:
-                async with asyncio.timeout(self._stall_seconds):
+                async with asyncio.timeout(pace.seconds()):
                     chunk = await anext(body)
             except StopAsyncIteration:
                 return
             except TimeoutError as error:
-                message = f"The provider fell silent for {self._stall_seconds:g} s."
+                message = f"The provider {pace.reason()}."
                 raise ProviderUnavailable(message, code=NOT_ANSWERED) from error
             except (aiohttp.ClientError, OSError) as error:
                 message = "The provider's answer was cut off."
                 raise ProviderUnavailable(message, code=NOT_ANSWERED) from error
+            pace.moved(len(chunk), waited_seconds=now() - begun)
             yield chunk
 
     async def read(self, *, most: int = WHOLE_MAX_BYTES) -> bytes:
