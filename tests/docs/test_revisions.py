@@ -1,0 +1,23 @@
+"""Migrations that two branches numbered alike would leave no database that opens."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from batchbell.storage import migrations
+
+VERSIONS = Path(migrations.__file__).parent / "versions"
+
+
+def test_revisions_are_one_chain_without_gaps() -> None:
+    numbers = sorted(file.name[:4] for file in VERSIONS.glob("[0-9]*.py"))
+    assert numbers == [f"{number:04}" for number in range(1, len(numbers) + 1)]
+    for file in VERSIONS.glob("[0-9]*.py"):
+        text = file.read_text(encoding="utf-8")
+        revision = re.search(r'^revision = "(\d+)"', text, re.M)
+        down = re.search(r'^down_revision = "(\d+)"', text, re.M)
+        assert revision is not None
+        assert revision[1] == file.name[:4]
+        before = int(revision[1]) - 1
+        assert (int(down[1]) if down else 0) == before, file.name
