@@ -261,6 +261,12 @@ class Settings(BaseSettings):
         description="How long the requests of one submission may be, in bytes.",
     )
 
+    submission_line_max_bytes: Annotated[int, Field(ge=1024, le=64 * 2**20)] = Field(
+        64 * 2**20,
+        validation_alias=_named("BATCHBELL_SUBMISSION_LINE_MAX_BYTES"),
+        description="How long one line of a submission may be, in bytes: 1024 to 67108864.",
+    )
+
     @field_validator("metrics_port", mode="before")
     @classmethod
     def _is_no_port(cls, value: Any) -> Any:

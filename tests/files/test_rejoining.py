@@ -44,7 +44,16 @@ def missing(id: str, code: str) -> dict[str, Any]:
         (answered("a", 503), True),
         (missing("a", "batch_expired"), True),
         (missing("a", "batch_cancelled"), True),
-        (missing("a", "not_run"), False),
+        (missing("a", "not_run"), True),
+        (missing("a", "server_error"), True),
+        (missing("a", "request_timeout"), True),
+        (missing("a", "invalid_request"), False),
+        ({"custom_id": "a"}, True),
+        (answered("a", 0), True),
+        (answered("a", 408), True),
+        (answered("a", 403), False),
+        ({**answered("a"), "error": {"code": "server_error"}}, True),
+        ({**answered("a"), "error": {"code": "content_filter"}}, False),
     ],
 )
 def test_which_answers_may_be_better_another_time(line: dict[str, Any], passing: bool) -> None:

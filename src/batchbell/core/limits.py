@@ -12,7 +12,7 @@ class Limits:
 
     lines: int = 50_000
     bytes: int = 200 * 10**6
-    line_bytes: int = 16 * 2**20
+    line_bytes: int = 64 * 2**20
     tokens: int | None = None
     """Prompt tokens, by estimate; None where no limit is known."""
 

@@ -26,7 +26,12 @@ TOKENS_MAX = 10**9
 """No answer uses more: what says so is not believed, lest the governor learn from it."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 DIGITS_MAX = 18
-PASSING_CODES = frozenset({"batch_expired", "batch_cancelled"})
+PASSING_CODES = frozenset({"batch_expired", "batch_cancelled", "not_run"})
+PASSING_ERROR = re.compile(
+    r"server_?error|internal|time_?d?_?out|rate_?limit|too_many|overloaded|unavailable|connection",
+    re.IGNORECASE,
+)
+"""Codes of errors without a status of 400 to 499 that may be no error another time."""
 NOT_RUN_CODES = frozenset({"batch_expired", "batch_cancelled", "not_run"})
 UNREADABLE_CODE = "unreadable_line"
 """Of what is kept of lines that are no answers."""
@@ -384,10 +389,17 @@ def _fate(status: int | None, is_error: bool, code: str | None) -> Fate:
 
 
 def _passing(status: int | None, fate: Fate, code: str | None) -> bool:
-    """Too many requests and trouble of the provider's own pass, and so does the end of a batch."""
-    if fate is Fate.FAILED and status is not None:
-        return status == 429 or status >= 500
-    return fate is Fate.NOT_RUN and code in PASSING_CODES
+    """Whether the request may be answered another time: it was not judged by what it asks."""
+    match fate:
+        case Fate.SUCCEEDED:
+            return False
+        case Fate.NOT_RUN:
+            return code in PASSING_CODES
+        case Fate.FAILED if status is None or not 300 <= status < 500:
+            sent = status is not None and (status == 0 or status >= 500)
+            return sent or code is None or PASSING_ERROR.search(code) is not None
+        case Fate.FAILED:
+            return status in (408, 409, 425, 429, 499)
 
 
 def _spent(body: bytes) -> Spent | None:

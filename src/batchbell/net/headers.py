@@ -37,8 +37,50 @@ OURS_ALONE = frozenset(
     }
 )
 """They are between the caller and us: credentials, and where the caller is."""
-THEIRS_ALONE = frozenset({b"alt-svc", b"date", b"set-cookie", b"strict-transport-security"})
-"""They are about the provider's host, and would be taken for ours."""
+BACK = frozenset(
+    {
+        b"accept-ranges",
+        b"age",
+        b"allow",
+        b"apim-request-id",
+        b"cache-control",
+        b"cf-ray",
+        b"content-disposition",
+        b"content-encoding",
+        b"content-language",
+        b"content-length",
+        b"content-range",
+        b"content-type",
+        b"deprecation",
+        b"etag",
+        b"expires",
+        b"last-modified",
+        b"request-id",
+        b"retry-after",
+        b"retry-after-ms",
+        b"sunset",
+        b"vary",
+        b"warning",
+        b"x-request-id",
+        b"x-should-retry",
+    }
+)
+BACK_PREFIXES = (
+    b"anthropic-",
+    b"azureml-",
+    b"openai-",
+    b"ratelimit",
+    b"x-amzn-",
+    b"x-goog-",
+    b"x-groq-",
+    b"x-litellm-",
+    b"x-ms-",
+    b"x-ratelimit-",
+)
+"""What of a provider's answer is about the call. All else would be taken for ours: cookies, CORS,
+`Refresh`, `Link`, and orders to browsers and to the proxy in front of us."""
+HARMLESS = ((b"x-content-type-options", b"nosniff"), (b"content-security-policy", b"sandbox"))
+"""A provider's page must not run as one of ours."""
 
 
 def onward(headers: Iterable[Header]) -> list[Header]:
@@ -52,7 +94,11 @@ def onward(headers: Iterable[Header]) -> list[Header]:
 
 def backward(headers: Iterable[Header]) -> list[Header]:
     """The headers of a provider that are for the caller."""
-    return [(name, value) for name, value in _end_to_end(headers) if name not in THEIRS_ALONE]
+    return [
+        (name, value)
+        for name, value in _end_to_end(headers)
+        if name in BACK or name.startswith(BACK_PREFIXES)
+    ]
 
 
 def _end_to_end(headers: Iterable[Header]) -> list[Header]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -11,7 +11,7 @@ from fastapi import Request
 from starlette.responses import Response
 
 from batchbell.core.model import Account, Batch
-from batchbell.net.headers import Header, onward
+from batchbell.net.headers import HARMLESS, Header, onward
 from batchbell.net.relay import Onward, Reply
 from batchbell.providers.registry import auth_headers
 from batchbell.storage import uploads
@@ -27,8 +27,9 @@ class _File(msgspec.Struct, gc=False):
 
 ACCOUNT_HEADER = "bb-account"
 """Names the account in a request. In an answer it says that the provider of that account spoke."""
-KEY_STATUSES = frozenset({401, 403})
-"""Some providers quote the key that they refuse; the caller is not to learn it."""
+MASK = b"[key]"
+"""Some providers quote the key that they were sent; the caller is not to learn it."""
+MASKED_MAX_BYTES = 4 * 2**20
 FILE = msgspec.json.Decoder(_File)
 QUERY_SAFE = "!#$%&'()*+,/:;=?@[]~-._"
 
@@ -104,9 +105,13 @@ async def pass_on(
     inbound.nothing()
     outward = _outward(call, request, path, account=account, key=key, body=None, packed=packed)
     reply = await inbound.unless_left(call.context.relay.send(outward))
-    if reply.status in KEY_STATUSES:
+    reply.headers = _masked(reply.headers, key)
+    if not packed and _is_text(reply):
         return (await _whole(reply, account, key)).response()
-    return Passed(reply, [_spoken_by(account)])
+    more = [_spoken_by(account), *HARMLESS]
+    if packed:
+        reply.headers = _attached(reply.headers)
+    return Passed(reply, more)
 
 
 async def upload(call: Call, request: Request, path: str) -> Response:
@@ -149,9 +154,32 @@ async def _whole(reply: Reply, account: Account, key: str) -> Whole:
         told = await reply.read()
     finally:
         reply.close()
-    if reply.status in KEY_STATUSES:
-        told = told.replace(key.strip().encode(), b"[key]")
-    return Whole(reply.status, [*reply.headers, _spoken_by(account)], told)
+    told = told.replace(key.strip().encode(), MASK)
+    headers = _masked(reply.headers, key)
+    return Whole(reply.status, [*headers, _spoken_by(account), *HARMLESS], told)
+
+
+def _masked(headers: Iterable[Header], key: str) -> list[Header]:
+    secret = key.strip().encode()
+    return [(name, value.replace(secret, MASK)) for name, value in headers]
+
+
+def _is_text(reply: Reply) -> bool:
+    """Whether the answer is short text, in which a key could stand."""
+    said = dict(reply.headers)
+    size = said.get(b"content-length", b"0")
+    kind = said.get(b"content-type", b"application/json").lower()
+    short = size.isdigit() and int(size[:18]) <= MASKED_MAX_BYTES
+    return short and (b"json" in kind or kind.startswith(b"text/"))
+
+
+def _attached(headers: Iterable[Header]) -> list[Header]:
+    """As a file to be saved: a browser must not show it as a page of ours."""
+    name = b"content-disposition"
+    kept = [(n, v) for n, v in headers if n != name]
+    own = next((v for n, v in headers if n == name), b"")
+    is_safe = own.lower().startswith(b"attachment")
+    return [*kept, (name, own if is_safe else b"attachment")]
 
 
 def _outward(

@@ -161,7 +161,8 @@ async def _prepared(
     account = wish.account or next(iter(accounts.values()))
     model = await asyncio.to_thread(_first_model, file) or ""
     known = await context.store.read(capacities.learnt, account.id, model)
-    limits = _limits(account, known, now=context.clock())
+    most = context.settings.submission_line_max_bytes
+    limits = _limits(account, known, line_bytes=most, now=context.clock())
     found = await asyncio.to_thread(_prepare, file, limits, wish.endpoint, known)
     if found.problems_in_all:
         raise InvalidRequests(found)
@@ -186,12 +187,12 @@ def _first_model(file: Path) -> str | None:
         return first_model(source)
 
 
-def _limits(account: Account, known: Learnt, *, now: float) -> Limits:
+def _limits(account: Account, known: Learnt, *, line_bytes: int, now: float) -> Limits:
     own = LIMITS.get(account.provider, Limits())
     return Limits(
         lines=own.lines,
         bytes=own.bytes,
-        line_bytes=own.line_bytes,
+        line_bytes=min(own.line_bytes, line_bytes),
         tokens=known.cap_in_force(now) or own.tokens,
     )
 

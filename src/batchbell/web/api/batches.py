@@ -117,7 +117,7 @@ async def _not_made(
         return creations.found_again(outcome.batch, now=call.context.clock())
     if whole is not None and whole.is_good:
         tell_lost(account, None, "The provider's answer shows no batch.")
-    if whole is not None and doubt is Doubt.SLIGHT:
+    if whole is not None and (doubt is Doubt.SLIGHT or made is None):
         retry = "false" if made is None or outcome.unlisted else "true"
         return whole.response(more={creations.RETRY_HEADER: retry})
     if not outcome.is_open and not outcome.unlisted:
