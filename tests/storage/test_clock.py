@@ -131,9 +131,8 @@ async def test_replays_results_deletions_and_submissions(scene: Scene, *, held: 
 
 async def test_a_batch_that_was_put_off_is_looked_at(scene: Scene) -> None:
     await scene.register("batch_1")
-    reasons = {"batch_1": "makes no sense"}
-    how = {"account_id": scene.account.id, "reasons": reasons, "now": scene.clock()}
-    await scene.store.write(batches.poison, **how)
+    put_off = update(batches_table).values(check_at=scene.clock() + 60)
+    await scene.store.write(lambda c: c.execute(put_off).rowcount)
     scene.clock.advance(-HOUR)
     await bring_back(scene)
     look = {"now": scene.clock()}
