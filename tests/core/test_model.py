@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from batchbell.core.model import (
     ID_PATTERN,
+    BatchKind,
     BatchOutcome,
     BatchProblem,
     Counts,
@@ -162,6 +163,12 @@ def test_the_outcome_comes_from_whole_counts_and_not_from_the_status(
     assert outcome_of(counts, status) is outcome
     seen = a_snapshot(status, counts=counts)
     assert a_batch(status, snapshot=seen, ended_at=NOW).outcome is outcome
+
+
+def test_of_a_submission_some_requests_may_never_have_run() -> None:
+    seen = a_snapshot(Status.COMPLETED, counts=Counts(total=8, completed=4, failed=0))
+    joined = a_batch(Status.COMPLETED, snapshot=seen, ended_at=NOW, kind=BatchKind.JOINED)
+    assert joined.outcome is BatchOutcome.PARTIAL
 
 
 @pytest.mark.parametrize("status", [s for s in Status if not s.ended])

@@ -107,15 +107,17 @@ class Counts:
     whole: bool = True
     """Whether the provider gave all three, and they agree. Others are shown and decide nothing."""
 
-    def decide(self, status: Status) -> bool:
+    def decide(self, status: Status, *, ours: bool = False) -> bool:
         """Whether they say what a batch that ended like this yielded.
 
-        Hosts fill them late, or never: of what `completed`, every request has ended some way.
+        Hosts fill them late, or never: of what `completed` there, every request has ended some
+        way. Of a submission, which we count ourselves (`ours`), some may never have run.
         """
         if not self.whole or self.total == 0:
             return False
         done = self.completed + self.failed
-        return done == self.total if status is Status.COMPLETED else done <= self.total
+        late = status is Status.COMPLETED and not ours and done < self.total
+        return done <= self.total and not late
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,12 +252,13 @@ class Batch:
         """None while the batch runs, and where its counts do not say."""
         if not self.status.ended:
             return None
-        return outcome_of(self.snapshot.counts if self.snapshot else None, self.status)
+        counts = self.snapshot.counts if self.snapshot else None
+        return outcome_of(counts, self.status, ours=self.kind is BatchKind.JOINED)
 
 
-def outcome_of(counts: Counts | None, status: Status) -> BatchOutcome | None:
+def outcome_of(counts: Counts | None, status: Status, *, ours: bool = False) -> BatchOutcome | None:
     """What the counts say; None where they are not whole. Of what never ran nothing is there."""
-    if counts is None or not counts.decide(status):
+    if counts is None or not counts.decide(status, ours=ours):
         return BatchOutcome.NONE if status in (Status.FAILED, Status.LOST) else None
     if counts.completed == 0:
         return BatchOutcome.NONE
