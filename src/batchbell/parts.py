@@ -17,7 +17,7 @@ from batchbell.access import Access
 from batchbell.core import signing
 from batchbell.core.ids import Minter
 from batchbell.core.model import DEFAULT_PROJECT, Account
-from batchbell.files.shelf import Shelf, open_shelf
+from batchbell.files.shelf import Folder, Shelf, open_shelf
 from batchbell.net.api import ApiClient
 from batchbell.net.client import Sender
 from batchbell.net.guard import parse_cidrs
@@ -92,6 +92,8 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
     parse_cidrs(settings.allow_cidrs)
     check_proxies(settings)
     shelf = open_shelf(settings.results_place)
+    if isinstance(shelf, Folder):
+        log.info("results folder", path=str(shelf.root))
     raise_file_limit()
     calm_collector()
     store = await open_store(settings.store_url, master_key=settings.master_keys)

@@ -136,6 +136,7 @@ def _collector(runtime: Runtime) -> Collector:
         scratch=scratch_of(shelf),
         inline_max_bytes=settings.inline_results_max_bytes,
         retention_days=settings.results_retention_days,
+        file_max_bytes=settings.results_max_bytes,
         deletes=settings.delete_provider_files,
     )
 

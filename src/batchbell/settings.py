@@ -229,6 +229,12 @@ class Settings(BaseSettings):
         validation_alias=_named("BATCHBELL_RESULTS_RETENTION_DAYS"),
         description="Days that merged results are kept.",
     )
+    results_max_bytes: Annotated[int, Field(ge=1)] = Field(
+        20_000_000_000,
+        validation_alias=_named("BATCHBELL_RESULTS_MAX_BYTES"),
+        description="How large one output, error or input file of a batch may be, unpacked, in"
+        " bytes. A batch of few requests is allowed less: 16 MiB for each, and at least 64 MiB.",
+    )
     inline_results_max_bytes: Annotated[int, Field(ge=0, le=5_000_000)] = Field(
         262_144,
         validation_alias=_named("BATCHBELL_INLINE_RESULTS_MAX_BYTES"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from batchbell.core.errors import (
     ProviderUnavailable,
 )
 from batchbell.core.model import Counts, Snapshot, Status
+from batchbell.files.unpacking import unpack
 from batchbell.providers import Provider
 from batchbell.sandbox import problem
 from tests.providers.conftest import NOW, Bench
@@ -34,7 +36,11 @@ async def all_pages(provider: Provider) -> list[list[str]]:
 
 async def read(provider: Provider, file_id: str | None) -> list[Any]:
     assert file_id is not None
-    body = b"".join([chunk async for chunk in provider.results(file_id)])
+    with tempfile.TemporaryDirectory() as folder:
+        sent, target = Path(folder) / "sent", Path(folder) / "lines"
+        arrived = await provider.results(file_id, sent, most_bytes=10**8)
+        unpack(sent, target, arrived, most_bytes=10**8)
+        body = target.read_bytes()
     return [json.loads(line) for line in body.splitlines()]
 
 

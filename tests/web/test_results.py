@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -174,16 +175,107 @@ async def test_a_batch_that_runs_has_no_results(served: Served) -> None:
     assert (await raw(served, "/v1/batches/batch_none/results")).status_code == 404
 
 
-async def test_results_that_cannot_be_had_say_why(served: Served) -> None:
-    found = await wanted(served)
-    store, now = served.context.store, served.context.clock()
+async def given_up(served: Served, found: Results, now: float) -> None:
+    """As a collector gives them up."""
+    store = served.context.store
     held = await store.write(results.claim_due, now=now, lease_seconds=60.0, token="t")
     assert held is not None
-    await store.write(results.put_off, held, trouble="No such file.", next_at=None, now=now)
+    assert held.results.id == found.id
+    await store.write(keeping.give_up, held, reason="No such file.", now=now)
+
+
+async def test_results_that_cannot_be_had_say_why(served: Served) -> None:
+    found, now = await wanted(served), served.context.clock()
+    await given_up(served, found, now)
+    assert await served.context.store.write(results.ask_again, [found.id], now=now)
+    await given_up(served, found, now)
     answer = await raw(served, "/v1/batches/batch_1/results")
     assert (answer.status_code, answer.json()["error"]["code"]) == (502, "results_failed")
     assert "No such file." in answer.json()["error"]["message"]
-    assert found.tally is None
+    assert answer.headers["retry-after"] == "60"
+
+
+@pytest.mark.parametrize("way", ["get", "link", "post", "watch"])
+async def test_results_that_were_given_up_are_tried_again_for_whoever_asks(
+    served: Served, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batchbell.web.api.results.WAIT_SECONDS", 0.0)
+    found, now = await wanted(served), served.context.clock()
+    await given_up(served, found, now)
+    match way:
+        case "get":
+            answer = await raw(served, "/v1/batches/batch_1/results")
+            assert (answer.status_code, answer.json()["error"]["code"]) == (
+                503,
+                "results_not_ready",
+            )
+        case "link":
+            url = links.link(served.url, found.id, secret=found.secret, now=now)
+            assert (await raw(served, url)).status_code == 503
+        case "post":
+            answer = await served.http.post("/v1/batches/batch_1/results")
+            results_ = answer.json()["batchbell"]["results"]
+            assert (answer.status_code, results_["state"]) == (202, "waiting")
+        case _:
+            await served.watch("batch_1", url="https://example.com/other")
+    again = await served.context.store.read(results.by_id, found.id)
+    assert again is not None
+    assert (again.state, again.tries) == ("waiting", 0)
+
+
+@pytest.mark.parametrize("change", ["gone", "cut"])
+async def test_results_that_are_not_on_the_disk_any_more_are_fetched_anew(
+    served: Served, tmp_path: Path, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batchbell.web.api.results.WAIT_SECONDS", 0.0)
+    found = await merged(served, tmp_path)
+    await served.context.shelf.delete(found.name)
+    if change == "cut":
+        (tmp_path / "half").write_bytes(LINES[:1000])
+        await served.context.shelf.put(found.name, tmp_path / "half")
+    answer = await raw(served, "/v1/batches/batch_1/results")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "results_not_ready")
+    again = await served.context.store.read(results.by_id, found.id)
+    assert again is not None
+    assert again.state == "waiting"
+    file = tmp_path / "merged"
+    file.write_bytes(LINES)
+    await served.context.shelf.put(found.name, file)
+    context, now = served.context, served.context.clock()
+    held = await context.store.write(results.claim_due, now=now, lease_seconds=60.0, token="t")
+    assert held is not None
+    tally = replace(found.tally, notes=())  # type: ignore[type-var]
+    await context.store.write(keeping.keep, held, tally, inline=None, mint=context.mint, now=now)
+    assert (await raw(served, "/v1/batches/batch_1/results")).content == LINES
+    await served.context.shelf.delete(found.name)
+    gone = await raw(served, "/v1/batches/batch_1/results")
+    assert (gone.status_code, gone.json()["error"]["code"]) == (410, "results_gone"), "not so soon"
+
+
+async def test_what_was_expunged_is_not_fetched_by_looking_at_it(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batchbell.web.api.results.WAIT_SECONDS", 0.0)
+    found = await merged(served, tmp_path)
+    store, now = served.context.store, served.context.clock()
+    for row in (await served.http.get("/v1/watches?batch_id=batch_1")).json()["data"]:
+        await served.http.delete(f"/v1/watches/{row['id']}")
+    assert (await served.http.post("/v1/batches/batch_1/expunge")).status_code == 200
+    url = links.link(served.url, found.id, secret=found.secret, now=now)
+    path = "/v1/batches/batch_1/results"
+    for where in (path, url, path):
+        answer = await raw(served, where)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (410, "results_expunged")
+    await store.write(results.forget, [found.id], before=now)
+    answer = await raw(served, path)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (410, "results_expunged")
+    assert (
+        "results"
+        not in (await served.http.get("/v1/batches/batch_1?fresh=false")).json()["batchbell"]
+    )
+    asked = await served.http.post(path)
+    assert (asked.status_code, asked.json()["batchbell"]["results"]["state"]) == (202, "waiting")
+    assert (await raw(served, path)).status_code == 503
 
 
 @pytest.mark.parametrize(

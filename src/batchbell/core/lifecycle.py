@@ -210,6 +210,7 @@ def reopen(batch: Batch, now: float) -> Batch:
         doubts=0,
         trouble=None,
         expunged_at=None,
+        merged_outcome=None,
         updated_at=now,
         generation=batch.generation + 1,
     )

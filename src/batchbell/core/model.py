@@ -232,6 +232,8 @@ class Batch:
     webhook_refused: str | None = None
     """Why the `webhook_url` in its metadata, with which it was found, is not called."""
     kind: BatchKind = BatchKind.SINGLE
+    merged_outcome: BatchOutcome | None = None
+    """What its files hold, once they are merged. A new life begins without."""
     progress_at: float = 0.0
     """When the status or the counts last changed, or the batch was first known."""
     alarm_at: float = 0.0
@@ -249,9 +251,14 @@ class Batch:
 
     @property
     def outcome(self) -> BatchOutcome | None:
-        """None while the batch runs, and where its counts do not say."""
+        """None while the batch runs, and where its counts do not say.
+
+        By what its files hold once they are merged, else by its counts.
+        """
         if not self.status.ended:
             return None
+        if self.merged_outcome is not None:
+            return self.merged_outcome
         counts = self.snapshot.counts if self.snapshot else None
         return outcome_of(counts, self.status, ours=self.kind is BatchKind.JOINED)
 

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from batchbell.core import backoff
 from batchbell.core.errors import ProviderError, ProviderNotFound, ProviderRejected
-from batchbell.core.model import Batch, Status
+from batchbell.core.model import Batch, BatchOutcome, Status
 from batchbell.core.travelling import ResultsMode as ResultsMode  # noqa: PLC0414 - one word list
 from batchbell.core.travelling import ResultsState as ResultsState  # noqa: PLC0414
 
 TRIES_MAX = 20
 """Over some ten hours; then somebody has to ask for the results again."""
+GONE_TRIES = 8
+"""How often the provider must say that it has no such file, over ten minutes and more."""
+DOUBT_TRIES = 7
+"""Over five minutes: then what is there is taken, where a file is late, short or cannot be had."""
+EXPUNGED_AT = 0.0
+"""`ended_at` of results that were removed on request."""
+AGAIN_SECONDS = 60.0
+"""Whoever asks for results that were given up has them tried again, once in so long at most."""
 FIRST_WAIT_SECONDS = 5.0
 LONGEST_WAIT_SECONDS = 3600.0
+LINE_SHARE_BYTES = 16 * 2**20
+FILE_LEAST_BYTES = 64 * 2**20
+"""How large a file may be: so much for each request, and never less than this."""
 INLINE_WAIT_SECONDS = 900.0
 """A webhook that is to carry the lines goes out with the link when they take longer."""
 
@@ -27,6 +38,14 @@ NOT_RUN: Mapping[Status, tuple[str, str]] = {
 }
 """What is said of requests that the provider left without an answer."""
 NEVER_RUN = ("not_run", "The provider gave no answer to this request.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrived:
+    """What a provider said of a file that it sent."""
+
+    encoding: str | None = None
+    content_type: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +75,8 @@ class Tally:
     """By model."""
     notes: tuple[str, ...] = ()
     """What did not add up, in plain words."""
+    missing: int = 0
+    """Of the lines, those that we wrote for requests of which the files say nothing."""
     surplus: int = 0
     """Of the lines, those that are left over after one for each request; they come last."""
     surplus_succeeded: int = 0
@@ -76,6 +97,8 @@ class Results:
     tally: Tally | None
     created_at: float
     ended_at: float | None
+    asked_at: float | None = None
+    """When somebody last had them tried again."""
 
     @property
     def name(self) -> str:
@@ -88,12 +111,52 @@ class Results:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """An account with results to be merged, and when the first of them is due."""
+
+    account_id: str
+    project_id: str
+    due_at: float | None
+    """None where all of them are in a worker's hands."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Collecting:
     """Results in a worker's hands, and the batch that they are of."""
 
     results: Results
     batch: Batch
     lease_token: str
+
+
+def is_expunged(batch: Batch, found: Results | None) -> bool:
+    """Whether results were removed with all else of the batch, and not asked for since."""
+    if batch.expunged_at is None:
+        return False
+    return found is None or found.created_at <= batch.expunged_at
+
+
+def with_room(
+    waiting: Iterable[Waiting],
+    *,
+    of_account: Mapping[str, int],
+    of_project: Mapping[str, int],
+    most_of_account: int,
+    most_of_project: int,
+) -> list[Waiting]:
+    """The accounts of which more may be merged now, whose turn it is first.
+
+    Given is how many merges of each account and project are under way. Who has the fewest comes
+    first, then who has waited longest.
+    """
+    able = [
+        (of_project.get(one.project_id, 0), of_account.get(one.account_id, 0), one.due_at, one)
+        for one in waiting
+        if one.due_at is not None
+        and of_account.get(one.account_id, 0) < most_of_account
+        and of_project.get(one.project_id, 0) < most_of_project
+    ]
+    return [one for *_, one in sorted(able, key=lambda row: row[:3])]
 
 
 def missing_answer(batch: Batch) -> tuple[str, str]:
@@ -106,8 +169,7 @@ def mismatch(batch: Batch, tally: Tally) -> str | None:
     counts = batch.snapshot.counts if batch.snapshot else None
     if counts is None or counts.total == 0:
         return None
-    requests, succeeded = tally.lines - tally.surplus, tally.succeeded - tally.surplus_succeeded
-    found = (requests, succeeded, requests - succeeded - tally.not_run)
+    found = counts_of(tally)
     told = (counts.total, counts.completed, counts.failed)
     if found == told:
         return None
@@ -117,11 +179,81 @@ def mismatch(batch: Batch, tally: Tally) -> str | None:
 
 
 def next_try(error: Exception, *, tries: int, now: float, rand: float) -> float | None:
-    """When to try again after trouble; None where that is of no use."""
-    if isinstance(error, ProviderNotFound | ProviderRejected) or tries >= TRIES_MAX:
+    """When to try again after a failure; None where that is of no use.
+
+    A definite answer of the provider's API is asked for again too: a file may be there late.
+    """
+    gone = isinstance(error, ProviderNotFound) and tries >= GONE_TRIES
+    if gone or tries >= TRIES_MAX:
         return None
     wait = backoff.exponential(
         tries, base_seconds=FIRST_WAIT_SECONDS, max_seconds=LONGEST_WAIT_SECONDS, rand=rand
     )
     asked = error.retry_after_seconds if isinstance(error, ProviderError) else None
     return now + max(wait, asked or 0.0)
+
+
+def may_do_without(error: Exception, *, tries: int, is_input: bool) -> bool:
+    """Whether to go on without a file that cannot be had: the input, or the error file.
+
+    The input is worth the order only, and its owner may have deleted it: where the API itself
+    says so, it is believed.
+    """
+    if is_input and isinstance(error, ProviderNotFound | ProviderRejected):
+        return True
+    return tries >= DOUBT_TRIES
+
+
+def promises_output(batch: Batch) -> bool:
+    """Whether the counts, or the end itself, say that there are good answers."""
+    seen = batch.snapshot
+    if seen is None or seen.counts is None or not seen.counts.whole:
+        return batch.status is Status.COMPLETED
+    return seen.counts.completed > 0
+
+
+def awaits_files(batch: Batch, *, tries: int) -> bool:
+    """Whether a file is promised that the provider has not named yet, and may name late."""
+    seen = batch.snapshot
+    if tries >= DOUBT_TRIES or (seen and seen.output_file_id):
+        return False
+    counted = seen is not None and seen.counts is not None and seen.counts.whole
+    named = seen is not None and seen.error_file_id is not None
+    return promises_output(batch) and (counted or not named)
+
+
+def shortfall(batch: Batch, tally: Tally, *, tries: int) -> str | None:
+    """Why to ask again for files that hold fewer answers than the provider counts, for a time."""
+    counts = batch.snapshot.counts if batch.snapshot else None
+    if counts is None or not counts.whole or tries >= DOUBT_TRIES:
+        return None
+    answers = tally.lines - tally.missing
+    promised = counts.completed + counts.failed
+    if answers >= promised:
+        return None
+    return f"The provider counts {promised} answers; its files have {answers} so far."
+
+
+def file_max_bytes(batch: Batch, most: int) -> int:
+    """How large a file of this batch may be, given the most for any."""
+    counts = batch.snapshot.counts if batch.snapshot else None
+    if counts is None or counts.total <= 0:
+        return most
+    return min(most, max(FILE_LEAST_BYTES, counts.total * LINE_SHARE_BYTES))
+
+
+def counts_of(tally: Tally) -> tuple[int, int, int]:
+    """Requests by the files: all, completed and failed; those that were not run are neither."""
+    requests, succeeded = tally.lines - tally.surplus, tally.succeeded - tally.surplus_succeeded
+    return requests, succeeded, requests - succeeded - tally.not_run
+
+
+def outcome(tally: Tally) -> BatchOutcome:
+    """What the files hold: it counts more than what the provider counted."""
+    requests = tally.lines - tally.surplus
+    succeeded = tally.succeeded - tally.surplus_succeeded
+    if requests <= 0:  # all is left over: the input has other names
+        requests, succeeded = tally.lines, tally.succeeded
+    if succeeded == 0:
+        return BatchOutcome.NONE
+    return BatchOutcome.SUCCEEDED if succeeded >= requests else BatchOutcome.PARTIAL

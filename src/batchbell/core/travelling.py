@@ -36,6 +36,10 @@ class Parcel:
     """In bytes."""
     inline: str | None
     """All lines as a JSON array, in ASCII."""
+    outcome: str | None = None
+    """What the files hold, once they are merged."""
+    counts: tuple[int, int, int] | None = None
+    """Of requests by the files: all, completed, failed."""
 
 
 def wrapped(parcel: Parcel | None, mode: ResultsMode, *, base_url: str, now: float) -> str | None:

@@ -56,6 +56,8 @@ class _Output:
     file: IO[bytes]
     fates: Counter[Fate] = field(default_factory=Counter)
     size: int = 0
+    missing: int = 0
+    """Lines of ours, for requests without an answer."""
 
     def write(self, line: bytes, fate: Fate) -> None:
         ended = line + b"\n"
@@ -98,6 +100,7 @@ def merge(
         succeeded=output.fates[Fate.SUCCEEDED],
         failed=output.fates[Fate.FAILED],
         not_run=output.fates[Fate.NOT_RUN],
+        missing=output.missing,
         surplus=output.fates.total() - matched.total(),
         surplus_succeeded=output.fates[Fate.SUCCEEDED] - matched[Fate.SUCCEEDED],
         size=output.size,
@@ -305,6 +308,7 @@ def _write_in_order(
             nameless += 1
         elif row is None:
             output.write(not_run(name, *missing), Fate.NOT_RUN)
+            output.missing += 1
         else:
             other = by_place or (index.is_numbered(row) and has_text_id(line.text))
             index.write(row, output, named=name if other else None)

@@ -88,6 +88,7 @@ def _sum(one: Tally, other: Tally) -> Tally:
         succeeded=one.succeeded + other.succeeded,
         failed=one.failed + other.failed,
         not_run=one.not_run + other.not_run,
+        missing=one.missing + other.missing,
         surplus=one.surplus + other.surplus,
         surplus_succeeded=one.surplus_succeeded + other.surplus_succeeded,
         size=one.size + other.size,

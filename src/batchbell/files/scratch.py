@@ -27,7 +27,7 @@ async def scratch_folder(root: Path) -> AsyncIterator[Path]:
 
 
 def _make(root: Path) -> Path:
-    root.mkdir(parents=True, exist_ok=True)
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
     for left in root.glob("merge-*"):
         with suppress(OSError):
             if time.time() - left.stat().st_mtime > STALE_SECONDS:

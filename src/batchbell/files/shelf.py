@@ -22,6 +22,7 @@ from obstore.store import from_url
 from batchbell.core.errors import ResultsError, ResultsGone, ResultsUnavailable, SettingsError
 
 CHUNK_BYTES = 256 * 2**10
+PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
 BUCKETS = ("s3", "s3a", "gs", "az", "azure")
 
 
@@ -56,7 +57,7 @@ def open_shelf(url: str) -> Shelf:
         path = unquote(parts.path) if parts.scheme else url
         if not path or parts.netloc not in ("", "localhost"):
             raise SettingsError(f"BATCHBELL_RESULTS_URL: {url!r} names no folder of this machine.")
-        return Folder(Path(path).expanduser())
+        return Folder(Path(path).expanduser().resolve())
     if parts.scheme not in BUCKETS:
         raise SettingsError(
             f"BATCHBELL_RESULTS_URL: {parts.scheme!r} is not supported; use a folder, s3://, gs://"
@@ -139,7 +140,8 @@ def _close_unused(opening: asyncio.Task[IO[bytes]]) -> None:
 
 def _move(file: Path, target: Path) -> None:
     """On disk first, and then by another name. Of two who do it at once, the last one's counts."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _make_private(target.parent)
+    file.chmod(PRIVATE_FILE)
     _sync(file)
     try:
         file.replace(target)
@@ -150,11 +152,19 @@ def _move(file: Path, target: Path) -> None:
     _sync(target.parent)
 
 
+def _make_private(folder: Path) -> None:
+    """With all folders above it that are missing."""
+    for one in reversed((folder, *folder.parents)):
+        if not one.exists():
+            one.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
+
+
 def _copy(file: Path, target: Path) -> None:
     """From another disk: under a name that nobody else has, so that half a copy is not seen."""
     with tempfile.TemporaryDirectory(prefix=".part-", dir=target.parent) as folder:
         beside = Path(folder) / target.name
         shutil.copyfile(file, beside)
+        beside.chmod(PRIVATE_FILE)
         _sync(beside)
         beside.replace(target)
 

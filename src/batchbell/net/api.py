@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -23,10 +23,13 @@ from batchbell.core.errors import (
     ProviderUnavailable,
     SettingsError,
 )
+from batchbell.core.results import Arrived
 from batchbell.core.twins import NOT_ANSWERED, NOT_REACHED
+from batchbell.net.download import Body, Download
 from batchbell.net.faults import CONNECT_TIMEOUT_SECONDS, fault_of
 from batchbell.net.form import FileForm
 from batchbell.net.guard import AddressRules
+from batchbell.net.hops import HOPS_MAX, REDIRECTS, Hop, next_hop
 from batchbell.net.pace import Pace
 from batchbell.net.proxy import Proxy
 from batchbell.net.sessions import CONNECT_ONLY, provider_session
@@ -37,7 +40,6 @@ CREATE_SECONDS = 600.0
 STALL_SECONDS = 60.0
 """A body may take long, but not stand still for longer than this."""
 BODY_MAX_BYTES = 64 * 2**20
-REFUSAL_MAX_BYTES = 64 * 2**10
 
 Reply = tuple[int, Mapping[str, str], bytes]
 """Status, headers (whatever their case) and body."""
@@ -78,9 +80,6 @@ class ApiClient:
         self._timeout_seconds = timeout_seconds
         self._stall_seconds = stall_seconds
         self._body_max_bytes = body_max_bytes
-        self._silence = aiohttp.ClientTimeout(
-            total=None, sock_connect=CONNECT_TIMEOUT_SECONDS, sock_read=stall_seconds
-        )
 
     async def aclose(self) -> None:
         """End this client for good; its session is closed, unless it was handed in.
@@ -136,22 +135,57 @@ class ApiClient:
             except TimeoutError:
                 raise ProviderUnavailable(upload.reason()) from None
 
-    async def stream(
-        self, path: str, *, refuse: Callable[[int, Mapping[str, str], bytes], Exception]
-    ) -> AsyncIterator[bytes]:
-        """The body of a GET as it arrives. Raises what `refuse` makes of any status but 2xx.
+    async def download(
+        self,
+        path: str,
+        target: Path,
+        *,
+        refuse: Callable[[int, Mapping[str, str], bytes], Exception],
+        most_bytes: int,
+        plain: bool = False,
+    ) -> Arrived:
+        """Fetch the body of a GET to a file, over several calls where one is cut off.
 
-        Raises ProviderUnavailable when it moves too slowly (`Pace`) or ends before its announced
-        end.
+        Redirects to storage are followed, without our credentials on another host. Raises what
+        `refuse` makes of a bad status, and ProviderUnavailable for all else.
         """
-        async with self._call(
-            "GET", path, timeout=self._silence, head_seconds=self._stall_seconds
-        ) as response:
-            if not 200 <= response.status < 300:
-                body = await response.content.read(REFUSAL_MAX_BYTES)
-                raise refuse(response.status, response.headers, body)
-            async for chunk in _paced(response, Pace(stall_seconds=self._stall_seconds)):
-                yield chunk
+
+        def open(headers: Mapping[str, str], pace: Pace) -> AbstractAsyncContextManager[Body]:
+            return self._body(path, headers, pace)
+
+        return await Download(
+            open,
+            target,
+            refuse=refuse,
+            most_bytes=most_bytes,
+            plain=plain,
+            stall_seconds=self._stall_seconds,
+        ).run()
+
+    @asynccontextmanager
+    async def _body(self, path: str, headers: Mapping[str, str], pace: Pace) -> AsyncIterator[Body]:
+        """A GET that follows redirects."""
+        hop: Hop | None = None
+        for _ in range(HOPS_MAX + 1):
+            async with self._call(
+                "GET",
+                path,
+                headers=headers,
+                hop=hop,
+                packed=True,
+                timeout=CONNECT_ONLY,
+                head_seconds=self._stall_seconds,
+            ) as response:
+                location = response.headers.get("location")
+                if response.status not in REDIRECTS or location is None:
+                    chunks = _paced(response, pace)
+                    foreign = hop is not None and not hop.ours
+                    if foreign and response.status >= 400:
+                        chunks = _nothing()  # a signed URL may stand in it
+                    yield Body(response.status, response.headers, chunks)
+                    return
+                hop = next_hop(hop, f"{self._base}{path}", location)
+        raise ProviderUnavailable(f"The provider redirects more than {HOPS_MAX} times.")
 
     async def _whole(
         self,
@@ -188,20 +222,27 @@ class ApiClient:
         headers: Mapping[str, str] | None = None,
         body: bytes | AsyncIterator[bytes] | None = None,
         head_seconds: float | None = None,
+        hop: Hop | None = None,
+        packed: bool = False,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """`hop` is where a redirect leads, in place of the path; `packed` leaves bodies so."""
         query = f"?{urlencode(params)}" if params else ""
         extra = {"Content-Type": "application/json"} if isinstance(body, bytes) else headers or {}
+        own = self._headers if hop is None or hop.ours else {}
+        where = f"{self._base}{path}{query}" if hop is None else hop.url
         try:
             if self._rules is not None:
-                self._rules.check_url(self._base, param="base_url")
+                at = self._base if hop is None else hop.shown
+                self._rules.check_url(at, param="base_url")
             async with asyncio.timeout(head_seconds):
                 response = await self._opened().request(
                     method,
-                    URL(f"{self._base}{path}{query}", encoded=True),
-                    headers={**self._headers, **extra},
+                    URL(where, encoded=True),
+                    headers={**own, **extra},
                     data=body,
                     timeout=timeout,
                     allow_redirects=False,
+                    auto_decompress=not packed,
                 )
             async with response:
                 yield response
@@ -252,6 +293,11 @@ class _Upload:
         if self._sent:
             return f"No answer within {self._answer_seconds:g} s."
         return f"The upload {self._pace.reason()}."
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    return
+    yield b""
 
 
 async def _paced(response: aiohttp.ClientResponse, pace: Pace) -> AsyncIterator[bytes]:

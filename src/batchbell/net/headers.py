@@ -81,6 +81,8 @@ BACK_PREFIXES = (
 `Refresh`, `Link`, and orders to browsers and to the proxy in front of us."""
 HARMLESS = ((b"x-content-type-options", b"nosniff"), (b"content-security-policy", b"sandbox"))
 """A provider's page must not run as one of ours."""
+FOR_ANYBODY = frozenset({b"accept", b"accept-encoding", b"if-range", b"range", b"user-agent"})
+"""They tell nothing of whose call it is."""
 
 
 def onward(headers: Iterable[Header]) -> list[Header]:
@@ -90,6 +92,11 @@ def onward(headers: Iterable[Header]) -> list[Header]:
         for name, value in _end_to_end(headers)
         if name not in OURS_ALONE and not name.startswith((b"bb-", b"x-forwarded-"))
     ]
+
+
+def without_credentials(headers: Iterable[Header]) -> list[Header]:
+    """The headers of a call that may go to another host than the API's."""
+    return [(name, value) for name, value in headers if name.lower() in FOR_ANYBODY]
 
 
 def backward(headers: Iterable[Header]) -> list[Header]:

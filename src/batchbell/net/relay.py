@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self, TypeGuard
 
 import aiohttp
@@ -20,7 +20,8 @@ from batchbell.core.errors import AddressRefused, InvalidRequest, ProviderUnavai
 from batchbell.core.twins import NOT_ANSWERED, NOT_REACHED
 from batchbell.net.faults import fault_of
 from batchbell.net.guard import AddressRules
-from batchbell.net.headers import Header, backward
+from batchbell.net.headers import Header, backward, without_credentials
+from batchbell.net.hops import HOPS_MAX, REDIRECTS, next_hop
 from batchbell.net.pace import Pace
 from batchbell.net.proxy import Proxy
 from batchbell.net.sessions import provider_session
@@ -33,7 +34,6 @@ WHOLE_MAX_BYTES = 16 * 2**20
 
 UNASKED = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 """What aiohttp would send of its own."""
-REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
 class Reply:
@@ -90,6 +90,8 @@ class Onward:
     headers: Sequence[Header]
     body: bytes | AsyncIterator[bytes] | None = None
     rules: AddressRules | None = None
+    follows: bool = False
+    """Whether redirects are followed, to storage and without the key: of a file's content only."""
 
 
 class Relay:
@@ -131,12 +133,25 @@ class Relay:
         try:
             async with asyncio.timeout(self._answer_seconds) as limit:
                 with upload.prolonging(limit, self._answer_seconds) if upload else nullcontext():
-                    response = await self._request(call, upload or call.body)
+                    response = await self._followed(call, upload or call.body)
         except (aiohttp.ClientError, OSError, AddressRefused, InvalidRequest) as error:
             if upload is not None and upload.failure is not None:
                 raise upload.failure from None
             raise self._unavailable(error) from error
         return self._checked(response)
+
+    async def _followed(self, call: Onward, body: object) -> aiohttp.ClientResponse:
+        first, hop = call.url, None
+        for _ in range(HOPS_MAX):
+            response = await self._request(call, body)
+            location = response.headers.get("location")
+            if not call.follows or response.status not in REDIRECTS or location is None:
+                return response
+            response.close()
+            hop = next_hop(hop, first, location)
+            headers = call.headers if hop.ours else without_credentials(call.headers)
+            call = replace(call, url=hop.url, headers=headers)
+        return await self._request(call, body)
 
     async def _request(self, call: Onward, body: object) -> aiohttp.ClientResponse:
         if call.rules is not None:

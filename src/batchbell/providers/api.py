@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote
+
+from batchbell.core.results import Arrived
 
 Reply = tuple[int, Mapping[str, str], bytes]
 """Status, headers (to be asked for in lower case) and body."""
@@ -32,10 +34,19 @@ class Api(Protocol):
         """DELETE."""
         ...
 
-    def stream(
-        self, path: str, *, refuse: Callable[[int, Mapping[str, str], bytes], Exception]
-    ) -> AsyncIterator[bytes]:
-        """The body of a GET as it arrives; raises what `refuse` makes of a bad status."""
+    async def download(
+        self,
+        path: str,
+        target: Path,
+        *,
+        refuse: Callable[[int, Mapping[str, str], bytes], Exception],
+        most_bytes: int,
+        plain: bool = False,
+    ) -> Arrived:
+        """The body of a GET, to a file, as it is sent: resumed where it was cut off.
+
+        Raises what `refuse` makes of a bad status. `plain` asks for no compression.
+        """
         ...
 
 

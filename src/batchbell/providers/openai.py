@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ from batchbell.core.errors import (
 )
 from batchbell.core.model import Snapshot
 from batchbell.core.pacing import PAGE_SIZE
+from batchbell.core.results import Arrived
 from batchbell.core.twins import CREATE_SECONDS
 from batchbell.providers.api import Api, Reply, quote_segment
 from batchbell.providers.protocol import Malformed, Page
@@ -67,12 +68,17 @@ class OpenAI:
         body = self._accepted(await self._api.get_json_bytes(path), about)
         return await self._read(lambda: self._one(body, batch_id), body)
 
-    def results(self, file_id: str) -> AsyncIterator[bytes]:
+    async def results(
+        self, file_id: str, target: Path, *, most_bytes: int, plain: bool = False
+    ) -> Arrived:
         """As `Provider.results`."""
-        path = f"/files/{quote_segment(file_id)}/content"
         about = Subject("file", file_id)
-        return self._api.stream(
-            path, refuse=lambda status, headers, body: self._refusal(status, headers, body, about)
+        return await self._api.download(
+            f"/files/{quote_segment(file_id)}/content",
+            target,
+            refuse=lambda status, headers, body: self._refusal(status, headers, body, about),
+            most_bytes=most_bytes,
+            plain=plain,
         )
 
     async def upload(self, file: Path, *, name: str, expires_seconds: int | None = None) -> str:

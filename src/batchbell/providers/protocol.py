@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from batchbell.core.model import Snapshot
+from batchbell.core.results import Arrived
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,13 @@ class Provider(Protocol):
         """One batch. Raises ProviderNotFound, or MalformedBatch where the row makes no sense."""
         ...
 
-    def results(self, file_id: str) -> AsyncIterator[bytes]:
-        """The bytes of an output or error file as they arrive, in chunks of any size."""
+    async def results(
+        self, file_id: str, target: Path, *, most_bytes: int, plain: bool = False
+    ) -> Arrived:
+        """Fetch an output or error file to `target`, as it is sent: it may be compressed.
+
+        `plain` asks for no compression. A file of more than `most_bytes` is an error.
+        """
         ...
 
     async def upload(self, file: Path, *, name: str, expires_seconds: int | None = None) -> str:

@@ -24,7 +24,8 @@ A batch may bring its own schedule in its metadata: `sandbox_seconds` (the whole
 `sandbox_fail` (the fraction of requests that fail), `sandbox_ends` (completed, failed, expired or
 cancelled).
 
-Faults (see FaultKind and Fault)::
+Faults (see FaultKind and Fault; of files also error_in_place, duplicates, half_packed, redirect and
+drip)::
 
     fault = provider.faults.add("rate_limited", route="list", times=3, retry_after_seconds=2)
     provider.faults.add("status", status=503)                        # times=1 on any route
@@ -34,6 +35,9 @@ Faults (see FaultKind and Fault)::
     provider.faults.add("unauthorized", times=None)                  # until faults.clear()
     provider.faults.add("missing", batch_id=id)                      # 404, or absent from a list
     provider.faults.add("rewrite", batch_id=id, fields={"error_file_id": ""}, drop=["status"])
+    provider.faults.add("late_file", times=3)                        # an end without its files
+    provider.faults.add("cut_at", route="content", bytes=65_536, times=None)     # ranges work
+    provider.faults.add("empty", route="content", batch_id=error_file_id)
     provider.faults.add("shift", rows=5, skip_calls=1)               # the second page misses 5
     await provider.faults.until_hanging(); provider.faults.release(); fault.spent
 

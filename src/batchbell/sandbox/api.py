@@ -12,7 +12,7 @@ from aiohttp import BodyPartReader, http_exceptions, web
 from batchbell.sandbox import mischief
 from batchbell.sandbox.answers import ApiError, bad_key, limit_of, missing, no_batch
 from batchbell.sandbox.control import control_routes
-from batchbell.sandbox.faults import INSTEAD, LATE, ROUTES, FaultKind
+from batchbell.sandbox.faults import CONTENT, INSTEAD, LATE, ROUTES, FaultKind
 from batchbell.sandbox.files import list_object
 from batchbell.sandbox.provider import SandboxProvider
 
@@ -41,6 +41,7 @@ def sandbox_app(provider: SandboxProvider) -> web.Application:
             web.get("/v1/batches", _list, name="list"),
             web.get("/v1/batches/{id}", _retrieve, name="retrieve"),
             web.post("/v1/batches/{id}/cancel", _cancel, name="cancel"),
+            web.get("/storage/{id}", _stored, name="stored"),
             *control_routes(provider),
         ]
     )
@@ -180,11 +181,21 @@ async def _delete_file(request: web.Request) -> web.Response:
 
 
 async def _content(request: web.Request) -> web.StreamResponse:
-    file = request.app[PROVIDER].file(request.match_info["id"])
-    content = file.content
+    provider = request.app[PROVIDER]
+    file = provider.file(request.match_info["id"])
+    fault = provider.faults.take(CONTENT, route="content", batch_id=file.id)
+    headers = {**_attachment(file.filename), "ETag": f'"{file.id}"', "Accept-Ranges": "bytes"}
+    if fault is not None:
+        return await mischief.spoiled_content(fault, request, file.content, headers)
+    return await _sent(request, file.content, headers)
+
+
+async def _sent(request: web.Request, whole: bytes, headers: dict[str, str]) -> web.StreamResponse:
+    """A file, or the part of it that is asked for."""
+    status, content = mischief.part_of(request, whole, headers)
     if len(content) <= CHUNK_BYTES:
-        return web.Response(body=content, headers=_attachment(file.filename))
-    response = web.StreamResponse(headers=_attachment(file.filename))
+        return web.Response(body=content, headers=headers, status=status)
+    response = web.StreamResponse(headers=headers, status=status)
     response.content_length = len(content)
     cut = _cut(request, len(content))
     await response.prepare(request)
@@ -195,6 +206,14 @@ async def _content(request: web.Request) -> web.StreamResponse:
     else:
         await response.write_eof()
     return response
+
+
+async def _stored(request: web.Request) -> web.StreamResponse:
+    """Where a redirect leads: storage that knows its own signature, and no API key."""
+    if "Authorization" in request.headers or not request.query.get("X-Signature"):
+        return web.Response(status=403, text="<Error><Code>AccessDenied</Code></Error>")
+    file = request.app[PROVIDER].file(request.match_info["id"])
+    return await _sent(request, file.content, {"ETag": f'"{file.id}"'})
 
 
 def _cut(request: web.Request, length: int) -> int:

@@ -27,7 +27,7 @@ ANY = "*"
 
 
 class FaultKind(StrEnum):
-    """Grouped by family: late, instead of an answer, spoiled answer, spoiled rows."""
+    """Grouped by family: late, instead of an answer, spoiled answer, of files, spoiled rows."""
 
     SLOW = "slow"
     """The right answer, after `seconds`."""
@@ -50,6 +50,23 @@ class FaultKind(StrEnum):
     CUT_OFF = "cut_off"
     """The connection closes in the middle of the announced body."""
 
+    EMPTY = "empty"
+    """A file's content has no byte."""
+    ERROR_IN_PLACE = "error_in_place"
+    """A file's content is a JSON error, with status 200."""
+    DUPLICATES = "duplicates"
+    """Each line of a file stands there twice, the second time in another way."""
+    HALF_PACKED = "half_packed"
+    """A file comes as gzip, of which half is sent."""
+    CUT_AT = "cut_at"
+    """The connection closes after each `bytes` of a file: only ranges bring all of it."""
+    REDIRECT = "redirect"
+    """A file is at a signed URL of another host, which refuses our API key."""
+    DRIP = "drip"
+    """A file comes byte by byte, one in `seconds`."""
+
+    LATE_FILE = "late_file"
+    """A batch that has ended does not name its output and error file yet."""
     MISSING = "missing"
     """`batch_id` answers 404 (retrieve) or is left out (list)."""
     REWRITE = "rewrite"
@@ -60,8 +77,20 @@ class FaultKind(StrEnum):
 
 LATE = frozenset({FaultKind.SLOW, FaultKind.HANG})
 SPOILED_ANSWER = frozenset({FaultKind.TRUNCATED, FaultKind.CUT_OFF})
-ROWS = frozenset({FaultKind.MISSING, FaultKind.REWRITE})
-INSTEAD = frozenset(FaultKind) - LATE - SPOILED_ANSWER - ROWS - {FaultKind.SHIFT}
+ROWS = frozenset({FaultKind.MISSING, FaultKind.REWRITE, FaultKind.LATE_FILE})
+CONTENT = frozenset(
+    {
+        FaultKind.EMPTY,
+        FaultKind.ERROR_IN_PLACE,
+        FaultKind.DUPLICATES,
+        FaultKind.HALF_PACKED,
+        FaultKind.CUT_AT,
+        FaultKind.REDIRECT,
+        FaultKind.DRIP,
+    }
+)
+"""Of files; `batch_id` names the file."""
+INSTEAD = frozenset(FaultKind) - LATE - SPOILED_ANSWER - ROWS - CONTENT - {FaultKind.SHIFT}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -77,6 +106,7 @@ class Fault:
     retry_after_seconds: float | None = 1
     seconds: float = 1.0
     rows: int = 1
+    bytes: int = 65_536
     fields: Mapping[str, Any] = field(default_factory=dict)
     drop: Sequence[str] = ()
     carried_out: bool = False
@@ -207,5 +237,7 @@ def _place(rows: list[dict[str, Any]], batch_id: str | None) -> int | None:
 def _spoiled(fault: Fault, row: dict[str, Any]) -> list[dict[str, Any]]:
     if fault.kind is FaultKind.MISSING:
         return []
+    if fault.kind is FaultKind.LATE_FILE:
+        return [{**row, "output_file_id": None, "error_file_id": None}]
     kept = {name: value for name, value in row.items() if name not in fault.drop}
     return [{**kept, **fault.fields}]

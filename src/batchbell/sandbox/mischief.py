@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import re
 import socket
 import struct
 
@@ -87,3 +89,63 @@ async def spoiled(
     await cut.write(half)
     close(request)
     return cut
+
+
+def part_of(request: web.Request, whole: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
+    """The status and the bytes for a request that may ask for the rest of a file."""
+    found = re.fullmatch(r"bytes=(\d+)-", request.headers.get("Range", ""))
+    if found is None or request.headers.get("If-Range", headers["ETag"]) != headers["ETag"]:
+        return 200, whole
+    start = int(found[1])
+    if start >= len(whole):
+        headers["Content-Range"] = f"bytes */{len(whole)}"
+        return 416, b""
+    headers["Content-Range"] = f"bytes {start}-{len(whole) - 1}/{len(whole)}"
+    return 206, whole[start:]
+
+
+async def spoiled_content(
+    fault: Fault, request: web.Request, whole: bytes, headers: dict[str, str]
+) -> web.StreamResponse:
+    """A file as it should not come."""
+    match fault.kind:
+        case FaultKind.EMPTY:
+            return web.Response(body=b"", headers=headers)
+        case FaultKind.ERROR_IN_PLACE:
+            error = {"message": "The file is being written.", "type": "server_error", "code": None}
+            return web.json_response({"error": error})
+        case FaultKind.DUPLICATES:
+            lines = whole.splitlines(keepends=True)
+            body = b"".join(line + b"{ " + line[1:] for line in lines)
+            return web.Response(body=body, headers=headers)
+        case FaultKind.HALF_PACKED:
+            packed = gzip.compress(whole)
+            headers["Content-Encoding"] = "gzip"
+            return web.Response(body=packed[: len(packed) // 2], headers=headers)
+        case FaultKind.REDIRECT:
+            # The same server by its other name: another host for whoever judges by it.
+            other = "localhost" if request.url.host != "localhost" else "127.0.0.1"
+            url = request.url.with_host(other).with_path(f"/storage/{request.match_info['id']}")
+            return web.Response(
+                status=302, headers={"Location": str(url.with_query({"X-Signature": "secret"}))}
+            )
+        case _:
+            return await _slow_or_cut(fault, request, whole, headers)
+
+
+async def _slow_or_cut(
+    fault: Fault, request: web.Request, whole: bytes, headers: dict[str, str]
+) -> web.StreamResponse:
+    status, content = part_of(request, whole, headers)
+    response = web.StreamResponse(status=status, headers=headers)
+    response.content_length = len(content)
+    await response.prepare(request)
+    if fault.kind is FaultKind.DRIP:
+        for place in range(len(content)):
+            await response.write(content[place : place + 1])
+            await asyncio.sleep(fault.seconds)
+        return response
+    await response.write(content[: fault.bytes])
+    if len(content) > fault.bytes:
+        close(request)
+    return response

@@ -12,7 +12,16 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, func,
 from batchbell.core import alarms, lifecycle
 from batchbell.core.errors import NotFound
 from batchbell.core.lifecycle import Observation
-from batchbell.core.model import Alarm, Batch, BatchKind, Mint, Sighting, Snapshot, Status
+from batchbell.core.model import (
+    Alarm,
+    Batch,
+    BatchKind,
+    BatchOutcome,
+    Mint,
+    Sighting,
+    Snapshot,
+    Status,
+)
 from batchbell.storage import events
 from batchbell.storage.bulk import among, update_all
 from batchbell.storage.engine import ALARMS, wake
@@ -214,6 +223,7 @@ def _values(batch: Batch) -> dict[str, Any]:
         "doubts": batch.doubts,
         "trouble": storable(batch.trouble) if batch.trouble is not None else None,
         "expunged_at": batch.expunged_at,
+        "outcome": batch.merged_outcome and batch.merged_outcome.value,
         "input_file_id": _named(seen.input_file_id if seen else None),
         "output_file_id": _named(seen.output_file_id if seen else None),
         "error_file_id": _named(seen.error_file_id if seen else None),
@@ -329,6 +339,7 @@ def to_batch(row: Row[Any]) -> Batch:
         expunged_at=row.expunged_at,
         webhook_refused=row.webhook_refused,
         kind=BatchKind(row.kind),
+        merged_outcome=BatchOutcome(row.outcome) if row.outcome else None,
         progress_at=row.progress_at or row.registered_at,
         alarm_at=row.alarm_at,
         alarms=frozenset(map(Alarm, row.alarms.split())),

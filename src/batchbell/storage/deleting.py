@@ -15,6 +15,7 @@ from batchbell.core.model import Batch, BatchKind
 from batchbell.core.results import Collecting, Results, Tally
 from batchbell.storage import submissions
 from batchbell.storage.batches import joined_batches, to_batch
+from batchbell.storage.bulk import insert_missing
 from batchbell.storage.engine import RESULTS, wake
 from batchbell.storage.jobs import deletions, parts
 from batchbell.storage.jobs import submissions as wholes
@@ -51,7 +52,7 @@ def wish(
         "due_at": now if due else None,
         "ended_at": None if due else now,
     }
-    connection.execute(deletions.insert().values(row))
+    insert_missing(connection, deletions, [row])
     wake(connection, RESULTS)
 
 
@@ -71,6 +72,12 @@ def shown(connection: Connection, batch: Batch) -> tuple[Results | None, Deletio
     query = select(deletions).where(deletions.c.results_id == whole.id)
     row = connection.execute(query).one_or_none()
     return found, None if row is None else _deletion(row)
+
+
+def is_deleted(connection: Connection, results_id: str) -> bool:
+    """Whether the files that the results were made of were deleted at the provider."""
+    query = select(deletions.c.state).where(deletions.c.results_id == results_id)
+    return connection.execute(query).scalar() in (DeletionState.DUE, DeletionState.DELETED)
 
 
 def claim_due(

@@ -78,6 +78,8 @@ results = Table(
     Column("inline", Text),
     Column("created_at", Double, nullable=False),
     Column("ended_at", Double),
+    Column("asked_at", Double),
+    Column("account_id", Text, nullable=False, server_default=""),
     UniqueConstraint("batch_key", "generation"),
     CheckConstraint("state IN ('waiting', 'ready', 'failed')", name="state"),
     CheckConstraint("(state = 'waiting') = (due_at IS NOT NULL)", name="due"),
@@ -86,7 +88,7 @@ results = Table(
     CheckConstraint("(lease_token IS NULL) = (lease_until IS NULL)", name="lease"),
 )
 _waiting = text("state = 'waiting'")
-partial("ix_results_due", results.c.due_at, where=_waiting)
+partial("ix_results_due", results.c.account_id, results.c.due_at, where=_waiting)
 _over = text("ended_at IS NOT NULL")
 partial("ix_results_ended", results.c.ended_at, where=_over)
 

@@ -5,29 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 from sqlalchemy import (
     Connection,
     Row,
     Update,
     delete,
-    func,
     or_,
     select,
+    text,
+    true,
     update,
 )
 
 from batchbell.core.errors import LeaseLost, NotFound
-from batchbell.core.results import Collecting, Results, Tally
+from batchbell.core.results import Collecting, Results, Waiting
 from batchbell.core.travelling import ResultsState
 from batchbell.storage.batches import get_batch, joined_batches, to_batch
 from batchbell.storage.bulk import among
-from batchbell.storage.engine import RESULTS, wake
 from batchbell.storage.jobs import results
 from batchbell.storage.schema import batches
 from batchbell.storage.texts import storable
-
-TALLY = msgspec.json.Decoder(Tally)
+from batchbell.storage.wanting import TALLY
+from batchbell.storage.wanting import ask_again as ask_again  # noqa: PLC0414 - of results
 
 
 def of_batch(connection: Connection, project_id: str, batch_id: str) -> Results:
@@ -60,13 +59,43 @@ def by_id(connection: Connection, results_id: str) -> Results | None:
     return None if row is None else to_results(row)
 
 
+def waiting(connection: Connection, *, now: float) -> list[Waiting]:
+    """The accounts with results to be merged. Costs as much as there are accounts."""
+    return [
+        Waiting(account_id=row.id, project_id=row.project_id, due_at=row.due_at)
+        for row in connection.execute(WAITING, {"now": now})
+    ]
+
+
+WAITING = text("""
+WITH RECURSIVE ring(id) AS (
+  SELECT (SELECT min(account_id) FROM results WHERE state = 'waiting')
+  UNION ALL
+  SELECT (SELECT min(r.account_id) FROM results r
+          WHERE r.state = 'waiting' AND r.account_id > ring.id)
+  FROM ring WHERE ring.id IS NOT NULL)
+SELECT ring.id, coalesce(a.project_id, '') AS project_id,
+  (SELECT r.due_at FROM results r
+   WHERE r.account_id = ring.id AND r.state = 'waiting'
+   AND (r.lease_until IS NULL OR r.lease_until <= :now)
+   ORDER BY r.due_at LIMIT 1) AS due_at
+FROM ring LEFT JOIN accounts a ON a.id = ring.id WHERE ring.id IS NOT NULL
+""")
+
+
 def claim_due(
-    connection: Connection, *, now: float, lease_seconds: float, token: str
+    connection: Connection,
+    account_id: str | None = None,
+    *,
+    now: float,
+    lease_seconds: float,
+    token: str,
 ) -> Collecting | None:
-    """Take the results that have waited longest; None when none are due."""
+    """Take the results that have waited longest, of an account or of any; None if none are due."""
     due = (
         select(results.c.id)
-        .where(results.c.state == ResultsState.WAITING, results.c.due_at <= now)
+        .where(true() if account_id is None else results.c.account_id == account_id)
+        .where(results.c.state == text("'waiting'"), results.c.due_at <= now)
         .where(or_(results.c.lease_until.is_(None), results.c.lease_until <= now))
         .order_by(results.c.due_at)
         .limit(1)
@@ -79,14 +108,6 @@ def claim_due(
         return None
     batch = connection.execute(joined_batches().where(batches.c.key == row.batch_key)).one()
     return Collecting(results=to_results(row), batch=to_batch(batch), lease_token=token)
-
-
-def next_due(connection: Connection) -> float | None:
-    """When a worker is next wanted."""
-    when = func.coalesce(results.c.lease_until, results.c.due_at)
-    query = select(func.min(when)).where(results.c.state == ResultsState.WAITING)
-    soonest: float | None = connection.execute(query).scalar_one()
-    return soonest
 
 
 def hold(connection: Connection, held: Collecting, *, now: float, lease_seconds: float) -> None:
@@ -110,16 +131,6 @@ def put_off(
     fenced(connection, held, later)
 
 
-def ask_again(connection: Connection, project_id: str, batch_id: str, *, now: float) -> Results:
-    """Begin anew with results that failed. Raises NotFound."""
-    found = of_batch(connection, project_id, batch_id)
-    again = {"state": ResultsState.WAITING, "due_at": now, "tries": 0, "ended_at": None}
-    failed = (results.c.id == found.id, results.c.state == ResultsState.FAILED)
-    if connection.execute(update(results).where(*failed).values(**again)).rowcount:
-        wake(connection, RESULTS)
-    return of_batch(connection, project_id, batch_id)
-
-
 def old(connection: Connection, *, before: float, limit: int) -> list[Results]:
     """Results that were merged, or given up, before a time; the oldest first."""
     query = select(results).where(results.c.ended_at.isnot(None), results.c.ended_at < before)
@@ -127,9 +138,13 @@ def old(connection: Connection, *, before: float, limit: int) -> list[Results]:
     return [to_results(row) for row in rows]
 
 
-def forget(connection: Connection, ids: Sequence[str]) -> None:
-    """Forget results whose files are gone; links to them answer that they are gone."""
-    connection.execute(delete(results).where(among(connection, results.c.id, ids)))
+def forget(connection: Connection, ids: Sequence[str], *, before: float) -> None:
+    """Forget results whose files are gone; links to them answer that they are gone.
+
+    Those that were asked for again meanwhile stay.
+    """
+    over = results.c.ended_at < before
+    connection.execute(delete(results).where(among(connection, results.c.id, ids), over))
 
 
 def of(held: Collecting) -> Update:
@@ -158,4 +173,5 @@ def to_results(row: Row[Any]) -> Results:
         tally=None if row.tally is None else TALLY.decode(row.tally),
         created_at=row.created_at,
         ended_at=row.ended_at,
+        asked_at=row.asked_at,
     )

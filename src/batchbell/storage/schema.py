@@ -132,6 +132,7 @@ batches = Table(
     Column("alarm_at", Double, nullable=False, server_default="0"),
     Column("alarms", Text, nullable=False, server_default=""),
     Column("doubts", Integer, nullable=False, server_default="0"),
+    Column("outcome", Text),
     UniqueConstraint("account_id", "id"),
     CheckConstraint(
         "status IN ('validating', 'in_progress', 'finalizing', 'cancelling',"

@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
+from typing import Any
 
-from sqlalchemy import Connection, select
+import msgspec
+from sqlalchemy import Connection, Row, case, or_, select, update
 
+from batchbell.core import results as rules
 from batchbell.core.model import Batch, Mint
+from batchbell.core.results import Tally
 from batchbell.core.travelling import Parcel, ResultsState
 from batchbell.storage.bulk import among, insert_missing
 from batchbell.storage.engine import RESULTS, wake
 from batchbell.storage.jobs import results
+
+TALLY = msgspec.json.Decoder(Tally)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +34,8 @@ def want(
 ) -> dict[int, Wanted]:
     """Have the results of these batches merged, unless that was asked for already.
 
-    Returns them by the batch's key.
+    Those that were given up are tried again, also after they were expunged. Returns them by the
+    batch's key.
     """
     if not ended:
         return {}
@@ -38,6 +45,7 @@ def want(
             "project_id": batch.project_id,
             "batch_key": batch.key,
             "generation": batch.generation,
+            "account_id": batch.account_id,
             "state": ResultsState.WAITING.value,
             "secret": mint("sec"),
             "due_at": now,
@@ -48,13 +56,61 @@ def want(
     ]
     insert_missing(connection, results, sorted(rows, key=itemgetter("batch_key")))
     wake(connection, RESULTS)
+    found = _newest(connection, ended)
+    given_up = [row.id for row in found if row.state == ResultsState.FAILED]
+    if given_up and ask_again(connection, given_up, now=now, expunged=True):
+        found = _newest(connection, ended)
+    return {row.batch_key: Wanted(row.id, row.state == ResultsState.WAITING) for row in found}
+
+
+def _newest(connection: Connection, ended: Sequence[Batch]) -> list[Row[Any]]:
+    """In the order of ids: of those of one batch the newest comes last."""
     query = select(results.c.batch_key, results.c.id, results.c.state).where(
         among(connection, results.c.batch_key, [batch.key for batch in ended])
     )
-    return {
-        row.batch_key: Wanted(row.id, row.state == ResultsState.WAITING)
-        for row in connection.execute(query.order_by(results.c.id))
-    }
+    return list(connection.execute(query.order_by(results.c.id)).all())
+
+
+def ask_again(
+    connection: Connection,
+    ids: Sequence[str],
+    *,
+    now: float,
+    missing: bool = False,
+    expunged: bool = False,
+) -> bool:
+    """Have results tried again: those that were given up from the first try on, those that wait
+    for a later try now. Whether any of them are.
+
+    With `missing` those too that were merged, and are gone from where they were kept; with
+    `expunged` those that were removed on request. Each set once in AGAIN_SECONDS at most.
+    """
+    chosen = among(connection, results.c.id, ids)
+    rested = or_(
+        results.c.asked_at.is_(None),
+        results.c.asked_at <= now - rules.AGAIN_SECONDS,
+        results.c.asked_at > now,
+    )
+    ended = [ResultsState.FAILED, ResultsState.READY] if missing else [ResultsState.FAILED]
+    kept = results.c.ended_at > 0
+    begun = (
+        update(results)
+        .where(chosen, rested, results.c.state.in_(ended))
+        .where(or_(kept, results.c.ended_at == 0) if expunged else kept)
+        .values(tries=0, ended_at=None, lines=None, size=None, tally=None, inline=None)
+        .values(state=ResultsState.WAITING, due_at=now, asked_at=now)
+        .values(created_at=case((results.c.ended_at == 0, now), else_=results.c.created_at))
+    )
+    later = (
+        update(results)
+        .where(chosen, rested, results.c.state == ResultsState.WAITING, results.c.due_at > now)
+        .where(results.c.lease_token.is_(None))
+        .values(due_at=now, asked_at=now)
+    )
+    changed = connection.execute(begun).rowcount + connection.execute(later).rowcount
+    if changed:
+        wake(connection, RESULTS)
+    return changed > 0
 
 
 def parcels(connection: Connection, ids: Collection[str]) -> dict[str, Parcel]:
@@ -68,6 +124,7 @@ def parcels(connection: Connection, ids: Collection[str]) -> dict[str, Parcel]:
         results.c.lines,
         results.c.size,
         results.c.inline,
+        results.c.tally,
     ).where(among(connection, results.c.id, sorted(ids)))
     return {
         row.id: Parcel(
@@ -77,6 +134,15 @@ def parcels(connection: Connection, ids: Collection[str]) -> dict[str, Parcel]:
             lines=row.lines,
             size=row.size,
             inline=row.inline,
+            **_found(row.tally),
         )
         for row in connection.execute(query)
     }
+
+
+def _found(tally: str | None) -> dict[str, Any]:
+    """What merged files hold."""
+    if tally is None:
+        return {}
+    read = TALLY.decode(tally)
+    return {"outcome": rules.outcome(read).value, "counts": rules.counts_of(read)}

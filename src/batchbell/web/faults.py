@@ -67,6 +67,7 @@ class Code(StrEnum):
     TABLES_NOT_INSTALLED = "tables_not_installed"
     RESULTS_NOT_READY = "results_not_ready"
     RESULTS_FAILED = "results_failed"
+    RESULTS_EXPUNGED = "results_expunged"
     RANGE_NOT_SATISFIABLE = "range_not_satisfiable"
     RESULTS_GONE = "results_gone"
     RESULTS_UNAVAILABLE = "results_unavailable"

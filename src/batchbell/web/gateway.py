@@ -202,6 +202,7 @@ def _outward(
         headers=[*kept, *plain, *_as_sent(auth_headers(key))],
         body=body,
         rules=None if account.from_environment else call.context.rules(),
+        follows=packed and request.method == "GET",
     )
 
 

@@ -275,6 +275,7 @@ def frame(event: Recorded, link_url: str) -> bytes:
         watch_id=None,
         watch_metadata=None,
         results=wrapped(event.parcel, ResultsMode.LINK, base_url=link_url, now=event.recorded_at),
+        parcel=event.parcel,
     )
     return b"id: %b\nevent: %b\ndata: %b\n\n" % (event.id.encode(), event.type.encode(), body)
 

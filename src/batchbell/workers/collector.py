@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -17,22 +19,22 @@ from batchbell.core.deletion import Deletes
 from batchbell.core.errors import (
     LeaseLost,
     ProviderError,
-    ProviderNotFound,
-    ProviderRejected,
     ResultsError,
     ResultsUnavailable,
+    StoreUnavailable,
 )
 from batchbell.core.model import Batch, Mint, Snapshot
-from batchbell.core.results import Collecting, Results, Tally
+from batchbell.core.results import Collecting, Results, Tally, Waiting
 from batchbell.core.travelling import ResultsState
 from batchbell.files.formats import files_of
-from batchbell.files.merging import merge
 from batchbell.files.scratch import scratch_folder
 from batchbell.files.shelf import Shelf
 from batchbell.observability import Metrics
 from batchbell.providers.protocol import Provider
 from batchbell.storage import keeping, results, submissions
 from batchbell.storage.engine import RESULTS, Store
+from batchbell.threads import heavy
+from batchbell.workers.fetching import Fetching, reconciled
 from batchbell.workers.joining import discard_requests, write_joined
 
 log = structlog.get_logger("batchbell.collector")
@@ -40,18 +42,22 @@ log = structlog.get_logger("batchbell.collector")
 LEASE_SECONDS = 120.0
 HOLD_SECONDS = LEASE_SECONDS / 4
 LOOK_SECONDS = 5.0
-AT_ONCE = 2
-"""Merges under way: they share the processor with everything else."""
-FLUSH_BYTES = 2**20
+AT_ONCE = 64
+"""Merges under way: most of them wait for a provider."""
+OF_PROJECT = 8
+OF_ACCOUNT = 4
+"""A provider that sends slowly holds up its own account only."""
 FORGET_STEP = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Downloaded:
-    """A provider's files, on this machine's disk."""
+class Merged:
+    """Lines that are on the shelf."""
 
-    input: Path | None
-    answers: list[Path]
+    tally: Tally
+    inline: str | None
+    seen: Snapshot | None
+    """The batch as its provider describes it now, where that was asked for."""
 
 
 class Collector:
@@ -73,6 +79,7 @@ class Collector:
         inline_max_bytes: int,
         retention_days: float,
         deletes: Deletes = Deletes.NONE,
+        file_max_bytes: int = 20_000_000_000,
     ) -> None:
         self.signal = store.signal(RESULTS)
         self._store = store
@@ -86,24 +93,40 @@ class Collector:
         self._inline_max_bytes = inline_max_bytes
         self._keep_seconds = retention_days * 86_400.0
         self._deletes = deletes
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._file_max_bytes = file_max_bytes
+        self._under_way: dict[asyncio.Task[None], Batch] = {}
 
     async def step(self) -> bool:
-        """Take results that are due, unless enough are being merged already."""
+        """Take results that are due, of whoever has the fewest under way."""
         if self.under_way >= AT_ONCE:
             return False
-        held = await self._store.write(
-            results.claim_due,
-            now=self._clock(),
-            lease_seconds=LEASE_SECONDS,
-            token=self._mint("lease"),
+        now = self._clock()
+        for one in self._with_room(await self._store.read(results.waiting, now=now)):
+            if one.due_at is None or one.due_at > now:
+                continue
+            held = await self._store.write(
+                results.claim_due,
+                one.account_id,
+                now=now,
+                lease_seconds=LEASE_SECONDS,
+                token=self._mint("lease"),
+            )
+            if held is not None:
+                task = asyncio.create_task(self._collect(held))
+                self._under_way[task] = held.batch
+                task.add_done_callback(self._ended)
+                return True
+        return await self._forget_old()
+
+    def _with_room(self, waiting: list[Waiting]) -> list[Waiting]:
+        batches = self._under_way.values()
+        return rules.with_room(
+            waiting,
+            of_account=Counter(batch.account_id for batch in batches),
+            of_project=Counter(batch.project_id for batch in batches),
+            most_of_account=OF_ACCOUNT,
+            most_of_project=OF_PROJECT,
         )
-        if held is None:
-            return await self._forget_old()
-        task = asyncio.create_task(self._collect(held))
-        self._under_way.add(task)
-        task.add_done_callback(self._ended)
-        return True
 
     async def _forget_old(self) -> bool:
         """Delete what was kept for its time: the file first, so that none is left without a row."""
@@ -113,7 +136,7 @@ class Collector:
             await self._delete_files(one)
             await self._discard_requests(one.batch_key)
         if old:
-            await self._store.write(results.forget, [one.id for one in old])
+            await self._store.write(results.forget, [one.id for one in old], before=before)
             log.info("results forgotten", number=len(old))
         return bool(old)
 
@@ -128,7 +151,7 @@ class Collector:
             await asyncio.wait(self._under_way)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._under_way.discard(task)
+        del self._under_way[task]
         self.signal.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             self._metrics.worker_failures.labels(self.name).inc()
@@ -137,9 +160,10 @@ class Collector:
     async def idle_seconds(self) -> float:
         if self.under_way >= AT_ONCE:
             return LOOK_SECONDS  # the signal is set as soon as one of them has ended
-        due = await self._store.read(results.next_due)
-        wait = LOOK_SECONDS if due is None else due - self._clock()
-        return min(max(wait, 0.05), LOOK_SECONDS)
+        now = self._clock()
+        able = self._with_room(await self._store.read(results.waiting, now=now))
+        waits = [one.due_at - now for one in able if one.due_at is not None]
+        return min(max(min(waits, default=LOOK_SECONDS), 0.05), LOOK_SECONDS)
 
     async def close(self) -> None:
         """What is being merged is begun again by whoever comes next: nothing is half written."""
@@ -148,33 +172,49 @@ class Collector:
         await asyncio.gather(*self._under_way, return_exceptions=True)
 
     async def _collect(self, held: Collecting) -> None:
+        """Whatever goes wrong is a try that failed: put off, and given up in the end."""
         try:
-            async with scratch_folder(self._scratch) as folder:
-                tally, inline = await self._merge_holding(held, folder)
-                failpoints.reach(failpoints.BEFORE_KEEP)
-                await self._store.write(
-                    keeping.keep,
-                    held,
-                    tally,
-                    inline=inline,
-                    deletes=self._deletes,
-                    mint=self._mint,
-                    now=self._clock(),
-                )
+            merged = await self._merge_in_scratch(held)
         except LeaseLost:
             log.warning("merge given up", results_id=held.results.id)
             await self._clear_away(held)
         except (ProviderError, ResultsError, OSError) as error:
             await self._put_off(held, error)
+        except StoreUnavailable:
+            raise  # nothing can be written: the lease runs out
+        except Exception as error:
+            self._metrics.worker_failures.labels(self.name).inc()
+            log.exception("merge failed", results_id=held.results.id)
+            await self._put_off(held, error)
         else:
             log.info(
                 "results kept",
                 batch=held.batch.id,
-                lines=tally.lines,
-                bytes=tally.size,
-                notes=list(tally.notes) or None,
+                lines=merged.tally.lines,
+                bytes=merged.tally.size,
+                notes=list(merged.tally.notes) or None,
             )
             await self._discard_requests(held.batch.key)
+
+    async def _merge_in_scratch(self, held: Collecting) -> Merged:
+        if held.results.tries > rules.TRIES_MAX:
+            raise ResultsUnavailable(
+                f"Batchbell ended before it could say what became of try {held.results.tries - 1}."
+            )
+        async with scratch_folder(self._scratch) as folder:
+            merged = await self._merge_holding(held, folder)
+            failpoints.reach(failpoints.BEFORE_KEEP)
+            await self._store.write(
+                keeping.keep,
+                held,
+                merged.tally,
+                inline=merged.inline,
+                seen=merged.seen,
+                deletes=self._deletes,
+                mint=self._mint,
+                now=self._clock(),
+            )
+        return merged
 
     async def _clear_away(self, held: Collecting) -> None:
         """What was written for results that were expunged meanwhile must not stay."""
@@ -189,11 +229,17 @@ class Collector:
     async def _put_off(self, held: Collecting, error: Exception) -> None:
         now = self._clock()
         next_at = rules.next_try(error, tries=held.results.tries, now=now, rand=self._rand())
-        words = getattr(error, "message", None) or str(error)
+        words = _reason(error)
         log.warning("results not merged", batch=held.batch.id, error=words, next_at=next_at)
-        await self._store.write(results.put_off, held, trouble=words, next_at=next_at, now=now)
+        with contextlib.suppress(LeaseLost):
+            if next_at is None:
+                await self._store.write(keeping.give_up, held, reason=words, now=now)
+            else:
+                await self._store.write(
+                    results.put_off, held, trouble=words, next_at=next_at, now=now
+                )
 
-    async def _merge_holding(self, held: Collecting, folder: Path) -> tuple[Tally, str | None]:
+    async def _merge_holding(self, held: Collecting, folder: Path) -> Merged:
         """Merge, and lengthen the lease meanwhile; raises LeaseLost when that fails."""
         merging = asyncio.create_task(self._merge(held, folder))
         try:
@@ -206,24 +252,27 @@ class Collector:
             merging.cancel()
             await asyncio.gather(merging, return_exceptions=True)
 
-    async def _merge(self, held: Collecting, folder: Path) -> tuple[Tally, str | None]:
-        merged = folder / "merged"
-        tally = _reconciled(held.batch, await self._write(held.batch, merged))
-        inline = await asyncio.to_thread(_inline, merged, tally, self._inline_max_bytes)
+    async def _merge(self, held: Collecting, folder: Path) -> Merged:
+        target = folder / "merged"
+        tally, seen = await self._write(held, target)
+        most = self._inline_max_bytes
+        inline = await heavy(held.batch.project_id, _inline, target, tally, most)
         failpoints.reach(failpoints.BEFORE_SHELF)
-        await self._shelf.put(held.results.name, merged)
-        return tally, inline
+        await self._shelf.put(held.results.name, target)
+        return Merged(tally, inline, seen)
 
-    async def _write(self, batch: Batch, target: Path) -> Tally:
+    async def _write(self, held: Collecting, target: Path) -> tuple[Tally, Snapshot | None]:
         """The lines of a batch, or of all parts of a submission."""
+        batch = held.batch
         whole = await self._store.read(submissions.of_batch, batch.key)
         if whole is not None:
-            return await write_joined(whole, self._shelf, target)
+            return reconciled(batch, await write_joined(whole, self._shelf, target)), None
         provider = self._provider_of(batch.account_id)
         if provider is None:
             raise ResultsUnavailable(f"The account {batch.account!r} cannot be called now.")
-        files = await _download(provider, batch, target.parent)
-        return await asyncio.to_thread(_write, files, batch, target)
+        most = rules.file_max_bytes(batch, self._file_max_bytes)
+        fetching = Fetching(provider, batch, target.parent, tries=held.results.tries, most=most)
+        return await fetching.merge(target)
 
     async def _discard_requests(self, batch_key: int) -> None:
         """What a submission asked for is not needed once its answers are kept, or given up."""
@@ -233,52 +282,13 @@ class Collector:
                 await discard_requests(whole, self._shelf)
 
 
-async def _download(provider: Provider, batch: Batch, folder: Path) -> Downloaded:
-    seen = batch.snapshot or Snapshot(id=batch.id, provider_status="", status=None)
-    answers = []
-    for name, file_id in (("output", seen.output_file_id), ("error", seen.error_file_id)):
-        if file_id is not None:
-            answers.append(folder / name)
-            await _fetch(provider, file_id, answers[-1])
-    return Downloaded(await _fetch_input(provider, seen.input_file_id, folder / "input"), answers)
-
-
-async def _fetch_input(provider: Provider, file_id: str | None, target: Path) -> Path | None:
-    """None where it is gone: it is worth an order, and no failure."""
-    if file_id is None:
-        return None
-    try:
-        await _fetch(provider, file_id, target)
-    except (ProviderNotFound, ProviderRejected):
-        return None
-    return target
-
-
-async def _fetch(provider: Provider, file_id: str, target: Path) -> None:
-    file = await asyncio.to_thread(target.open, "wb")
-    try:
-        waiting: list[bytes] = []
-        size = 0
-        async for chunk in provider.results(file_id):
-            waiting.append(chunk)
-            size += len(chunk)
-            if size >= FLUSH_BYTES:
-                await asyncio.to_thread(file.writelines, waiting)
-                waiting, size = [], 0
-        await asyncio.to_thread(file.writelines, waiting)
-    finally:
-        await asyncio.to_thread(file.close)
-
-
-def _write(files: Downloaded, batch: Batch, target: Path) -> Tally:
-    code, message = rules.missing_answer(batch)
-    with target.open("wb", FLUSH_BYTES) as file:
-        return merge(files.input, files.answers, file, missing_code=code, missing_message=message)
-
-
-def _reconciled(batch: Batch, tally: Tally) -> Tally:
-    wrong = rules.mismatch(batch, tally)
-    return replace(tally, notes=(*tally.notes, wrong)) if wrong else tally
+def _reason(error: Exception) -> str:
+    """What went wrong, for whoever asks for the results."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "The disk is full: make room in the folder of the results."
+    known = isinstance(error, (ProviderError, ResultsError, OSError))
+    words = str(getattr(error, "message", None) or error)
+    return words if known else f"Batchbell itself failed to merge them: {type(error).__name__}."
 
 
 def _inline(merged: Path, tally: Tally, most: int) -> str | None:

@@ -225,6 +225,7 @@ class Dispatcher:
                 base_url=self._public_url,
                 now=delivery.first_due_at,
             ),
+            parcel=delivery.parcel,
         )
         headers = request_headers(
             endpoint,

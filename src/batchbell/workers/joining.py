@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -12,6 +11,7 @@ from batchbell.core.results import ResultsState, Tally
 from batchbell.core.submission import Part, Submission, new_name
 from batchbell.files.rejoining import Rounds, join
 from batchbell.files.shelf import Shelf, fetch
+from batchbell.threads import heavy
 
 FLUSH_BYTES = 4 * 2**20
 
@@ -23,7 +23,7 @@ async def write_joined(found: Submission, shelf: Shelf, target: Path) -> Tally:
         await _fetch_rounds(found, list(rounds), shelf, folder)
         for _, rounds in groupby(found.parts, key=lambda part: part.position)
     ]
-    return await asyncio.to_thread(_write, positions, target)
+    return await heavy(found.batch.project_id, _write, positions, target)
 
 
 async def _fetch_rounds(

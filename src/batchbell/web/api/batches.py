@@ -22,7 +22,7 @@ from batchbell.core.errors import (
     StoreUnavailable,
 )
 from batchbell.core.model import Account, Batch, BatchKind, Snapshot, Status
-from batchbell.core.results import Results
+from batchbell.core.results import Results, is_expunged
 from batchbell.core.submission import standing
 from batchbell.core.twins import NOT_ANSWERED, Doubt
 from batchbell.providers.api import quote_segment
@@ -231,9 +231,8 @@ async def _cancel_submission(call: Call, known: Batch) -> Batch:
 
 async def _merged(call: Call, known: Batch) -> tuple[Results | None, Deletion | None]:
     """The results, unless they were expunged with all else, and what becomes of the files."""
-    if known.expunged_at is not None:
-        return None, None
-    return await call.context.store.read(deleting.shown, known)
+    found, deletion = await call.context.store.read(deleting.shown, known)
+    return (None, None) if is_expunged(known, found) else (found, deletion)
 
 
 @router.post(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -11,14 +10,21 @@ from fastapi import Depends, Query, Request
 from starlette.responses import Response
 
 from batchbell.core import links
-from batchbell.core.errors import InvalidRequest, NotFound
-from batchbell.core.results import Results, ResultsState
+from batchbell.core.errors import InvalidRequest, NotFound, ResultsGone
+from batchbell.core.model import Batch
+from batchbell.core.results import (
+    AGAIN_SECONDS,
+    EXPUNGED_AT,
+    Results,
+    ResultsState,
+    is_expunged,
+)
 from batchbell.files.formats import Format
 from batchbell.files.lines import Fate
-from batchbell.storage import batches, results, wanting
-from batchbell.web import serving
-from batchbell.web.calling import Call, Caller
-from batchbell.web.contract import file_answers
+from batchbell.storage import batches, deleting, results, wanting
+from batchbell.web import describing, serving, shapes
+from batchbell.web.calling import Call, Caller, answer
+from batchbell.web.contract import answers, file_answers
 from batchbell.web.faults import Code, error_response
 from batchbell.web.parameters import strict_router
 from batchbell.web.paths import IdRoute
@@ -56,7 +62,7 @@ Wish = Annotated[Wanted, Depends(wanted)]
 @router.get(
     "/v1/batches/{batch_id:id}/results",
     summary="The merged results of a batch, one line for each request",
-    **file_answers(404, 409, 502),
+    **file_answers(404, 409, 410, 502),
 )
 async def get_results(call: Caller, request: Request, batch_id: str, wish: Wish) -> Response:
     return await results_of(call, request, batch_id, wish)
@@ -65,7 +71,7 @@ async def get_results(call: Caller, request: Request, batch_id: str, wish: Wish)
 @router.head(
     "/v1/batches/{batch_id:id}/results",
     summary="How long the results are",
-    **file_answers(404, 409, 502),
+    **file_answers(404, 409, 410, 502),
 )
 async def head_results(call: Caller, request: Request, batch_id: str, wish: Wish) -> Response:
     return await results_of(call, request, batch_id, wish)
@@ -126,32 +132,105 @@ async def _find(call: Call, batch_id: str) -> Results:
     """Those of the batch; asking for them is wanting them, if nobody has yet."""
     store, project_id = call.context.store, call.project_id
     batch = await store.read(batches.get_batch, project_id, batch_id)
-    with contextlib.suppress(NotFound):
-        return await store.read(results.of_batch, project_id, batch_id)
+    found = await store.read(results.of_key, batch.key)
+    if is_expunged(batch, found):
+        raise _gone(
+            f"The results of batch {batch_id!r} were expunged. POST here to fetch them anew.",
+            Code.RESULTS_EXPUNGED,
+        )
+    if found is not None:
+        return found
+    return await _want(call, batch)
+
+
+async def _want(call: Call, batch: Batch) -> Results:
+    """Have the results of a batch that has ended merged, or tried again."""
+    store, context = call.context.store, call.context
     if not batch.status.ended:
         raise InvalidRequest(
-            f"Batch {batch_id!r} has not ended: there are no results yet.",
+            f"Batch {batch.id!r} has not ended: there are no results yet.",
             code=Code.NOT_ENDED,
             status=409,
         )
-    await store.write(wanting.want, [batch], mint=call.context.mint, now=call.context.clock())
-    return await store.read(results.of_batch, project_id, batch_id)
+    await store.write(wanting.want, [batch], mint=context.mint, now=context.clock())
+    found = await store.read(results.of_key, batch.key)
+    if found is None:
+        raise NotFound("results of batch", batch.id)
+    return found
+
+
+def _gone(message: str, code: Code) -> InvalidRequest:
+    return InvalidRequest(message, code=code, status=410)
+
+
+@router.post(
+    "/v1/batches/{batch_id}/results",
+    summary="Fetch the results of a batch, anew where they were given up or expunged",
+    **answers(shapes.Batch, 404, 409, status=202),
+)
+async def fetch_results(call: Caller, batch_id: str) -> Response:
+    store = call.context.store
+    batch = await store.read(batches.get_batch, call.project_id, batch_id)
+    found = await _want(call, batch)
+    if found.state is ResultsState.READY and not await _is_there(call, found):
+        await _ask_again(call, found, missing=True)
+    shown = await store.read(deleting.shown, batch)
+    return answer(describing.batch(batch, *shown, now=call.context.clock()), 202)
 
 
 async def _hand_out(call: Call, request: Request, found: Results, wish: Wanted) -> Response:
     until = asyncio.get_running_loop().time() + WAIT_SECONDS
+    if found.ended_at == EXPUNGED_AT:
+        raise _gone("These results were expunged.", Code.RESULTS_EXPUNGED)
+    found = await _asked(call, found)
     found = await _ready(call, found, until)
     if found.state is ResultsState.FAILED:
         return error_response(
-            502, f"The results could not be merged: {found.trouble}", code=Code.RESULTS_FAILED
+            502,
+            f"The results could not be merged: {found.trouble} Ask again later: they are then"
+            " tried again.",
+            code=Code.RESULTS_FAILED,
+            headers={"Retry-After": str(int(AGAIN_SECONDS))},
         )
     if found.state is ResultsState.WAITING:
-        return _not_ready("The results are being merged.")
+        reason = f" The last try failed: {found.trouble}" if found.trouble else ""
+        return _not_ready(f"The results are being merged.{reason}")
+    if not await _is_there(call, found):
+        raise _gone(
+            "The results were merged, and are not where they were kept. They are fetched anew if"
+            " the provider still has its files: ask again in a minute.",
+            Code.RESULTS_GONE,
+        )
     if wish.format is not Format.JSONL:
         return await _hand_out_table(call, request, found, wish, until)
     if wish.fate is not None:
         return serving.some_lines(request, found, call.context.shelf, wish.fate)
     return serving.response(request, serving.lines_of(found), call.context.shelf)
+
+
+async def _asked(call: Call, found: Results) -> Results:
+    """Have them tried again where they failed, wait for a later try, or are not there any more."""
+    missing = found.state is ResultsState.READY and not await _is_there(call, found)
+    if found.state is ResultsState.READY and not missing:
+        return found
+    await _ask_again(call, found, missing=missing)
+    return await call.context.store.read(results.by_id, found.id) or found
+
+
+async def _ask_again(call: Call, found: Results, *, missing: bool) -> None:
+    store, now = call.context.store, call.context.clock()
+    if missing and await store.read(deleting.is_deleted, found.id):
+        return  # the provider's files are gone too
+    await store.write(results.ask_again, [found.id], now=now, missing=missing)
+
+
+async def _is_there(call: Call, found: Results) -> bool:
+    """Whether the file is there whole: what was promised in the head must follow."""
+    assert found.tally is not None
+    try:
+        return await call.context.shelf.size(found.name) == found.tally.size
+    except ResultsGone:
+        return False
 
 
 async def _hand_out_table(
