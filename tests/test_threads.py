@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from pathlib import Path
 
 import pytest
 
+import batchbell
 from batchbell.threads import HEAVY_OF_ONE, disk, heavy
 
 
@@ -42,3 +44,11 @@ async def test_a_failure_is_raised_and_frees_its_place() -> None:
     for _ in range(10):
         with pytest.raises(ValueError, match="no"):
             await heavy("one", fail)
+
+
+def test_long_work_never_enters_the_shared_threads() -> None:
+    """Callers' downloads are read in those of `asyncio.to_thread`."""
+    source = Path(batchbell.__file__).parent
+    ways_in = [source / "web" / name for name in ("submitting.py", "receiving.py")]
+    for file in (*(source / "workers").glob("*.py"), *ways_in):
+        assert "to_thread" not in file.read_text(), file

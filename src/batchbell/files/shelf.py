@@ -20,6 +20,7 @@ from obstore.exceptions import BaseError
 from obstore.store import from_url
 
 from batchbell.core.errors import ResultsError, ResultsGone, ResultsUnavailable, SettingsError
+from batchbell.threads import disk
 
 CHUNK_BYTES = 256 * 2**10
 PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
@@ -78,12 +79,12 @@ def scratch_of(shelf: Shelf) -> Path:
 
 async def fetch(shelf: Shelf, name: str, target: Path) -> None:
     """Copy a file of the shelf to this machine's disk. Raises ResultsGone."""
-    file = await asyncio.to_thread(target.open, "wb")
+    file = await disk(target.open, "wb")
     try:
         async for chunk in shelf.read(name):
-            await asyncio.to_thread(file.write, chunk)
+            await disk(file.write, chunk)
     finally:
-        await asyncio.to_thread(file.close)
+        await disk(file.close)
 
 
 class Folder:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
 from batchbell.core.errors import InvalidRequest
+from batchbell.threads import disk
 from batchbell.web.bodies import BULK_MAX_BYTES, check_plain, read_json
 from batchbell.web.faults import Code
 from batchbell.web.forms import FormReader
@@ -82,7 +82,7 @@ async def _from_json(request: Request, file: Path, words: Mapping[str, Any]) -> 
     if not isinstance(requests, list) or not requests:
         raise InvalidRequest("requests must be a list with one request or more.", param="requests")
     lines = b"".join(_line(one) for one in requests)
-    await asyncio.to_thread(file.write_bytes, lines)
+    await disk(file.write_bytes, lines)
     return _together(words, body)
 
 
@@ -109,12 +109,12 @@ async def _capped(request: Request, most: int) -> AsyncIterator[bytes]:
 
 
 async def _write(chunks: AsyncIterator[bytes], file: Path) -> None:
-    target = await asyncio.to_thread(file.open, "wb", FLUSH_BYTES)
+    target = await disk(file.open, "wb", FLUSH_BYTES)
     try:
         async for chunk in chunks:
-            await asyncio.to_thread(target.write, chunk)
+            await disk(target.write, chunk)
     finally:
-        await asyncio.to_thread(target.close)
+        await disk(target.close)
 
 
 class Form(FormReader):
@@ -130,12 +130,12 @@ class Form(FormReader):
 
     async def read(self, chunks: AsyncIterator[bytes]) -> None:
         """Take the form in. Raises InvalidRequest where it has no end, or not one file."""
-        self._target = await asyncio.to_thread(self._file.open, "wb", FLUSH_BYTES)
+        self._target = await disk(self._file.open, "wb", FLUSH_BYTES)
         try:
             async for chunk in chunks:
-                await asyncio.to_thread(self.feed, chunk)
+                await disk(self.feed, chunk)
         finally:
-            await asyncio.to_thread(self._target.close)
+            await disk(self._target.close)
         if not self.ended:
             raise InvalidRequest("The form has no end: it was cut short on its way.")
         if not self._seen_file:

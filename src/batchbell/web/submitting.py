@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from batchbell.providers.registry import LIMITS
 from batchbell.storage import capacities, submissions
 from batchbell.storage.submissions import Asked, Key, NewPart
 from batchbell.storage.watches import Registration
+from batchbell.threads import heavy
 from batchbell.web.bodies import Fields
 from batchbell.web.calling import Call
 from batchbell.web.faults import Code, InvalidBody, Problem
@@ -159,11 +159,11 @@ async def _prepared(
 ) -> Asked:
     context = call.context
     account = wish.account or next(iter(accounts.values()))
-    model = await asyncio.to_thread(_first_model, file) or ""
+    model = await heavy(call.project_id, _first_model, file) or ""
     known = await context.store.read(capacities.learnt, account.id, model)
     most = context.settings.submission_line_max_bytes
     limits = _limits(account, known, line_bytes=most, now=context.clock())
-    found = await asyncio.to_thread(_prepare, file, limits, wish.endpoint, known)
+    found = await heavy(call.project_id, _prepare, file, limits, wish.endpoint, known)
     if found.problems_in_all:
         raise InvalidRequests(found)
     parts = await _shelve(call, found)

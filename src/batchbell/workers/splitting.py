@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from batchbell.files.shelf import Shelf, fetch
 from batchbell.storage import capacities, submitting
 from batchbell.storage.engine import Store
 from batchbell.storage.submissions import NewPart
+from batchbell.threads import disk, heavy
 
 log = structlog.get_logger("batchbell.submitter")
 
@@ -55,11 +55,12 @@ class Splitting:
     async def _split(
         self, held: Submission, part: Part, tokens: int, known: Learnt, folder: Path
     ) -> Submission:
-        old = new_name(held.batch.project_id, part.id)
+        project_id = held.batch.project_id
+        old = new_name(project_id, part.id)
         pieces = folder / f"{part.id}.pieces"
-        found = await asyncio.to_thread(_place, pieces)
+        found = await disk(_place, pieces)
         await fetch(self._shelf, old, found)
-        made = await asyncio.to_thread(_split, found, tokens, known.bytes_per_token)
+        made = await heavy(project_id, _split, found, tokens, known.bytes_per_token)
         new = [await self._shelve(held, piece) for piece in made]
         after = await self._store.write(submitting.replace_part, held, part, new, now=self._clock())
         await self._shelf.delete(old)

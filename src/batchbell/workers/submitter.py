@@ -21,6 +21,7 @@ from batchbell.providers.protocol import Provider
 from batchbell.storage import submitting
 from batchbell.storage.engine import SUBMISSIONS, Store
 from batchbell.storage.submissions import NewPart
+from batchbell.threads import heavy
 from batchbell.workers.handing_in import HandingIn
 from batchbell.workers.splitting import Splitting
 
@@ -175,7 +176,7 @@ class Submitter:
         assert part.results is not None
         await fetch(self._shelf, new_name(project_id, part.id), requests)
         await fetch(self._shelf, part.results.name, answers)
-        gathered = await asyncio.to_thread(gather_passing, requests, answers, target)
+        gathered = await heavy(project_id, gather_passing, requests, answers, target)
         if not gathered.lines:
             return None
         tokens = part.tokens * gathered.size // part.size

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated, Any
 
 from fastapi import Header, Request
@@ -11,6 +10,7 @@ from starlette.responses import Response
 from batchbell.files.scratch import scratch_folder
 from batchbell.files.shelf import scratch_of
 from batchbell.storage import submissions
+from batchbell.threads import heavy
 from batchbell.web import shapes, submission_shapes
 from batchbell.web.api.cursors import LIMIT_DEFAULT, After, Limit
 from batchbell.web.api.results import Wish, results_of
@@ -74,7 +74,7 @@ async def create_submission(request: Request, idempotency_key: IdempotencyKey = 
         most = context.settings.submission_max_bytes
         body = await receive(request, file, most=most)
         wish = read_wish(call, body, accounts)
-        key = None if word is None else await asyncio.to_thread(key_of, word, body, file)
+        key = None if word is None else await heavy(call.project_id, key_of, word, body, file)
         taken = await submit(call, wish, file, accounts, key)
     return answer(describe(taken.submission), 201, REPLAYED if taken.replayed else None)
 
