@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from batchbell.core.turns import Turns
+from batchbell.core.turns import Turns, Waiting, with_room
 
 
 def taken(turns: Turns[int]) -> list[tuple[str, int]]:
@@ -36,3 +36,17 @@ def test_owners_take_turns_when_all_want_more() -> None:
         order.append(one[0])
         turns.ended(one[0])
     assert order == ["a", "b", "a", "b", "a", "b"]
+
+
+def waiting(account: str, project: str, due_at: float | None = 0.0) -> Waiting:
+    return Waiting(account_id=account, project_id=project, due_at=due_at)
+
+
+def test_who_has_the_fewest_jobs_under_way_is_served_first() -> None:
+    room = with_room(
+        [waiting("a", "1", 5.0), waiting("b", "1", 1.0), waiting("c", "2", 9.0),
+         waiting("d", "3", None), waiting("e", "4"), waiting("f", "5")],
+        of_account={"a": 1, "e": 4}, of_project={"1": 1, "5": 8},
+        most_of_account=4, most_of_project=8,
+    )  # fmt: skip
+    assert [one.account_id for one in room] == ["c", "b", "a"]

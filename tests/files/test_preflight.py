@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
 import json
+import lzma
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -110,6 +113,49 @@ def test_what_is_wrong_is_told_with_its_line(
     """Pitfall 22: a duplicate custom_id is refused before the upload, with its line."""
     result = prepared(tmp_path, content, Limits(line_bytes=6000))
     assert [(found.line, found.code) for found in result.problems] == [problem]
+
+
+MARK = b"\xef\xbb\xbf"
+
+
+@pytest.mark.parametrize(
+    ("content", "number", "code", "words"),
+    [
+        (b"", None, "empty_file", "is empty"),
+        (MARK, None, "empty_file", "is empty"),
+        (line("a").decode().encode("utf-16-le"), None, "invalid_encoding", "UTF-16"),
+        (line("a").decode().encode("utf-16-be"), None, "invalid_encoding", "UTF-16"),
+        (line("a").decode().encode("utf-32"), None, "invalid_encoding", "UTF-32"),
+        (gzip.compress(line("a")), None, "not_json_lines", "gzip"),
+        (b"PK\x03\x04" + bytes(100), None, "not_json_lines", "zip"),
+        (b"PAR1\x15\x04" + bytes(100), None, "not_json_lines", "Parquet"),
+        (b"\x28\xb5\x2f\xfd" + bytes(100), None, "not_json_lines", "zstd"),
+        (bz2.compress(line("a")), None, "not_json_lines", "bzip2"),
+        (lzma.compress(line("a")), None, "not_json_lines", "xz"),
+        (b"%PDF-1.7\n", None, "not_json_lines", "PDF"),
+        (b"custom_id,method,url,body\na,POST,/u,{}\n", None, "not_json_lines", "CSV"),
+        (MARK + b"custom_id;prompt\r\na;b\r\n", None, "not_json_lines", "CSV"),
+        (b"id\tprompt\na\tb\n", None, "not_json_lines", "CSV"),
+        (b"<!doctype html>\n<html>", None, "not_json_lines", "HTML"),
+        (b"[" + line("a") + b"," + line("b") + b"]", None, "not_json_lines", "one JSON array"),
+        (b"[\n  " + line("a") + b"\n]\n", None, "not_json_lines", "one JSON array"),
+        (b'{\n  "custom_id": "a"\n}\n', None, "not_json_lines", "several lines"),
+        (line("a") + b"\n" + MARK + line("b"), 2, "invalid_json_line", "byte order mark"),
+        (line("a") + b"\r" + line("b") + b"\r", 1, "invalid_json_line", "CR alone"),
+        ((line("a") + b"\r") * 100, 1, "line_too_long", "CR alone"),
+        (line("a", body={"x": float("nan")}), 1, "invalid_json_line", "NaN is no JSON"),
+        (line("a", x=float("-inf")), 1, "invalid_json_line", "-Infinity is no JSON"),
+        (line("a") + line("b"), 1, "invalid_json_line", "This is no JSON"),
+        (line("a")[:-1], 1, "invalid_json_line", "This is no JSON"),
+        (b'{"custom_id":"\\ud83d","url":"/u","body":{}}', 1, "invalid_json_line", "surrogate"),
+    ],
+)
+def test_the_error_says_what_the_file_really_is(
+    tmp_path: Path, content: bytes, number: int | None, code: str, words: str
+) -> None:
+    (found,) = prepared(tmp_path, content, Limits(line_bytes=6000)).problems
+    assert (found.line, found.code) == (number, code)
+    assert words in found.message
 
 
 @pytest.mark.parametrize("wrong", [{"url": 5}, {"custom_id": 5}, {"body": {"model": 5}}])

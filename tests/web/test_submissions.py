@@ -90,7 +90,8 @@ def form(*files: bytes, end: bytes = b"--b--\r\n") -> bytes:
         (form(jsonl(line(1)), jsonl(line(2))), "two fields"),
         (
             b"".join(
-                b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\n1\r\n' for _ in range(50)
+                b'--b\r\nContent-Disposition: form-data; name="x%d"\r\n\r\n1\r\n' % n
+                for n in range(50)
             ),
             "more than 32 fields",
         ),

@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from batchbell.core.results import Results
 from batchbell.core.submission import Expiry, Part, PartState, Submission, new_name
 from batchbell.files.preflight import prepare
 from batchbell.files.shelf import Folder, Shelf
+from batchbell.providers.protocol import Provider
 from batchbell.storage import results, submissions, submitting
 from batchbell.storage.engine import Store
 from batchbell.storage.submissions import Asked, NewPart
@@ -85,15 +86,24 @@ class Counter:
     submitter: Submitter
     collector: Collector
     folder: Path
+    providers: dict[str, Provider] = field(default_factory=dict)
+    """By account, where it is not the house's."""
 
-    async def submit(self, number: int = 10, *, path: str | None = "/hook", **how: Any) -> str:
+    async def submit(
+        self,
+        number: int = 10,
+        *,
+        path: str | None = "/hook",
+        account_id: str | None = None,
+        **how: Any,
+    ) -> str:
         """Ask for so many requests to be answered, four in a part."""
         house = self.house
         url = path and house.receiver.url(path)
         return await hand_over(
             house.store,
             self.shelf,
-            house.account.id,
+            account_id or house.account.id,
             number,
             folder=self.folder,
             url=url,
@@ -176,7 +186,10 @@ async def counting(
     way = house.watcher.provider
     rest: dict[str, Any] = {"inline_max_bytes": 10_000, "retention_days": 30.0}
     collector = Collector(house.store, shelf, lambda _: way, deletes=deletes, **rest, **chance)
-    submitter = Submitter(house.store, shelf, lambda _: way, expiry=expiry, **chance)
-    yield Counter(house, shelf, submitter, collector, folder / "parts")
+    providers: dict[str, Provider] = {}
+    submitter = Submitter(
+        house.store, shelf, lambda id: providers.get(id, way), expiry=expiry, **chance
+    )
+    yield Counter(house, shelf, submitter, collector, folder / "parts", providers)
     await submitter.close()
     await collector.close()

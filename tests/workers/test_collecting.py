@@ -21,8 +21,6 @@ from batchbell.core.results import (
     Results,
     ResultsMode,
     ResultsState,
-    Waiting,
-    with_room,
 )
 from batchbell.files.formats import files_of
 from batchbell.files.shelf import Folder
@@ -326,20 +324,6 @@ async def test_results_that_were_given_up_are_tried_again_once_in_a_while(desk: 
     assert not await store.write(results.ask_again, [found.id], now=clock())
     await desk.collect()
     assert (await desk.of(id)).tries == 9
-
-
-def waiting(account: str, project: str, due_at: float | None = 0.0) -> Waiting:
-    return Waiting(account_id=account, project_id=project, due_at=due_at)
-
-
-def test_who_has_the_fewest_merges_under_way_is_served_first() -> None:
-    room = with_room(
-        [waiting("a", "1", 5.0), waiting("b", "1", 1.0), waiting("c", "2", 9.0),
-         waiting("d", "3", None), waiting("e", "4"), waiting("f", "5")],
-        of_account={"a": 1, "e": 4}, of_project={"1": 1, "5": 8},
-        most_of_account=4, most_of_project=8,
-    )  # fmt: skip
-    assert [one.account_id for one in room] == ["c", "b", "a"]
 
 
 async def test_a_merge_whose_lease_was_lost_is_not_kept(desk: Desk) -> None:

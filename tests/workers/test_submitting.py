@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter as Tally
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,12 @@ from tests.workers.submitting import Counter, counting, snapshot_of, states
 from batchbell.core.errors import LeaseLost, NotFound
 from batchbell.core.model import DEFAULT_PROJECT, Status
 from batchbell.core.submission import TAG, PartState
-from batchbell.sandbox import problem
+from batchbell.net.api import ApiClient
+from batchbell.providers import open_provider
+from batchbell.sandbox import Sandbox, problem
 from batchbell.storage import capacities, events, expunging, history, submissions, submitting
+from batchbell.storage.accounts import ensure_account
+from batchbell.workers.submitter import LOOK_SECONDS, OF_ACCOUNT
 
 NO_ROOM = problem(
     "token_limit_exceeded",
@@ -260,7 +265,11 @@ async def test_what_a_provider_rejects_is_not_posted_again(counter: Counter) -> 
 async def test_a_step_whose_lease_was_lost_writes_nothing(counter: Counter) -> None:
     id = await counter.submit(4)
     held = await counter.house.store.write(
-        submitting.claim_due, now=counter.house.clock(), lease_seconds=1.0, token="first"
+        submitting.claim_due,
+        counter.house.account.id,
+        now=counter.house.clock(),
+        lease_seconds=1.0,
+        token="first",
     )
     assert held is not None
     counter.house.clock.advance(2.0)
@@ -305,3 +314,44 @@ async def test_submissions_are_forgotten_with_their_batches(counter: Counter) ->
     assert await store.write(history.forget_old, before=now, limit=100) == 3
     with pytest.raises(NotFound):
         await counter.of(id)
+
+
+@asynccontextmanager
+async def connecting_to(base_url: str) -> AsyncIterator[Callable[..., ApiClient]]:
+    made: list[ApiClient] = []
+
+    def connect(_: str, headers: Mapping[str, str]) -> ApiClient:
+        made.append(ApiClient(base_url, headers, timeout_seconds=60))
+        return made[-1]
+
+    yield connect
+    for one in made:
+        await one.aclose()
+
+
+async def test_a_provider_that_never_answers_holds_up_its_own_account_only(
+    counter: Counter, tmp_path: Path
+) -> None:
+    house = counter.house
+    how = {"provider": "openai", "base_url": "x", "mint": house.mint, "now": house.clock()}
+    other = await house.store.write(ensure_account, project_id=DEFAULT_PROJECT, name="other", **how)
+    async with (
+        Sandbox(api_key="sk-other", clock=house.clock) as sandbox,
+        connecting_to(sandbox.base_url) as connect,
+    ):
+        provider = open_provider(other, "sk-other", connect=connect, clock=house.clock)
+        counter.providers[other.id] = provider
+        sandbox.provider.faults.add("hang", route="upload", times=None)
+        for _ in range(3 * OF_ACCOUNT):
+            await counter.submit(4, path=None, account_id=other.id)
+        while await counter.submitter.step():
+            pass
+        await sandbox.provider.faults.until_hanging(OF_ACCOUNT)
+        assert await counter.submitter.idle_seconds() == LOOK_SECONDS, "no slot of its own is free"
+        id = await counter.submit(4)
+        assert await counter.submitter.step()
+        assert await counter.submitter.signal.wait(30)
+        assert await counter.submitter.signal.wait(30)
+        assert len(await counter.running(id)) == 1
+        assert not await counter.submitter.step()
+        await counter.submitter.close()

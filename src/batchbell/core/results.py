@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from batchbell.core import backoff
@@ -111,16 +111,6 @@ class Results:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
-    """An account with results to be merged, and when the first of them is due."""
-
-    account_id: str
-    project_id: str
-    due_at: float | None
-    """None where all of them are in a worker's hands."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Collecting:
     """Results in a worker's hands, and the batch that they are of."""
 
@@ -134,29 +124,6 @@ def is_expunged(batch: Batch, found: Results | None) -> bool:
     if batch.expunged_at is None:
         return False
     return found is None or found.created_at < batch.expunged_at
-
-
-def with_room(
-    waiting: Iterable[Waiting],
-    *,
-    of_account: Mapping[str, int],
-    of_project: Mapping[str, int],
-    most_of_account: int,
-    most_of_project: int,
-) -> list[Waiting]:
-    """The accounts of which more may be merged now, whose turn it is first.
-
-    Given is how many merges of each account and project are under way. Who has the fewest comes
-    first, then who has waited longest.
-    """
-    able = [
-        (of_project.get(one.project_id, 0), of_account.get(one.account_id, 0), one.due_at, one)
-        for one in waiting
-        if one.due_at is not None
-        and of_account.get(one.account_id, 0) < most_of_account
-        and of_project.get(one.project_id, 0) < most_of_project
-    ]
-    return [one for *_, one in sorted(able, key=lambda row: row[:3])]
 
 
 def missing_answer(batch: Batch) -> tuple[str, str]:

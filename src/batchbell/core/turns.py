@@ -1,5 +1,7 @@
 """Whose turn it is: a pool of a few places, shared fairly by owners who want many.
 
+`Turns` is for what waits in memory, `with_room` for what waits in the database.
+
 Pure bookkeeping. The owner with the fewest places is served first, then the owner who was served
 longest ago, then what was added first.
 """
@@ -7,6 +9,8 @@ longest ago, then what was added first.
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -51,3 +55,36 @@ class Turns(Generic[Item]):
         self._under_way[owner] -= 1
         if self._under_way[owner] <= 0:
             del self._under_way[owner]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """An account with jobs of one kind to be done, and when the first of them is due."""
+
+    account_id: str
+    project_id: str
+    due_at: float | None
+    """None where all of them are in a worker's hands."""
+
+
+def with_room(
+    waiting: Iterable[Waiting],
+    *,
+    of_account: Mapping[str, int],
+    of_project: Mapping[str, int],
+    most_of_account: int,
+    most_of_project: int,
+) -> list[Waiting]:
+    """The accounts of which one more job may be begun now, whose turn it is first.
+
+    Given is how many jobs of each account and project are under way. Who has the fewest comes
+    first, then who has waited longest.
+    """
+    able = [
+        (of_project.get(one.project_id, 0), of_account.get(one.account_id, 0), one.due_at, one)
+        for one in waiting
+        if one.due_at is not None
+        and of_account.get(one.account_id, 0) < most_of_account
+        and of_project.get(one.project_id, 0) < most_of_project
+    ]
+    return [one for *_, one in sorted(able, key=lambda row: row[:3])]

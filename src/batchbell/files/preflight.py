@@ -6,7 +6,6 @@ Every problem is told with its line: a provider tells one, and minutes later.
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -20,13 +19,13 @@ from batchbell.core.governor import BYTES_PER_TOKEN
 from batchbell.core.limits import Limits
 from batchbell.files.identities import Numbers
 from batchbell.files.lines import PIECE_BYTES, UNREADABLE, Read, Repeated, fields_of, read_lines
+from batchbell.files.mistakes import other_than_lines, why_no_json, why_too_long
 
 PROBLEMS_MAX = 100
 CUSTOM_ID_MAX = 512
 MODEL_MAX = 256
 URL_MAX = 256
 URL = re.compile(r"/[!-~]+")
-WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,10 +94,10 @@ def prepare(
     POST. Where there is any problem the parts are of no use.
     """
     check = _Check(limits, url)
-    if source.read(2) in WIDE_MARKS:
-        check.result.wrong(None, "invalid_encoding", "The file is UTF-16: save it as UTF-8.")
+    whole = other_than_lines(source)
+    if whole is not None:
+        check.result.wrong(None, *whole)
         return check.result
-    source.seek(0)
     with _Writer(folder, limits, bytes_per_token) as writer:
         for line in read_lines(source):
             text = check.line(line)
@@ -106,7 +105,7 @@ def prepare(
                 writer.write(text)
     check.result.parts = writer.parts
     if not check.result.lines and not check.result.problems_in_all:
-        check.result.wrong(None, "empty_file", "There is no request in it.")
+        check.result.wrong(None, "empty_file", "The file is empty: there is no request in it.")
     return check.result
 
 
@@ -143,8 +142,8 @@ class _Check:
     def _fields(self, line: Read) -> dict[str, msgspec.Raw] | None:
         try:
             if not line.text or len(line.text) > self._limits.line_bytes:
-                most = f"{self._limits.line_bytes:,} bytes"
-                self._tell(line.number, "line_too_long", f"A line may have up to {most}.")
+                most = f"A line may have up to {self._limits.line_bytes:,} bytes."
+                self._tell(line.number, "line_too_long", why_too_long(line.text) or most)
             line.text.decode()
             return self._once(line.number, line.text)
         except _Told:
@@ -155,7 +154,7 @@ class _Check:
         except msgspec.ValidationError:
             self.result.wrong(line.number, "invalid_json_line", "A line must be a JSON object.")
         except (msgspec.DecodeError, RecursionError) as error:
-            self.result.wrong(line.number, "invalid_json_line", _why(line.text, error))
+            self.result.wrong(line.number, "invalid_json_line", why_no_json(line.text, error))
         return None
 
     def _tell(self, number: int, code: str, message: str) -> NoReturn:
@@ -238,15 +237,6 @@ class _Check:
         elif value != kept:
             message = f"{name} is {value[:200]!r}, but {kept[:200]!r} before: a batch has one."
             self._tell(number, f"mismatched_{name}", message)
-
-
-def _why(text: bytes, error: Exception) -> str:
-    if isinstance(error, RecursionError):
-        return "This is nested too deeply."
-    with contextlib.suppress(ValueError, RecursionError):
-        json.loads(text)
-        return "A character is half of a surrogate pair: a text was cut within it."
-    return f"This is no JSON: {error}."
 
 
 def split(source: IO[bytes], folder: Path, *, limits: Limits, bytes_per_token: float) -> list[Part]:

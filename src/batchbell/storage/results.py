@@ -18,8 +18,9 @@ from sqlalchemy import (
 )
 
 from batchbell.core.errors import LeaseLost, NotFound
-from batchbell.core.results import Collecting, Results, Waiting
+from batchbell.core.results import Collecting, Results
 from batchbell.core.travelling import ResultsState
+from batchbell.core.turns import Waiting
 from batchbell.storage.batches import get_batch, joined_batches, to_batch
 from batchbell.storage.bulk import among
 from batchbell.storage.jobs import results

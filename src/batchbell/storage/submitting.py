@@ -11,6 +11,7 @@ from batchbell.core import submission as rules
 from batchbell.core.errors import LeaseLost
 from batchbell.core.model import Batch, BatchKind, Mint, Snapshot, Status
 from batchbell.core.submission import Part, PartState, Submission
+from batchbell.core.turns import Waiting
 from batchbell.storage import accounts, capacities, submissions, watches
 from batchbell.storage import batches as sightings
 from batchbell.storage.accounts import FAR_FUTURE_SECONDS
@@ -30,17 +31,31 @@ LOOK_SECONDS = 60.0
 """How soon a submission is looked at that waits for its batches, should a word be lost."""
 
 
+def waiting(connection: Connection) -> list[Waiting]:
+    """The accounts with submissions to go on with. Reads all that have not ended."""
+    when = func.min(func.coalesce(table.c.lease_until, table.c.due_at)).label("due_at")
+    query = (
+        select(batches.c.account_id, table.c.project_id, when)
+        .join(batches, batches.c.key == table.c.batch_key)
+        .where(table.c.due_at.isnot(None))
+        .group_by(batches.c.account_id, table.c.project_id)
+    )
+    return [Waiting(**row) for row in connection.execute(query).mappings()]
+
+
 def claim_due(
-    connection: Connection, *, now: float, lease_seconds: float, token: str
+    connection: Connection, account_id: str, *, now: float, lease_seconds: float, token: str
 ) -> Submission | None:
-    """Take the submission that has waited longest; None when none is due."""
+    """Take the account's submission that has waited longest; None when none is due."""
     free = and_(table.c.lease_until.is_(None), table.c.due_at <= now)
     due = (
         select(table.c.id)
-        .where(table.c.due_at.isnot(None), or_(free, table.c.lease_until <= now))
+        .join(batches, batches.c.key == table.c.batch_key)
+        .where(batches.c.account_id == account_id, table.c.due_at.isnot(None))
+        .where(or_(free, table.c.lease_until <= now))
         .order_by(table.c.due_at)
         .limit(1)
-        .with_for_update(skip_locked=True)
+        .with_for_update(skip_locked=True, of=table)
     )
     taken = {
         "due_at": now + FAR_FUTURE_SECONDS,

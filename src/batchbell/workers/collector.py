@@ -24,8 +24,9 @@ from batchbell.core.errors import (
     StoreUnavailable,
 )
 from batchbell.core.model import Batch, Mint, Snapshot
-from batchbell.core.results import Collecting, Results, Tally, Waiting
+from batchbell.core.results import Collecting, Results, Tally
 from batchbell.core.travelling import ResultsState
+from batchbell.core.turns import Waiting, with_room
 from batchbell.files.formats import files_of
 from batchbell.files.scratch import scratch_folder
 from batchbell.files.shelf import Shelf
@@ -120,7 +121,7 @@ class Collector:
 
     def _with_room(self, waiting: list[Waiting]) -> list[Waiting]:
         batches = self._under_way.values()
-        return rules.with_room(
+        return with_room(
             waiting,
             of_account=Counter(batch.account_id for batch in batches),
             of_project=Counter(batch.project_id for batch in batches),

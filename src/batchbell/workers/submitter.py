@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import structlog
 from batchbell import failpoints
 from batchbell.core import submission as rules
 from batchbell.core.errors import LeaseLost, ProviderError, ResultsError, ResultsUnavailable
-from batchbell.core.model import Mint, Status
+from batchbell.core.model import Batch, Mint, Status
 from batchbell.core.submission import Expiry, Part, PartState, Submission, new_name
+from batchbell.core.turns import Waiting, with_room
 from batchbell.files.rejoining import gather_passing
 from batchbell.files.scratch import scratch_folder
 from batchbell.files.shelf import Shelf, fetch
@@ -31,8 +33,11 @@ LEASE_SECONDS = 120.0
 HOLD_SECONDS = LEASE_SECONDS / 4
 LOOK_SECONDS = 5.0
 NO_EXPIRY = Expiry()
-AT_ONCE = 4
-"""Submissions under way: each uploads one part at a time."""
+AT_ONCE = 64
+"""Submissions under way: each uploads one part at a time, and most wait for a provider."""
+OF_PROJECT = 8
+OF_ACCOUNT = 4
+"""A provider that does not answer holds up its own account only."""
 
 
 class Submitter:
@@ -64,24 +69,39 @@ class Submitter:
         self._scratch = scratch
         self._handing_in = HandingIn(store, shelf, clock=clock, mint=mint, rand=rand, expiry=expiry)
         self._splitting = Splitting(store, shelf, clock=clock, mint=mint)
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._under_way: dict[asyncio.Task[None], Batch] = {}
 
     async def step(self) -> bool:
-        """Take a submission that is due, unless enough are under way already."""
+        """Take a submission that is due, of whoever has the fewest under way."""
         if len(self._under_way) >= AT_ONCE:
             return False
-        held = await self._store.write(
-            submitting.claim_due,
-            now=self._clock(),
-            lease_seconds=LEASE_SECONDS,
-            token=self._mint("lease"),
+        now = self._clock()
+        for one in await self._with_room():
+            if one.due_at is None or one.due_at > now:
+                continue
+            held = await self._store.write(
+                submitting.claim_due,
+                one.account_id,
+                now=now,
+                lease_seconds=LEASE_SECONDS,
+                token=self._mint("lease"),
+            )
+            if held is not None:
+                task = asyncio.create_task(self._go_on(held))
+                self._under_way[task] = held.batch
+                task.add_done_callback(self._ended)
+                return True
+        return False
+
+    async def _with_room(self) -> list[Waiting]:
+        batches = self._under_way.values()
+        return with_room(
+            await self._store.read(submitting.waiting),
+            of_account=Counter(batch.account_id for batch in batches),
+            of_project=Counter(batch.project_id for batch in batches),
+            most_of_account=OF_ACCOUNT,
+            most_of_project=OF_PROJECT,
         )
-        if held is None:
-            return False
-        task = asyncio.create_task(self._go_on(held))
-        self._under_way.add(task)
-        task.add_done_callback(self._ended)
-        return True
 
     async def ended(self) -> None:
         """Wait until nothing is under way."""
@@ -89,7 +109,7 @@ class Submitter:
             await asyncio.wait(self._under_way)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._under_way.discard(task)
+        del self._under_way[task]
         self.signal.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             self._metrics.worker_failures.labels(self.name).inc()
@@ -98,9 +118,9 @@ class Submitter:
     async def idle_seconds(self) -> float:
         if len(self._under_way) >= AT_ONCE:
             return LOOK_SECONDS  # the signal is set as soon as one of them has ended
-        due = await self._store.read(submitting.next_due)
-        wait = LOOK_SECONDS if due is None else due - self._clock()
-        return min(max(wait, 0.05), LOOK_SECONDS)
+        now = self._clock()
+        waits = [one.due_at - now for one in await self._with_room() if one.due_at is not None]
+        return min(max(min(waits, default=LOOK_SECONDS), 0.05), LOOK_SECONDS)
 
     async def close(self) -> None:
         """What is under way is gone on with by whoever comes next."""
