@@ -170,7 +170,7 @@ async def test_a_table_of_results_that_are_gone_is_not_kept(served: Served, tmp_
     await served.http.delete(f"/v1/watches/{watch}")
     await context.store.write(expunging.expunge, DEFAULT_PROJECT, "batch_1", now=context.clock())
     answer = await raw(served, f"{PATH}?format=parquet")
-    assert (answer.status_code, answer.json()["error"]["code"]) == (410, "results_gone")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (410, "results_expunged")
     assert on_shelf(served) == [f"{found.id}.jsonl"]
 
 
@@ -185,8 +185,8 @@ async def test_a_table_that_cannot_be_made_is_tried_again(
     with monkeypatch.context() as patch:
         patch.setattr(tabulating, "_open", broken)
         answer = await raw(served, f"{PATH}?format=parquet")
-    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "results_unavailable")
-    assert "No space left" in answer.json()["error"]["message"]
+    assert (answer.status_code, answer.json()["error"]["code"]) == (507, "storage_full")
+    assert "is full" in answer.json()["error"]["message"]
     assert ids_of("parquet", (await raw(served, f"{PATH}?format=parquet")).content) == ALL
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import (
     Row,
     Update,
     delete,
+    func,
     or_,
     select,
     text,
@@ -109,6 +110,14 @@ def claim_due(
         return None
     batch = connection.execute(joined_batches().where(batches.c.key == row.batch_key)).one()
     return Collecting(results=to_results(row), batch=to_batch(batch), lease_token=token)
+
+
+def next_due(connection: Connection) -> float | None:
+    """When a worker is next wanted."""
+    when = func.coalesce(results.c.lease_until, results.c.due_at)
+    query = select(func.min(when)).where(results.c.state == ResultsState.WAITING)
+    soonest: float | None = connection.execute(query).scalar_one()
+    return soonest
 
 
 def hold(connection: Connection, held: Collecting, *, now: float, lease_seconds: float) -> None:
