@@ -111,7 +111,7 @@ def merge(
 
 
 class _Index:
-    """Where each answer stands: some 40 bytes a line, however long the lines are."""
+    """Where each answer stands: some 75 bytes a line, however long the lines are."""
 
     def __init__(self, files: Sequence[IO[bytes]], *, rounds: bool) -> None:
         self._files = files
