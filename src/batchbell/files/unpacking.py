@@ -27,7 +27,8 @@ def unpack(packed: Path, target: Path, arrived: Arrived, *, most_bytes: int) -> 
     """
     encoding = (arrived.encoding or "identity").lower()
     with packed.open("rb", PIECE_BYTES) as source:
-        begin = source.peek(2)[:2]
+        begin = source.read(2)
+        source.seek(0)
         if begin == GZIP:
             _inflate(source, target, zlib.MAX_WBITS | 16, most_bytes)
         elif encoding == "deflate":

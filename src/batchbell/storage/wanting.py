@@ -8,7 +8,7 @@ from operator import itemgetter
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, case, or_, select, update
+from sqlalchemy import Connection, case, or_, select, update
 
 from batchbell.core import results as rules
 from batchbell.core.model import Batch, Mint
@@ -63,12 +63,12 @@ def want(
     return {row.batch_key: Wanted(row.id, row.state == ResultsState.WAITING) for row in found}
 
 
-def _newest(connection: Connection, ended: Sequence[Batch]) -> list[Row[Any]]:
+def _newest(connection: Connection, ended: Sequence[Batch]) -> list[Any]:
     """In the order of ids: of those of one batch the newest comes last."""
     query = select(results.c.batch_key, results.c.id, results.c.state).where(
         among(connection, results.c.batch_key, [batch.key for batch in ended])
     )
-    return list(connection.execute(query.order_by(results.c.id)).all())
+    return [*connection.execute(query.order_by(results.c.id))]
 
 
 def ask_again(
