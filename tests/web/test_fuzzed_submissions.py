@@ -66,7 +66,7 @@ async def in_thread(check: Callable[[], None]) -> None:
 
 def judge(answer: httpx2.Response) -> int:
     """Taken, or refused in OpenAI's shape and with a reason; returns the status."""
-    assert answer.status_code in (201, 400, 413, 422), answer.text
+    assert answer.status_code in (201, 400, 413, 415, 422), answer.text
     body = answer.json()
     if answer.status_code == 201:
         assert body["object"] == "submission"
