@@ -157,6 +157,6 @@ async def test_an_account_that_was_added_is_switched(scene: Scene) -> None:
     assert added.discover_since == started
     scene.clock.advance(60)
     assert await changed(discover=True) == started
-    assert await changed(base_url="https://b.example") == started
+    assert await changed(base_url="https://b.example", credentials="sk-mine") == started
     assert await changed(discover=False) is None
     assert await changed(discover=True) == started + 60
