@@ -9,7 +9,7 @@ import pytest
 
 from batchbell.core import alarms, lifecycle
 from batchbell.core.alarms import Patience
-from batchbell.core.model import Alarm, Batch, BatchKind, Counts, EventType, Status
+from batchbell.core.model import Alarm, Batch, BatchKind, Counts, Doubtful, EventType, Status
 from tests.core.making import NOW, a_batch, a_snapshot
 
 HOUR = 3600
@@ -166,8 +166,8 @@ def test_without_progress_it_rings_once_and_anew_after_there_was_some() -> None:
 
 
 def test_a_row_that_cannot_be_read_makes_no_progress() -> None:
-    poisoned = lifecycle.poison(running(), "no sense", NOW + 5 * HOUR)
-    assert rings(poisoned, NOW + 7 * HOUR) == {STILL}
+    doubted = lifecycle.observe(running(), Doubtful("batch_1", "no sense"), NOW + 5 * HOUR)
+    assert rings(doubted.batch, NOW + 7 * HOUR) == {STILL}
 
 
 def test_it_is_looked_at_when_the_next_alarm_may_ring_and_once_a_day() -> None:
