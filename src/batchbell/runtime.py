@@ -19,7 +19,7 @@ from batchbell.core.errors import SettingsError
 from batchbell.core.model import Account
 from batchbell.core.pacing import Pace
 from batchbell.core.submission import Expiry
-from batchbell.files.shelf import scratch_of
+from batchbell.files.shelf import Folder, scratch_of
 from batchbell.net.api import ApiClient
 from batchbell.net.client import WebhookSender
 from batchbell.net.proxy import provider_proxy, webhook_proxy
@@ -86,6 +86,7 @@ async def running_workers(runtime: Runtime) -> AsyncIterator[Crew]:
                 clock=time.time,
                 retention_days=settings.retention_days,
                 attempt_retention_days=settings.attempt_retention_days,
+                folder=runtime.shelf if isinstance(runtime.shelf, Folder) else None,
             ),
             Replayer(store, clock=time.time, mint=mint, metrics=runtime.metrics),
             Lookout(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from batchbell.core.errors import ResultsUnavailable
 from batchbell.core.limits import Limits
 from batchbell.core.model import DEFAULT_PROJECT
 from batchbell.core.submission import new_name
-from batchbell.files.shelf import scratch_of
+from batchbell.files import scratch
+from batchbell.files.shelf import Folder, scratch_of
 from batchbell.providers import registry
 
 from .making import HOOK, Served
@@ -230,3 +234,58 @@ async def test_a_cancelled_submission_says_so(served: Served) -> None:
     assert answer.json()["cancelled_at"] is not None
     missing = await served.http.post("/v1/submissions/sub_none/cancel")
     assert missing.status_code == 404
+
+
+def files_of(served: Served) -> list[Path]:
+    """All that lies on the shelf and in its scratch folder."""
+    shelf = served.context.shelf
+    assert isinstance(shelf, Folder)
+    return [path for path in shelf.root.rglob("*") if not path.is_dir()]
+
+
+@pytest.mark.parametrize("name", ["requests", "part-0001.jsonl"])
+@pytest.mark.parametrize("way", ["lines", "form", "json"])
+async def test_a_full_disk_is_said_and_nothing_is_left(
+    served: Served, monkeypatch: pytest.MonkeyPatch, name: str, way: str
+) -> None:
+    """What is written to `/dev/full` fails as on a disk that is full."""
+    make = scratch._make
+
+    def full(root: Path) -> Path:
+        folder = make(root)
+        (folder / name).symlink_to("/dev/full")
+        return folder
+
+    monkeypatch.setattr(scratch, "_make", full)
+    lines = [line(1), line(2)]
+    post = served.http.post
+    match way:
+        case "lines":
+            answer = await submit(served, jsonl(*lines))
+        case "form":
+            answer = await post("/v1/submissions", files={"file": ("a", jsonl(*lines))})
+        case _:
+            answer = await post("/v1/submissions", json={"requests": lines})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (507, "storage_full")
+    assert files_of(served) == []
+    assert (await served.http.get("/v1/submissions")).json()["data"] == []
+
+
+async def test_parts_that_were_kept_before_the_disk_was_full_are_deleted(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batchbell.web.submitting.LIMITS", {"openai": Limits(lines=1)})
+    put, kept = Folder.put, []
+
+    async def full(self: Folder, name: str, file: Path) -> None:
+        if kept:
+            no_room = OSError(errno.ENOSPC, "No space left on device")
+            raise ResultsUnavailable("The folder cannot be used.") from no_room
+        kept.append(name)
+        await put(self, name, file)
+
+    monkeypatch.setattr(Folder, "put", full)
+    answer = await submit(served, jsonl(line(1), line(2)))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (507, "storage_full")
+    assert len(kept) == 1
+    assert files_of(served) == []

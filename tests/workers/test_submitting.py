@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter as Tally
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -15,12 +16,13 @@ from tests.workers.submitting import Counter, counting, snapshot_of, states
 
 from batchbell.core.errors import LeaseLost, NotFound
 from batchbell.core.model import DEFAULT_PROJECT, Status
-from batchbell.core.submission import TAG, PartState
+from batchbell.core.submission import TAG, PartState, new_name
 from batchbell.net.api import ApiClient
 from batchbell.providers import open_provider
 from batchbell.sandbox import Sandbox, problem
 from batchbell.storage import capacities, events, expunging, history, submissions, submitting
 from batchbell.storage.accounts import ensure_account
+from batchbell.workers.janitor import Janitor
 from batchbell.workers.submitter import LOOK_SECONDS, OF_ACCOUNT
 
 NO_ROOM = problem(
@@ -355,3 +357,43 @@ async def test_a_provider_that_never_answers_holds_up_its_own_account_only(
         assert len(await counter.running(id)) == 1
         assert not await counter.submitter.step()
         await counter.submitter.close()
+
+
+async def test_the_providers_lines_become_those_of_the_whole_file(counter: Counter) -> None:
+    id = await counter.submit(8)
+    await counter.step()
+    first, second = await counter.running(id)
+    tight = problem("token_limit_exceeded", "Limit: 70 enqueued tokens.")
+    await counter.end([first], "failed", problems=[tight])
+    assert [part.lines for part in (await counter.of(id)).parts] == [2, 2, 4]
+    wrong = [problem("invalid_url", "No.", line=2), problem("other", "No.")]
+    await counter.end([second], "failed", problems=wrong)
+    while running := await counter.running(id):
+        await counter.end(running)
+    errors = snapshot_of(await counter.of(id)).problems
+    assert [(one.code, one.line) for one in errors] == [("invalid_url", 6), ("other", None)]
+
+
+async def test_request_files_of_submissions_that_never_were_are_deleted_after_a_day(
+    counter: Counter,
+) -> None:
+    house = counter.house
+    id = await counter.submit(4)
+    [part] = (await counter.of(id)).parts
+    known = counter.shelf.root / new_name(DEFAULT_PROJECT, part.id)
+    old, new = (known.with_name(f"prt_{name}.requests.jsonl") for name in ("old", "new"))
+    results = known.with_name("res_old.jsonl")
+    for file in (old, new, results):
+        file.write_bytes(b"{}\n")
+    for file, age in ((known, 90_000), (old, 90_000), (results, 90_000), (new, 80_000)):
+        os.utime(file, (house.clock() - age,) * 2)
+    keep = {"retention_days": 30, "attempt_retention_days": 30}
+    janitor = Janitor(house.store, clock=house.clock, folder=counter.shelf, **keep)
+    await janitor.step()
+    assert [file.exists() for file in (known, old, results, new)] == [True, False, True, True]
+    house.clock.advance(43_200)
+    await janitor.step()
+    assert new.exists(), "it looks once a day"
+    house.clock.advance(43_200)
+    await janitor.step()
+    assert [file.exists() for file in (known, results, new)] == [True, True, False]

@@ -25,6 +25,7 @@ REFUSED_SECONDS = 60.0
 REFUSED_MOST_SECONDS = 3600.0
 TROUBLE_SECONDS = 5.0
 TROUBLE_MOST_SECONDS = 600.0
+REQUESTS_ENDING = ".requests.jsonl"
 TAG = "batchbell_part"
 """Under which a part's tag stands in the provider's metadata: by it a lost answer is found."""
 PROBLEMS_MAX = 10
@@ -154,7 +155,12 @@ class Submission:
 
 def new_name(project_id: str, part_id: str) -> str:
     """What the requests of a part are called on the shelf."""
-    return f"{project_id}/{part_id}.requests.jsonl"
+    return f"{project_id}/{part_id}{REQUESTS_ENDING}"
+
+
+def part_of(name: str) -> str:
+    """The id of the part whose requests have this name."""
+    return name.rpartition("/")[2].removesuffix(REQUESTS_ENDING)
 
 
 def is_refusal(problems: Collection[BatchProblem]) -> bool:
@@ -294,10 +300,25 @@ def _problems(found: Submission) -> tuple[BatchProblem, ...]:
         if part.state is not PartState.ENDED:
             continue
         if part.batch is not None and part.batch.snapshot is not None:
-            told += part.batch.snapshot.problems
+            before = _lines_before(found, part)
+            told += [_in_whole(one, before) for one in part.batch.snapshot.problems]
         if part.trouble is not None:
             told.append(BatchProblem(code="part_rejected", message=part.trouble))
     return tuple(dict.fromkeys(told))[:PROBLEMS_MAX]
+
+
+def _lines_before(found: Submission, part: Part) -> int | None:
+    """How many requests stand before the part's first; None where it has only some of its place."""
+    if part.round > 1:
+        return None
+    return sum(one.lines for one in found.parts if one.round == 1 and one.position < part.position)
+
+
+def _in_whole(problem: BatchProblem, before: int | None) -> BatchProblem:
+    """With the line of the whole file in place of the part's."""
+    if problem.line is None:
+        return problem
+    return replace(problem, line=None if before is None else before + problem.line)
 
 
 def _usage(found: Submission) -> Mapping[str, Any] | None:

@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Protocol
 from urllib.parse import unquote, urlsplit
@@ -122,6 +123,14 @@ class Folder:
     async def delete(self, name: str) -> None:
         await _in_thread((self.root / name).unlink, missing_ok=True)
 
+    async def older(self, ending: str, *, before: float) -> list[str]:
+        """The names with this ending of what was written before a time.
+
+        Buckets have no such thing: to list one costs as much as everything in it.
+        """
+        found: list[str] = await _in_thread(_older, self.root, ending, before)
+        return found
+
 
 async def _opened(path: Path) -> IO[bytes]:
     """Whoever is cancelled meanwhile leaves nothing open."""
@@ -132,6 +141,15 @@ async def _opened(path: Path) -> IO[bytes]:
         opening.add_done_callback(_close_unused)
         raise
     return file
+
+
+def _older(root: Path, ending: str, before: float) -> list[str]:
+    found = []
+    for path in root.glob(f"*/*{ending}"):
+        with suppress(FileNotFoundError):
+            if path.stat().st_mtime < before:
+                found.append(path.relative_to(root).as_posix())
+    return found
 
 
 def _close_unused(opening: asyncio.Task[IO[bytes]]) -> None:

@@ -175,6 +175,12 @@ def add_parts(
     insert_missing(connection, parts, rows)
 
 
+def unknown_parts(connection: Connection, ids: Sequence[str]) -> set[str]:
+    """Those of the ids that no part has (any more)."""
+    known = select(parts.c.id).where(among(connection, parts.c.id, ids))
+    return set(ids).difference(connection.execute(known).scalars())
+
+
 def get_submission(connection: Connection, project_id: str, submission_id: str) -> Submission:
     """One submission of the project. Raises NotFound."""
     query = _joined().where(

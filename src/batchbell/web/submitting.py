@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,11 +146,11 @@ async def submit(
             now=call.context.clock(),
         )
     except InvalidRequest:
-        await _unshelve(call, asked)
+        await _unshelve(call, asked.parts)
         raise
     failpoints.reach(failpoints.BEFORE_ANSWER)
     if made.id != asked.id:
-        await _unshelve(call, asked)
+        await _unshelve(call, asked.parts)
     return Taken(made, replayed=made.id != asked.id)
 
 
@@ -211,20 +211,24 @@ def _prepare(file: Path, limits: Limits, endpoint: str | None, known: Learnt) ->
 async def _shelve(call: Call, found: Prepared) -> list[NewPart]:
     """Whoever dies before they are written down leaves files behind, and a caller without answer.
 
-    Raises ResultsUnavailable.
+    Raises ResultsUnavailable, and leaves none of them behind then.
     """
     parts = []
-    for part in found.parts:
-        new = NewPart(call.context.mint("prt"), part.lines, part.size, part.tokens)
-        await call.context.shelf.put(new_name(call.project_id, new.id), part.path)
-        parts.append(new)
+    try:
+        for part in found.parts:
+            new = NewPart(call.context.mint("prt"), part.lines, part.size, part.tokens)
+            await call.context.shelf.put(new_name(call.project_id, new.id), part.path)
+            parts.append(new)
+    except ResultsError:
+        await _unshelve(call, parts)
+        raise
     return parts
 
 
-async def _unshelve(call: Call, asked: Asked) -> None:
-    """It was not made, so nobody needs its files; what cannot be deleted now only takes room."""
+async def _unshelve(call: Call, parts: Sequence[NewPart]) -> None:
+    """It was not made, so nobody needs its files. The janitor deletes what cannot be now."""
     with suppress(ResultsError):
-        for part in asked.parts:
+        for part in parts:
             await call.context.shelf.delete(new_name(call.project_id, part.id))
 
 

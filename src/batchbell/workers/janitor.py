@@ -11,7 +11,19 @@ from collections.abc import Callable
 
 import structlog
 
-from batchbell.storage import aging, deliveries, history, notices, outages, replays, uploads
+from batchbell.core.errors import ResultsError
+from batchbell.core.submission import REQUESTS_ENDING, part_of
+from batchbell.files.shelf import Folder
+from batchbell.storage import (
+    aging,
+    deliveries,
+    history,
+    notices,
+    outages,
+    replays,
+    submissions,
+    uploads,
+)
 from batchbell.storage.clock import (
     START,
     Place,
@@ -27,6 +39,8 @@ FORGET_STEP = 200
 """Batches, or others, that one transaction deletes, so that no table is locked for long."""
 ATTEMPTS_STEP = 1000
 """Attempts that one transaction looks at."""
+ORPHANS_STEP = 500
+"""Files whose parts one query looks for."""
 IDLE_SECONDS = 60.0
 DAY_SECONDS = 86400.0
 SET_BACK_SECONDS = 5.0
@@ -38,7 +52,8 @@ LATE_SECONDS = 60.0
 class Janitor:
     """See the module.
 
-    `retention_days` counts from a batch's end, `attempt_retention_days` from each attempt.
+    `retention_days` counts from a batch's end, `attempt_retention_days` from each attempt. In
+    `folder` are files of requests.
     """
 
     name = "janitor"
@@ -50,6 +65,7 @@ class Janitor:
         clock: Callable[[], float],
         retention_days: float,
         attempt_retention_days: float,
+        folder: Folder | None = None,
     ) -> None:
         self.signal = store.signal(OUTAGES)
         self._store = store
@@ -57,6 +73,8 @@ class Janitor:
         self._keep_seconds = retention_days * DAY_SECONDS
         self._keep_attempts_seconds = attempt_retention_days * DAY_SECONDS
         self._attempts_cursor = aging.START
+        self._folder = folder
+        self._orphans_at: float | None = None
         self._looked_at: float | None = None
         self._seen: float | None = None
         self._set_back = False
@@ -70,6 +88,7 @@ class Janitor:
         pulled = await self._store.write(outages.pull_forward_recovered, now=now)
         forgotten = await self._forget(before=now - self._keep_seconds)
         forgotten["attempts_forgotten"] = await self._forget_attempts(now)
+        forgotten["request_files_deleted"] = await self._delete_orphans(now)
         cleaned = {"held": held, "pulled_forward": pulled, "of_deleted_endpoints": deleted}
         cleaned |= forgotten | {"brought_back": brought}
         worked = any(cleaned.values()) or self._place is not None
@@ -117,6 +136,25 @@ class Janitor:
         )
         self._attempts_cursor = aged.cursor
         return aged.deleted
+
+    async def _delete_orphans(self, now: float) -> int:
+        """Once a day: requests of submissions that never were, as whoever stored them died."""
+        if self._folder is None:
+            return 0
+        if self._orphans_at is not None and abs(now - self._orphans_at) < DAY_SECONDS:
+            return 0
+        self._orphans_at = now
+        deleted = 0
+        try:
+            names = await self._folder.older(REQUESTS_ENDING, before=now - DAY_SECONDS)
+            for first in range(0, len(names), ORPHANS_STEP):
+                by_id = {part_of(name): name for name in names[first : first + ORPHANS_STEP]}
+                for id in await self._store.read(submissions.unknown_parts, list(by_id)):
+                    await self._folder.delete(by_id[id])
+                    deleted += 1
+        except ResultsError as error:
+            log.warning("request files not looked through", error=str(error))
+        return deleted
 
     async def _look_for_late_ones(self, now: float) -> None:
         if self._looked_at is not None and abs(now - self._looked_at) < LATE_SECONDS:
