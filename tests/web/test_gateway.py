@@ -94,6 +94,8 @@ async def test_files_are_the_providers(sdk: openai.AsyncOpenAI, provider: Sandbo
     assert (await sdk.files.retrieve(id)).bytes == len(INPUT)
     assert [one.id async for one in sdk.files.list(purpose="batch")] == [id]
     assert (await sdk.files.content(id)).content == INPUT
+    provider.faults.add("redirect", route="content")
+    assert (await sdk.files.content(id)).content == INPUT, "from storage that refuses the key"
     assert (await sdk.files.delete(id)).deleted
     with pytest.raises(openai.NotFoundError) as caught:
         await sdk.files.retrieve(id)

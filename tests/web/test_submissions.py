@@ -289,3 +289,16 @@ async def test_parts_that_were_kept_before_the_disk_was_full_are_deleted(
     assert (answer.status_code, answer.json()["error"]["code"]) == (507, "storage_full")
     assert len(kept) == 1
     assert files_of(served) == []
+
+
+@pytest.mark.parametrize("kind", [None, "application/json", "application/x-www-form-urlencoded"])
+@pytest.mark.parametrize("number", [1, 2])
+async def test_json_lines_of_another_content_type_are_told_how_to_come(
+    served: Served, kind: str | None, number: int
+) -> None:
+    """`curl --data-binary` calls every file a form."""
+    content = jsonl(*map(line, range(number)))
+    headers = {} if kind is None else {"content-type": kind}
+    answer = await served.http.post("/v1/submissions", content=content, headers=headers)
+    assert answer.status_code == 400
+    assert "content-type: application/jsonl" in answer.json()["error"]["message"]

@@ -27,6 +27,7 @@ LINES = frozenset(
         "text/plain",
     }
 )
+LINES_HINT = "JSON lines need `content-type: application/jsonl`."
 FORM = "multipart/form-data"
 FIELD_MAX_BYTES = 64 * 2**10
 FLUSH_BYTES = 2**20
@@ -75,12 +76,18 @@ def _together(words: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, 
 
 
 async def _from_json(request: Request, file: Path, words: Mapping[str, Any]) -> Any:
-    body = await read_json(request, most=BULK_MAX_BYTES)
+    try:
+        body = await read_json(request, most=BULK_MAX_BYTES)
+    except InvalidRequest as error:
+        if error.code != Code.INVALID_JSON:
+            raise
+        raise InvalidRequest(f"{error.message} {LINES_HINT}", code=error.code) from None
     if not isinstance(body, dict):
         return body
     requests = body.get("requests")
     if not isinstance(requests, list) or not requests:
-        raise InvalidRequest("requests must be a list with one request or more.", param="requests")
+        message = f"requests must be a list with one request or more. {LINES_HINT}"
+        raise InvalidRequest(message, param="requests")
     lines = b"".join(_line(one) for one in requests)
     await disk(file.write_bytes, lines)
     return _together(words, body)
