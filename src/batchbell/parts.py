@@ -92,12 +92,12 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
     parse_cidrs(settings.allow_cidrs)
     check_proxies(settings)
     shelf = open_shelf(settings.results_place)
-    if isinstance(shelf, Folder):
-        log.info("results folder", path=str(shelf.root))
     raise_file_limit()
     calm_collector()
     store = await open_store(settings.store_url, master_key=settings.master_keys)
     try:
+        if isinstance(shelf, Folder):
+            log.info("results folder", path=str(shelf.root))
         tell_of_keys(store)
         await ensure_secret(store, settings)
         if is_sqlite(settings):

@@ -399,8 +399,16 @@ def is_injected(name: str, value: str) -> bool:
 
 
 def _plain(error: ValidationError) -> str:
-    rows = [f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
+    rows = [f"{_place(e['loc'])}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()]
     return "; ".join(rows)
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    """The variable, also where the command line gave the setting by its name."""
+    first = Settings.model_fields.get(str(location[0]))
+    if first is not None:
+        return _variable(first.validation_alias)
+    return ".".join(map(str, location)).upper()
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,6 +81,8 @@ class Shell:
 
     folder: Path
     environment: dict[str, str]
+    first: str = ""
+    """What a process does before it is Batchbell, such as to shorten its waits."""
     running: list[Process] = field(default_factory=list)
     _numbers: Iterator[int] = field(default_factory=count)
 
@@ -123,7 +125,7 @@ class Shell:
         for written in (out, err):
             written.touch()  # a test may look before the process is there
         process = await starting.start(
-            PROGRAM,
+            self.first + PROGRAM,
             arguments=words,
             environment=self.environment | environment,
             folder=self.folder,

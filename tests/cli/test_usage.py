@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import structlog
 from typer.testing import CliRunner
 
 from batchbell.cli.app import app
@@ -82,7 +83,7 @@ Run = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     """The exit code, and what was said on standard error; nothing else may be said."""
     monkeypatch.chdir(tmp_path)
     for name in ("BATCHBELL_URL", "BATCHBELL_API_KEY", "DATABASE_URL", "OPENAI_API_KEY"):
@@ -97,7 +98,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         assert ended.stdout == "", command
         return ended.exit_code, ended.stderr
 
-    return run
+    yield run
+    structlog.reset_defaults()  # a command in our own process writes its log to a stream of the test
 
 
 def one_line(said: str, command: str) -> str:

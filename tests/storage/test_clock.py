@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -114,11 +115,16 @@ async def test_replays_results_deletions_and_submissions(scene: Scene, *, held: 
     made = {"mint": scene.mint, "now": now}
     await write(replays.create, DEFAULT_PROJECT, filter, counted, **made)
     await write(add_jobs, now)
-    claims = (replays, results, deleting, submitting)
+    claims = (
+        replays.claim_due,
+        results.claim_due,
+        deleting.claim_due,
+        partial(submitting.claim_due, account_id=scene.account.id),
+    )
 
     async def taken() -> list[bool]:
         how: dict[str, Any] = {"now": scene.clock(), "lease_seconds": 60.0, "token": "t"}
-        return [await write(jobs.claim_due, **how) is not None for jobs in claims]
+        return [await write(claim, **how) is not None for claim in claims]
 
     if held:
         assert await taken() == [True] * 4

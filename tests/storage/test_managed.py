@@ -108,7 +108,7 @@ async def test_another_url_begins_anew(scene: Scene) -> None:
     await scene.end("batch_1")
     await scene.settle((await scene.claim()).deliveries, GONE)
     assert (await do(scene, managed.get, id)).endpoint.state == "disabled"
-    moved = await do(scene, managed.change, id, {"url": "https://moved.example/"})
+    moved = await do(scene, managed.change, id, {"url": "https://moved.example/", "headers": {}})
     assert (moved.endpoint.state, moved.endpoint.reason) == ("active", None)
 
 
