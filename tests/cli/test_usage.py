@@ -99,7 +99,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
         return ended.exit_code, ended.stderr
 
     yield run
-    structlog.reset_defaults()  # a command in our own process writes its log to a stream of the test
+    structlog.reset_defaults()  # the log of a command goes to a stream of its test
 
 
 def one_line(said: str, command: str) -> str:

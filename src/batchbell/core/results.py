@@ -123,7 +123,7 @@ def is_expunged(batch: Batch, found: Results | None) -> bool:
     """Whether results were removed with all else of the batch, and not asked for since."""
     if batch.expunged_at is None:
         return False
-    return found is None or found.created_at < batch.expunged_at
+    return found is None or found.ended_at == EXPUNGED_AT or found.created_at < batch.expunged_at
 
 
 def missing_answer(batch: Batch) -> tuple[str, str]:
