@@ -70,7 +70,7 @@ class Streams:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._ended = False
+        self.ended = False
         self._open: dict[str, list[Place]] = {}
         """By project, the newest last."""
 
@@ -98,7 +98,7 @@ class Streams:
     @contextlib.contextmanager
     def joined(self, project_id: str) -> Iterator[Place]:
         """Count as open for as long as the context lasts, or until the place is taken away."""
-        place = Place(project_id, self.store.signal(EVENTS), ended=self._ended)
+        place = Place(project_id, self.store.signal(EVENTS), ended=self.ended)
         self._open.setdefault(project_id, []).append(place)
         try:
             yield place
@@ -116,7 +116,7 @@ class Streams:
 
     def end(self) -> None:
         """Let every stream end now: the server stops."""
-        self._ended = True
+        self.ended = True
         for places in self._open.values():
             for place in places:
                 place.end()
