@@ -131,8 +131,9 @@ async def test_killed_between_two_steps_of_pulling_forward(town: Town, place: st
     failed = town.receiver.total
     process = await town.start(failpoint=place)
     await process.killed()
-    kept = town.count("pulled > 0")
     # On PostgreSQL the dispatcher and the janitor may both be within a step as the process dies.
-    assert kept in range(STEP, steps_before * STEP + 1, STEP), "whole steps before it were kept"
+    fewest = steps_before if town.on_sqlite else 1
+    kept = [steps * STEP for steps in range(fewest, steps_before + 1)]
+    assert town.count("pulled > 0") in kept, "whole steps before it were kept"
     await all_are_pulled_forward(town, ids, failed=failed)
     assert town.count("pulled > 0") == len(ids) - 1, "all but the one that was due"

@@ -50,10 +50,10 @@ async def open_transaction(
         yield transaction.commit
 
 
-async def seen(store: Store, condition: str, *, times: int = 1) -> None:
-    """Return when the server shows so many connections of this kind."""
+async def seen(store: Store, condition: str) -> None:
+    """Return when the server shows a connection of this kind."""
     query = text(f"SELECT count(*) FROM pg_stat_activity WHERE {condition}")
-    while await store.read(lambda c: c.execute(query).scalar_one()) < times:  # noqa: ASYNC110
+    while await store.read(lambda c: c.execute(query).scalar_one()) < 1:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
 
 
