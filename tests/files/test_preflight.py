@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchbell.files.preflight import PROBLEMS_MAX, Limits, Prepared, first_model, prepare
+from batchbell.files.preflight import PROBLEMS_MAX, Limits, Prepared, first_model, prepare, split
 
 URL = "/v1/chat/completions"
 
@@ -212,6 +212,17 @@ def test_what_is_too_much_for_one_batch_is_split(
     result = prepared(tmp_path, b"\n".join(line(name) for name in "abcde"), limits)
     assert [part.lines for part in result.parts] == lines
     assert [row["custom_id"] for part in written(result) for row in part] == list("abcde")
+
+
+def test_parts_know_which_lines_of_the_file_they_have(tmp_path: Path) -> None:
+    content = b"\n\n" + b"\n\n".join(line(name) for name in "abcd") + b"\n" + line("e")
+    (part,) = prepared(tmp_path, content).parts
+    assert part.numbering.runs == ((1, 3, 2), (5, 10, 0))
+    (pieces := tmp_path / "pieces").mkdir()
+    with part.path.open("rb") as source:
+        how: dict[str, Any] = {"bytes_per_token": 4.0, "runs": part.numbering.runs}
+        made = split(source, pieces, limits=Limits(lines=3), **how)
+    assert [piece.numbering.runs for piece in made] == [((1, 3, 2),), ((1, 9, 1),)]
 
 
 def test_the_model_of_what_cannot_be_read_is_none() -> None:

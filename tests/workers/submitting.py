@@ -52,16 +52,17 @@ async def hand_over(
     url: str | None,
     mint: Mint,
     now: float,
+    ends: bytes = b"\n",
     **how: Any,
 ) -> str:
     """As the HTTP surface does, but for four requests in a part; returns the submission's id."""
     id = mint("sub")
-    text = b"".join(json.dumps(one).encode() + b"\n" for one in requests(number))
+    text = b"".join(json.dumps(one).encode() + ends for one in requests(number))
     folder.mkdir(exist_ok=True)  # noqa: ASYNC240 - a test's own folder
     made = prepare(io.BytesIO(text), folder, limits=Limits(lines=LINES_OF_A_PART))
     parts = []
     for part in made.parts:
-        new = NewPart(mint("prt"), part.lines, part.size, part.tokens)
+        new = NewPart(mint("prt"), part.lines, part.size, part.tokens, part.numbering.runs)
         await shelf.put(new_name(DEFAULT_PROJECT, new.id), part.path)
         parts.append(new)
     asked = Asked(

@@ -359,19 +359,33 @@ async def test_a_provider_that_never_answers_holds_up_its_own_account_only(
         await counter.submitter.close()
 
 
-async def test_the_providers_lines_become_those_of_the_whole_file(counter: Counter) -> None:
-    id = await counter.submit(8)
+async def test_the_providers_lines_become_those_of_the_users_file(counter: Counter) -> None:
+    """Every request has an empty line after it; one part is split, and one is tried again."""
+    id = await counter.submit(8, ends=b"\n\n", retry_missing=1)
     await counter.step()
     first, second = await counter.running(id)
+    wrong = [problem("invalid_url", "No.", line=n) for n in (2, 9)] + [problem("other", "No.")]
+    await counter.end([second], "expired", completed=1)
+    _, again = await counter.running(id)
+    part = (await counter.of(id)).parts[-1]
+    requests = (counter.shelf.root / new_name(DEFAULT_PROJECT, part.id)).read_text().splitlines()
+    retried = int(json.loads(requests[1])["custom_id"].removeprefix("r"))
+    await counter.end([again], "failed", problems=wrong)
     tight = problem("token_limit_exceeded", "Limit: 70 enqueued tokens.")
     await counter.end([first], "failed", problems=[tight])
-    assert [part.lines for part in (await counter.of(id)).parts] == [2, 2, 4]
-    wrong = [problem("invalid_url", "No.", line=2), problem("other", "No.")]
-    await counter.end([second], "failed", problems=wrong)
-    while running := await counter.running(id):
-        await counter.end(running)
+    parts = (await counter.of(id)).parts
+    assert [(part.lines, part.round) for part in parts] == [(2, 1), (2, 1), (4, 1), (3, 2)]
+    [half] = await counter.running(id)
+    await counter.end([half])
+    [half] = await counter.running(id)
+    await counter.end([half], "failed", problems=[problem("bad", "No.", line=1)])
     errors = snapshot_of(await counter.of(id)).problems
-    assert [(one.code, one.line) for one in errors] == [("invalid_url", 6), ("other", None)]
+    assert [(one.code, one.line) for one in errors] == [
+        ("bad", 5),
+        ("invalid_url", 2 * retried + 1),
+        ("invalid_url", None),
+        ("other", None),
+    ]
 
 
 async def test_request_files_of_submissions_that_never_were_are_deleted_after_a_day(

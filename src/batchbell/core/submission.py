@@ -14,6 +14,7 @@ from typing import Any
 
 from batchbell.core import backoff, governor
 from batchbell.core.model import Batch, BatchProblem, Counts, Snapshot, Status
+from batchbell.core.numbering import Runs, number_at
 from batchbell.core.results import Results, ResultsState
 
 RETRY_MISSING_MAX = 10
@@ -84,6 +85,8 @@ class Part:
     """How often the list was looked through since, and showed nothing."""
     note: str | None = None
     """What was done otherwise than asked."""
+    runs: Runs = ()
+    """Which lines of the user's file it has; see `core.numbering`."""
 
     @property
     def tag(self) -> str:
@@ -300,25 +303,17 @@ def _problems(found: Submission) -> tuple[BatchProblem, ...]:
         if part.state is not PartState.ENDED:
             continue
         if part.batch is not None and part.batch.snapshot is not None:
-            before = _lines_before(found, part)
-            told += [_in_whole(one, before) for one in part.batch.snapshot.problems]
+            told += [_in_whole(one, part) for one in part.batch.snapshot.problems]
         if part.trouble is not None:
             told.append(BatchProblem(code="part_rejected", message=part.trouble))
     return tuple(dict.fromkeys(told))[:PROBLEMS_MAX]
 
 
-def _lines_before(found: Submission, part: Part) -> int | None:
-    """How many requests stand before the part's first; None where it has only some of its place."""
-    if part.round > 1:
-        return None
-    return sum(one.lines for one in found.parts if one.round == 1 and one.position < part.position)
-
-
-def _in_whole(problem: BatchProblem, before: int | None) -> BatchProblem:
-    """With the line of the whole file in place of the part's."""
-    if problem.line is None:
-        return problem
-    return replace(problem, line=None if before is None else before + problem.line)
+def _in_whole(problem: BatchProblem, part: Part) -> BatchProblem:
+    """With the line of the user's file in place of the part's."""
+    line = problem.line
+    known = line is not None and line <= part.lines
+    return replace(problem, line=number_at(part.runs, line) if line and known else None)
 
 
 def _usage(found: Submission) -> Mapping[str, Any] | None:

@@ -17,6 +17,7 @@ import msgspec
 
 from batchbell.core.governor import BYTES_PER_TOKEN
 from batchbell.core.limits import Limits
+from batchbell.core.numbering import Numbering, Runs, number_at
 from batchbell.files.identities import Numbers
 from batchbell.files.lines import PIECE_BYTES, UNREADABLE, Read, Repeated, fields_of, read_lines
 from batchbell.files.mistakes import other_than_lines, why_no_json, why_too_long
@@ -47,6 +48,7 @@ class Part:
     """In bytes."""
     tokens: int = 0
     """By estimate."""
+    numbering: Numbering = field(default_factory=Numbering)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -102,7 +104,7 @@ def prepare(
         for line in read_lines(source):
             text = check.line(line)
             if text is not None and not check.result.problems_in_all:
-                writer.write(text)
+                writer.write(text, line.number)
     check.result.parts = writer.parts
     if not check.result.lines and not check.result.problems_in_all:
         check.result.wrong(None, "empty_file", "The file is empty: there is no request in it.")
@@ -239,11 +241,16 @@ class _Check:
             self._tell(number, f"mismatched_{name}", message)
 
 
-def split(source: IO[bytes], folder: Path, *, limits: Limits, bytes_per_token: float) -> list[Part]:
-    """Write requests that were checked to smaller parts in `folder`; call it in a thread."""
+def split(
+    source: IO[bytes], folder: Path, *, limits: Limits, bytes_per_token: float, runs: Runs = ()
+) -> list[Part]:
+    """Write requests that were checked to smaller parts in `folder`; call it in a thread.
+
+    `runs` say which line of the user's file each is.
+    """
     with _Writer(folder, limits, bytes_per_token) as writer:
         for line in read_lines(source):
-            writer.write(line.text)
+            writer.write(line.text, number_at(runs, line.number))
     return writer.parts
 
 
@@ -274,13 +281,14 @@ class _Writer:
         if self._file is not None:
             self._file.close()
 
-    def write(self, text: bytes) -> None:
+    def write(self, text: bytes, number: int | None) -> None:
         tokens = math.ceil(len(text) / self._bytes_per_token)
         if self._file is None or not self._fits(self.parts[-1], len(text) + 1, tokens):
             self._begin()
         assert self._file is not None
         part = self.parts[-1]
         part.lines += 1
+        part.numbering.add(number)
         part.size += len(text) + 1
         part.tokens += tokens
         self._file.write(text + b"\n")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from batchbell.core.numbering import Numbering, Runs, number_at
 from batchbell.core.results import Tally, Tokens
 from batchbell.files.identities import Numbers
 from batchbell.files.lines import answer, custom_id, open_lines, read_lines
@@ -20,6 +21,7 @@ class Gathered:
     lines: int = 0
     size: int = 0
     """In bytes."""
+    numbering: Numbering = field(default_factory=Numbering)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,10 +34,10 @@ class Rounds:
     missing_message: str
 
 
-def gather_passing(requests: Path, answers: Path, target: Path) -> Gathered:
+def gather_passing(requests: Path, answers: Path, target: Path, *, runs: Runs = ()) -> Gathered:
     """Write those requests to `target` whose answers may be better another time.
 
-    Call it in a thread.
+    `runs` say which line of the user's file each request is. Call it in a thread.
     """
     with open_lines(answers) as file:
         wanted = _passing(file)
@@ -46,6 +48,7 @@ def gather_passing(requests: Path, answers: Path, target: Path) -> Gathered:
             if name is not None and wanted.get(name):
                 output.write(line.text + b"\n")
                 gathered.lines += 1
+                gathered.numbering.add(number_at(runs, line.number))
                 gathered.size += len(line.text) + 1
     return gathered
 

@@ -166,6 +166,7 @@ parts = Table(
     Column("ask_again_at", Double, nullable=False, server_default="0"),
     Column("looks", Integer, nullable=False, server_default="0"),
     Column("note", Text),
+    Column("runs", Text, nullable=False, server_default="[]"),
     CheckConstraint("state IN ('waiting', 'submitting', 'running', 'ended')", name="state"),
     CheckConstraint("state <> 'submitting' OR intent_at IS NOT NULL", name="intent"),
     Index("ix_parts_ordered", "submission_id", "position", "round"),

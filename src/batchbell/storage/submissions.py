@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection, Row, Select, delete, select, update
 
 from batchbell.core import submission as rules
 from batchbell.core.errors import InvalidRequest, NotFound
 from batchbell.core.model import Batch, BatchKind, Counts, Mint, Snapshot, Status
+from batchbell.core.numbering import Runs
 from batchbell.core.results import Results
 from batchbell.core.submission import Part, PartState, Submission
 from batchbell.storage import watches
@@ -24,6 +26,8 @@ from batchbell.storage.results import of_keys
 from batchbell.storage.schema import batches
 from batchbell.storage.watches import Registration
 
+RUNS = msgspec.json.Decoder(Runs)
+
 
 @dataclass(frozen=True, slots=True)
 class NewPart:
@@ -35,6 +39,8 @@ class NewPart:
     """In bytes."""
     tokens: int
     """By estimate."""
+    runs: Runs = ()
+    """Which lines of the user's file they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +175,7 @@ def add_parts(
             "tries": 0,
             "due_at": now,
             "looked_through": False,
+            "runs": msgspec.json.encode(part.runs).decode(),
         }
         for position, part in new
     ]
@@ -323,4 +330,5 @@ def _part(row: Row[Any], batch: Batch | None, merged: Results | None) -> Part:
         ask_again_at=row.ask_again_at,
         looks=row.looks,
         note=row.note,
+        runs=RUNS.decode(row.runs),
     )

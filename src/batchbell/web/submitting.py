@@ -216,7 +216,13 @@ async def _shelve(call: Call, found: Prepared) -> list[NewPart]:
     parts = []
     try:
         for part in found.parts:
-            new = NewPart(call.context.mint("prt"), part.lines, part.size, part.tokens)
+            new = NewPart(
+                call.context.mint("prt"),
+                part.lines,
+                part.size,
+                part.tokens,
+                part.numbering.runs,
+            )
             await call.context.shelf.put(new_name(call.project_id, new.id), part.path)
             parts.append(new)
     except ResultsError:

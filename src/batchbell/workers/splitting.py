@@ -11,6 +11,7 @@ from batchbell.core import governor
 from batchbell.core.governor import Learnt
 from batchbell.core.limits import Limits
 from batchbell.core.model import Mint
+from batchbell.core.numbering import Runs
 from batchbell.core.submission import Part, PartState, Submission, new_name
 from batchbell.files.lines import open_lines
 from batchbell.files.preflight import Part as Piece
@@ -60,7 +61,7 @@ class Splitting:
         pieces = folder / f"{part.id}.pieces"
         found = await disk(_place, pieces)
         await fetch(self._shelf, old, found)
-        made = await heavy(project_id, _split, found, tokens, known.bytes_per_token)
+        made = await heavy(project_id, _split, found, tokens, known.bytes_per_token, part.runs)
         new = [await self._shelve(held, piece) for piece in made]
         after = await self._store.write(submitting.replace_part, held, part, new, now=self._clock())
         await self._shelf.delete(old)
@@ -68,7 +69,13 @@ class Splitting:
         return after
 
     async def _shelve(self, held: Submission, piece: Piece) -> NewPart:
-        new = NewPart(self._mint("prt"), piece.lines, piece.size, piece.tokens)
+        new = NewPart(
+            self._mint("prt"),
+            piece.lines,
+            piece.size,
+            piece.tokens,
+            piece.numbering.runs,
+        )
         await self._shelf.put(new_name(held.batch.project_id, new.id), piece.path)
         return new
 
@@ -78,11 +85,12 @@ def _place(pieces: Path) -> Path:
     return pieces / "requests"
 
 
-def _split(file: Path, tokens: int, bytes_per_token: float) -> list[Piece]:
+def _split(file: Path, tokens: int, bytes_per_token: float, runs: Runs) -> list[Piece]:
     with open_lines(file) as source:
         return split(
             source,
             file.parent,
             limits=Limits(tokens=tokens),
             bytes_per_token=bytes_per_token,
+            runs=runs,
         )

@@ -196,7 +196,9 @@ class Submitter:
         assert part.results is not None
         await fetch(self._shelf, new_name(project_id, part.id), requests)
         await fetch(self._shelf, part.results.name, answers)
-        gathered = await heavy(project_id, gather_passing, requests, answers, target)
+        gathered = await heavy(
+            project_id, gather_passing, requests, answers, target, runs=part.runs
+        )
         if not gathered.lines:
             return None
         tokens = part.tokens * gathered.size // part.size
@@ -207,7 +209,7 @@ class Submitter:
         id = self._mint("prt")
         await self._shelf.put(new_name(project_id, id), target)
         log.info("requests tried again", part=id, **told)
-        return NewPart(id, gathered.lines, gathered.size, tokens)
+        return NewPart(id, gathered.lines, gathered.size, tokens, gathered.numbering.runs)
 
     async def _hand_in(self, held: Submission, folder: Path) -> None:
         """In the order of the input, until there is no room."""
