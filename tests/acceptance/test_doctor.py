@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
+import time
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from batchbell.core.model import DEFAULT_PROJECT
 from batchbell.storage.accounts import ensure_account
 from batchbell.storage.opening import open_store
+from batchbell.storage.schema import accounts
 from tests.acceptance.conftest import Ended, Shell
 
 
@@ -136,6 +139,42 @@ async def test_dead_workers_and_unused_proxies_are_said(shell: Shell, postgres_u
     assert asked.code == 1
     assert "is a worker running?" in findings(asked)["work"]["says"]
     assert "nightly is not swept" in findings(asked)["account"]["says"]
+
+
+async def test_accounts_with_ways_that_fail_are_named(shell: Shell, postgres_url: str) -> None:
+    """By the database, and by the server: both say what it means and what helps."""
+    database = {"DATABASE_URL": postgres_url}
+    await shell.run("secret", **database)
+    store = await open_store(postgres_url)
+    seen = {"list_stale": True, "list_error": "No.", "retrieve_error": "Never."}
+    try:
+        account = {"project_id": DEFAULT_PROJECT, "provider": "openai", "base_url": "https://x"}
+        mint, now = lambda prefix: f"{prefix}_1", time.time()
+        await store.write(ensure_account, name="nightly", **account, mint=mint, now=now)
+        changed = update(accounts).values(seen)
+        await store.write(lambda connection: connection.execute(changed).rowcount)
+    finally:
+        await store.close()
+    alone = await shell.run("doctor", "--json", **database)
+    await shell.serve("--no-workers", **database)
+    asked = await shell.run("doctor", "--json", **database)
+    for ended in (alone, asked):
+        says = [one["says"] for one in ended.json_lines if one["check"] == "account"]
+        stale, unlisted, unread = [words for words in says if "account nightly" in words]
+        assert "is out of date" in stale
+        assert "ends arrive later" in stale
+        assert "cannot be read: No." in unlisted
+        assert "cannot be read: Never." in unread
+
+
+async def test_the_last_key_is_said_before_it_is_gone(shell: Shell) -> None:
+    """Also where no server runs, and only of the project that looks after the others."""
+    await shell.run("keys", "create", "--name", "ops")
+    one = findings(await shell.run("doctor", "--json"))["keys"]
+    assert one["state"] == "note"
+    assert "if it is lost" in one["says"]
+    await shell.run("keys", "create", "--name", "spare")
+    assert "keys" not in findings(await shell.run("doctor", "--json"))
 
 
 async def test_it_names_the_key_file(shell: Shell) -> None:

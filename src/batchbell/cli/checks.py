@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Literal
 
 from batchbell.cli.reach import key_of, opened
-from batchbell.client import AccessRefused, AsyncBatchbell, ClientError, ServerUnreachable
+from batchbell.client import AccessRefused, AsyncBatchbell, ClientError, Key, ServerUnreachable
+from batchbell.client import Account as ClientAccount
 from batchbell.core import pacing
+from batchbell.core.account import Verbs
 from batchbell.core.errors import (
     BatchbellError,
     ProviderAuthError,
@@ -158,6 +160,8 @@ async def _look_into(patient: Patient, store: Store) -> None:
     patient.add("database", "ok", f"It answers; schema {revision}.")
     if not patient.local and not await store.read(keys.any_in_force, DEFAULT_PROJECT):
         patient.findings.append(NO_KEY)
+    elif not patient.local:
+        _look_at_last_key(patient, await store.read(keys.list_keys, DEFAULT_PROJECT))
     _look_at_keys(patient, store)
     theirs = await store.read(database_time)
     if theirs is not None:
@@ -342,6 +346,21 @@ async def _check_access(patient: Patient, client: AsyncBatchbell) -> None:
         patient.add("access", "failed", str(error), "Look into the server's log.")
         return
     patient.add("access", "ok", "The server lets this command line in.")
+    if not any(finding.check == "keys" for finding in patient.findings):
+        _look_at_last_key(patient, found)
+    patient.accounts = None  # the server has just said more
+    for account in theirs:
+        if account.unswept:
+            says = f"Account {account.name} is not swept: {account.unswept}"
+            patient.add("account", "failed", says, NO_WORKER)
+        if account.trouble:
+            says = f"Account {account.name} is {account.state}: {account.trouble}"
+            patient.add("account", "failed", says, "See `provider` above.")
+        _look_at_verbs(patient, account.name, account)
+
+
+def _look_at_last_key(patient: Patient, found: Sequence[Key | keys.Key]) -> None:
+    """Whether one key alone can look after the server, before it is lost."""
     in_force = [key for key in found if key.revoked_at is None]
     if len(in_force) == 1 and in_force[0].project_id == DEFAULT_PROJECT:
         patient.add(
@@ -351,14 +370,35 @@ async def _check_access(patient: Patient, client: AsyncBatchbell) -> None:
             " revoked, nobody can look after this server.",
             "`batchbell keys create --name NAME` makes another one for that day.",
         )
-    patient.accounts = None  # the server has just said more
-    for account in theirs:
-        if account.unswept:
-            says = f"Account {account.name} is not swept: {account.unswept}"
-            patient.add("account", "failed", says, NO_WORKER)
-        if account.trouble:
-            says = f"Account {account.name} is {account.state}: {account.trouble}"
-            patient.add("account", "failed", says, "See `provider` above.")
+
+
+def _look_at_verbs(patient: Patient, name: str, seen: ClientAccount | Verbs) -> None:
+    """What sweeps do without: batches are watched by the other ways, later or at a higher cost."""
+    if seen.list_stale:
+        patient.add(
+            "account",
+            "note",
+            f"The list of account {name} is out of date: it contradicts what the provider says of"
+            " single batches. Open batches are read one by one, by id, so their ends arrive later.",
+            "Look for a cache or a proxy in front of its base URL. The list is used again by itself"
+            " as soon as it agrees.",
+        )
+    if seen.list_error:
+        patient.add(
+            "account",
+            "note",
+            f"The list of account {name} cannot be read: {seen.list_error} Open batches are read"
+            " one by one, by id, so their ends arrive later, and no batch is discovered.",
+            "Ask the provider whether this API key may list batches.",
+        )
+    if seen.retrieve_error:
+        patient.add(
+            "account",
+            "note",
+            f"Single batches of account {name} cannot be read: {seen.retrieve_error} They are"
+            " watched by its list alone.",
+            "Ask the provider whether this API key may read batches.",
+        )
 
 
 def check_sweeps(patient: Patient) -> None:
@@ -370,13 +410,14 @@ def check_sweeps(patient: Patient) -> None:
         if why := pacing.unswept(account, time.time()):
             says = f"Account {account.label} is not swept: {why}"
             patient.add("account", "failed", says, NO_WORKER)
+        _look_at_verbs(patient, account.label, account.verbs)
 
 
 def check_unused_proxies(patient: Patient) -> None:
     """Whether the environment names a proxy that is not used: Batchbell has its own settings."""
     settings = patient.settings.model_dump()
     unused = [name for name in OUR_PROXIES if not settings.get(name)]
-    named = sorted({name.upper() for name in os.environ if name.upper() in THEIR_PROXIES})
+    named = sorted({name.upper() for name, value in os.environ.items() if value} & THEIR_PROXIES)
     if not named or not unused:
         return
     ours = " and ".join(f"BATCHBELL_{name.upper()}" for name in unused)
