@@ -166,6 +166,12 @@ class Metrics:
             "For how long the submission that waits for longest has been due for its next step.",
             registry=registry,
         )
+        self.results_places = Gauge(
+            "batchbell_results_places",
+            "Places in which processes have kept results in the last 5 minutes. More than one is a"
+            " mistake: links fail on some of them.",
+            registry=registry,
+        )
         self.sweep_age = Gauge(
             "batchbell_sweep_age_seconds",
             "Seconds since a sweep of the account last ended well. Paused accounts have none.",

@@ -8,8 +8,9 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
@@ -24,6 +25,7 @@ from batchbell.net.guard import parse_cidrs
 from batchbell.net.proxy import check_proxies
 from batchbell.net.relay import Relay
 from batchbell.observability import Metrics
+from batchbell.places import Placing
 from batchbell.process import calm_collector, raise_file_limit
 from batchbell.providers import Provider
 from batchbell.settings import Settings
@@ -106,15 +108,33 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
         await access.look(store)
         watched = await _accounts(store, settings)
         runtime = Runtime(settings, store, Metrics(), access, shelf, watched)
-        looking = asyncio.create_task(access.keep_looking(store))
-        try:
+        placing = Placing(
+            store,
+            shelf,
+            settings.results_place,
+            marker=mint("plc"),
+            keep_seconds=settings.results_retention_days * 86400.0,
+            clock=time.time,
+        )
+        async with (
+            _beside(access.keep_looking(store)),
+            _beside(placing.keep_noting()),
+        ):
             yield runtime
-        finally:
-            looking.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await looking
     finally:
         await store.close()
+
+
+@contextlib.asynccontextmanager
+async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run something while the context lasts."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
 
 def tell_of_keys(store: Store) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from sqlalchemy import update
 from batchbell.core.model import DEFAULT_PROJECT
 from batchbell.storage.accounts import ensure_account
 from batchbell.storage.opening import open_store
+from batchbell.storage.places import list_places
 from batchbell.storage.schema import accounts
 from tests.acceptance.conftest import Ended, Shell
 
@@ -175,6 +178,36 @@ async def test_the_last_key_is_said_before_it_is_gone(shell: Shell) -> None:
     assert "if it is lost" in one["says"]
     await shell.run("keys", "create", "--name", "spare")
     assert "keys" not in findings(await shell.run("doctor", "--json"))
+
+
+async def test_places_for_results_that_are_not_shared_are_named(
+    shell: Shell, postgres_url: str
+) -> None:
+    """Each process takes a relative folder from where it was started."""
+    elsewhere = shell.folder / "elsewhere"
+    elsewhere.mkdir()
+    for folder in (shell.folder, elsewhere):
+        there = replace(shell, folder=folder, running=[])
+        server = await there.serve("--no-workers", DATABASE_URL=postgres_url)
+        await known_place(postgres_url, str(folder / "batchbell-results"))
+        await server.end()
+    ended = await shell.run("doctor", "--json", DATABASE_URL=postgres_url)
+    assert ended.code == 1
+    says = findings(ended)["results"]["says"]
+    for folder in (shell.folder, elsewhere):
+        assert str(folder / "batchbell-results") in says
+
+
+async def known_place(url: str, name: str) -> None:
+    """Return when a process has said that it keeps results there."""
+    store = await open_store(url)
+    try:
+        async with asyncio.timeout(20):
+            known: set[str] = set()
+            while name not in known:
+                known = {one.name for one in await store.read(list_places)}
+    finally:
+        await store.close()
 
 
 async def test_it_names_the_key_file(shell: Shell) -> None:

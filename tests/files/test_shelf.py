@@ -14,7 +14,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from batchbell.core.errors import ResultsGone, SettingsError
-from batchbell.files.shelf import Folder, Shelf, open_shelf
+from batchbell.files.shelf import MARKER, Folder, Shelf, open_shelf
 
 CONTENT = os.urandom(700_000)
 
@@ -101,6 +101,29 @@ async def test_two_who_put_the_same_at_once_do_not_harm_each_other(
         path.write_bytes(content)
     await asyncio.gather(*(shelf.put("same", path) for path in files))
     assert await read(shelf, "same") in contents
+
+
+async def test_a_marker_stays_until_it_is_lost(shelf: Shelf, tmp_path: Path) -> None:
+    await shelf.delete(MARKER)
+    found = set(await asyncio.gather(*(shelf.mark(f"plc_{n}") for n in range(4))))
+    assert len(found) == 1, "of all who mark it at once, the first wins"
+    assert {await shelf.mark("plc_late")} == found
+    empty = tmp_path / "empty"
+    empty.touch()
+    await shelf.put(MARKER, empty)
+    assert await shelf.mark("plc_new") == await shelf.mark("plc_other") == "plc_new"
+
+
+async def test_a_folder_without_hard_links_is_marked_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    folder = Folder(tmp_path / "results")
+    assert await folder.mark("plc_1") == await folder.mark("plc_2") == "plc_1"
+    assert [path.name for path in folder.root.iterdir()] == [MARKER]
 
 
 async def test_what_comes_from_another_disk_is_copied(

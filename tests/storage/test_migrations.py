@@ -193,6 +193,7 @@ MADE_LATER = {
     "parts",
     "capacities",
     "files",
+    "results_places",
 }
 """And what starts empty."""
 AN_ACCOUNT = [

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from structlog.testing import capture_logs
 
 from batchbell import __version__
+from batchbell.core.errors import ResultsUnavailable
 from batchbell.core.model import Status
+from batchbell.files.shelf import Folder
+from batchbell.places import Placing
 
 from ..conftest import Clock
 from .making import Served, a_snapshot
@@ -46,6 +52,52 @@ async def test_a_server_without_workers_tells_that_nobody_works(
     assert 'batchbell_sweep_age_seconds{account="openai"} 200.0' in lines
     assert "batchbell_results_past_due_seconds 200.0" in lines
     assert "batchbell_submissions_past_due_seconds 0.0" in lines
+
+
+def placing(served: Served, folder: Path) -> Placing:
+    """As another process has it."""
+    context, shelf = served.context, Folder(folder)
+    marker, clock = context.mint("plc"), context.clock
+    return Placing(context.store, shelf, "", marker=marker, keep_seconds=1e6, clock=clock)
+
+
+async def test_results_places_that_are_not_shared_are_told_but_not_named(
+    served: Served, clock: Clock, tmp_path: Path
+) -> None:
+    here, link = tmp_path / "here", tmp_path / "link"
+    here.mkdir()
+    link.symlink_to(here)
+    for folder in (link, here):  # two paths, one folder
+        await placing(served, folder).note()
+    assert (await served.http.get("/readyz")).json()["warnings"] == []
+    assert "batchbell_results_places 1.0" in await scrape(served)
+
+    with capture_logs() as logs:
+        elsewhere = placing(served, tmp_path / "elsewhere")
+        await elsewhere.note()
+        await elsewhere.note()
+    [line] = logs
+    assert {str(here), str(tmp_path / "elsewhere")} == {one.split()[0] for one in line["places"]}
+    clock.advance(6)
+    (warning,) = (await served.http.get("/readyz")).json()["warnings"]
+    assert "2 different places" in warning
+    assert str(tmp_path) not in warning, "anybody may ask"
+    assert "batchbell_results_places 2.0" in await scrape(served)
+
+    clock.advance(301)
+    with capture_logs() as logs:
+        await placing(served, here).note()
+    [line] = logs
+    assert line["event"] == "older results may be in a place that no process uses now"
+    assert "places" not in str((await served.http.get("/readyz")).json()["warnings"])
+
+
+async def test_a_place_that_cannot_be_marked_is_an_error_of_results(
+    served: Served, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ResultsUnavailable):
+        await placing(served, tmp_path / "file" / "below").note()
 
 
 async def test_a_paused_account_is_not_missed(served: Served, clock: Clock) -> None:

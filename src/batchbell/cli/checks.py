@@ -15,7 +15,7 @@ from typing import Literal
 from batchbell.cli.reach import key_of, opened
 from batchbell.client import AccessRefused, AsyncBatchbell, ClientError, Key, ServerUnreachable
 from batchbell.client import Account as ClientAccount
-from batchbell.core import pacing
+from batchbell.core import pacing, place
 from batchbell.core.account import Verbs
 from batchbell.core.errors import (
     BatchbellError,
@@ -30,13 +30,14 @@ from batchbell.core.errors import (
     StoreOutdated,
 )
 from batchbell.core.model import DEFAULT_PROJECT, Account
+from batchbell.core.place import Place
 from batchbell.net.api import ApiClient, Reply
 from batchbell.net.guard import parse_cidrs
 from batchbell.net.proxy import Proxy, check_proxies, provider_proxy
 from batchbell.providers import open_provider
 from batchbell.runtime import is_sqlite
 from batchbell.settings import Settings, load_settings
-from batchbell.storage import accounts, keys, migrating
+from batchbell.storage import accounts, keys, migrating, places
 from batchbell.storage.clock import database_time
 from batchbell.storage.engine import Store
 from batchbell.storage.opening import parse_url
@@ -47,7 +48,16 @@ SKEW_FAILED_SECONDS = 60.0
 """Receivers refuse timestamps that are five minutes off, and workers share leases by the clock."""
 PROVIDER_TIMEOUT_SECONDS = 10.0
 
+LOOK_AT_WORKERS = (
+    "See the log of `batchbell serve`, and of each `batchbell worker`; start one where none runs."
+)
 NO_WORKER = "Start `batchbell serve` or `batchbell worker`, and look into its log."
+SHARE = "A relative path is another folder in each working directory, and in each container."
+MOVE = (
+    "If you moved the place, move its files along, with `.batchbell-place`; else set"
+    " BATCHBELL_RESULTS_URL back. Links to what is missing fail."
+)
+PLACES_SHOWN = 5
 THEIR_PROXIES = frozenset({"HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"})
 OUR_PROXIES = {"provider_proxy": "providers", "webhook_proxy": "receivers of webhooks"}
 """Our settings, and who is called through each."""
@@ -163,10 +173,32 @@ async def _look_into(patient: Patient, store: Store) -> None:
     elif not patient.local:
         _look_at_last_key(patient, await store.read(keys.list_keys, DEFAULT_PROJECT))
     _look_at_keys(patient, store)
+    _look_at_places(patient, await store.read(places.list_places))
     theirs = await store.read(database_time)
     if theirs is not None:
         patient.accounts = await store.read(accounts.list_accounts)
         patient.findings.append(clock_finding(theirs, "the database's"))
+
+
+def _look_at_places(patient: Patient, known: Sequence[Place]) -> None:
+    """Whether all processes keep results in one place, and where they were kept before."""
+    now = time.time()
+    used = place.in_use(known, now=now)
+    if warning := place.apart(known, now=now):
+        patient.add("results", "failed", f"{warning} They are: {_listed(used)}.", SHARE)
+    elif used:
+        patient.add("results", "ok", f"They are kept in {used[0]}.")
+    keep_seconds = patient.settings.results_retention_days * 86400.0
+    former = place.former(known, now=now, keep_seconds=keep_seconds)
+    if used and former:
+        says = f"Older results may be in {_listed(former)}, which no process uses now."
+        patient.add("results", "note", says, MOVE)
+
+
+def _listed(known: Sequence[Place]) -> str:
+    rest = len(known) - PLACES_SHOWN
+    shown = "; ".join(str(one) for one in known[:PLACES_SHOWN])
+    return shown if rest <= 0 else f"{shown}; and {rest} more"
 
 
 def _look_at_keys(patient: Patient, store: Store) -> None:
@@ -329,7 +361,8 @@ async def check_server(patient: Patient) -> None:
             return
         patient.add("server", "ok", f"{url} is ready.")
         for warning in ready.warnings:
-            patient.add("work", "failed", warning, NO_WORKER)
+            if not any(found.says.startswith(warning) for found in patient.findings):
+                patient.add("work", "failed", warning, LOOK_AT_WORKERS)
         await _check_access(patient, client)
 
 

@@ -17,7 +17,7 @@ from typing import IO, Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 import obstore
-from obstore.exceptions import BaseError
+from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import from_url
 
 from batchbell.core.errors import ResultsError, ResultsGone, ResultsUnavailable, SettingsError
@@ -25,6 +25,8 @@ from batchbell.threads import disk
 
 CHUNK_BYTES = 256 * 2**10
 PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
+MARKER = ".batchbell-place"
+MARKER_MAX = 100
 BUCKETS = ("s3", "s3a", "gs", "az", "azure")
 
 
@@ -45,6 +47,10 @@ class Shelf(Protocol):
 
     async def delete(self, name: str) -> None:
         """Forget it; one that is not there is no error."""
+        ...
+
+    async def mark(self, marker: str) -> str:
+        """Leave a marker, unless there is one; returns the one that is there."""
         ...
 
 
@@ -123,6 +129,10 @@ class Folder:
     async def delete(self, name: str) -> None:
         await _in_thread((self.root / name).unlink, missing_ok=True)
 
+    async def mark(self, marker: str) -> str:
+        found: str = await _in_thread(_mark, self.root, marker)
+        return found
+
     async def older(self, ending: str, *, before: float) -> list[str]:
         """The names with this ending of what was written before a time.
 
@@ -150,6 +160,32 @@ def _older(root: Path, ending: str, before: float) -> list[str]:
             if path.stat().st_mtime < before:
                 found.append(path.relative_to(root).as_posix())
     return found
+
+
+def _mark(root: Path, marker: str) -> str:
+    """Of two who do it at once, both return the marker of the first."""
+    path = root / MARKER
+    with suppress(FileNotFoundError):
+        if found := _marker_in(path.read_bytes()):
+            return found
+        path.unlink()  # a disk that lost power may leave it empty
+    _make_private(root)
+    with tempfile.TemporaryDirectory(prefix=".part-", dir=root) as folder:
+        fresh = Path(folder) / MARKER
+        fresh.write_text(marker)
+        fresh.chmod(PRIVATE_FILE)
+        _sync(fresh)
+        try:
+            path.hardlink_to(fresh)
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without hard links
+            fresh.replace(path)
+    return _marker_in(path.read_bytes())
+
+
+def _marker_in(content: bytes) -> str:
+    return content[:MARKER_MAX].decode(errors="replace").strip()
 
 
 def _close_unused(opening: asyncio.Task[IO[bytes]]) -> None:
@@ -242,6 +278,39 @@ class Bucket:
             return
         except (BaseError, OSError) as error:
             raise _bucket_error(name, error) from error
+
+    async def mark(self, marker: str) -> str:
+        try:
+            found = await self._marker()
+        except ResultsGone:
+            await self._leave(marker)
+            return await self._marker()
+        if not found:
+            await self._overwrite(marker.encode())
+        return found or marker
+
+    async def _marker(self) -> str:
+        """Whole: S3 refuses to read the first byte of what is empty."""
+        try:
+            found = await obstore.get_async(self._store, MARKER)
+            return _marker_in(bytes(await found.bytes_async()))
+        except (BaseError, OSError) as error:
+            raise _bucket_error(MARKER, error) from error
+
+    async def _leave(self, marker: str) -> None:
+        content = marker.encode()
+        try:
+            await obstore.put_async(self._store, MARKER, content, mode="create")
+        except AlreadyExistsError:
+            return
+        except (BaseError, OSError):  # not every bucket can do this
+            await self._overwrite(content)
+
+    async def _overwrite(self, content: bytes) -> None:
+        try:
+            await obstore.put_async(self._store, MARKER, content)
+        except (BaseError, OSError) as error:
+            raise ResultsUnavailable(f"The results bucket cannot be written: {error}") from error
 
 
 def _bucket_error(name: str, error: Exception) -> ResultsError:

@@ -315,6 +315,16 @@ _of_events = (deliveries.c.project_id, deliveries.c.event_id)
 partial("ix_deliveries_undelivered", *_of_events, where=_undelivered)
 Index("ix_deliveries_watch", deliveries.c.watch_id)
 
+results_places = Table(
+    "results_places",
+    metadata,
+    Column("marker", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("seen_at", Double, nullable=False),
+)
+"""Where processes keep results, by the marker in the place itself."""
+
 attempts = Table(
     "attempts",
     metadata,

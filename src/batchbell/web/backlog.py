@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from batchbell.core import pacing
+from batchbell.core import place as rules
 from batchbell.core.model import Account
 from batchbell.core.notices import UNREACHABLE_FAILURES
-from batchbell.storage import accounts, deliveries, results, submitting
+from batchbell.core.place import Place
+from batchbell.storage import accounts, deliveries, places, results, submitting
 from batchbell.storage.engine import Store
 
 LATE_SECONDS = 120.0
@@ -27,6 +29,8 @@ class Backlog:
     deliveries: float
     results: float
     submissions: float
+    places: Sequence[Place]
+    """Where processes keep results."""
 
     @property
     def sweep_ages(self) -> dict[str, float]:
@@ -47,7 +51,9 @@ class Backlog:
             f"A submission has been due for {self.submissions:.0f} s.": self.submissions
             > LATE_SECONDS,
         }
-        return [sentence for sentence, is_so in found.items() if is_so]
+        apart = rules.apart(self.places, now=self.at)
+        said = [sentence for sentence, is_so in found.items() if is_so]
+        return said if apart is None else [*said, apart]
 
 
 def _accounts(number: int) -> str:
@@ -66,4 +72,5 @@ async def read_backlog(store: Store, *, now: float) -> Backlog:
         deliveries=late(await store.read(deliveries.oldest_past_due, now=now)),
         results=late(await store.read(results.next_due)),
         submissions=late(await store.read(submitting.next_due)),
+        places=await store.read(places.list_places),
     )

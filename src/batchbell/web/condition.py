@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from batchbell.core import place
 from batchbell.core.errors import StoreError, StoreMoved, StoreUnavailable
 from batchbell.core.model import AccountState, DeliveryState, Status
 from batchbell.storage import alarms, batches, deliveries, migrating, outages
@@ -94,6 +95,7 @@ class Condition:
         metrics.oldest_past_due.set(backlog.deliveries)
         metrics.results_past_due.set(backlog.results)
         metrics.submissions_past_due.set(backlog.submissions)
+        metrics.results_places.set(len(place.in_use(backlog.places, now=now)))
         metrics.sweep_age.clear()
         for label, age in backlog.sweep_ages.items():
             metrics.sweep_age.labels(label).set(age)
