@@ -59,11 +59,19 @@ def test_a_batch_that_left_nothing_has_nothing_to_lose() -> None:
     [
         (ended(counts=None), GOOD, "does not say"),
         (ended(counts=Counts(total=0, completed=0, failed=0)), GOOD, "does not say"),
+        (ended(counts=Counts(total=3, completed=2, failed=1, whole=False)), GOOD, "how many"),
         (ended(), a_tally(3), "counts 3 requests"),
         (ended(), a_tally(2), "counts 3 requests"),
         (ended(), replace(GOOD, notes=("1 lines could not be understood.",)), "understood"),
     ],
-    ids=["no counts", "counts of nothing", "another fate", "a line less", "unreadable"],
+    ids=[
+        "no counts",
+        "counts of nothing",
+        "counts with holes",
+        "another fate",
+        "a line less",
+        "unreadable",
+    ],
 )
 def test_what_does_not_add_up_stays(batch: Batch, tally: Any, words: str) -> None:
     """Pitfall 21: deletion only after a verified download."""

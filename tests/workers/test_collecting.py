@@ -213,6 +213,33 @@ async def test_a_file_that_is_named_late_is_waited_for(desk: Desk) -> None:
     assert batch.snapshot.output_file_id is not None
 
 
+@pytest.mark.parametrize(
+    ("failed", "fields"),
+    [
+        (3, {}),
+        (1, {"output_file_id": "file-kept"}),
+        (0, {"request_counts": {"total": 0, "completed": 0, "failed": 0}}),
+        (0, {"request_counts": None}),
+    ],
+    ids=["only errors", "some errors", "counts that are late", "no counts"],
+)
+async def test_files_that_are_not_named_at_first_are_asked_for_by_the_batch_id(
+    desk: Desk, failed: int, fields: dict[str, Any]
+) -> None:
+    id = desk.house.provider.add_batch(total=3)
+    await desk.house.register(id)
+    desk.house.provider.finish(id, failed=failed)
+    if "output_file_id" in fields:
+        fields = {"output_file_id": desk.house.provider.retrieve(id)["output_file_id"]}
+    without = {"output_file_id": None, "error_file_id": None} | fields
+    desk.house.provider.faults.add("rewrite", batch_id=id, fields=without, times=2)
+    await desk.house.sweep()
+    found = await desk.settled(id)
+    assert found.tally is not None
+    assert (found.tally.succeeded, found.tally.failed) == (3 - failed, failed)
+    assert (found.tally.notes, found.tries < DOUBT_TRIES) == ((), True)
+
+
 async def test_a_file_that_is_never_named_or_short_is_not_waited_for_for_ever(desk: Desk) -> None:
     id = desk.house.provider.add_batch(total=3)
     await desk.house.register(id)

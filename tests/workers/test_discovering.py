@@ -223,3 +223,20 @@ async def test_open_batches_are_still_seen_when_the_list_is_long(discovering: Ho
     await house.sweep()
     await house.sweep()
     assert (await house.read(batches.get_batch, DEFAULT_PROJECT, old)).status == "completed"
+
+
+async def test_an_end_that_is_found_without_its_files_is_read_by_its_id(discovering: House) -> None:
+    house = discovering
+    ids = house.provider.add_batches(3, metadata={"webhook_url": house.receiver.url("/hook")})
+    for id in ids:
+        house.provider.finish(id)
+        house.provider.faults.add("late_file", route="list", batch_id=id, times=None)
+    house.provider.faults.add("status", status=404, route="retrieve", batch_id=ids[0], times=None)
+    await house.sweep()
+    await house.deliver()
+    told = {
+        data["id"]: data for data in (json.loads(h.body)["data"] for h in house.receiver.received)
+    }
+    assert [bool(told[id]["output_file_id"]) for id in ids] == [False, True, True]
+    await house.sweep()
+    assert house.provider.calls["retrieve"] == 3, "and once only"

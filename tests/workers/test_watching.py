@@ -419,6 +419,99 @@ async def test_a_clock_that_is_set_back_stops_no_sweep(house: House, jump: float
     assert not await house.watcher.step(), "and then the pace is as before"
 
 
+IDS = ("output_file_id", "error_file_id")
+
+
+async def files_told(house: House) -> list[bool]:
+    page = await house.read(events.list_events, DEFAULT_PROJECT, limit=100)
+    told = [json.loads(event.body)["data"] for event in page.items]
+    return [bool(data["output_file_id"] or data["error_file_id"]) for data in told]
+
+
+@pytest.mark.parametrize(
+    ("end", "failed", "drop", "reads"),
+    [
+        ("completed", 0, IDS, 1),
+        ("completed", 2, ("output_file_id",), 1),
+        ("completed", 10, IDS, 1),
+        ("completed", 0, (*IDS, "request_counts"), 1),
+        ("expired", 2, (*IDS, "request_counts"), 1),
+        ("cancelled", 2, IDS, 1),
+        ("completed", 2, (), 0),
+        ("completed", 2, ("error_file_id",), 0),
+        ("completed", 2, ("request_counts",), 0),
+        ("failed", 0, (), 0),
+    ],
+)
+async def test_an_end_that_names_no_files_is_read_by_its_id(
+    house: House, end: str, failed: int, drop: tuple[str, ...], reads: int
+) -> None:
+    """Gateways trim the rows of their lists."""
+    ids = house.provider.add_batches(3, total=10)
+    await house.register(*ids)
+    await house.sweep()
+    house.provider.calls.clear()
+    for id in ids:
+        house.provider.finish(id, end, failed=failed)
+        house.provider.faults.add("rewrite", route="list", batch_id=id, drop=drop, times=None)
+    await house.sweep()
+    assert await event_types(house) == [f"batch.{end}"] * 3
+    assert all(await files_told(house)) is (end != "failed")
+    assert house.provider.calls["retrieve"] == 3 * reads
+    assert not (await account_of(house)).verbs.list_stale
+
+
+@pytest.mark.parametrize(
+    ("kind", "details", "times", "sweeps", "named"),
+    [
+        ("status", {"status": 500}, 2, 2, True),
+        ("status", {"status": 500}, None, 2, False),
+        ("status", {"status": 400}, None, 1, False),
+        ("late_file", {}, None, 1, False),
+        ("rewrite", {"fields": {"status": "in_progress"}}, None, 1, False),
+        ("rewrite", {"drop": ["status"]}, None, 1, False),
+    ],
+)
+async def test_an_end_without_files_is_believed_where_its_id_shows_no_more(
+    house: House, kind: str, details: dict[str, object], times: int | None, sweeps: int, named: bool
+) -> None:
+    faults = house.provider.faults
+    ids = house.provider.add_batches(2)
+    await house.register(*ids)
+    await house.sweep()
+    for id in ids:
+        house.provider.finish(id)
+        faults.add("late_file", route="list", batch_id=id, times=None)
+        faults.add(
+            kind,
+            route="retrieve",
+            times=times and times // 2,
+            batch_id=id if kind != "status" else None,
+            **details,
+        )
+    for number in range(sweeps):
+        assert await event_types(house) == [], f"before sweep {number + 1}"
+        await house.sweep()
+    assert await event_types(house) == ["batch.completed"] * 2
+    assert await files_told(house) == [named] * 2
+
+
+async def test_ends_without_files_are_read_within_the_call_budget(house: House) -> None:
+    house.watcher.pace = Pace(poll_interval_seconds=15, calls_per_minute=80)
+    ids = house.provider.add_batches(40)
+    await house.register(*ids)
+    await house.sweep()
+    for id in ids:
+        house.provider.finish(id)
+        house.provider.faults.add("late_file", route="list", batch_id=id, times=None)
+    told = []
+    for _ in range(3):
+        await house.sweep()
+        told.append(len(await event_types(house)))
+    assert told == [20, 40, 40]
+    assert all(await files_told(house))
+
+
 async def test_an_empty_error_file_id_is_none(house: House) -> None:
     """Pitfall 16: `error_file_id` may be an empty string."""
     id = house.provider.add_batch(total=2)

@@ -104,11 +104,15 @@ def decide(
 
 
 def doubt(batch: Batch, tally: Tally) -> str | None:
-    """Why the merged results may lack something that the provider's files have; None for no
-    doubt."""
+    """Why the merged results may lack something that the provider's files have; None for no doubt.
+
+    Only counts that are whole prove that nothing is missing: without them the files stay.
+    """
     counts = batch.snapshot.counts if batch.snapshot else None
     if counts is None or counts.total == 0:
         return "The provider does not say how many requests there were."
+    if not counts.whole:
+        return "The provider does not say how many requests completed and how many failed."
     return mismatch(batch, tally) or next(iter(tally.notes), None)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from batchbell.core import backoff
 from batchbell.core.errors import ProviderError, ProviderNotFound, ProviderRejected
-from batchbell.core.model import Batch, BatchOutcome, Status
+from batchbell.core.model import Batch, BatchOutcome, Counts, Snapshot, Status
 from batchbell.core.travelling import ResultsMode as ResultsMode  # noqa: PLC0414 - one word list
 from batchbell.core.travelling import ResultsState as ResultsState  # noqa: PLC0414
 
@@ -132,9 +132,12 @@ def missing_answer(batch: Batch) -> tuple[str, str]:
 
 
 def mismatch(batch: Batch, tally: Tally) -> str | None:
-    """Where the provider's own counts say something else than its files; None where they agree."""
+    """Where the provider's own counts say something else than its files; None where they agree.
+
+    Counts that are not whole contradict nothing: what is left out of them would read as 0.
+    """
     counts = batch.snapshot.counts if batch.snapshot else None
-    if counts is None or counts.total == 0:
+    if counts is None or not counts.whole or counts.total == 0:
         return None
     found = counts_of(tally)
     told = (counts.total, counts.completed, counts.failed)
@@ -173,10 +176,42 @@ def may_do_without(error: Exception, *, tries: int, is_input: bool) -> bool:
 
 def promises_output(batch: Batch) -> bool:
     """Whether the counts, or the end itself, say that there are good answers."""
-    seen = batch.snapshot
-    if seen is None or seen.counts is None or not seen.counts.whole:
-        return batch.status is Status.COMPLETED
-    return seen.counts.completed > 0
+    counts = _deciding(batch.snapshot, batch.status)
+    return batch.status is Status.COMPLETED if counts is None else counts.completed > 0
+
+
+def _deciding(seen: Snapshot | None, status: Status) -> Counts | None:
+    """The counts, where they say what an end like this yielded."""
+    counts = seen.counts if seen else None
+    return counts if counts is not None and counts.decide(status) else None
+
+
+def lacks_files(seen: Snapshot) -> bool:
+    """Whether an end is shown that names no file with answers, and may have some.
+
+    Gateways leave fields out of the rows of their lists: such an end is read by its id before it
+    is accepted. A batch that failed for reasons that are shown has no answers to name.
+    """
+    if seen.status is None or not seen.status.ended or seen.output_file_id is not None:
+        return False
+    counts = _deciding(seen, seen.status)
+    if counts is not None and counts.completed > 0:
+        return True
+    if seen.error_file_id is not None:
+        return False
+    return not seen.problems if counts is None else counts.failed > 0
+
+
+def asks_again(seen: Snapshot, *, tries: int) -> bool:
+    """Whether to read a batch by its id before its files are fetched.
+
+    From the second try on also for an error file that was left out: some hosts have none, and put
+    failed answers into the output.
+    """
+    if tries >= DOUBT_TRIES:
+        return False
+    failed = seen.counts.failed if seen.counts else 0
+    return lacks_files(seen) or (tries > 1 and failed > 0 and seen.error_file_id is None)
 
 
 def awaits_files(batch: Batch, *, tries: int) -> bool:
@@ -184,7 +219,7 @@ def awaits_files(batch: Batch, *, tries: int) -> bool:
     seen = batch.snapshot
     if tries >= DOUBT_TRIES or (seen and seen.output_file_id):
         return False
-    counted = seen is not None and seen.counts is not None and seen.counts.whole
+    counted = _deciding(seen, batch.status) is not None
     named = seen is not None and seen.error_file_id is not None
     return promises_output(batch) and (counted or not named)
 

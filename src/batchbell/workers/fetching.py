@@ -61,7 +61,8 @@ class Fetching:
 
     async def _looked_at_again(self, known: Snapshot) -> Snapshot:
         """The batch, with the files that the provider has named since it ended."""
-        if not rules.awaits_files(self._batch, tries=self._tries):
+        waits = rules.awaits_files(self._batch, tries=self._tries)
+        if not waits and not rules.asks_again(known, tries=self._tries):
             return known
         seen = await self._provider.retrieve(self._batch.id)
         if seen.status is not self._batch.status:

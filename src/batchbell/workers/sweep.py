@@ -25,6 +25,7 @@ from batchbell.core.errors import (
 )
 from batchbell.core.lifecycle import BATCH_MOVES
 from batchbell.core.model import Doubtful, Missing, Sighting, Snapshot
+from batchbell.core.results import lacks_files
 from batchbell.providers.paging import Walk
 from batchbell.providers.protocol import Page, Provider
 from batchbell.storage.batches import Known, OpenBatch
@@ -115,6 +116,10 @@ class Sweep:
         self._rows: dict[str, Snapshot] = {}
         """Rows of the list that are held against what retrieves show."""
         self._compared = self._to_compare(known.open)
+        self._bare: dict[str, Snapshot] = {}
+        """Ends in the list that name no files: they are read by their id before they count."""
+        self._found_bare: set[str] = set()
+        """Those of them that nobody named: the list is all that we know them by."""
         self._bad_rows: dict[str, str] = {}
         self._some_seen = False
         self._missing: dict[str, Missing] = {}
@@ -169,6 +174,7 @@ class Sweep:
         yield self._doubts()
         while self._missing and not self._some_seen and not self._list_tried_enough():
             yield await self._next_page()
+        yield self._unread()
         yield self._gone()
 
     # The list --------------------------------------------------------------------------------
@@ -213,7 +219,7 @@ class Sweep:
         self._past_open = pacing.reached_oldest(times, self._oldest)
         found = self._sift(page)
         if self._discovery is not None and not self._discovery.over:
-            found.unknown = await self._discovery.sift(page)
+            found.unknown = self._whole(await self._discovery.sift(page))
             if self._walk.stopped and not self._discovery.over:
                 self._discovery = None
         return found
@@ -224,7 +230,8 @@ class Sweep:
             self._some_seen = True
             if batch.id in self._lost:
                 self._lost.discard(batch.id)
-                found.sightings.append(batch)
+                if not self._holds_back(batch):
+                    found.sightings.append(batch)
             elif batch.id in self._unseen:
                 self._unseen.discard(batch.id)
                 if batch.id in self._compared:
@@ -242,7 +249,21 @@ class Sweep:
         self._row_moved |= known.seen and ahead
         if known.seen and self._plan.verbs.list_stale and not ahead:
             return
-        self._note(found, row)
+        if not self._holds_back(row):
+            self._note(found, row)
+
+    def _holds_back(self, row: Snapshot) -> bool:
+        """Keep an end without files until it is read by its id; not where that has failed."""
+        if not lacks_files(row) or row.id in self._missing or row.id in self._failed:
+            return False
+        self._bare[row.id] = row
+        return True
+
+    def _whole(self, rows: Sequence[Snapshot]) -> list[Snapshot]:
+        """Those of unknown batches that need not be read by their id."""
+        bare = {row.id for row in rows if self._holds_back(row)}
+        self._found_bare |= bare
+        return [row for row in rows if row.id not in bare]
 
     # One by one ------------------------------------------------------------------------------
 
@@ -257,8 +278,10 @@ class Sweep:
 
     async def _retrieved(self) -> AsyncIterator[Found]:
         """Ends early where everything fails. Raises ProviderRateLimited."""
-        order = sorted(self._unseen | set(self._rows), key=lambda id: (self._last_read(id), id))
-        waiting = [*order[: max(0, self._plan.reads_max - len(self._lost_due))], *self._lost_due]
+        others = (self._unseen | set(self._rows)) - set(self._bare)
+        order = [*self._bare, *sorted(others, key=lambda id: (self._last_read(id), id))]
+        lost_due = [id for id in self._lost_due if id not in self._bare]
+        waiting = [*order[: max(0, self._plan.reads_max - len(lost_due))], *lost_due]
         in_a_row = 0
         while waiting and in_a_row < FAILURES_MAX and (self._answered or not in_a_row):
             # Where nothing has answered yet, one call is enough to see that nothing does.
@@ -293,6 +316,8 @@ class Sweep:
                 return answer
             case Snapshot():
                 self._see(found, id, answer)
+            case _ if id in self._bare:
+                self._accept_bare(found, id, answer)
             case ProviderNotFound():
                 self._miss(found, Missing(id, answer.message))
             case MalformedBatch():
@@ -307,12 +332,29 @@ class Sweep:
     def _see(self, found: Found, id: str, seen: Snapshot) -> None:
         self._answered = self._some_seen = self._some_retrieved = True
         self._unseen.discard(id)
-        if id not in self._known:
-            found.sightings.append(seen)
-            return
-        row = self._rows.pop(id, None)
+        row, bare = self._rows.pop(id, None), self._bare.pop(id, None)
         self._contradicted |= row is not None and pacing.is_behind(row, seen)
-        self._note(found, seen)
+        ahead = bare is not None and pacing.is_behind(seen, bare)
+        self._accept(found, bare if bare is not None and ahead else seen)
+
+    def _accept(self, found: Found, seen: Snapshot) -> None:
+        if seen.id in self._known:
+            self._note(found, seen)
+        elif seen.id in self._found_bare:
+            self._found_bare.discard(seen.id)
+            found.unknown.append(seen)
+        else:
+            found.sightings.append(seen)
+
+    def _accept_bare(self, found: Found, id: str, error: ProviderError) -> None:
+        """Take the row for it; where retrieves worked until now, the next sweep tries once more."""
+        row = self._bare.pop(id)
+        self._rows.pop(id, None)
+        if not isinstance(error, ProviderNotFound | ProviderRejected | MalformedBatch):
+            self._failed[id] = error
+            if id in self._known and self._plan.verbs.retrieve_error is None:
+                return
+        self._accept(found, row)
 
     def _miss(self, found: Found, missing: Missing) -> None:
         self._answered = self._some_retrieved = True
@@ -362,6 +404,13 @@ class Sweep:
                 f" account, API key and base URL the right ones? It says: {gone[0].reason}"
             )
         return Found(list(gone))
+
+    def _unread(self) -> Found:
+        """Unknown batches that the budget did not reach. Known ones wait for the next sweep."""
+        found = Found()
+        for id in self._found_bare & set(self._bare):
+            self._accept(found, self._bare.pop(id))
+        return found
 
 
 def forget_ended(read_at: MutableMapping[str, float], open_ids: Iterable[str]) -> None:
