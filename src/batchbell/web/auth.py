@@ -20,6 +20,7 @@ from batchbell.core.model import DEFAULT_PROJECT
 from batchbell.storage import keys
 from batchbell.storage.engine import Store
 from batchbell.storage.keys import Key
+from batchbell.web import reference
 from batchbell.web.faults import Code
 from batchbell.web.remembering import Remembered
 
@@ -35,7 +36,7 @@ WRONG_KEYS_MAX = 20
 WRONG_KEYS_SECONDS = 60.0
 ADDRESSES_MAX = 10_000
 
-OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.json"})
+OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json"}) | reference.PATHS
 """They hold nothing of anybody, and probes and browsers must reach them."""
 
 SIGNED_PATHS = "/results/"

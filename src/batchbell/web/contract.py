@@ -99,6 +99,20 @@ MEANINGS = {
     503: "Not just now; `code` says why. Try again after `Retry-After` seconds.",
     507: "The disk of this server is full.",
 }
+TAGS = {
+    "watches": "Which batches to watch, and whom to call when they end.",
+    "submissions": "Requests of any number, sent as the batches that they need, with one webhook.",
+    "batches": "Batches, in OpenAI's shape: its SDK makes and reads them here.",
+    "results": "What the provider answered, a line for each request.",
+    "files": "The provider's files, passed on under an account's credentials.",
+    "endpoints": "Webhook endpoints, in OpenAI's shape.",
+    "events": "What happened, and a stream of it.",
+    "deliveries": "What was sent to whom, and what came of each attempt.",
+    "replays": "Many deliveries sent again.",
+    "access": "Accounts, projects and API keys.",
+    "operation": "Health and metrics.",
+}
+"""The groups of routes, in the order in which `/docs` shows them."""
 GUARDED = (400, 401, 403, 429, 500, 503, 507)
 """What any request that passes the gate may be answered."""
 
@@ -194,7 +208,11 @@ def document(app: FastAPI) -> dict[str, Any]:
     """The whole document, made once."""
     if app.openapi_schema is None:
         made = get_openapi(
-            title=app.title, version=app.version, description=app.description, routes=app.routes
+            title=app.title,
+            version=app.version,
+            description=app.description,
+            routes=app.routes,
+            tags=[{"name": name, "description": says} for name, says in TAGS.items()],
         )
         app.openapi_schema = _complete(made)
     return app.openapi_schema

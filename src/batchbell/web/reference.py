@@ -1,59 +1,59 @@
-"""`/docs`: the OpenAPI document as one page that needs no other server and no script."""
+"""`/docs`: the API reference, on which calls can be tried. It needs no other server.
+
+Swagger UI (https://swagger.io/tools/swagger-ui/) draws it from `/openapi.json`. Its files are part
+of this package, so that the page works without a network.
+"""
 
 from __future__ import annotations
 
-from html import escape
-from typing import Any
+from importlib.resources import files
 
-STYLE = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
-    "code{background:#8881;padding:.1em .3em;border-radius:.2em}h2{margin-top:2rem}"
-    "td,th{text-align:left;padding:.1rem 1rem .1rem 0;vertical-align:top}"
-    "@media(prefers-color-scheme:dark){body{background:#111;color:#ddd}a{color:#8bf}}"
+from starlette.responses import Response
+
+from batchbell.core.errors import NotFound
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
+    " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+"""Only our own scripts run. Swagger UI sets styles on its elements, and its icons are `data:`."""
+STATIC = files("batchbell.web") / "static"
+ASSETS = {
+    "docs.js": (STATIC / "docs.js", "text/javascript"),
+    "swagger-ui.css": (STATIC / "swagger-ui" / "swagger-ui.css", "text/css"),
+    "swagger-ui-bundle.js": (STATIC / "swagger-ui" / "swagger-ui-bundle.js", "text/javascript"),
+}
+PATHS = frozenset({"/docs", *(f"/docs/{name}" for name in ASSETS)})
+KEPT_SECONDS = 3600
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Batchbell API</title>
+<link rel="icon" href="data:,">
+<link rel="stylesheet" href="docs/swagger-ui.css">
+</head>
+<body>
+<main id="docs"></main>
+<noscript>This page needs JavaScript; see <a href="openapi.json">openapi.json</a>.</noscript>
+<script src="docs/swagger-ui-bundle.js"></script>
+<script src="docs/docs.js"></script>
+</body>
+</html>
+"""
 
 
-def reference_page(document: dict[str, Any]) -> str:
-    """The page, for people."""
-    parts = [
-        _operation(method, path, operation)
-        for path, operations in document["paths"].items()
-        for method, operation in operations.items()
-    ]
-    title = escape(f"{document['info']['title']} {document['info']['version']}")
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style>'
-        f"<h1>{title}</h1><p>{escape(document['info'].get('description', ''))}</p>"
-        '<p>For programs: <a href="/openapi.json">/openapi.json</a>.</p>' + "".join(parts)
-    )
+def page() -> Response:
+    """The page itself."""
+    headers = {"Content-Security-Policy": POLICY}
+    return Response(PAGE, media_type="text/html", headers=headers)
 
 
-def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
-    rows = [
-        _row(parameter["name"], parameter.get("description") or f"in the {parameter['in']}")
-        for parameter in operation.get("parameters", ())
-    ]
-    rows += [_row(f"body: {name}", "application/json") for name in _bodies(operation)]
-    rows += [_row(status, told["description"]) for status, told in operation["responses"].items()]
-    return (
-        f"<h2><code>{method.upper()} {escape(path)}</code></h2>"
-        f"<p>{escape(operation['summary'])}.</p><table>{''.join(rows)}</table>"
-    )
-
-
-def _bodies(operation: dict[str, Any]) -> list[str]:
-    content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
-    schema = content.get("schema", {})
-    kinds = schema.get("anyOf", [schema]) if schema else []
-    return [_name(kind) for kind in kinds]
-
-
-def _name(schema: dict[str, Any]) -> str:
-    if "items" in schema:
-        return f"list of {_name(schema['items'])}"
-    return str(schema.get("$ref", schema.get("type", "any"))).rpartition("/")[2]
-
-
-def _row(name: str, meaning: str) -> str:
-    return f"<tr><th><code>{escape(name)}</code></th><td>{escape(meaning)}</td></tr>"
+def asset(name: str) -> Response:
+    """A script or style sheet of the page. Raises NotFound."""
+    if name not in ASSETS:
+        raise NotFound("file of /docs", name)
+    file, media_type = ASSETS[name]
+    headers = {"Cache-Control": f"max-age={KEPT_SECONDS}"}
+    return Response(file.read_bytes(), media_type=media_type, headers=headers)

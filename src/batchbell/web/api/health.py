@@ -6,19 +6,16 @@ from typing import Any
 
 from fastapi import Request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 
 from batchbell import __version__
-from batchbell.web import shapes
+from batchbell.web import reference, shapes
 from batchbell.web.calling import Caller, Operator, answer
 from batchbell.web.contract import document, json_content, open_answers, text_answers
 from batchbell.web.parameters import strict_router
-from batchbell.web.reference import reference_page
 
 router = strict_router("operation")
 
-PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
-"""The page brings its own style, and no script."""
 NOT_READY: dict[int, Any] = {
     503: {"description": "Not now; `reasons` says why.", "content": json_content(shapes.Readiness)}
 }
@@ -61,9 +58,13 @@ async def metrics(call: Operator) -> Response:
 
 
 @router.get("/docs", include_in_schema=False)
-async def docs(request: Request) -> Response:
-    page = reference_page(document(request.app))
-    return HTMLResponse(page, headers={"Content-Security-Policy": PAGE_POLICY})
+async def docs() -> Response:
+    return reference.page()
+
+
+@router.get("/docs/{name}", include_in_schema=False)
+def docs_asset(name: str) -> Response:
+    return reference.asset(name)
 
 
 @router.get("/openapi.json", include_in_schema=False)
