@@ -27,7 +27,7 @@ async def crowded(store: Store, account: Account, mint: Mint, clock: Clock) -> S
     def fill(connection: Connection) -> None:
         for number in range(MANY):
             row = {"account_id": account.id, "now": clock() + number}
-            uploads.remember(connection, DEFAULT_PROJECT, f"file-{number}", **row)
+            uploads.expect(connection, DEFAULT_PROJECT, f"file-{number}", **row)
         rows = (
             "INSERT INTO batches (project_id, account_id, id, status, generation, registered_at,"
             " updated_at, check_at, output_file_id, error_file_id) VALUES ('default', :account,"

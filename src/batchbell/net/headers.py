@@ -40,10 +40,8 @@ OURS_ALONE = frozenset(
 BACK = frozenset(
     {
         b"accept-ranges",
-        b"age",
         b"allow",
         b"apim-request-id",
-        b"cache-control",
         b"cf-ray",
         b"content-disposition",
         b"content-encoding",
@@ -53,7 +51,6 @@ BACK = frozenset(
         b"content-type",
         b"deprecation",
         b"etag",
-        b"expires",
         b"last-modified",
         b"request-id",
         b"retry-after",
@@ -79,8 +76,13 @@ BACK_PREFIXES = (
 )
 """What of a provider's answer is about the call. All else would be taken for ours: cookies, CORS,
 `Refresh`, `Link`, and orders to browsers and to the proxy in front of us."""
-HARMLESS = ((b"x-content-type-options", b"nosniff"), (b"content-security-policy", b"sandbox"))
-"""A provider's page must not run as one of ours."""
+HARMLESS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"sandbox"),
+    (b"cache-control", b"no-store"),
+)
+"""A provider's page must not run as one of ours, and no cache may show one caller's to another."""
+DISPOSITION = b"content-disposition"
 FOR_ANYBODY = frozenset({b"accept", b"accept-encoding", b"if-range", b"range", b"user-agent"})
 """They tell nothing of whose call it is."""
 
@@ -106,6 +108,22 @@ def backward(headers: Iterable[Header]) -> list[Header]:
         for name, value in _end_to_end(headers)
         if name in BACK or name.startswith(BACK_PREFIXES)
     ]
+
+
+def harmless(headers: Iterable[Header], *, is_file: bool) -> list[Header]:
+    """An answer's headers, so that no browser shows it as a page of ours.
+
+    JSON cannot be one. All else is to be saved, as is a file.
+    """
+    told = list(headers)
+    kinds = [value.strip().lower() for name, value in told if name == b"content-type"]
+    is_json = len(kinds) == 1 and kinds[0].partition(b";")[0].strip().endswith((b"/json", b"+json"))
+    if is_json and not is_file:
+        return [*told, *HARMLESS]
+    own = [value for name, value in told if name == DISPOSITION]
+    is_safe = len(own) == 1 and own[0].lower().startswith(b"attachment")
+    kept = [header for header in told if header[0] != DISPOSITION]
+    return [*kept, (DISPOSITION, own[0] if is_safe else b"attachment"), *HARMLESS]
 
 
 def _end_to_end(headers: Iterable[Header]) -> list[Header]:

@@ -8,6 +8,7 @@ is packed stays packed. A call lasts as long as it moves: silence ends it.
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from batchbell.core.twins import NOT_ANSWERED, NOT_REACHED
 from batchbell.net.faults import fault_of
 from batchbell.net.guard import AddressRules
 from batchbell.net.headers import Header, backward, without_credentials
-from batchbell.net.hops import HOPS_MAX, REDIRECTS, next_hop
+from batchbell.net.hops import HOPS_MAX, REDIRECTS, Hop, next_hop
 from batchbell.net.pace import Pace
 from batchbell.net.proxy import Proxy
 from batchbell.net.sessions import provider_session
@@ -79,6 +80,37 @@ class Reply:
                 message = f"The provider's answer is larger than {most} bytes."
                 raise ProviderUnavailable(message, code=NOT_ANSWERED)
         return bytes(body)
+
+    @property
+    def packing(self) -> str:
+        """How the body is packed; empty where it is not."""
+        said = (value for name, value in self.headers if name == b"content-encoding")
+        words = b",".join(said).decode("latin-1").lower().split(",")
+        return ",".join(word for word in map(str.strip, words) if word not in ("", "identity"))
+
+
+def unpacked(body: bytes, packing: str, *, most: int = WHOLE_MAX_BYTES) -> bytes:
+    """A body as it was before it was packed. Raises ProviderUnavailable."""
+    if not body:
+        return body
+    deflate = zlib.MAX_WBITS if body[:1] == b"\x78" else -zlib.MAX_WBITS
+    wbits = {"gzip": zlib.MAX_WBITS | 16, "x-gzip": zlib.MAX_WBITS | 16, "deflate": deflate}
+    if packing not in wbits:
+        message = f"The provider packed its answer as {packing[:40]!r}, which nobody asked for."
+        raise ProviderUnavailable(message, code=NOT_ANSWERED)
+    unpacker = zlib.decompressobj(wbits[packing])
+    try:
+        plain = unpacker.decompress(body, most + 1)
+    except zlib.error as error:
+        raise ProviderUnavailable(
+            f"The provider's packed answer is damaged: {error}.", code=NOT_ANSWERED
+        ) from None
+    if len(plain) > most:
+        message = f"The provider's answer is larger than {most} bytes."
+        raise ProviderUnavailable(message, code=NOT_ANSWERED)
+    if not unpacker.eof:
+        raise ProviderUnavailable("The provider's answer was cut off.", code=NOT_ANSWERED)
+    return plain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,12 +173,12 @@ class Relay:
         return self._checked(response)
 
     async def _followed(self, call: Onward, body: object) -> aiohttp.ClientResponse:
-        first, hop = call.url, None
+        first, hop = call.url, None  # type: str, Hop | None
         for _ in range(HOPS_MAX):
             response = await self._request(call, body)
             location = response.headers.get("location")
             if not call.follows or response.status not in REDIRECTS or location is None:
-                return response
+                return _shown(response, hop)
             response.close()
             hop = next_hop(hop, first, location)
             headers = call.headers if hop.ours else without_credentials(call.headers)
@@ -192,6 +224,17 @@ class Relay:
             fault_of(error, timeout_seconds=self._answer_seconds)[1],
             code=NOT_REACHED if refused else NOT_ANSWERED,
         )
+
+
+def _shown(response: aiohttp.ClientResponse, hop: Hop | None) -> aiohttp.ClientResponse:
+    """Storage that refuses a signed URL may quote it: its answer is not passed on."""
+    if hop is None or hop.ours or response.status < 400:
+        return response
+    response.close()
+    raise ProviderUnavailable(
+        f"The provider keeps this file in another place, which answered {response.status}.",
+        code=NOT_ANSWERED,
+    )
 
 
 async def moving(source: AsyncIterator[bytes], *, stall_seconds: float) -> AsyncIterator[bytes]:

@@ -9,12 +9,32 @@ from batchbell.storage.schema import batches, files
 from batchbell.storage.texts import storable
 
 
-def remember(
-    connection: Connection, project_id: str, file_id: str, *, account_id: str, now: float
+def expect(
+    connection: Connection, project_id: str, token: str, *, account_id: str, now: float
 ) -> None:
-    """Note that the account has this file."""
-    row = {"project_id": project_id, "account_id": account_id, "id": storable(file_id)}
+    """Note that a file is about to be uploaded: where there is no room for that, it is not.
+
+    `token` stands for its id until that is known.
+    """
+    row = {"project_id": project_id, "account_id": account_id, "id": token}
     insert_missing(connection, files, [{**row, "created_at": now}])
+
+
+def remember(
+    connection: Connection,
+    project_id: str,
+    token: str,
+    *,
+    file_id: str | None,
+    account_id: str,
+    now: float,
+) -> None:
+    """Note that the account has this file, or that there is none after all."""
+    same = (files.c.project_id == project_id, files.c.id == token)
+    connection.execute(delete(files).where(*same))
+    if file_id is not None:
+        row = {"project_id": project_id, "account_id": account_id, "id": storable(file_id)}
+        insert_missing(connection, files, [{**row, "created_at": now}])
 
 
 def account_of(connection: Connection, project_id: str, file_id: str) -> str | None:

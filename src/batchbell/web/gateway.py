@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+import re
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -11,26 +13,29 @@ from fastapi import Request
 from starlette.responses import Response
 
 from batchbell.core.model import Account, Batch
-from batchbell.net.headers import HARMLESS, Header, onward
-from batchbell.net.relay import Onward, Reply
+from batchbell.net.headers import Header, harmless, onward
+from batchbell.net.relay import Onward, Reply, unpacked
 from batchbell.providers.registry import auth_headers
+from batchbell.providers.rows import id_in
 from batchbell.storage import uploads
+from batchbell.threads import heavy
 from batchbell.web.calling import Call
 from batchbell.web.enrolling import api_key_of
 from batchbell.web.passing import Inbound, Passed
 from batchbell.web.registering import named_account
 
-
-class _File(msgspec.Struct, gc=False):
-    id: str
-
+T = TypeVar("T")
 
 ACCOUNT_HEADER = "bb-account"
 """Names the account in a request. In an answer it says that the provider of that account spoke."""
 MASK = b"[key]"
 """Some providers quote the key that they were sent; the caller is not to learn it."""
-MASKED_MAX_BYTES = 4 * 2**20
-FILE = msgspec.json.Decoder(_File)
+MASKED_LEAST = 7
+"""A shorter key is a placeholder, such as `EMPTY`, and may stand in an answer for other reasons."""
+WINDOW_BYTES = 256 * 2**10
+READ_HERE_BYTES = 64 * 2**10
+"""What is longer is read in a thread: the event loop is everybody's."""
+GZIP = re.compile(rb"(?i)\bgzip\b(?!\s*;\s*q=0(\.0*)?\s*(,|$))")
 QUERY_SAFE = "!#$%&'()*+,/:;=?@[]~-._"
 
 
@@ -96,8 +101,8 @@ async def pass_on(
     """Pass the request on to this path of the account's provider, and the answer back.
 
     By default the account is the one that the request names. The call to the provider ends when
-    the caller leaves. Only where it may be `packed` does the answer come as the caller would like
-    it.
+    the caller leaves. Only a file, which may be `packed`, is passed on as it comes; all else is
+    read here first, unpacked, and without the key.
     """
     account = account or await account_for(call, request)
     key = await api_key_of(call.context, account)
@@ -105,39 +110,39 @@ async def pass_on(
     inbound.nothing()
     outward = _outward(call, request, path, account=account, key=key, body=None, packed=packed)
     reply = await inbound.unless_left(call.context.relay.send(outward))
-    reply.headers = _masked(reply.headers, key)
-    if not packed and _is_text(reply):
-        return (await _whole(reply, account, key)).response()
-    more = [_spoken_by(account), *HARMLESS]
-    if packed:
-        reply.headers = _attached(reply.headers)
-    return Passed(reply, more)
+    if not packed or reply.status >= 400:
+        return (await _whole(call, reply, account, key)).response()
+    reply.headers = harmless(_masked(reply.headers, _forms(key)), is_file=True)
+    return Passed(reply, [_spoken_by(account)])
 
 
 async def upload(call: Call, request: Request, path: str) -> Response:
     """Pass a form with a file on to the account that the request names, or the default.
 
     Where it is named, Batchbell knows from then on which account has the file. Raises
-    InvalidRequest.
+    InvalidRequest, and StoreUnavailable before anything is sent where that cannot be noted.
     """
     account = await account_for(call, request)
+    if ACCOUNT_HEADER not in request.headers:
+        return (await _upload(call, request, path, account)).response()
+    store, token = call.context.store, call.context.mint("upl")
+    about: dict[str, Any] = {"account_id": account.id, "now": call.context.clock()}
+    await store.write(uploads.expect, call.project_id, token, **about)
+    id: str | None = None
+    try:
+        told = await _upload(call, request, path, account)
+        id = await read(call, id_in, told.body) if told.is_good else None
+    finally:
+        await store.write(uploads.remember, call.project_id, token, file_id=id, **about)
+    return told.response()
+
+
+async def _upload(call: Call, request: Request, path: str, account: Account) -> Whole:
     inbound = Inbound(request)
     key = await api_key_of(call.context, account)
     outward = _outward(call, request, path, account=account, key=key, body=inbound.chunks())
     reply = await inbound.unless_left(call.context.relay.send(outward))
-    told = await _whole(reply, account, key)
-    if ACCOUNT_HEADER in request.headers and told.is_good:
-        await _remember(call, told, account)
-    return told.response()
-
-
-async def _remember(call: Call, told: Whole, account: Account) -> None:
-    try:
-        id = FILE.decode(told.body).id
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return
-    store, now = call.context.store, call.context.clock()
-    await store.write(uploads.remember, call.project_id, id, account_id=account.id, now=now)
+    return await _whole(call, reply, account, key)
 
 
 async def ask(
@@ -146,40 +151,57 @@ async def ask(
     """As `pass_on`, to the end of a short answer, whether or not the caller still waits for it."""
     key = await api_key_of(call.context, account)
     outward = _outward(call, request, path, account=account, key=key, body=body)
-    return await _whole(await call.context.relay.send(outward), account, key)
+    return await _whole(call, await call.context.relay.send(outward), account, key)
 
 
-async def _whole(reply: Reply, account: Account, key: str) -> Whole:
+async def read(call: Call, work: Callable[[bytes], T], body: bytes) -> T:
+    """What `work` makes of a provider's answer: a long one in a thread, when it is our turn."""
+    if len(body) <= READ_HERE_BYTES:
+        return work(body)
+    return await heavy(call.project_id, work, body)
+
+
+async def _whole(call: Call, reply: Reply, account: Account, key: str) -> Whole:
+    forms = _forms(key)
+
+    def plain(body: bytes) -> bytes:
+        return masked(unpacked(body, packing) if (packing := reply.packing) else body, forms)
+
     try:
-        told = await reply.read()
+        told = await read(call, plain, await reply.read())
     finally:
         reply.close()
-    told = told.replace(key.strip().encode(), MASK)
-    headers = _masked(reply.headers, key)
-    return Whole(reply.status, [*headers, _spoken_by(account), *HARMLESS], told)
+    headers = [header for header in reply.headers if header[0] != b"content-encoding"]
+    safe = harmless(_masked(headers, forms), is_file=False)
+    return Whole(reply.status, [*safe, _spoken_by(account)], told)
 
 
-def _masked(headers: Iterable[Header], key: str) -> list[Header]:
-    secret = key.strip().encode()
-    return [(name, value.replace(secret, MASK)) for name, value in headers]
+def _forms(key: str) -> list[bytes]:
+    """The key as an answer may quote it: as it is, in JSON, and in a URL."""
+    secret = key.strip()
+    if len(secret) < MASKED_LEAST:
+        return []
+    in_json = msgspec.json.encode(secret)[1:-1].decode()
+    found = {secret, in_json, in_json.replace("/", r"\/"), quote(secret), quote(secret, safe="")}
+    return sorted((form.encode() for form in found), key=len, reverse=True)
 
 
-def _is_text(reply: Reply) -> bool:
-    """Whether the answer is short text, in which a key could stand."""
-    said = dict(reply.headers)
-    size = said.get(b"content-length", b"0")
-    kind = said.get(b"content-type", b"application/json").lower()
-    short = size.isdigit() and int(size[:18]) <= MASKED_MAX_BYTES
-    return short and (b"json" in kind or kind.startswith(b"text/"))
+def masked(body: bytes, forms: Sequence[bytes]) -> bytes:
+    """The body without the key, in any of its forms."""
+    for form in forms:
+        if _holds(body, form):
+            body = body.replace(form, MASK)
+    return body
 
 
-def _attached(headers: Iterable[Header]) -> list[Header]:
-    """As a file to be saved: a browser must not show it as a page of ours."""
-    name = b"content-disposition"
-    kept = [(n, v) for n, v in headers if n != name]
-    own = next((v for n, v in headers if n == name), b"")
-    is_safe = own.lower().startswith(b"attachment")
-    return [*kept, (name, own if is_safe else b"attachment")]
+def _holds(body: bytes, form: bytes) -> bool:
+    """Looked through in steps: other threads stand still during each."""
+    starts = range(0, len(body), WINDOW_BYTES)
+    return any(body.find(form, at, at + WINDOW_BYTES + len(form) - 1) >= 0 for at in starts)
+
+
+def _masked(headers: Iterable[Header], forms: Sequence[bytes]) -> list[Header]:
+    return [(name, masked(value, forms)) for name, value in headers]
 
 
 def _outward(
@@ -193,22 +215,28 @@ def _outward(
     packed: bool = False,
 ) -> Onward:
     query = quote(request.scope["query_string"], safe=QUERY_SAFE)
-    dropped = _dropped(body, packed=packed)
+    dropped = _dropped(body)
     kept = [(name, value) for name, value in onward(request.headers.raw) if name not in dropped]
-    plain = [] if packed else [(b"accept-encoding", b"identity")]
     return Onward(
         method=request.method,
         url=f"{account.base_url.rstrip('/')}{path}{'?' if query else ''}{query}",
-        headers=[*kept, *plain, *_as_sent(auth_headers(key))],
+        headers=[*kept, _packing(request, packed=packed), *_as_sent(auth_headers(key))],
         body=body,
         rules=None if account.from_environment else call.context.rules(),
         follows=packed and request.method == "GET",
     )
 
 
-def _dropped(body: object, *, packed: bool) -> set[bytes]:
+def _packing(request: Request, *, packed: bool) -> Header:
+    """An error must be read here, so no other packing than gzip is asked for."""
+    wanted = request.headers.get("accept-encoding", "").encode("latin-1")
+    gzip = packed and GZIP.search(wanted) is not None
+    return b"accept-encoding", b"gzip" if gzip else b"identity"
+
+
+def _dropped(body: object) -> set[bytes]:
     """Headers of the caller that are not true of what goes on."""
-    dropped = set() if packed else {b"accept-encoding"}
+    dropped = {b"accept-encoding"}
     if body is None:
         dropped |= {b"content-length", b"content-type", b"content-encoding"}
     elif isinstance(body, bytes):

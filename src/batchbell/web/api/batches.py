@@ -6,9 +6,8 @@ What the provider must do is passed on to it; what it answers is written down he
 from __future__ import annotations
 
 import contextlib
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
 from fastapi import Query, Request
 from starlette.responses import Response
 
@@ -45,6 +44,7 @@ from batchbell.web.gateway import (
     account_of_file,
     ask,
     pass_on,
+    read,
 )
 from batchbell.web.parameters import strict_router
 from batchbell.web.paths import IdRoute
@@ -82,7 +82,7 @@ async def create_batch(request: Request, bb_account: AccountName = None) -> Resp
     except ProviderUnavailable as error:
         told = error
     failpoints.reach(failpoints.AFTER_MADE)
-    seen = _seen(told) if isinstance(told, Whole) else None
+    seen = await _seen(call, told) if isinstance(told, Whole) else None
     if isinstance(told, Whole) and seen is not None:
         kept = await call.surface.adopter.adopt(call.project_id, account, seen, wishes)
         if kept is not None:
@@ -136,22 +136,29 @@ def _no_batch(told: Whole | ProviderUnavailable) -> Response:
     return error_response(502, told.message, code=Code.PROVIDER_UNAVAILABLE)
 
 
-def _seen(told: Whole) -> Snapshot | None:
+async def _seen(call: Call, told: Whole) -> Snapshot | None:
     """The batch in an answer, if there is one."""
-    if not told.is_good:
-        return None
+    return await read(call, _snapshot, told.body) if told.is_good else None
+
+
+def _snapshot(body: bytes) -> Snapshot | None:
     try:
-        return snapshot_from(without_nul(told.body))
+        return snapshot_from(without_nul(body))
     except MalformedBatch:
         return None
 
 
 def _with_extras(told: Whole, kept: Batch | None, *, now: float) -> Response:
-    """The provider's own object, and what we know beside it."""
-    if kept is None:
+    """The provider's own object to the letter, and what we know beside it.
+
+    It is not read again: the batch is there, and an error now would have it made twice. Where it
+    has a `batchbell` of its own, ours comes later, and counts.
+    """
+    theirs = told.body.rstrip(b" \t\r\n")
+    if kept is None or not theirs.endswith(b"}"):
         return told.response()
-    theirs: dict[str, Any] = msgspec.json.decode(told.body)
-    return told.response(ENCODER.encode({**theirs, "batchbell": describing.extras(kept, now=now)}))
+    ours = ENCODER.encode({"batchbell": describing.extras(kept, now=now)})
+    return told.response(theirs[:-1] + b"," + ours[1:])
 
 
 @router.get(
@@ -194,7 +201,7 @@ async def get_batch(
         told = await ask(call, request, _path(batch_id), account=account)
     except ProviderUnavailable:
         return answer(describing.batch(known, now=now))
-    seen = _seen(told)
+    seen = await _seen(call, told)
     if seen is None or seen.id != known.id:
         return answer(describing.batch(known, now=now))
     return _with_extras(told, await _noted(call, account, seen, known), now=now)
@@ -214,7 +221,7 @@ async def cancel_batch(
         return answer(describing.batch(await _cancel_submission(call, known), now=now))
     account = account or await account_for(call, request)
     told = await ask(call, request, f"{_path(batch_id)}/cancel", account=account)
-    seen = _seen(told)
+    seen = await _seen(call, told)
     if seen is None or known is None or seen.id != known.id:
         return told.response()
     kept = await _noted(call, account, seen, known)
