@@ -12,7 +12,7 @@ from batchbell.sandbox import Receiver, Respond, Sandbox
 from tests.acceptance.conftest import Ended, Shell
 
 
-async def test_a_batch_can_be_watched_listed_shown_and_resent(
+async def test_a_batch_can_be_watched_listed_shown_resent_and_expunged(
     shell: Shell, sandbox: Sandbox, receiver: Receiver
 ) -> None:
     await shell.serve()
@@ -44,6 +44,12 @@ async def test_a_batch_can_be_watched_listed_shown_and_resent(
     assert delivery["id"] in (await shell.run("resend", event["id"])).out
     await receiver.wait_for(2, timeout=15)
     assert batch_id in (await shell.run("list", "--status", "completed")).out
+    assert len((await shell.run("results", batch_id)).json_lines) == 4
+    assert (await shell.run("expunge", batch_id, "--yes")).code == 0
+    gone = await shell.run("results", batch_id)
+    assert (gone.code, "results ID --refetch" in gone.err) == (1, True), gone.err
+    again = await shell.run("results", batch_id, "--refetch")
+    assert len(again.json_lines) == 4, again.err
     none = await shell.run("list", "watches", "--batch", "batch_other")
     assert (none.out, none.err) == ("", "No watches.\n")
 

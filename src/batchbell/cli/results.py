@@ -42,6 +42,14 @@ def results(
             help="What the file is: jsonl, parquet or csv. By default as its name ends.",
         ),
     ] = None,
+    refetch: Annotated[
+        bool,
+        typer.Option(
+            "--refetch",
+            help="Fetch them from the provider again first, if they failed, were expunged, or are"
+            " missing on the server.",
+        ),
+    ] = False,
     server: Server = None,
     api_key: ApiKey = None,
 ) -> None:
@@ -52,6 +60,8 @@ def results(
     if output is None and format not in (None, "jsonl"):
         raise typer.BadParameter("A table needs a file: say -o FILE.", param_hint="--format")
     with connected(server, api_key) as client:
+        if refetch:
+            client.fetch_results(batch_id)
         if output is None:
             for line in client.result_texts(batch_id, status=status):
                 sys.stdout.buffer.write(line + b"\n")

@@ -119,6 +119,10 @@ class AsyncBatchbell(AsyncSettingUp, AsyncReading, AsyncSubmitting):
         """Remove the payloads of an ended batch: from then on its events are bare."""
         return await self._send(calls.expunge(batch_id))
 
+    async def fetch_results(self, batch_id: str) -> shapes.Batch:
+        """As `Batchbell.fetch_results`."""
+        return await self._send(calls.fetch_results(batch_id))
+
     def batches(
         self, *, status: str | None = None, page_size: int = PAGE_SIZE
     ) -> AsyncIterator[shapes.Batch]:

@@ -115,6 +115,15 @@ class Batchbell(SettingUp, Reading, Submitting):
         """Remove the payloads of an ended batch: from then on its events are bare."""
         return self._send(calls.expunge(batch_id))
 
+    def fetch_results(self, batch_id: str) -> shapes.Batch:
+        """Have the server fetch the results of an ended batch from its provider.
+
+        At once where a later try is due, and again where they were given up, expunged, or are
+        missing on the server. Results that are there stay. Returns at once; `results` and
+        `download_results` wait. Raises ApiError: `not_ended` while the batch runs.
+        """
+        return self._send(calls.fetch_results(batch_id))
+
     def batches(
         self, *, status: str | None = None, page_size: int = PAGE_SIZE
     ) -> Iterator[shapes.Batch]:

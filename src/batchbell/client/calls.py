@@ -164,6 +164,11 @@ def expunge(batch_id: str) -> Call[shapes.Batch]:
     return Call("POST", f"/v1/batches/{_id(batch_id)}/expunge", shapes.Batch)
 
 
+def fetch_results(batch_id: str) -> Call[shapes.Batch]:
+    path = f"/v1/batches/{_id(batch_id)}/results"
+    return Call("POST", path, shapes.Batch, accept=frozenset({202}))
+
+
 def batches(*, status: str | None, page_size: int) -> Call[Page[shapes.Batch]]:
     query = _query(limit=page_size, status=status)
     return Call("GET", "/v1/batches", Page[shapes.Batch], query)

@@ -135,7 +135,8 @@ async def _find(call: Call, batch_id: str) -> Results:
     found = await store.read(results.of_key, batch.key)
     if is_expunged(batch, found):
         raise _gone(
-            f"The results of batch {batch_id!r} were expunged. POST here to fetch them anew.",
+            f"The results of batch {batch_id!r} were expunged. POST to this address, or run"
+            " `batchbell results ID --refetch`, to fetch them again.",
             Code.RESULTS_EXPUNGED,
         )
     if found is not None:
