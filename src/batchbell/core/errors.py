@@ -18,6 +18,7 @@ BatchbellError
 ├── ResultsError
 │   ├── ResultsGone          they are not there (any more)
 │   └── ResultsUnavailable   the folder or bucket did not answer; worth trying again
+│       └── PartsAwaited     parts of a submission are being fetched first
 └── ProviderError            a provider's API did not answer as it should
     ├── ProviderAuthError    401, or the API's own 403: the credentials are not accepted
     ├── ProviderBillingError 402 or a quota that only money lifts
@@ -143,6 +144,10 @@ class ResultsGone(ResultsError):
 
 class ResultsUnavailable(ResultsError):
     """The folder or bucket that holds results could not be used. Trying again may work."""
+
+
+class PartsAwaited(ResultsUnavailable):
+    """The results of some parts of a submission are being fetched: they are joined after that."""
 
 
 class ProviderError(BatchbellError):

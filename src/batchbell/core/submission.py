@@ -15,7 +15,7 @@ from typing import Any
 from batchbell.core import backoff, governor
 from batchbell.core.model import Batch, BatchProblem, Counts, Snapshot, Status
 from batchbell.core.numbering import Runs, number_at
-from batchbell.core.results import Results, ResultsState
+from batchbell.core.results import EXPUNGED_AT, Results, ResultsState
 
 RETRY_MISSING_MAX = 10
 RETRY_TOKENS_MAX = 10**15
@@ -177,6 +177,46 @@ def is_refused(part: Part) -> bool:
     if batch is None or batch.status is not Status.FAILED or part.tries >= REFUSALS_MAX:
         return False
     return batch.snapshot is not None and is_refusal(batch.snapshot.problems)
+
+
+def has_answers(batch: Batch) -> bool:
+    """Whether the provider may have answers of a part: a batch that failed usually has none."""
+    if not batch.status.ended or batch.status is Status.LOST:
+        return False
+    seen = batch.snapshot
+    files = seen is not None and (seen.output_file_id or seen.error_file_id)
+    return bool(files) or batch.status is not Status.FAILED
+
+
+def is_unfetched(part: Part, *, asked_at: float | None) -> bool:
+    """Whether a part's answers are to be fetched (again) before all of them are joined.
+
+    `asked_at` is when somebody last asked for the joined results again. It gives answers that
+    could not be had another chance, once.
+    """
+    if part.state is not PartState.ENDED or part.batch is None or not has_answers(part.batch):
+        return False
+    found = part.results
+    if found is None or found.ended_at == EXPUNGED_AT:
+        return True
+    if found.state is not ResultsState.FAILED or asked_at is None:
+        return False
+    return found.asked_at is None or found.asked_at < asked_at
+
+
+def names_requests(part: Part) -> bool:
+    """Whether the part's merged answers have a line for each request, so say what was asked."""
+    return part.results is not None and part.results.state is ResultsState.READY
+
+
+def keeps_requests(part: Part) -> bool:
+    """Whether a part's file of requests is still of use when the answers have been joined.
+
+    What was lost may come back, and requests without answers are named by nothing else.
+    """
+    if part.batch is not None and part.batch.status is Status.LOST:
+        return True
+    return part.round == 1 and not names_requests(part)
 
 
 def is_stale(part: Part, expiry: Expiry, *, now: float) -> bool:

@@ -26,9 +26,12 @@ class Gathered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rounds:
-    """The requests at one position, and the merged answers of its rounds, the first one first."""
+    """The requests at one position, and the merged answers of its rounds, the first one first.
 
-    requests: Path
+    Where the file of requests is not kept any more, the answers of the first round name them.
+    """
+
+    requests: Path | None
     answers: Sequence[Path]
     missing_code: str
     missing_message: str

@@ -17,7 +17,7 @@ from batchbell.storage.batches import joined_batches, save, to_batch
 from batchbell.storage.engine import DELIVERIES, wake
 from batchbell.storage.results import fenced, of, put_off
 from batchbell.storage.schema import batches, deliveries, events
-from batchbell.storage.stirring import stir_for
+from batchbell.storage.stirring import join_soon, stir_for
 from batchbell.storage.texts import storable
 
 
@@ -59,6 +59,7 @@ def keep(
     if not _was_told(connection, batch):
         outbox.record(connection, [(batch, EventType.RESULTS_READY)], mint=mint, now=now)
     stir_for(connection, [batch], now=now)
+    join_soon(connection, batch, now=now)
 
 
 def give_up(connection: Connection, held: Collecting, *, reason: str, now: float) -> None:
@@ -69,6 +70,7 @@ def give_up(connection: Connection, held: Collecting, *, reason: str, now: float
     put_off(connection, held, trouble=reason, next_at=None, now=now)
     _let_go(connection, held.results.id, now=now)
     stir_for(connection, [held.batch], now=now)
+    join_soon(connection, held.batch, now=now)
 
 
 def _note(connection: Connection, held: Collecting, tally: Tally, seen: Snapshot | None) -> Batch:

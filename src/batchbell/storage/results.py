@@ -126,13 +126,23 @@ def hold(connection: Connection, held: Collecting, *, now: float, lease_seconds:
 
 
 def put_off(
-    connection: Connection, held: Collecting, *, trouble: str, next_at: float | None, now: float
+    connection: Connection,
+    held: Collecting,
+    *,
+    trouble: str,
+    next_at: float | None,
+    counted: bool = True,
+    now: float,
 ) -> None:
-    """Try again at `next_at`; never, where that is None. Raises LeaseLost."""
+    """Try again at `next_at`; never, where that is None. Raises LeaseLost.
+
+    What was only waited for is not `counted` as a try.
+    """
     state = ResultsState.FAILED if next_at is None else ResultsState.WAITING
     later = of(held).values(
         state=state,
         due_at=next_at,
+        tries=results.c.tries - int(not counted),
         trouble=storable(trouble),
         ended_at=now if next_at is None else None,
         lease_until=None,

@@ -8,9 +8,10 @@ from sqlalchemy import Connection, select, update
 
 from batchbell.core.model import Batch, BatchKind
 from batchbell.core.submission import PartState
+from batchbell.core.travelling import ResultsState
 from batchbell.storage.bulk import among
-from batchbell.storage.engine import SUBMISSIONS, wake
-from batchbell.storage.jobs import parts, submissions
+from batchbell.storage.engine import RESULTS, SUBMISSIONS, wake
+from batchbell.storage.jobs import parts, results, submissions
 from batchbell.storage.schema import batches
 
 
@@ -42,3 +43,22 @@ def stir_for(connection: Connection, changed: Sequence[Batch], *, now: float) ->
     stirred = update(submissions).where(among(connection, submissions.c.id, ids))
     connection.execute(stirred.values(due_at=now))
     wake(connection, SUBMISSIONS)
+
+
+def join_soon(connection: Connection, batch: Batch, *, now: float) -> None:
+    """After a part's results were merged or given up: joined results that wait for them are due."""
+    if batch.kind is not BatchKind.PART:
+        return
+    whole = (
+        select(submissions.c.batch_key)
+        .join(parts, parts.c.submission_id == submissions.c.id)
+        .where(parts.c.batch_key == batch.key)
+    )
+    waiting = (
+        results.c.batch_key.in_(whole),
+        results.c.state == ResultsState.WAITING,
+        results.c.lease_token.is_(None),
+        results.c.due_at > now,
+    )
+    if connection.execute(update(results).where(*waiting).values(due_at=now)).rowcount:
+        wake(connection, RESULTS)

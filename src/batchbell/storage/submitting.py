@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Update, and_, delete, func, or_, select, upda
 from batchbell.core import governor
 from batchbell.core import submission as rules
 from batchbell.core.errors import LeaseLost
-from batchbell.core.model import Batch, BatchKind, Mint, Snapshot, Status
+from batchbell.core.model import BatchKind, Mint, Snapshot
 from batchbell.core.submission import Part, PartState, Submission
 from batchbell.core.turns import Waiting
 from batchbell.storage import accounts, capacities, submissions, watches
@@ -17,7 +17,6 @@ from batchbell.storage import batches as sightings
 from batchbell.storage.accounts import FAR_FUTURE_SECONDS
 from batchbell.storage.bulk import insert_missing
 from batchbell.storage.engine import dialect_of
-from batchbell.storage.events import has_results
 from batchbell.storage.jobs import parts
 from batchbell.storage.jobs import submissions as table
 from batchbell.storage.schema import batches
@@ -101,18 +100,11 @@ def review(
             _refuse(connection, found, part, message=message, rand=rand, now=now)
             continue
         _change(connection, part, state=PartState.ENDED)
-        if has_results(part.batch) and _left_files(part.batch):
+        if rules.has_answers(part.batch):
             want(connection, [part.batch], mint=mint, now=now)
         else:
             _change(connection, part, looked_through=True)
     return submissions.by_id(connection, held.id)
-
-
-def _left_files(batch: Batch) -> bool:
-    """Whether there may be answers: a batch that failed usually has none."""
-    seen = batch.snapshot
-    files = seen is not None and (seen.output_file_id or seen.error_file_id)
-    return bool(files) or batch.status is not Status.FAILED
 
 
 def replace_part(

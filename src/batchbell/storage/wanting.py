@@ -113,6 +113,16 @@ def ask_again(
     return changed > 0
 
 
+def want_anew(
+    connection: Connection, found: Sequence[tuple[Batch, str | None]], *, mint: Mint, now: float
+) -> None:
+    """Have batches fetched again whose merged results cannot be used, each with their id if any."""
+    want(connection, [batch for batch, _ in found], mint=mint, now=now)
+    ids = [id for _, id in found if id is not None]
+    if ids:
+        ask_again(connection, ids, now=now, missing=True, expunged=True)
+
+
 def parcels(connection: Connection, ids: Collection[str]) -> dict[str, Parcel]:
     """What may travel with webhooks, by the id of the results."""
     if not ids:

@@ -18,6 +18,7 @@ from batchbell.core import results as rules
 from batchbell.core.deletion import Deletes
 from batchbell.core.errors import (
     LeaseLost,
+    PartsAwaited,
     ProviderError,
     ResultsError,
     ResultsUnavailable,
@@ -36,7 +37,7 @@ from batchbell.storage import keeping, results, submissions
 from batchbell.storage.engine import RESULTS, Store
 from batchbell.threads import heavy
 from batchbell.workers.fetching import Fetching, reconciled
-from batchbell.workers.joining import discard_requests, write_joined
+from batchbell.workers.joining import discard_requests, have_parts_fetched, write_joined
 
 log = structlog.get_logger("batchbell.collector")
 
@@ -49,6 +50,8 @@ OF_PROJECT = 8
 OF_ACCOUNT = 4
 """A provider that sends slowly holds up its own account only."""
 FORGET_STEP = 50
+PARTS_SECONDS = 300.0
+"""How soon it is tried again to join parts that are being fetched; their end is heard at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +138,9 @@ class Collector:
         old = await self._store.read(results.old, before=before, limit=FORGET_STEP)
         for one in old:
             await self._delete_files(one)
-            await self._discard_requests(one.batch_key)
+            newest = await self._store.read(results.of_key, one.batch_key)
+            if newest is None or newest.id == one.id:
+                await self._discard_requests(one.batch_key, every=True)
         if old:
             await self._store.write(results.forget, [one.id for one in old], before=before)
             log.info("results forgotten", number=len(old))
@@ -230,6 +235,9 @@ class Collector:
     async def _put_off(self, held: Collecting, error: Exception) -> None:
         now = self._clock()
         next_at = rules.next_try(error, tries=held.results.tries, now=now, rand=self._rand())
+        counted = not isinstance(error, PartsAwaited)
+        if not counted:
+            next_at = now + PARTS_SECONDS
         words = _reason(error)
         log.warning("results not merged", batch=held.batch.id, error=words, next_at=next_at)
         with contextlib.suppress(LeaseLost):
@@ -237,7 +245,7 @@ class Collector:
                 await self._store.write(keeping.give_up, held, reason=words, now=now)
             else:
                 await self._store.write(
-                    results.put_off, held, trouble=words, next_at=next_at, now=now
+                    results.put_off, held, trouble=words, next_at=next_at, counted=counted, now=now
                 )
 
     async def _merge_holding(self, held: Collecting, folder: Path) -> Merged:
@@ -267,6 +275,14 @@ class Collector:
         batch = held.batch
         whole = await self._store.read(submissions.of_batch, batch.key)
         if whole is not None:
+            await have_parts_fetched(
+                whole,
+                self._store,
+                self._shelf,
+                asked_at=held.results.asked_at,
+                mint=self._mint,
+                now=self._clock(),
+            )
             return reconciled(batch, await write_joined(whole, self._shelf, target)), None
         provider = self._provider_of(batch.account_id)
         if provider is None:
@@ -275,12 +291,12 @@ class Collector:
         fetching = Fetching(provider, batch, target.parent, tries=held.results.tries, most=most)
         return await fetching.merge(target)
 
-    async def _discard_requests(self, batch_key: int) -> None:
-        """What a submission asked for is not needed once its answers are kept, or given up."""
+    async def _discard_requests(self, batch_key: int, *, every: bool = False) -> None:
+        """What a submission asked for is hardly needed once its answers are joined."""
         whole = await self._store.read(submissions.of_batch, batch_key)
-        if whole is not None:
+        if whole is not None and whole.batch.status.ended:
             with contextlib.suppress(ResultsError):
-                await discard_requests(whole, self._shelf)
+                await discard_requests(whole, self._shelf, every=every)
 
 
 def _reason(error: Exception) -> str:
