@@ -13,7 +13,17 @@ import pytest
 from sqlalchemy import Connection, event, text, update
 
 from batchbell.core.model import DeliveryState, Status
-from batchbell.storage import batches, deliveries, events, history, outages, watches
+from batchbell.core.replay import ReplayFilter, ReplayStatus
+from batchbell.storage import (
+    batches,
+    deliveries,
+    events,
+    history,
+    outages,
+    replays,
+    results,
+    watches,
+)
 from batchbell.storage.endpoints import ensure_endpoints
 from batchbell.storage.schema import endpoints
 from tests.storage.scene import Scene
@@ -198,6 +208,12 @@ async def test_lists_of_what_is_rare_are_read_by_an_index(crowded: Scene) -> Non
                 lambda c: history.list_deliveries(c, project, limit=20, state=DeliveryState.HELD),
                 "deliveries",
             ),
+            "ix_deliveries_pending_listed": (
+                lambda c: history.list_deliveries(
+                    c, project, limit=20, state=DeliveryState.PENDING
+                ),
+                "deliveries",
+            ),
             "ix_deliveries_undelivered": (
                 lambda c: events.list_events(c, project, limit=20, delivery_success=False),
                 "deliveries",
@@ -216,3 +232,40 @@ async def test_lists_of_what_is_rare_are_read_by_an_index(crowded: Scene) -> Non
     for index, (work, table) in (await read(lists)).items():
         found = await plan(crowded, work, of=table)
         assert any(name in found for name in index.split("|")), found
+
+
+@pytest.mark.parametrize("status", [ReplayStatus.FAILED, ReplayStatus.HELD])
+async def test_a_replay_is_counted_by_the_indexes_of_what_it_takes(
+    crowded: Scene, status: ReplayStatus
+) -> None:
+    """Half of all deliveries are delivered, and not looked at."""
+
+    def deliver_more(connection: Connection) -> None:
+        done = "state = 'delivered', due_at = NULL, finished_at = 1"
+        connection.execute(text(f"UPDATE deliveries SET {done} WHERE id > 'dlv'"))
+        connection.execute(text("ANALYZE"))
+
+    await crowded.store.write(deliver_more)
+    filter, now = ReplayFilter(status=status), crowded.clock()
+    found = await plan(crowded, lambda c: replays.count(c, "default", filter, now=now))
+    assert "ix_deliveries_held" in found or "ix_deliveries_exhausted_listed" in found, found
+    assert "ix_deliveries_listed" not in found, found
+
+
+async def test_the_results_that_wait_for_longest_are_found_by_an_index(crowded: Scene) -> None:
+    def fill(connection: Connection) -> None:
+        key = connection.execute(text("SELECT min(key) FROM batches")).scalar()
+        row = (
+            "INSERT INTO results (id, project_id, batch_key, generation, state, secret, due_at,"
+            " tries, created_at, account_id)"
+            " VALUES (:id, 'default', :key, :n, 'waiting', 's', :due, 0, 1, 'acc')"
+        )
+        many = [{"id": f"res_x{n}", "key": key, "n": n, "due": float(n)} for n in range(1000, 4000)]
+        connection.execute(text(row), many)
+        connection.execute(text("ANALYZE"))
+
+    await crowded.store.write(fill)
+    found = await plan(crowded, results.next_due, of="results")
+    assert "ix_results_next" in found, found
+    assert "ix_results_leased" in found, found
+    assert await crowded.store.read(results.next_due) == 1000

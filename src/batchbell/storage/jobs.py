@@ -89,6 +89,9 @@ results = Table(
 )
 _waiting = text("state = 'waiting'")
 partial("ix_results_due", results.c.account_id, results.c.due_at, where=_waiting)
+partial("ix_results_next", results.c.due_at, where=_waiting)
+_leased = text("lease_until IS NOT NULL")
+partial("ix_results_leased", results.c.lease_until, where=_leased)
 _over = text("ended_at IS NOT NULL")
 partial("ix_results_ended", results.c.ended_at, where=_over)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, or_, select, update
+from sqlalchemy import Connection, Row, delete, func, or_, select, text, update
 
 from batchbell import failpoints
 from batchbell.core.errors import LeaseLost, NotFound
@@ -68,10 +68,17 @@ def _counts(
     """How many, by endpoint and whether they may be sent."""
     if filter.status is ReplayStatus.MISSING:
         return missing.count(connection, filter, project_id, before=now)
-    found = starting_over.matching(filter, project_id, before=now).subquery()
-    by = (found.c.endpoint_id, found.c.open)
-    rows = connection.execute(select(*by, func.count()).group_by(*by))
-    return Counter({(endpoint_id, bool(open_)): number for endpoint_id, open_, number in rows})
+    counts: Counter[tuple[str, bool]] = Counter()
+    for state in starting_over.STATES[filter.status]:
+        # One state after the other, spelled out: each has an index of its own.
+        matching = starting_over.matching(filter, project_id, before=now)
+        found = matching.where(text(f"deliveries.state = '{state.value}'")).subquery()
+        by = (found.c.endpoint_id, found.c.open)
+        for endpoint_id, open_, number in connection.execute(
+            select(*by, func.count()).group_by(*by)
+        ):
+            counts[endpoint_id, bool(open_)] += number
+    return counts
 
 
 def _check(connection: Connection, project_id: str, filter: ReplayFilter) -> None:

@@ -114,10 +114,15 @@ def claim_due(
 
 def next_due(connection: Connection) -> float | None:
     """When a worker is next wanted."""
-    when = func.coalesce(results.c.lease_until, results.c.due_at)
-    query = select(func.min(when)).where(results.c.state == ResultsState.WAITING)
-    soonest: float | None = connection.execute(query).scalar_one()
-    return soonest
+    free = (
+        select(results.c.due_at)
+        .where(results.c.state == text("'waiting'"), results.c.lease_until.is_(None))
+        .order_by(results.c.due_at)
+        .limit(1)
+    )
+    run_out = select(func.min(results.c.lease_until)).where(results.c.lease_until.isnot(None))
+    times = [connection.execute(query).scalar() for query in (free, run_out)]
+    return min((time for time in times if time is not None), default=None)
 
 
 def hold(connection: Connection, held: Collecting, *, now: float, lease_seconds: float) -> None:

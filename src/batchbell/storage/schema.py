@@ -307,7 +307,7 @@ partial("ix_deliveries_order", deliveries.c.endpoint_id, deliveries.c.id, where=
 partial("ix_deliveries_ring", deliveries.c.project_id, deliveries.c.endpoint_id, where=_pending)
 _held = text("state = 'held'")
 partial("ix_deliveries_held", deliveries.c.endpoint_id, where=_held)
-for _state in ("exhausted", "held"):
+for _state in ("exhausted", "held", "pending"):
     _listed = (deliveries.c.project_id, deliveries.c.id)
     partial(f"ix_deliveries_{_state}_listed", *_listed, where=text(f"state = '{_state}'"))
 _undelivered = text("state <> 'delivered'")

@@ -6,7 +6,7 @@ missing. A window holds few enough rows that no step takes long, whatever the fi
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +67,15 @@ def matching(filter: ReplayFilter, project_id: str, *, before: float) -> Select[
     if filter.endpoint_id is not None:
         query = query.where(deliveries.c.endpoint_id == filter.endpoint_id)
     return query
+
+
+STATES: Mapping[ReplayStatus, Sequence[DeliveryState]] = {
+    ReplayStatus.HELD: (DeliveryState.HELD,),
+    ReplayStatus.FAILED: (DeliveryState.EXHAUSTED, DeliveryState.PENDING),
+    ReplayStatus.ALL: tuple(DeliveryState),
+    ReplayStatus.MISSING: (),
+}
+"""In which states the deliveries are that a replay takes."""
 
 
 def _wanted_state(status: ReplayStatus) -> ColumnElement[bool]:
