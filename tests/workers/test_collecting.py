@@ -199,6 +199,15 @@ async def test_an_early_or_odd_answer_is_asked_for_again(desk: Desk, fault: dict
     assert found.tries > 1
 
 
+async def test_a_line_that_is_still_written_is_no_answer(desk: Desk) -> None:
+    """The only line is cut in half, under a right Content-Length."""
+    id = await desk.ended(total=1)
+    desk.house.provider.faults.add("truncated", route="content", times=2)
+    found = await desk.settled(id)
+    assert found.tally is not None
+    assert (found.tally.succeeded, found.tally.lines, found.tries) == (1, 1, 3)
+
+
 async def test_a_file_that_is_named_late_is_waited_for(desk: Desk) -> None:
     id = desk.house.provider.add_batch(total=3)
     await desk.house.register(id)

@@ -80,6 +80,8 @@ class Tally:
     surplus: int = 0
     """Of the lines, those that are left over after one for each request; they come last."""
     surplus_succeeded: int = 0
+    unreadable: int = 0
+    """Of the surplus, the lines that are no answers: a file that is still written may end so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,7 +231,7 @@ def shortfall(batch: Batch, tally: Tally, *, tries: int) -> str | None:
     counts = batch.snapshot.counts if batch.snapshot else None
     if counts is None or not counts.whole or tries >= DOUBT_TRIES:
         return None
-    answers = tally.lines - tally.missing
+    answers = tally.lines - tally.missing - tally.unreadable
     promised = counts.completed + counts.failed
     if answers >= promised:
         return None

@@ -103,6 +103,7 @@ def merge(
         missing=output.missing,
         surplus=output.fates.total() - matched.total(),
         surplus_succeeded=output.fates[Fate.SUCCEEDED] - matched[Fate.SUCCEEDED],
+        unreadable=index.broken,
         size=output.size,
         in_input_order=input is not None,
         usage=index.usage(),
@@ -240,6 +241,11 @@ class _Index:
             if fate != BROKEN and not self._marks[row] & REPEATED:
                 best = min(self._same(row), key=self._fate.__getitem__)
                 self.write(self._give(best), output)
+
+    @property
+    def broken(self) -> int:
+        """How many lines are no answers."""
+        return self._fate.count(BROKEN)
 
     def write_rest(self, output: _Output) -> None:
         """Write what was not given, in the order of the files, and say so."""

@@ -97,6 +97,7 @@ def _sum(one: Tally, other: Tally) -> Tally:
         missing=one.missing + other.missing,
         surplus=one.surplus + other.surplus,
         surplus_succeeded=one.surplus_succeeded + other.surplus_succeeded,
+        unreadable=one.unreadable + other.unreadable,
         size=one.size + other.size,
         in_input_order=one.in_input_order and other.in_input_order,
         usage=usage,
