@@ -202,6 +202,61 @@ async def test_the_cursor_shifts_while_somebody_pages(
     assert again[0] not in ids
 
 
+async def test_a_list_may_show_its_batches_as_they_were_when_they_were_made(
+    http: aiohttp.ClientSession, sandbox: Sandbox
+) -> None:
+    one, other = sandbox.provider.add_batches(2)
+    for id in (one, other):
+        sandbox.provider.finish(id, "completed", failed=1)
+    sandbox.provider.faults.add("stale", times=None, batch_id=one)
+    first, stale = json.loads((await get(http, sandbox))[1])["data"]
+    assert (first["status"], stale["status"]) == ("completed", "validating")
+    assert stale["request_counts"] == {"total": 0, "completed": 0, "failed": 0}
+    assert {stale[name] for name in ("output_file_id", "error_file_id", "completed_at")} == {None}
+    assert stale.keys() == first.keys()
+    assert json.loads((await get(http, sandbox, f"/batches/{one}"))[1])["status"] == "completed"
+    sandbox.provider.faults.add("stale")
+    rows = json.loads((await get(http, sandbox))[1])["data"]
+    assert [row["status"] for row in rows] == ["validating"] * 2
+
+
+async def test_a_list_may_begin_anew_for_ever(
+    http: aiohttp.ClientSession, sandbox: Sandbox
+) -> None:
+    ids = sandbox.provider.add_batches(4)[::-1]
+    sandbox.provider.faults.add("loop", times=3)
+    for after in ({}, {"after": ids[1]}, {"after": ids[1]}):
+        page = json.loads((await get(http, sandbox, limit="2", **after))[1])
+        assert [row["id"] for row in page["data"]] == ids[:2]
+        assert (page["has_more"], page["last_id"]) == (True, ids[1])
+    assert ids_of((await get(http, sandbox, limit="2", after=ids[1]))[1]) == ids[2:]
+
+
+async def test_a_list_may_be_a_bomb(http: aiohttp.ClientSession, sandbox: Sandbox) -> None:
+    id = sandbox.provider.add_batch()
+    sandbox.provider.faults.add("bomb", rows=1_000, times=None)
+    assert json.loads((await get(http, sandbox))[1])["data"] == [0] * 1_000
+    assert (await get(http, sandbox, f"/batches/{id}"))[0] == 200
+
+
+async def test_every_row_may_be_spoiled(http: aiohttp.ClientSession, sandbox: Sandbox) -> None:
+    sandbox.provider.add_batches(3)
+    fault = sandbox.provider.faults.add(
+        "rewrite", route="list", every_row=True, drop=["id"], fields={"request_counts": None}
+    )
+    for row in json.loads((await get(http, sandbox))[1])["data"]:
+        assert ("id" in row, row["request_counts"]) == (False, None)
+    assert fault.spent == 1
+
+
+@pytest.mark.parametrize("kind", ["rate_limited", "status", "html"])
+async def test_a_fault_brings_its_own_headers(
+    http: aiohttp.ClientSession, sandbox: Sandbox, kind: str
+) -> None:
+    sandbox.provider.faults.add(kind, headers={"Retry-After": "soon"})
+    assert (await get(http, sandbox))[2]["Retry-After"] == "soon"
+
+
 def ids_of(body: bytes) -> list[str]:
     return [row["id"] for row in json.loads(body)["data"]]
 
@@ -213,6 +268,8 @@ def ids_of(body: bytes) -> list[str]:
         ("status", {"route": "no_such_route"}),
         ("missing", {}),
         ("status", {"no_such_detail": 1}),
+        ("stale", {"route": "retrieve"}),
+        ("bomb", {"route": "content"}),
     ],
 )
 def test_a_fault_that_makes_no_sense_is_refused(kind: str, details: dict[str, object]) -> None:

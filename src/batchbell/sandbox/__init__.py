@@ -25,7 +25,7 @@ A batch may bring its own schedule in its metadata: `sandbox_seconds` (the whole
 cancelled).
 
 Faults (see FaultKind and Fault; of files also error_in_place, duplicates, half_packed, redirect and
-drip)::
+drip; of lists stale, loop, bomb and shift)::
 
     fault = provider.faults.add("rate_limited", route="list", times=3, retry_after_seconds=2)
     provider.faults.add("status", status=503)                        # times=1 on any route
@@ -38,7 +38,13 @@ drip)::
     provider.faults.add("late_file", times=3)                        # an end without its files
     provider.faults.add("cut_at", route="content", bytes=65_536, times=None)     # ranges work
     provider.faults.add("empty", route="content", batch_id=error_file_id)
+    provider.faults.add("rewrite", every_row=True, drop=["output_file_id"], times=None)
     provider.faults.add("shift", rows=5, skip_calls=1)               # the second page misses 5
+    provider.faults.add("stale", times=None)                         # a list that never changes
+    provider.faults.add("loop", times=None)                          # the first page for ever
+    provider.faults.add("bomb", rows=1_000_000)                      # {"data": [0, 0, …]}
+    provider.faults.add("reset", route="create", carried_out=True)   # made, the answer lost
+    provider.faults.add("rate_limited", headers={"Retry-After": "soon"})
     await provider.faults.until_hanging(); provider.faults.release(); fault.spent
 
 From another process: `POST|GET|DELETE /sandbox/faults` (the body is add's arguments),

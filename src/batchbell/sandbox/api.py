@@ -12,7 +12,7 @@ from aiohttp import BodyPartReader, http_exceptions, web
 from batchbell.sandbox import mischief
 from batchbell.sandbox.answers import ApiError, bad_key, limit_of, missing, no_batch
 from batchbell.sandbox.control import control_routes
-from batchbell.sandbox.faults import CONTENT, INSTEAD, LATE, ROUTES, FaultKind
+from batchbell.sandbox.faults import CONTENT, INSTEAD, LATE, PAGES, ROUTES, FaultKind
 from batchbell.sandbox.files import list_object
 from batchbell.sandbox.provider import SandboxProvider
 
@@ -248,13 +248,15 @@ async def _create(request: web.Request) -> web.Response:
 async def _list(request: web.Request) -> web.Response:
     provider = request.app[PROVIDER]
     limit = limit_of(request.query.get("limit"), default=20, maximum=100)
-    skip = 0
-    if shift := provider.faults.take(mischief.SHIFT, route="list", batch_id=None):
+    skip, after = 0, request.query.get("after")
+    fault = provider.faults.take(PAGES, route="list", batch_id=None)
+    loops = fault is not None and fault.kind is FaultKind.LOOP
+    if fault is not None and not loops:
         provider.add_batch()
-        skip = shift.rows
-    rows, has_more = provider.page(after=request.query.get("after"), limit=limit, skip=skip)
+        skip = fault.rows
+    rows, has_more = provider.page(after=None if loops else after, limit=limit, skip=skip)
     return web.json_response(
-        list_object(provider.faults.spoil(rows, route="list"), has_more=has_more)
+        list_object(provider.faults.spoil(rows, route="list"), has_more=has_more or loops)
     )
 
 

@@ -24,10 +24,21 @@ ROUTES = (
     "cancel",
 )
 ANY = "*"
+STAMPS = (
+    "in_progress_at",
+    "finalizing_at",
+    "completed_at",
+    "failed_at",
+    "expired_at",
+    "cancelling_at",
+    "cancelled_at",
+)
+LATER = ("output_file_id", "error_file_id", "errors")
+"""What a batch has none of when it is made."""
 
 
 class FaultKind(StrEnum):
-    """Grouped by family: late, instead of an answer, spoiled answer, of files, spoiled rows."""
+    """Grouped by family: late, instead of an answer, spoiled answer, of files, rows, lists."""
 
     SLOW = "slow"
     """The right answer, after `seconds`."""
@@ -71,13 +82,23 @@ class FaultKind(StrEnum):
     """`batch_id` answers 404 (retrieve) or is left out (list)."""
     REWRITE = "rewrite"
     """`fields` replace, and `drop` removes, fields of `batch_id`, or of the first row."""
+
     SHIFT = "shift"
     """On a list call a new batch appears, and `rows` rows after the cursor are passed over."""
+    STALE = "stale"
+    """A list shows its batches (or only `batch_id`) as they were when they were made."""
+    LOOP = "loop"
+    """A list answers every cursor with its first page, and says that there is more."""
+    BOMB = "bomb"
+    """A list of `rows` rows that are all the number 0."""
 
 
 LATE = frozenset({FaultKind.SLOW, FaultKind.HANG})
 SPOILED_ANSWER = frozenset({FaultKind.TRUNCATED, FaultKind.CUT_OFF})
-ROWS = frozenset({FaultKind.MISSING, FaultKind.REWRITE, FaultKind.LATE_FILE})
+ROWS = frozenset({FaultKind.MISSING, FaultKind.REWRITE, FaultKind.LATE_FILE, FaultKind.STALE})
+PAGES = frozenset({FaultKind.SHIFT, FaultKind.LOOP})
+OF_LISTS = PAGES | {FaultKind.STALE, FaultKind.BOMB}
+"""They strike no other route."""
 CONTENT = frozenset(
     {
         FaultKind.EMPTY,
@@ -90,7 +111,7 @@ CONTENT = frozenset(
     }
 )
 """Of files; `batch_id` names the file."""
-INSTEAD = frozenset(FaultKind) - LATE - SPOILED_ANSWER - ROWS - CONTENT - {FaultKind.SHIFT}
+INSTEAD = frozenset(FaultKind) - LATE - SPOILED_ANSWER - ROWS - CONTENT - PAGES
 
 
 @dataclass(slots=True, kw_only=True)
@@ -109,17 +130,25 @@ class Fault:
     bytes: int = 65_536
     fields: Mapping[str, Any] = field(default_factory=dict)
     drop: Sequence[str] = ()
+    every_row: bool = False
+    """Strike every row of the page, and not the first alone, where no `batch_id` is named."""
     carried_out: bool = False
     """The call does what it should all the same: only its answer is lost."""
     message: str | None = None
     code: str | None = None
     """What a `status` says; by default that the server failed."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Headers of the answer that takes the right one's place, as an odd `Retry-After`."""
     spent: int = 0
 
     def __post_init__(self) -> None:
         self.kind = FaultKind(self.kind)
         if self.route != ANY and self.route not in ROUTES:
             raise ValueError(f"unknown route {self.route!r}: one of {', '.join(ROUTES)} or *")
+        if self.kind in OF_LISTS:
+            if self.route not in (ANY, "list"):
+                raise ValueError(f"{self.kind} is a fault of lists, not of {self.route!r}")
+            self.route = "list"
         if self.kind is FaultKind.MISSING and self.batch_id is None:
             raise ValueError("a missing batch needs a batch_id")
 
@@ -215,9 +244,13 @@ class Faults:
         for fault in list(self._waiting):
             if fault.kind not in ROWS or fault.route not in (ANY, route):
                 continue
-            place = _place(rows, fault.batch_id)
-            if place is not None and self._strike(fault) is not None:
-                rows = [*rows[:place], *_spoiled(fault, rows[place]), *rows[place + 1 :]]
+            places = _places(rows, fault)
+            if places and self._strike(fault) is not None:
+                rows = [
+                    shown
+                    for place, row in enumerate(rows)
+                    for shown in (_spoiled(fault, row) if place in places else [row])
+                ]
         return rows
 
     def _strike(self, fault: Fault) -> Fault | None:
@@ -228,16 +261,29 @@ class Faults:
         return fault
 
 
-def _place(rows: list[dict[str, Any]], batch_id: str | None) -> int | None:
-    if batch_id is None:
-        return 0 if rows else None
-    return next((i for i, row in enumerate(rows) if row.get("id") == batch_id), None)
+def _places(rows: list[dict[str, Any]], fault: Fault) -> range:
+    """Where the rows stand that the fault spoils."""
+    if fault.batch_id is None:
+        every = fault.every_row or fault.kind is FaultKind.STALE
+        return range(len(rows) if every else min(1, len(rows)))
+    place = next((i for i, row in enumerate(rows) if row.get("id") == fault.batch_id), None)
+    return range(0) if place is None else range(place, place + 1)
 
 
 def _spoiled(fault: Fault, row: dict[str, Any]) -> list[dict[str, Any]]:
-    if fault.kind is FaultKind.MISSING:
-        return []
-    if fault.kind is FaultKind.LATE_FILE:
-        return [{**row, "output_file_id": None, "error_file_id": None}]
-    kept = {name: value for name, value in row.items() if name not in fault.drop}
-    return [{**kept, **fault.fields}]
+    match fault.kind:
+        case FaultKind.MISSING:
+            return []
+        case FaultKind.LATE_FILE:
+            return [{**row, "output_file_id": None, "error_file_id": None}]
+        case FaultKind.STALE:
+            return [_as_made(row)]
+        case _:
+            kept = {name: value for name, value in row.items() if name not in fault.drop}
+            return [{**kept, **fault.fields}]
+
+
+def _as_made(row: dict[str, Any]) -> dict[str, Any]:
+    nothing_yet = {name: None for name in (*STAMPS, *LATER) if name in row}
+    counts = {"total": 0, "completed": 0, "failed": 0}
+    return {**row, **nothing_yet, "status": "validating", "request_counts": counts}

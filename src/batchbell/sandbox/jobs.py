@@ -7,19 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from batchbell.core.model import Status
+from batchbell.sandbox.faults import STAMPS
 from batchbell.sandbox.inputs import Request
 from batchbell.sandbox.outputs import Writer, usage
 from batchbell.sandbox.schedule import ENDS, Progress, Schedule, progress
-
-STAMPS = (
-    "in_progress_at",
-    "finalizing_at",
-    "completed_at",
-    "failed_at",
-    "expired_at",
-    "cancelling_at",
-    "cancelled_at",
-)
 
 
 @dataclass(slots=True, kw_only=True)

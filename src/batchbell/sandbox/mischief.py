@@ -13,9 +13,8 @@ from aiohttp import web
 from batchbell.sandbox.answers import ApiError, bad_key
 from batchbell.sandbox.faults import SPOILED_ANSWER, Fault, FaultKind
 
-__all__ = ["SHIFT", "SPOILED_ANSWER", "close", "instead", "reset", "spoiled"]
+__all__ = ["SPOILED_ANSWER", "close", "instead", "reset", "spoiled"]
 
-SHIFT = frozenset({FaultKind.SHIFT})
 HTML = """<!DOCTYPE html><html><head><title>Bad gateway</title></head>
 <body><h1>Bad gateway</h1><p>The web server is returning an unknown error.</p></body></html>"""
 LINGER_NOT = struct.pack("ii", 1, 0)
@@ -41,27 +40,34 @@ def instead(fault: Fault, request: web.Request) -> web.Response:
     """What goes out in place of the right answer."""
     match fault.kind:
         case FaultKind.RATE_LIMITED:
-            raise _rate_limited(fault.retry_after_seconds)
+            raise _rate_limited(fault)
         case FaultKind.UNAUTHORIZED:
             raise bad_key("sk-revoked-key")
         case FaultKind.HTML:
-            return web.Response(text=HTML, status=fault.status, content_type="text/html")
+            return web.Response(
+                text=HTML, status=fault.status, content_type="text/html", headers=fault.headers
+            )
         case FaultKind.RESET:
             reset(request.transport)
             return web.Response()
+        case FaultKind.BOMB:
+            zeros = b"0," * (fault.rows - 1) + b"0"
+            body = b'{"object":"list","data":[' + zeros + b'],"has_more":false}'
+            return web.Response(body=body, content_type="application/json")
         case _:
             text = fault.message or (
                 "The server had an error while processing your request. Sorry about that!"
             )
             code = fault.code if fault.message else "server_error"
             type_ = "server_error" if fault.status >= 500 else "invalid_request_error"
-            raise ApiError(fault.status, text, type_=type_, code=code)
+            raise ApiError(fault.status, text, type_=type_, code=code, headers=dict(fault.headers))
 
 
-def _rate_limited(retry_after_seconds: float | None) -> ApiError:
+def _rate_limited(fault: Fault) -> ApiError:
     headers = {}
-    if retry_after_seconds is not None:
-        headers["Retry-After"] = f"{retry_after_seconds:g}"
+    if fault.retry_after_seconds is not None:
+        headers["Retry-After"] = f"{fault.retry_after_seconds:g}"
+    headers.update(fault.headers)
     return ApiError(
         429,
         "Rate limit reached for batch requests. Please try again later.",

@@ -17,6 +17,7 @@ from batchbell.core import pacing
 from batchbell.core.account import Verbs
 from batchbell.core.errors import (
     MalformedBatch,
+    ProviderAuthError,
     ProviderError,
     ProviderNotFound,
     ProviderRateLimited,
@@ -323,8 +324,11 @@ class Sweep:
             case MalformedBatch():
                 self._some_seen = True
                 self._doubt(found, Doubtful(id, answer.message, there=True))
+            case ProviderRejected() if id not in self._known:
+                self._doubt(found, Doubtful(id, answer.message))
             case ProviderRejected():
-                self._doubt(found, Doubtful(id, answer.message, there=id in self._bad_rows))
+                self._answered = True
+                self._failed[id] = answer
             case _ if id not in self._lost_due:
                 self._failed[id] = answer
         return None
@@ -378,14 +382,21 @@ class Sweep:
     def _raise_if_nothing_answers(self) -> None:
         failures = [self._list_failure, *self._failed.values()]
         error = next((failure for failure in failures if failure is not None), None)
-        if error is not None and not self._answered:
+        if error is not None and not self._answered and not self._fails_idly(error):
             raise error
+
+    def _fails_idly(self, error: ProviderError) -> bool:
+        """Whether only the list fails, as it did before, and nobody needs it now."""
+        idle = not self._known and self.discover_since is None
+        failed_before = self._plan.verbs.list_error is not None
+        return idle and failed_before and not isinstance(error, ProviderAuthError)
 
     def _doubts(self) -> Found:
         """What could not be read though other calls are answered."""
         failed = {id: error.message for id, error in self._failed.items() if id in self._unseen}
-        if self._failed:
-            self._retrieve_error = next(iter(self._failed.values())).message
+        broken = [e for e in self._failed.values() if not isinstance(e, ProviderRejected)]
+        if broken:
+            self._retrieve_error = broken[0].message
         bad = {id: reason for id, reason in self._bad_rows.items() if id in failed}
         return Found(
             [Doubtful(id, bad.get(id, why), there=id in bad) for id, why in failed.items()]
