@@ -196,6 +196,8 @@ async def test_more_than_may_come_is_refused(served: Served) -> None:
     answer = await submit(served, jsonl(line(1)))
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
     assert not any(scratch_of(served.context.shelf).iterdir()), "nothing is left behind"
+    long = await served.http.post("/v1/submissions", json={"requests": ["x" * 2**23]})
+    assert (long.status_code, "application/jsonl" in long.json()["error"]["message"]) == (413, True)
 
 
 async def test_a_models_name_keeps_its_slash_and_chooses_no_account(served: Served) -> None:

@@ -28,6 +28,11 @@ LINES = frozenset(
     }
 )
 LINES_HINT = "JSON lines need `content-type: application/jsonl`."
+HINTS: Mapping[str, str] = {
+    Code.INVALID_JSON: LINES_HINT,
+    Code.BODY_TOO_LARGE: "Send the requests as JSON lines instead, of which more may come: with"
+    " `content-type: application/jsonl`, or as the file of a form.",
+}
 FORM = "multipart/form-data"
 FIELD_MAX_BYTES = 64 * 2**10
 FLUSH_BYTES = 2**20
@@ -79,9 +84,12 @@ async def _from_json(request: Request, file: Path, words: Mapping[str, Any]) -> 
     try:
         body = await read_json(request, most=BULK_MAX_BYTES)
     except InvalidRequest as error:
-        if error.code != Code.INVALID_JSON:
+        hint = HINTS.get(error.code or "")
+        if hint is None:
             raise
-        raise InvalidRequest(f"{error.message} {LINES_HINT}", code=error.code) from None
+        raise InvalidRequest(
+            f"{error.message} {hint}", code=error.code, status=error.status
+        ) from None
     if not isinstance(body, dict):
         return body
     requests = body.get("requests")
