@@ -6,7 +6,7 @@ import statistics
 import time
 
 from batchbell.core.model import Dialect
-from batchbell.storage import deliveries
+from batchbell.storage import queue
 from bench.backlog import Backlog
 from bench.bulk import fill
 from bench.run import Run, mint, opened
@@ -52,7 +52,7 @@ async def _cost(database_url: str) -> float:
         for _ in range(CLAIMS + 5):
             started = time.perf_counter()
             claim = await store.write(
-                deliveries.claim_due,
+                queue.claim_due,
                 rooms={},
                 room=ROOM,
                 limit=AT_ONCE,
@@ -62,5 +62,5 @@ async def _cost(database_url: str) -> float:
             )
             times.append(time.perf_counter() - started)
             assert len(claim.deliveries) == AT_ONCE
-            await store.write(deliveries.give_back, claim.deliveries, now=time.time())
+            await store.write(queue.give_back, claim.deliveries, now=time.time())
     return statistics.median(times[5:]) * 1000

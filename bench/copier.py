@@ -7,7 +7,7 @@ import resource
 import time
 from pathlib import Path
 
-from batchbell.files.shelf import Folder
+from batchbell.files.results_store import Folder
 from batchbell.net.api import ApiClient
 from batchbell.process import calm_collector
 from batchbell.providers.openai import OpenAI

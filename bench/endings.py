@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import aiohttp
 
-from batchbell.core.pacing import PAGE_SIZE
+from batchbell.core.polling import PAGE_SIZE
 from batchbell.sandbox import Received, Receiver, Sandbox
 from bench.provider import API_KEY
 from bench.run import Run

@@ -17,7 +17,7 @@ from batchbell.net.client import WebhookSender
 from batchbell.net.guard import AddressRules
 from batchbell.observability import Metrics, configure_logging
 from batchbell.process import calm_collector
-from batchbell.storage import deliveries
+from batchbell.storage import queue
 from batchbell.storage.engine import P, Query, Signal, Store, T
 from batchbell.storage.opening import open_store
 from batchbell.workers.dispatcher import Dispatcher
@@ -127,10 +127,10 @@ class Counted(Store):
     def _note(
         self, query: object, result: Any, how: dict[str, Any], _given: tuple[Any, ...]
     ) -> None:
-        if query is deliveries.settle:
+        if query is queue.settle:
             self.settled += len(result.written)
             self.last_at, self.last_cpu = time.time(), time.process_time()
-        elif query is deliveries.claim_due:
+        elif query is queue.claim_due:
             self.claimed += len(result.deliveries)
             # A claim with no room brings nothing although there is more.
             sought = all(room > 0 for room in how["rooms"].values())

@@ -13,7 +13,7 @@ from batchbell.core.model import Dialect
 from batchbell.net.client import WebhookSender
 from batchbell.observability import Metrics, configure_logging
 from batchbell.process import calm_collector
-from batchbell.storage import deliveries
+from batchbell.storage import queue
 from batchbell.storage.engine import Store
 from batchbell.workers.dispatcher import Dispatcher
 from batchbell.workers.loop import Loop
@@ -42,7 +42,7 @@ class Watched(Counted):
         self, query: object, result: Any, how: dict[str, Any], given: tuple[Any, ...]
     ) -> None:
         super()._note(query, result, how, given)
-        if query is deliveries.settle:
+        if query is queue.settle:
             now = time.time()
             self.lags += [
                 now - one.delivery.occurred_at
@@ -85,7 +85,7 @@ async def _load(store: Watched, healthy: Backlog, a_second: int, seconds: float)
         began = time.monotonic()
         await healthy.put(store, max(1, round(a_second * EACH_SECONDS)))
         now = time.time()
-        since = await store.read(deliveries.oldest_past_due, now=now)
+        since = await store.read(queue.oldest_past_due, now=now)
         ages.append(0.0 if since is None else now - since)
         await asyncio.sleep(max(0.0, EACH_SECONDS - (time.monotonic() - began)))
     async with asyncio.timeout(SETTLE_SECONDS):

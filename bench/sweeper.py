@@ -14,7 +14,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from batchbell.core.model import DEFAULT_PROJECT, Account
-from batchbell.core.pacing import Pace
+from batchbell.core.polling import Pace
 from batchbell.net.api import ApiClient
 from batchbell.observability import Metrics, configure_logging
 from batchbell.providers import open_provider

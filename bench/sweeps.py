@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Callable
 
-from batchbell.core.pacing import PAGE_SIZE
+from batchbell.core.polling import PAGE_SIZE
 from bench.run import Run
 from bench.swept import Cost, Swept, swept
 from bench.tables import show

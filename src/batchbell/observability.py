@@ -10,6 +10,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from batchbell.core.errors import SettingsError
+from batchbell.core.health import Change
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30)
 LAG_SECONDS = (1, 2.5, 5, 10, 15, 20, 30, 60, 120, 300, 900, 3600, 4 * 3600, 24 * 3600)
@@ -230,3 +231,31 @@ class Metrics:
             ["worker"],
             registry=registry,
         )
+
+
+log = structlog.get_logger("batchbell.endpoints")
+
+
+def log_health(change: Change) -> None:
+    """Log what an operator should know of a change: most changes are nothing of the kind."""
+    endpoint = change.after
+    if change.warned_seconds is not None:
+        log.warning(
+            "endpoint.failing",
+            endpoint_id=endpoint.id,
+            hours=round(change.warned_seconds / 3600),
+            failing_since=endpoint.failing_since,
+            failures=endpoint.failures,
+            probe_at=endpoint.probe_at,
+        )
+    if change.disabled:
+        log.warning("endpoint.disabled", endpoint_id=endpoint.id, reason=endpoint.reason)
+    if change.recovered:
+        log.warning(
+            "endpoint.recovered",
+            endpoint_id=endpoint.id,
+            failing_since=change.before.failing_since,
+            failures=change.before.failures,
+        )
+    if change.opened:
+        log.info("endpoint.parked", endpoint_id=endpoint.id, probe_at=endpoint.probe_at)

@@ -18,7 +18,7 @@ from batchbell.access import Access
 from batchbell.core import signing
 from batchbell.core.ids import Minter
 from batchbell.core.model import DEFAULT_PROJECT, Account
-from batchbell.files.shelf import Folder, Shelf, open_shelf
+from batchbell.files.results_store import Folder, ResultsStore, open_results_store
 from batchbell.net.api import ApiClient
 from batchbell.net.client import Sender
 from batchbell.net.guard import parse_cidrs
@@ -29,11 +29,11 @@ from batchbell.places import Placing
 from batchbell.process import calm_collector, raise_file_limit
 from batchbell.providers import Provider
 from batchbell.settings import Settings
-from batchbell.storage import accounts, leases, projects
+from batchbell.storage import accounts, opening, projects
 from batchbell.storage.engine import Store
 from batchbell.storage.opening import open_store, parse_url
-from batchbell.web.context import Context
-from batchbell.workers.loop import Crew
+from batchbell.web.call import Context
+from batchbell.workers.loop import Loops
 
 log = structlog.get_logger("batchbell.runtime")
 
@@ -56,10 +56,10 @@ class Runtime:
     store: Store
     metrics: Metrics
     access: Access
-    shelf: Shelf
+    shelf: ResultsStore
     accounts: Sequence[Account]
     """Those that could be watched at the start."""
-    crew: Crew | None = None
+    crew: Loops | None = None
     clients: set[ApiClient] = field(default_factory=set)
     """Open connections to providers."""
     providers: dict[str, Provider] = field(default_factory=dict)
@@ -93,7 +93,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
     """Open the database, migrated, with its project and the accounts of the environment."""
     parse_cidrs(settings.allow_cidrs)
     check_proxies(settings)
-    shelf = open_shelf(settings.results_place)
+    shelf = open_results_store(settings.results_place)
     raise_file_limit()
     calm_collector()
     store = await open_store(settings.store_url, master_key=settings.master_keys)
@@ -103,7 +103,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
         tell_of_keys(store)
         await ensure_secret(store, settings)
         if is_sqlite(settings):
-            await store.write(leases.release_all, now=time.time())
+            await store.write(opening.release_all, now=time.time())
         access = Access(settings)
         await access.look(store)
         watched = await _accounts(store, settings)

@@ -16,7 +16,7 @@ import structlog
 from batchbell.core import place as rules
 from batchbell.core.errors import ResultsError, StoreError
 from batchbell.core.place import Place
-from batchbell.files.shelf import Folder, Shelf
+from batchbell.files.results_store import Folder, ResultsStore
 from batchbell.storage import places
 from batchbell.storage.engine import Store
 
@@ -26,7 +26,7 @@ NOTE_SECONDS = 60.0
 log = structlog.get_logger("batchbell.places")
 
 
-def name_of(shelf: Shelf, url: str) -> str:
+def name_of(shelf: ResultsStore, url: str) -> str:
     """What a place is called: a whole path, or a bucket's URL without anything secret."""
     if isinstance(shelf, Folder):
         return str(shelf.root)
@@ -40,7 +40,7 @@ class Placing:
     def __init__(
         self,
         store: Store,
-        shelf: Shelf,
+        shelf: ResultsStore,
         url: str,
         *,
         marker: str,

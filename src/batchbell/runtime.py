@@ -17,9 +17,9 @@ from batchbell.core.alarms import Patience
 from batchbell.core.deletion import Deletes
 from batchbell.core.errors import SettingsError
 from batchbell.core.model import Account
-from batchbell.core.pacing import Pace
+from batchbell.core.polling import Pace
 from batchbell.core.submission import Expiry
-from batchbell.files.shelf import Folder, scratch_of
+from batchbell.files.results_store import Folder, scratch_of
 from batchbell.net.api import ApiClient
 from batchbell.net.client import WebhookSender
 from batchbell.net.proxy import provider_proxy, webhook_proxy
@@ -39,13 +39,13 @@ from batchbell.workers.collector import Collector
 from batchbell.workers.dispatcher import Dispatcher
 from batchbell.workers.janitor import Janitor
 from batchbell.workers.lookout import Lookout
-from batchbell.workers.loop import Crew, Loop, Worker
+from batchbell.workers.loop import Loop, Loops, Worker
 from batchbell.workers.replayer import Replayer
 from batchbell.workers.ring import calls_most
-from batchbell.workers.roster import Post, Roster
 from batchbell.workers.seeker import Seeker
 from batchbell.workers.submitter import Submitter
 from batchbell.workers.watcher import Watcher
+from batchbell.workers.watchers import Post, Watchers
 
 log = structlog.get_logger("batchbell.runtime")
 
@@ -58,7 +58,7 @@ TESTS_AT_ONCE = 20
 
 
 @contextlib.asynccontextmanager
-async def running_workers(runtime: Runtime) -> AsyncIterator[Crew]:
+async def running_workers(runtime: Runtime) -> AsyncIterator[Loops]:
     """Run every worker while the context lasts; then stop them, within STOP_SECONDS."""
     settings, store = runtime.settings, runtime.store
     async with contextlib.AsyncExitStack() as stack:
@@ -110,7 +110,7 @@ async def running_workers(runtime: Runtime) -> AsyncIterator[Crew]:
             ),
             *_cleaners(runtime),
         ]
-        crew = runtime.crew = Crew(_loop(runtime, worker) for worker in workers)
+        crew = runtime.crew = Loops(_loop(runtime, worker) for worker in workers)
         stack.push_async_callback(_close_clients, runtime)
         try:
             await _watch_accounts(runtime, crew)
@@ -175,9 +175,9 @@ def _cleaners(runtime: Runtime) -> list[Worker]:
     return [cleaner]
 
 
-async def _watch_accounts(runtime: Runtime, crew: Crew) -> None:
+async def _watch_accounts(runtime: Runtime, crew: Loops) -> None:
     """Watch the accounts that there are, and from then on those that come."""
-    roster = Roster(
+    roster = Watchers(
         runtime.store,
         crew,
         lambda account, post: _watcher(runtime, account, post),

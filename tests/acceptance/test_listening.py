@@ -10,7 +10,7 @@ import httpx2
 import pytest
 from openai import OpenAI
 
-from batchbell.cli.forwarding import local_url
+from batchbell.cli.listen import local_url
 from batchbell.sandbox import Receiver, Respond, Sandbox
 from tests.acceptance.conftest import API_KEY, Shell
 from tests.conftest import SECRET

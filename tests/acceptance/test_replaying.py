@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import typer
 
-from batchbell.cli.replaying import moment_of
+from batchbell.cli.replays import moment_of
 from batchbell.sandbox import Receiver, Respond, Sandbox
 from tests.acceptance.conftest import Shell
 

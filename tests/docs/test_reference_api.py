@@ -11,7 +11,7 @@ from batchbell.core.lifecycle import STANDS_IN
 from batchbell.core.model import DEFAULT_EVENTS, EventType
 from batchbell.observability import Metrics
 from batchbell.web.app import ROUTERS
-from batchbell.web.faults import Code
+from batchbell.web.errors import Code
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs" / "reference"

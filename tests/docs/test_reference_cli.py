@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from batchbell.cli.app import app
-from batchbell.cli.endings import Code
+from batchbell.cli.errors import Code
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"
 HEAD = ["| | |", "|---|---|"]

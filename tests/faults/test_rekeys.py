@@ -15,7 +15,7 @@ from tests.faults.conftest import START_SECONDS
 from batchbell import failpoints
 from batchbell.storage.masterkeys import file_beside, read_file
 from batchbell.storage.opening import open_store, parse_url
-from batchbell.storage.resealing import STEP, ids_in_use
+from batchbell.storage.rekey import STEP, ids_in_use
 from batchbell.storage.schema import projects as table
 from batchbell.storage.sealing import KEY_BYTES, key_id
 

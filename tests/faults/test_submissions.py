@@ -18,7 +18,7 @@ from tests.workers.submitting import hand_over, requests
 from batchbell import failpoints
 from batchbell.core.model import DEFAULT_PROJECT
 from batchbell.core.submission import TAG
-from batchbell.files.shelf import Folder
+from batchbell.files.results_store import Folder
 from batchbell.runtime import mint
 from batchbell.storage.accounts import ensure_account
 from batchbell.storage.opening import open_store

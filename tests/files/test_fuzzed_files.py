@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from batchbell.core.limits import Limits
 from batchbell.files import lines
 from batchbell.files.lines import Read, has_text_id, read_lines
-from batchbell.files.merging import merge
+from batchbell.files.merge import merge
 from batchbell.files.preflight import Prepared, prepare
-from batchbell.files.rejoining import Rounds, gather_passing, join
+from batchbell.files.rounds import Rounds, gather_passing, join
 
 from .fuzzing import URL, answers, files, requests
 

@@ -12,7 +12,7 @@ import pytest
 
 from batchbell.core.errors import ProviderError, ProviderRejected, ProviderUnavailable
 from batchbell.core.results import Arrived
-from batchbell.files.unpacking import in_place_of_lines, unpack
+from batchbell.files.provider_files import in_place_of_lines, unpack
 from batchbell.net import download
 from batchbell.net.api import ApiClient
 from batchbell.net.download import Body, Download

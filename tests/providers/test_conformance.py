@@ -18,7 +18,7 @@ from batchbell.core.errors import (
     ProviderUnavailable,
 )
 from batchbell.core.model import Counts, Snapshot, Status
-from batchbell.files.unpacking import unpack
+from batchbell.files.provider_files import unpack
 from batchbell.providers import Provider
 from batchbell.sandbox import problem
 from tests.providers.conftest import NOW, Bench

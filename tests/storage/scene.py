@@ -21,10 +21,10 @@ from batchbell.core.model import (
     Snapshot,
     Status,
 )
-from batchbell.storage import batches, deliveries, events, history, watches
+from batchbell.storage import batches, deliveries, events, queue, watches
 from batchbell.storage.batches import Change
-from batchbell.storage.deliveries import START, Claim, Place, Tried
 from batchbell.storage.engine import Store
+from batchbell.storage.queue import START, Claim, Place, Tried
 from batchbell.storage.watches import Registered, Registration
 from tests.conftest import Clock
 
@@ -96,7 +96,7 @@ class Scene:
         token: str | None = None,
     ) -> Claim:
         return await self.store.write(
-            deliveries.claim_due,
+            queue.claim_due,
             after=after,
             rooms=rooms or {},
             room=room,
@@ -108,7 +108,7 @@ class Scene:
 
     async def settle(self, claimed: Sequence[Claimed], outcome: Outcome = OK) -> set[str]:
         settled = await self.store.write(
-            deliveries.settle,
+            queue.settle,
             [self.tried(one, outcome) for one in claimed],
             mint=self.mint,
             now=self.clock(),
@@ -122,7 +122,9 @@ class Scene:
 
     async def deliveries(self, **how: Any) -> list[Delivery]:
         """All of them, the oldest first."""
-        page = await self.store.read(history.list_deliveries, DEFAULT_PROJECT, limit=10_000, **how)
+        page = await self.store.read(
+            deliveries.list_deliveries, DEFAULT_PROJECT, limit=10_000, **how
+        )
         return list(reversed(page.items))
 
     async def events(self, **how: Any) -> list[Event]:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from batchbell.core.backoff import SCHEDULE_SECONDS
 from batchbell.core.ids import first_id, new_id
-from batchbell.storage import aging, history
-from batchbell.storage.aging import START, Aged, Cursor
+from batchbell.storage import deliveries, retention
+from batchbell.storage.retention import START, Aged, Cursor
 from tests.storage.scene import BROKEN, OK, Scene
 
 DAY = 86400.0
@@ -18,7 +18,7 @@ DAY = 86400.0
 
 async def forget(scene: Scene, *, after: Cursor = START, limit: int = 100) -> Aged:
     return await scene.store.write(
-        aging.forget_attempts, before=scene.clock() - DAY, after=after, limit=limit
+        retention.forget_attempts, before=scene.clock() - DAY, after=after, limit=limit
     )
 
 
@@ -33,7 +33,7 @@ async def numbers(scene: Scene) -> list[list[int]]:
     return [
         [
             attempt.number
-            for attempt in await scene.store.read(history.list_attempts, one, kept_since=since)
+            for attempt in await scene.store.read(deliveries.list_attempts, one, kept_since=since)
         ]
         for one in await scene.deliveries()
     ]

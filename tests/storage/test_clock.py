@@ -11,11 +11,11 @@ from sqlalchemy import Connection, select, update
 
 from batchbell.core.model import DEFAULT_PROJECT, Claimed, Outcome
 from batchbell.core.replay import ReplayFilter, ReplayStatus
-from batchbell.storage import batches, clock, deleting, replays, results, submitting
-from batchbell.storage.jobs import deletions, submissions
-from batchbell.storage.jobs import results as results_table
+from batchbell.storage import batches, clock, deletions, merges, parts, replays
 from batchbell.storage.schema import batches as batches_table
-from batchbell.storage.schema import deliveries
+from batchbell.storage.schema import deletions as deletions_table
+from batchbell.storage.schema import deliveries, submissions
+from batchbell.storage.schema import results as results_table
 from tests.storage.scene import BROKEN, Scene
 
 HOUR = 3600.0
@@ -92,7 +92,7 @@ def add_jobs(connection: Connection, now: float) -> None:
         "tries": 0,
         "due_at": now,
     }
-    connection.execute(deletions.insert().values(deletion))
+    connection.execute(deletions_table.insert().values(deletion))
     submission = {
         "id": "sub_1",
         "project_id": DEFAULT_PROJECT,
@@ -117,9 +117,9 @@ async def test_replays_results_deletions_and_submissions(scene: Scene, *, held: 
     await write(add_jobs, now)
     claims = (
         replays.claim_due,
-        results.claim_due,
-        deleting.claim_due,
-        partial(submitting.claim_due, account_id=scene.account.id),
+        merges.claim_due,
+        deletions.claim_due,
+        partial(parts.claim_due, account_id=scene.account.id),
     )
 
     async def taken() -> list[bool]:

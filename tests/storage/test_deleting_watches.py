@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from batchbell.core.model import DEFAULT_PROJECT, Claimed, Delivery, DeliveryState, Outcome
-from batchbell.storage import attempts, deliveries, history, watches
-from batchbell.storage.deliveries import Claim
+from batchbell.storage import attempts, deliveries, queue, watches
+from batchbell.storage.queue import Claim
 from tests.storage.scene import BROKEN, GONE, OK, Scene
 
 HOUR = 3600.0
@@ -40,7 +40,7 @@ async def test_a_failure_ends_it_without_a_retry(scene: Scene, outcome: Outcome)
     assert row.needs_you == attempts.OF_DELETED_WATCH
     assert row.finished_at is not None
     assert (await claim_later(scene)).deliveries == []
-    made = await scene.store.read(history.list_attempts, row)
+    made = await scene.store.read(deliveries.list_attempts, row)
     assert [one.outcome is not None for one in made] == [True]
 
 
@@ -52,7 +52,7 @@ async def test_a_success_is_a_success(scene: Scene) -> None:
 
 async def test_what_was_not_sent_is_forgotten(scene: Scene) -> None:
     claimed = await claimed_and_deleted(scene)
-    await scene.store.write(deliveries.give_back, [claimed], now=scene.clock())
+    await scene.store.write(queue.give_back, [claimed], now=scene.clock())
     assert await scene.deliveries() == []
 
 
@@ -61,7 +61,7 @@ async def test_what_a_dead_worker_held_is_claimed_only_to_be_ended(scene: Scene)
     (again,) = (await claim_later(scene)).deliveries
     assert again.ends, "a dispatcher sends no such delivery"
     how = {"mint": scene.mint, "now": scene.clock()}
-    await scene.store.write(deliveries.give_up, [again], **how)
+    await scene.store.write(queue.give_up, [again], **how)
     assert (await only(scene)).state is DeliveryState.EXHAUSTED
     assert (await claim_later(scene)).deliveries == []
 
@@ -69,6 +69,6 @@ async def test_what_a_dead_worker_held_is_claimed_only_to_be_ended(scene: Scene)
 async def test_it_is_sent_again_when_somebody_asks_for_it(scene: Scene) -> None:
     claimed = await claimed_and_deleted(scene)
     await scene.settle([claimed], BROKEN)
-    await scene.store.write(history.resend, DEFAULT_PROJECT, claimed.event_id, now=scene.clock())
+    await scene.store.write(deliveries.resend, DEFAULT_PROJECT, claimed.event_id, now=scene.clock())
     (again,) = (await scene.claim()).deliveries
     assert not again.ends

@@ -11,8 +11,8 @@ from sqlalchemy import update
 
 from batchbell.core.model import DEFAULT_PROJECT, Claimed
 from batchbell.core.slots import MOST
-from batchbell.storage import deliveries, history, outages
-from batchbell.storage.deliveries import START
+from batchbell.storage import deliveries, health, queue
+from batchbell.storage.queue import START
 from batchbell.storage.schema import endpoints
 from tests.storage.scene import BROKEN, GONE, OK, URL, Scene
 
@@ -156,12 +156,12 @@ async def test_nothing_waits_for_ever(scene: Scene, end: str) -> None:
         assert [one.id for one in await take(scene)] == [first], "it died with its worker"
         return
     if end == "exhausted":
-        await scene.store.write(deliveries.give_up, [one], mint=scene.mint, now=scene.clock())
+        await scene.store.write(queue.give_up, [one], mint=scene.mint, now=scene.clock())
     else:
         await scene.settle([one], GONE)
         await limit(scene, state="active", reason=None)
         await scene.store.write(
-            history.resend, DEFAULT_PROJECT, (await scene.events())[1].id, now=scene.clock()
+            deliveries.resend, DEFAULT_PROJECT, (await scene.events())[1].id, now=scene.clock()
         )
     assert [one.id for one in await take(scene)] == [second]
 
@@ -176,7 +176,7 @@ async def test_one_sent_again_waits_for_what_is_under_way_and_then_goes_first(
     (under_way,) = await take(scene)
     assert under_way.id == second
     await scene.store.write(
-        history.resend, DEFAULT_PROJECT, (await scene.events())[0].id, now=scene.clock()
+        deliveries.resend, DEFAULT_PROJECT, (await scene.events())[0].id, now=scene.clock()
     )
     assert await take(scene) == [], "never two at once"
     await scene.settle([under_way], OK)
@@ -206,7 +206,7 @@ async def test_after_an_outage_the_first_is_pulled_forward(scene: Scene) -> None
     (one,) = await take(scene)
     await scene.settle([one], BROKEN)
     (endpoint_id,) = {one.endpoint_id for one in await scene.deliveries()}
-    await scene.store.write(outages.pull_forward, endpoint_id, now=scene.clock())
+    await scene.store.write(health.pull_forward, endpoint_id, now=scene.clock())
     assert [one.id for one in await take(scene)] == [first]
 
 
@@ -256,8 +256,8 @@ async def test_what_waits_for_its_rate_or_its_turn_is_not_late(scene: Scene) -> 
     assert len(await take(scene)) == 1
     scene.clock.advance(5)
     late = {"now": scene.clock()}
-    assert await scene.store.read(deliveries.oldest_past_due, **late) is None
+    assert await scene.store.read(queue.oldest_past_due, **late) is None
     await limit(scene, rate_at=scene.clock() - 99)
-    assert await scene.store.read(deliveries.oldest_past_due, **late) == since, "nobody serves it"
+    assert await scene.store.read(queue.oldest_past_due, **late) == since, "nobody serves it"
     await limit(scene, rate_limit=None, ordered=True)
-    assert await scene.store.read(deliveries.oldest_past_due, **late) is None, "one is under way"
+    assert await scene.store.read(queue.oldest_past_due, **late) is None, "one is under way"

@@ -14,7 +14,7 @@ from sqlalchemy import CheckConstraint, Connection, event, inspect, text
 from sqlalchemy.exc import IntegrityError
 
 from batchbell.core.errors import StoreOutdated
-from batchbell.storage import migrating
+from batchbell.storage import opening
 from batchbell.storage.engine import Store
 from batchbell.storage.opening import open_store, parse_url
 from batchbell.storage.postgresql import PostgresStore
@@ -75,16 +75,16 @@ async def test_the_migrations_make_every_check_and_every_partial_index(store: St
 
 
 async def test_to_upgrade_again_changes_nothing(store: Store) -> None:
-    revision = await store.write(migrating.upgrade)
-    assert revision == migrating.head() == await store.read(migrating.check)
+    revision = await store.write(opening.upgrade)
+    assert revision == opening.head() == await store.read(opening.check)
 
 
 async def test_a_database_of_a_newer_version_is_left_alone(store: Store, database_url: str) -> None:
     await store.write(lambda c: c.execute(text("UPDATE alembic_version SET version_num = '9999'")))
     with pytest.raises(StoreOutdated, match="newer Batchbell"):
-        await store.write(migrating.upgrade)
+        await store.write(opening.upgrade)
     with pytest.raises(StoreOutdated, match="newer Batchbell"):
-        await store.read(migrating.check)
+        await store.read(opening.check)
     await store.close()
     with pytest.raises(StoreOutdated):
         await open_store(database_url)
@@ -118,13 +118,13 @@ async def test_an_upgrade_that_fails_in_the_middle_leaves_nothing(
 
     def half(connection: Connection) -> None:
         with failing_at(connection, words):
-            migrating.upgrade(connection)
+            opening.upgrade(connection)
 
     try:
         with pytest.raises(RuntimeError, match="power"):
             await store.write(half)
         assert await store.read(lambda c: inspect(c).get_table_names()) == []
-        assert await store.write(migrating.upgrade) == migrating.head()
+        assert await store.write(opening.upgrade) == opening.head()
     finally:
         await store.close()
 
@@ -132,8 +132,8 @@ async def test_an_upgrade_that_fails_in_the_middle_leaves_nothing(
 async def test_processes_that_start_together_take_turns_to_upgrade(postgres_url: str) -> None:
     stores = [bare(postgres_url) for _ in range(4)]
     try:
-        revisions = await asyncio.gather(*(store.write(migrating.upgrade) for store in stores))
-        assert revisions == [migrating.head()] * 4
+        revisions = await asyncio.gather(*(store.write(opening.upgrade) for store in stores))
+        assert revisions == [opening.head()] * 4
     finally:
         for store in stores:
             await store.close()
@@ -143,13 +143,13 @@ async def test_tables_made_anew_keep_their_rows_and_who_points_to_them(database_
     store = bare(database_url)
 
     def first(connection: Connection) -> None:
-        migrating.upgrade(connection, "0001")
+        opening.upgrade(connection, "0001")
         for statement in ONE_OF_EACH:
             connection.execute(text(statement))
 
     try:
         await store.write(first)
-        assert await store.write(migrating.upgrade) == migrating.head()
+        assert await store.write(opening.upgrade) == opening.head()
         for table in metadata.tables.keys() - MADE_LATER:
             count = text(f"SELECT count(*) FROM {table}")
             assert await store.read(lambda c, q=count: c.execute(q).scalar()) == 1
@@ -165,7 +165,7 @@ async def test_the_inputs_of_batches_that_were_there_are_known(database_url: str
     odd = r"""{"input_file_id": "file-3", "metadata": {"a": "\u0000", "b": "\\u0000"}}"""
 
     def before(connection: Connection) -> None:
-        migrating.upgrade(connection, "0011")
+        opening.upgrade(connection, "0011")
         for statement in AN_ACCOUNT:
             connection.execute(text(statement))
         for number, snapshot in enumerate([None, '{"input_file_id":"file-2"}', odd], 1):
@@ -174,7 +174,7 @@ async def test_the_inputs_of_batches_that_were_there_are_known(database_url: str
 
     try:
         await store.write(before)
-        await store.write(migrating.upgrade)
+        await store.write(opening.upgrade)
         query = text("SELECT input_file_id FROM batches ORDER BY key")
         found = await store.read(lambda c: c.execute(query).scalars().all())
         assert found[:2] == [None, "file-2"]

@@ -19,8 +19,16 @@ from batchbell.core.model import (
 from batchbell.core.notices import Notice
 from batchbell.core.replay import ReplayFilter, ReplayStatus
 from batchbell.core.samples import sample_body
-from batchbell.storage import deliveries, events, history, managed, notices, projects, replays
-from batchbell.storage.managed import Wishes
+from batchbell.storage import (
+    deliveries,
+    endpoints,
+    outbox,
+    projects,
+    queue,
+    replays,
+    retention,
+)
+from batchbell.storage.endpoints import EndpointFields
 from tests.storage.scene import BROKEN, GONE, OK, Scene
 
 NOTICES = tuple(type_ for type_ in EventType if not type_.of_batch)
@@ -29,9 +37,9 @@ OTHER = "https://other.example/hook"
 
 
 async def listen(scene: Scene, url: str = OPERATOR, **wishes: Any) -> str:
-    wanted = Wishes(url=url, name="operator", event_types=NOTICES)
+    wanted = EndpointFields(url=url, name="operator", event_types=NOTICES)
     made = await scene.store.write(
-        managed.create,
+        endpoints.create,
         DEFAULT_PROJECT,
         replace(wanted, **wishes),
         secret="whsec_" + "A" * 32,
@@ -43,7 +51,7 @@ async def listen(scene: Scene, url: str = OPERATOR, **wishes: Any) -> str:
 
 async def happen(scene: Scene, type_: EventType, **data: Any) -> None:
     notice = Notice(type=type_, project_id=DEFAULT_PROJECT, at=scene.clock(), data=data)
-    await scene.store.write(events.announce, [notice], mint=scene.mint, now=scene.clock())
+    await scene.store.write(outbox.announce, [notice], mint=scene.mint, now=scene.clock())
 
 
 async def told(scene: Scene) -> list[Event]:
@@ -111,7 +119,7 @@ async def test_a_delivery_that_was_given_up_is_told_and_the_telling_is_not(scene
     [claimed] = (await scene.claim()).deliveries
     last = replace(scene.tried(claimed, BROKEN).settlement, state=DeliveryState.EXHAUSTED)
     tried = replace(scene.tried(claimed, BROKEN), settlement=replace(last, due_at=None))
-    settle = deliveries.settle
+    settle = queue.settle
     await scene.store.write(settle, [tried], mint=scene.mint, now=scene.clock())
     [event] = await told(scene)
     [given_up, *_] = await scene.deliveries()
@@ -132,7 +140,7 @@ async def test_a_delivery_that_was_given_up_is_told_and_the_telling_is_not(scene
     }
     tellings = (await scene.claim()).deliveries
     assert len(tellings) == 2
-    give_up = deliveries.give_up
+    give_up = queue.give_up
     await scene.store.write(give_up, tellings, mint=scene.mint, now=scene.clock())
     assert len(await told(scene)) == 1
 
@@ -141,7 +149,7 @@ async def test_what_was_cut_short_for_the_last_time_is_told(scene: Scene) -> Non
     await listen(scene)
     await scene.due("batch_1")
     claimed = (await scene.claim()).deliveries
-    give_up = deliveries.give_up
+    give_up = queue.give_up
     await scene.store.write(give_up, claimed, mint=scene.mint, now=scene.clock())
     [event] = await told(scene)
     assert data_of(event)["needs_you"]
@@ -174,7 +182,7 @@ async def test_another_project_is_told_nothing(scene: Scene) -> None:
         projects.ensure_project, id="other", secret="whsec_x", now=scene.clock()
     )
     theirs = Notice(type=EventType.ENDPOINT_FAILING, project_id="other", at=1.0, data={"id": "x"})
-    await scene.store.write(events.announce, [theirs], mint=scene.mint, now=scene.clock())
+    await scene.store.write(outbox.announce, [theirs], mint=scene.mint, now=scene.clock())
     assert await told(scene) == []
 
 
@@ -184,7 +192,7 @@ async def test_what_a_disabled_operator_misses_is_held(scene: Scene) -> None:
     await try_all(scene, GONE)
     await happen(scene, EventType.ENDPOINT_FAILING, id="whe_other")
     assert [one.state for one in await scene.deliveries()] == [DeliveryState.HELD] * 2
-    await scene.store.write(managed.enable_again, DEFAULT_PROJECT, id, now=scene.clock())
+    await scene.store.write(endpoints.enable_again, DEFAULT_PROJECT, id, now=scene.clock())
     assert len(await replayed(scene, ReplayStatus.HELD)) == 2
 
 
@@ -212,7 +220,9 @@ async def test_a_notice_is_sent_again_and_replayed_like_all_else(scene: Scene) -
     await happen(scene, EventType.ENDPOINT_FAILING, id="whe_other")
     [event] = await told(scene)
     await try_all(scene, OK)
-    [again] = await scene.store.write(history.resend, DEFAULT_PROJECT, event.id, now=scene.clock())
+    [again] = await scene.store.write(
+        deliveries.resend, DEFAULT_PROJECT, event.id, now=scene.clock()
+    )
     assert (again.event_id, again.state) == (event.id, DeliveryState.PENDING)
     await try_all(scene, OK)
     await scene.due("batch_1", url=OTHER)
@@ -223,7 +233,7 @@ async def test_a_notice_is_sent_again_and_replayed_like_all_else(scene: Scene) -
 
 async def forget(scene: Scene, *, days: float = 1, limit: int = 10) -> int:
     before = scene.clock() - days * 86_400
-    return await scene.store.write(notices.forget_old, before=before, limit=limit)
+    return await scene.store.write(retention.forget_notices, before=before, limit=limit)
 
 
 async def test_old_notices_are_forgotten_unless_they_wait(scene: Scene) -> None:
@@ -234,7 +244,7 @@ async def test_old_notices_are_forgotten_unless_they_wait(scene: Scene) -> None:
     claimed = (await scene.claim()).deliveries
     [waits, *_] = [one for one in claimed if one.endpoint_id == operator]
     await scene.settle([one for one in claimed if one is not waits])
-    await scene.store.write(deliveries.give_back, [waits], now=scene.clock())
+    await scene.store.write(queue.give_back, [waits], now=scene.clock())
     assert await forget(scene) == 0
     scene.clock.advance(86_401)
     assert [await forget(scene, limit=3) for _ in range(3)] == [3, 1, 0]

@@ -13,7 +13,7 @@ import pytest
 from batchbell.core.ids import Minter
 from batchbell.core.model import DEFAULT_PROJECT, EventType, Status
 from batchbell.parts import mint as real_mint
-from batchbell.storage import managed
+from batchbell.storage import endpoints
 from tests.storage.scene import Scene, snapshot
 
 HOUR = 3600.0
@@ -26,7 +26,7 @@ def by(clock: Callable[[], float]) -> Minter:
 
 @pytest.fixture
 async def ordered(scene: Scene) -> str:
-    wishes = managed.Wishes(
+    wishes = endpoints.EndpointFields(
         url="https://receiver.example/ordered",
         name="ordered",
         event_types=(EventType.COMPLETED, EventType.IN_PROGRESS),
@@ -34,7 +34,7 @@ async def ordered(scene: Scene) -> str:
     )
     how = {"secret": "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX", "mint": scene.mint}
     made = await scene.store.write(
-        managed.create, DEFAULT_PROJECT, wishes, now=scene.clock(), **how
+        endpoints.create, DEFAULT_PROJECT, wishes, now=scene.clock(), **how
     )
     return made.id
 

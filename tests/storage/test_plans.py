@@ -18,16 +18,17 @@ from batchbell.storage import (
     batches,
     deliveries,
     events,
-    history,
-    outages,
+    health,
+    merges,
+    queue,
     replays,
-    results,
     watches,
 )
+from batchbell.storage import endpoints as stored_endpoints
 from batchbell.storage.endpoints import ensure_endpoints
 from batchbell.storage.schema import endpoints
 from tests.storage.scene import Scene
-from tests.storage.test_claiming import RECEIVERS, fill
+from tests.storage.test_queue import RECEIVERS, fill
 
 WHOLE = re.compile(r"Seq Scan on deliveries|SCAN (deliveries|d|h|other)\b(?! USING)")
 WHOLE_ENDPOINTS = re.compile(r"Seq Scan on endpoints|SCAN (endpoints|e)\b(?! USING)")
@@ -101,7 +102,7 @@ async def plan(scene: Scene, work: Work, *, of: str = "deliveries") -> str:
 
 def claiming(scene: Scene) -> Work:
     def work(connection: Connection) -> None:
-        claim = deliveries.claim_due(
+        claim = queue.claim_due(
             connection,
             rooms={},
             room=8,
@@ -144,14 +145,14 @@ async def test_a_probe_reads_no_more_than_a_claim(crowded: Scene) -> None:
 
 async def test_what_waits_is_pulled_forward_and_set_aside_by_the_index(crowded: Scene) -> None:
     id, now = await last_endpoint(crowded), crowded.clock()
-    found = await plan(crowded, lambda c: outages.pull_forward(c, id, now=now - 1))
+    found = await plan(crowded, lambda c: health.pull_forward(c, id, now=now - 1))
     assert "ix_deliveries_due" in found, found
-    found = await plan(crowded, lambda c: outages.hold_back(c, id, now=now))
+    found = await plan(crowded, lambda c: health.hold_back(c, id, now=now))
     assert "ix_deliveries_" in found, found
 
 
 async def test_the_oldest_past_due_is_found_by_the_index(crowded: Scene) -> None:
-    found = await plan(crowded, lambda c: deliveries.oldest_past_due(c, now=crowded.clock()))
+    found = await plan(crowded, lambda c: queue.oldest_past_due(c, now=crowded.clock()))
     assert "ix_deliveries_due" in found, found
 
 
@@ -163,7 +164,7 @@ async def test_a_flooded_endpoint_makes_nobody_read_the_table(
     await flooded.store.write(lambda connection: connection.execute(every).rowcount)
     found = await plan(flooded, claiming(flooded))
     assert found.count("ix_deliveries_order") >= 2 * ordered, found
-    found = await plan(flooded, lambda c: deliveries.oldest_past_due(c, now=flooded.clock()))
+    found = await plan(flooded, lambda c: queue.oldest_past_due(c, now=flooded.clock()))
     assert "ix_deliveries_order" in found, found
 
 
@@ -176,17 +177,15 @@ async def test_urls_that_nothing_waits_for_cost_the_janitor_and_the_metrics_noth
     await crowded.store.write(ensure_endpoints, "default", urls, **made)
     await crowded.store.write(lambda connection: connection.execute(text("ANALYZE")).rowcount)
     steps: list[Work] = [
-        lambda c: deliveries.oldest_past_due(c, now=now),
-        lambda c: outages.hold_back_disabled(c, now=now),
-        lambda c: outages.forget_all_deleted(c, now=now),
-        lambda c: outages.count_parked(c, now=now),
+        lambda c: queue.oldest_past_due(c, now=now),
+        lambda c: health.hold_back_disabled(c, now=now),
+        lambda c: stored_endpoints.forget_all_deleted(c, now=now),
+        lambda c: health.count_parked(c, now=now),
     ]
     for step in steps:
         found = await plan(crowded, step)
         assert not WHOLE_ENDPOINTS.search(found), found
-    found = await plan(
-        crowded, lambda c: outages.pull_forward_recovered(c, now=now), of="endpoints"
-    )
+    found = await plan(crowded, lambda c: health.pull_forward_recovered(c, now=now), of="endpoints")
     assert not WHOLE_ENDPOINTS.search(found), found
 
 
@@ -199,17 +198,19 @@ async def test_lists_of_what_is_rare_are_read_by_an_index(crowded: Scene) -> Non
     def lists(connection: Connection) -> dict[str, tuple[Work, str]]:
         return {
             "ix_deliveries_exhausted_listed": (
-                lambda c: history.list_deliveries(
+                lambda c: deliveries.list_deliveries(
                     c, project, limit=20, state=DeliveryState.EXHAUSTED
                 ),
                 "deliveries",
             ),
             "ix_deliveries_held_listed": (
-                lambda c: history.list_deliveries(c, project, limit=20, state=DeliveryState.HELD),
+                lambda c: deliveries.list_deliveries(
+                    c, project, limit=20, state=DeliveryState.HELD
+                ),
                 "deliveries",
             ),
             "ix_deliveries_pending_listed": (
-                lambda c: history.list_deliveries(
+                lambda c: deliveries.list_deliveries(
                     c, project, limit=20, state=DeliveryState.PENDING
                 ),
                 "deliveries",
@@ -265,7 +266,7 @@ async def test_the_results_that_wait_for_longest_are_found_by_an_index(crowded: 
         connection.execute(text("ANALYZE"))
 
     await crowded.store.write(fill)
-    found = await plan(crowded, results.next_due, of="results")
+    found = await plan(crowded, merges.next_due, of="results")
     assert "ix_results_next" in found, found
     assert "ix_results_leased" in found, found
-    assert await crowded.store.read(results.next_due) == 1000
+    assert await crowded.store.read(merges.next_due) == 1000

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from batchbell.core.model import DEFAULT_PROJECT, Mint
-from batchbell.storage import migrating, postgresql, projects
+from batchbell.storage import opening, postgresql, projects
 from batchbell.storage.accounts import ensure_account
 from batchbell.storage.engine import DELIVERIES, Store
 from batchbell.storage.opening import open_store
@@ -74,7 +74,7 @@ async def test_all_works_through_it(
         for store in stores:
             assert isinstance(store, PostgresStore)
             assert store.pooled
-            assert await store.migrate(migrating.upgrade) == migrating.head()
+            assert await store.migrate(opening.upgrade) == opening.head()
             assert mode == SESSION or not store.listening
         if mode == SESSION:
             await heard_by(stores)

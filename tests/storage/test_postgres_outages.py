@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from batchbell.core.errors import StoreUnavailable
-from batchbell.storage import migrating, postgresql
+from batchbell.storage import opening, postgresql
 from batchbell.storage.engine import DELIVERIES, wake
 from batchbell.storage.opening import open_store
 from batchbell.storage.postgresql import PostgresStore
@@ -216,7 +216,7 @@ async def test_a_migration_waits_for_another_and_not_long_for_a_table(
 
     def rename(connection: Connection) -> None:
         tries.append(1)
-        migrating.take_turn(connection)
+        opening.take_turn(connection)
         connection.execute(text("SET LOCAL lock_timeout = '20ms'"))
         connection.execute(text("ALTER TABLE keys ADD COLUMN more int"))
 

@@ -18,10 +18,18 @@ from sqlalchemy import Connection, text
 from batchbell.core.errors import StoreUnavailable
 from batchbell.core.model import DEFAULT_PROJECT, EventType, Mint
 from batchbell.core.notices import Notice
-from batchbell.storage import batches, events, history, managed, projects, watches
+from batchbell.storage import (
+    batches,
+    deliveries,
+    endpoints,
+    outbox,
+    projects,
+    retention,
+    watches,
+)
 from batchbell.storage.accounts import ensure_account
-from batchbell.storage.endpoints import locked
 from batchbell.storage.engine import ACCOUNTS, DELIVERIES, Store
+from batchbell.storage.health import locked
 from batchbell.storage.opening import open_store
 from batchbell.storage.postgresql import CONFLICT_TRIES, PostgresStore
 from tests.conftest import SECRET, Clock
@@ -126,25 +134,27 @@ async def test_what_is_being_sent_again_is_not_forgotten(scene: Scene) -> None:
     scene.clock.advance(100)
 
     def again(connection: Connection) -> None:
-        history.resend(connection, DEFAULT_PROJECT, event.id, now=scene.clock())
+        deliveries.resend(connection, DEFAULT_PROJECT, event.id, now=scene.clock())
 
     async with open_transaction(scene.store, again) as commit:
         forget = scene.store.write
-        assert await forget(history.forget_old, before=scene.clock(), limit=10) == 0
+        assert await forget(retention.forget_batches, before=scene.clock(), limit=10) == 0
         await commit()
-    assert await forget(history.forget_old, before=scene.clock(), limit=10) == 0
+    assert await forget(retention.forget_batches, before=scene.clock(), limit=10) == 0
 
 
 async def test_telling_an_endpoint_does_not_wait_for_its_own_health(scene: Scene) -> None:
     """Else two that tell of each other's trouble would wait for each other."""
     how = {"mint": scene.mint, "now": scene.clock()}
-    wishes = managed.Wishes(url=OTHER_URL, name="n", event_types=(EventType.ENDPOINT_FAILING,))
-    made = await scene.store.write(managed.create, DEFAULT_PROJECT, wishes, secret=SECRET, **how)
+    wishes = endpoints.EndpointFields(
+        url=OTHER_URL, name="n", event_types=(EventType.ENDPOINT_FAILING,)
+    )
+    made = await scene.store.write(endpoints.create, DEFAULT_PROJECT, wishes, secret=SECRET, **how)
     notice = Notice(
         type=EventType.ENDPOINT_FAILING, project_id=DEFAULT_PROJECT, at=1.0, data={"id": "whe_x"}
     )
     async with open_transaction(scene.store, lambda c: locked(c, [made.id])), asyncio.timeout(20):
-        await scene.store.write(events.announce, [notice], **how)
+        await scene.store.write(outbox.announce, [notice], **how)
     assert len(await scene.deliveries()) == 1
 
 

@@ -19,7 +19,7 @@ from batchbell.core.replay import (
     due_times,
     step_size,
 )
-from batchbell.storage import history, leases, projects, replays, starting_over
+from batchbell.storage import opening, projects, replay_walk, replays, retention
 from batchbell.storage.replays import Counted
 from tests.storage.scene import BROKEN, GONE, OK, URL, Scene
 
@@ -171,7 +171,7 @@ async def test_no_step_begins_before_its_time(scene: Scene) -> None:
 async def test_a_walk_goes_on_where_a_window_held_nothing(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(starting_over, "WINDOW", 3)
+    monkeypatch.setattr(replay_walk, "WINDOW", 3)
     await scene.due(*(f"fine_{n}" for n in range(10)))
     await try_all(scene, OK)
     await scene.due(*(f"bad_{n}" for n in range(4)))
@@ -338,7 +338,7 @@ async def test_a_restart_on_sqlite_frees_the_replay_of_the_dead(scene: Scene) ->
     await exhaust(scene)
     await create(scene, ReplayFilter())
     assert await claim(scene) is not None
-    await scene.store.write(leases.release_all, now=scene.clock())
+    await scene.store.write(opening.release_all, now=scene.clock())
     assert await claim(scene) is not None
 
 
@@ -378,7 +378,7 @@ async def test_what_is_replayed_is_not_forgotten(scene: Scene) -> None:
     scene.clock.advance(100)
     await replayed(scene, ALL)
     old = scene.clock() - 1
-    assert await scene.store.write(history.forget_old, before=old, limit=10) == 0
+    assert await scene.store.write(retention.forget_batches, before=old, limit=10) == 0
 
 
 def test_a_step_is_as_large_as_its_pace_wants() -> None:

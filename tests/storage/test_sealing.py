@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from batchbell.core.errors import SecretUnreadable, SettingsError
 from batchbell.storage import masterkeys
-from batchbell.storage.resealing import SEALED, place_of
+from batchbell.storage.rekey import SEALED, place_of
 from batchbell.storage.sealing import HEAD, KEY_BYTES, Seal, Sealed, head_of, key_id
 
 OLD, NEW = b"o" * KEY_BYTES, b"n" * KEY_BYTES

@@ -19,8 +19,8 @@ from batchbell.core.model import (
     Outcome,
 )
 from batchbell.core.outcome import Timings
-from batchbell.storage import deliveries, endpoints, history
-from batchbell.storage.texts import storable
+from batchbell.storage import deliveries, endpoints, queue
+from batchbell.storage.engine import storable
 from tests.storage.scene import BROKEN, GONE, OK, URL, Scene
 
 
@@ -60,7 +60,7 @@ async def test_a_success_is_delivered_with_its_attempt(scene: Scene) -> None:
     delivery = await only(scene)
     assert (delivery.state, delivery.finished_at) == ("delivered", scene.clock())
     assert (delivery.last_status, delivery.last_error, delivery.due_at) == (204, None, None)
-    (attempt,) = await scene.store.read(history.list_attempts, delivery)
+    (attempt,) = await scene.store.read(deliveries.list_attempts, delivery)
     assert (attempt.number, attempt.outcome) == (1, answer)
 
 
@@ -81,7 +81,7 @@ async def test_the_headers_of_an_attempt_are_told_as_they_were_sent(
     }
     sent = replace(OK, started_at=scene.clock() + late, request_headers=headers)
     await scene.settle([claimed], sent)
-    (attempt,) = await scene.store.read(history.list_attempts, await only(scene))
+    (attempt,) = await scene.store.read(deliveries.list_attempts, await only(scene))
     assert attempt.outcome is not None
     assert attempt.outcome.request_headers == headers
 
@@ -149,7 +149,7 @@ async def test_a_late_settle_is_passed_over_whole(scene: Scene) -> None:
     assert await scene.settle(late, BROKEN) == {untouched.id}
     assert await scene.settle([taken_over], OK) == {taken_over.id}
     delivery = await _get(scene, taken_over.id)
-    attempts = await scene.store.read(history.list_attempts, delivery)
+    attempts = await scene.store.read(deliveries.list_attempts, delivery)
     assert [(a.number, a.outcome and a.outcome.status) for a in attempts] == [(1, None), (2, 200)]
 
 
@@ -159,7 +159,7 @@ async def test_a_settle_that_comes_twice_counts_once(scene: Scene) -> None:
     assert len(await scene.settle(claimed, BROKEN)) == 1
     assert await scene.settle(claimed, BROKEN) == set()
     delivery = await only(scene)
-    assert len(await scene.store.read(history.list_attempts, delivery)) == 1
+    assert len(await scene.store.read(deliveries.list_attempts, delivery)) == 1
     assert (await endpoint_of(scene, delivery)).failures == 1
 
 
@@ -168,7 +168,7 @@ async def test_the_attempt_that_is_being_made_is_not_listed(scene: Scene) -> Non
     await scene.claim()
     delivery = await only(scene)
     assert delivery.lease_token is not None
-    assert await scene.store.read(history.list_attempts, delivery) == []
+    assert await scene.store.read(deliveries.list_attempts, delivery) == []
 
 
 async def test_nothing_to_settle_is_no_error(scene: Scene) -> None:
@@ -194,11 +194,11 @@ async def test_odd_words_of_a_receiver_spoil_no_neighbour(scene: Scene) -> None:
         )
         for one, odd in zip(claimed, words, strict=True)
     ]
-    settled = await scene.store.write(deliveries.settle, tried, mint=scene.mint, now=scene.clock())
+    settled = await scene.store.write(queue.settle, tried, mint=scene.mint, now=scene.clock())
     assert len(settled.written) == 6
     for one, odd in zip(claimed, words, strict=True):
         delivery = await _get(scene, one.id)
-        (attempt,) = await scene.store.read(history.list_attempts, delivery)
+        (attempt,) = await scene.store.read(deliveries.list_attempts, delivery)
         assert attempt.outcome is not None
         kept = storable(odd)
         assert attempt.outcome.response_body == attempt.outcome.location == kept
@@ -219,7 +219,9 @@ async def test_sending_again_starts_the_whole_schedule_anew(scene: Scene) -> Non
     await scene.due("batch_1")
     await exhaust(scene)
     (event,) = await scene.events()
-    (again,) = await scene.store.write(history.resend, DEFAULT_PROJECT, event.id, now=scene.clock())
+    (again,) = await scene.store.write(
+        deliveries.resend, DEFAULT_PROJECT, event.id, now=scene.clock()
+    )
     assert (again.state, again.due_at, again.finished_at) == ("pending", scene.clock(), None)
 
     (claimed,) = (await scene.claim()).deliveries
@@ -232,18 +234,18 @@ async def test_what_was_delivered_can_be_sent_again_under_the_same_event(scene: 
     await scene.due("batch_1")
     (first,) = (await scene.claim()).deliveries
     await scene.settle([first])
-    await scene.store.write(history.resend, DEFAULT_PROJECT, first.event_id, now=scene.clock())
+    await scene.store.write(deliveries.resend, DEFAULT_PROJECT, first.event_id, now=scene.clock())
     (second,) = (await scene.claim()).deliveries
     assert (second.event_id, second.attempt) == (first.event_id, 2)
     await scene.settle([second])
-    assert len(await scene.store.read(history.list_attempts, await only(scene))) == 2
+    assert len(await scene.store.read(deliveries.list_attempts, await only(scene))) == 2
 
 
 async def test_sending_again_what_was_held_calls_the_endpoint_again(scene: Scene) -> None:
     await scene.due("batch_1")
     (claimed,) = (await scene.claim()).deliveries
     await scene.settle([claimed], GONE)
-    await scene.store.write(history.resend, DEFAULT_PROJECT, claimed.event_id, now=scene.clock())
+    await scene.store.write(deliveries.resend, DEFAULT_PROJECT, claimed.event_id, now=scene.clock())
     assert len((await scene.claim()).deliveries) == 1
 
 
@@ -254,7 +256,7 @@ async def test_sending_again_to_one_endpoint_leaves_the_others(scene: Scene) -> 
     await scene.settle((await scene.claim()).deliveries)
     (event,) = await scene.events()
     await scene.store.write(
-        history.resend,
+        deliveries.resend,
         DEFAULT_PROJECT,
         event.id,
         endpoint_id=other.watch.endpoint_id,
@@ -267,21 +269,21 @@ async def test_sending_again_to_one_endpoint_leaves_the_others(scene: Scene) -> 
 async def test_sending_again_leaves_what_is_being_sent_to_its_worker(scene: Scene) -> None:
     await scene.due("batch_1")
     (claimed,) = (await scene.claim()).deliveries
-    await scene.store.write(history.resend, DEFAULT_PROJECT, claimed.event_id, now=scene.clock())
+    await scene.store.write(deliveries.resend, DEFAULT_PROJECT, claimed.event_id, now=scene.clock())
     assert (await scene.claim()).deliveries == []
     assert await scene.settle([claimed]) == {claimed.id}
 
 
 async def test_what_cannot_be_sent_again_says_why(scene: Scene) -> None:
     with pytest.raises(NotFound):
-        await scene.store.write(history.resend, DEFAULT_PROJECT, "evt_0", now=scene.clock())
+        await scene.store.write(deliveries.resend, DEFAULT_PROJECT, "evt_0", now=scene.clock())
     await scene.due("batch_1")
     (event,) = await scene.events()
     with pytest.raises(NotFound):
-        await scene.store.write(history.resend, "other", event.id, now=scene.clock())
+        await scene.store.write(deliveries.resend, "other", event.id, now=scene.clock())
     with pytest.raises(InvalidRequest):
         await scene.store.write(
-            history.resend, DEFAULT_PROJECT, event.id, endpoint_id="whe_0", now=scene.clock()
+            deliveries.resend, DEFAULT_PROJECT, event.id, endpoint_id="whe_0", now=scene.clock()
         )
 
 
@@ -303,7 +305,7 @@ async def test_pages_show_every_delivery_once(scene: Scene) -> None:
     more = True
     while more:
         page = await scene.store.read(
-            history.list_deliveries,
+            deliveries.list_deliveries,
             DEFAULT_PROJECT,
             limit=4,
             after=seen[-1] if seen else None,
@@ -315,7 +317,7 @@ async def test_pages_show_every_delivery_once(scene: Scene) -> None:
 
 
 async def _get(scene: Scene, id: str) -> Delivery:
-    return await scene.store.read(history.get_delivery, DEFAULT_PROJECT, id)
+    return await scene.store.read(deliveries.get_delivery, DEFAULT_PROJECT, id)
 
 
 async def _url(scene: Scene, id: str) -> str:

@@ -23,7 +23,7 @@ from batchbell.core.errors import (
     StoreMoved,
     StoreUnavailable,
 )
-from batchbell.storage import migrating, projects, sqlite
+from batchbell.storage import opening, projects, sqlite
 from batchbell.storage.opening import open_store
 from batchbell.storage.sqlite import QUICK_READERS, SLOW_READERS, SqliteStore, check_version
 
@@ -37,7 +37,7 @@ def path(tmp_path: Path) -> Path:
 async def store(path: Path) -> AsyncIterator[SqliteStore]:
     """One that does not wait long for others."""
     store = SqliteStore(path, busy_timeout_ms=20)
-    await store.write(migrating.upgrade)
+    await store.write(opening.upgrade)
     yield store
     await store.close()
 
@@ -183,7 +183,7 @@ async def test_what_waits_when_it_closes_is_written_first(store: SqliteStore, pa
 @pytest.mark.parametrize("name", ["with space.db", "what?mode=ro.db", "50%20#1.db", "ünï.db"])
 async def test_a_file_may_have_any_name(tmp_path: Path, name: str) -> None:
     store = SqliteStore(tmp_path / name)
-    await store.write(migrating.upgrade)
+    await store.write(opening.upgrade)
     await store.write(make, "project_1")
     assert await store.read(ids) == {"project_1"}
     await store.close()

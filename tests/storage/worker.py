@@ -10,7 +10,7 @@ import time
 
 from batchbell.core.errors import StoreInUse
 from batchbell.core.model import new_id
-from batchbell.storage import deliveries, projects
+from batchbell.storage import projects, queue
 from batchbell.storage.opening import open_store
 from tests.conftest import master_key
 
@@ -28,7 +28,7 @@ async def claim(url: str) -> None:
     mine: list[str] = []
     while True:
         taken = await store.write(
-            deliveries.claim_due,
+            queue.claim_due,
             rooms={},
             room=3,
             limit=5,

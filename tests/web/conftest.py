@@ -18,7 +18,7 @@ import uvicorn
 from pydantic import SecretStr
 
 from batchbell.core.model import DEFAULT_PROJECT, Account, Mint
-from batchbell.files.shelf import Folder
+from batchbell.files.results_store import Folder
 from batchbell.net.client import WebhookSender
 from batchbell.net.guard import AddressRules
 from batchbell.net.relay import Relay
@@ -27,7 +27,7 @@ from batchbell.settings import Settings
 from batchbell.storage.accounts import ensure_account
 from batchbell.storage.engine import Store
 from batchbell.web.app import create_app
-from batchbell.web.context import Context
+from batchbell.web.call import Context
 
 from ..conftest import Clock
 from .making import Served

@@ -11,9 +11,9 @@ from fastapi import FastAPI
 
 from batchbell.core.lifecycle import settle
 from batchbell.core.model import Account, Counts, Outcome, Sighting, Snapshot, Status
-from batchbell.storage import batches, deliveries
-from batchbell.storage.deliveries import Claim, Tried
-from batchbell.web.context import Context
+from batchbell.storage import batches, queue
+from batchbell.storage.queue import Claim, Tried
+from batchbell.web.call import Context
 
 HOOK = "http://127.0.0.1:9/hook"
 
@@ -55,7 +55,7 @@ class Served:
     async def claim(self) -> Claim:
         """As a dispatcher would, for a minute."""
         return await self.context.store.write(
-            deliveries.claim_due,
+            queue.claim_due,
             rooms={},
             room=100,
             limit=100,
@@ -71,7 +71,7 @@ class Served:
             Tried(one, outcome, settle(outcome, attempt=one.attempt, now=now, rand=0.0))
             for one in claim.deliveries
         ]
-        await self.context.store.write(deliveries.settle, tried, mint=self.context.mint, now=now)
+        await self.context.store.write(queue.settle, tried, mint=self.context.mint, now=now)
         return [one.id for one in claim.deliveries]
 
 

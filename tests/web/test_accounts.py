@@ -17,7 +17,7 @@ from batchbell.storage.masterkeys import MasterKeys
 
 from .conftest import Logged
 from .making import HOOK, Served
-from .test_access import error_of
+from .test_keys import error_of
 
 KEY = "sk-nightly-0123456789abcdef"
 

@@ -27,7 +27,7 @@ from batchbell.client import (
 from batchbell.client import shapes as told
 from batchbell.client.waiting import LOOK_SECONDS, LOOK_SECONDS_MAX, Wait
 from batchbell.core.model import Outcome, Status
-from batchbell.web import account_shapes, replaying, shapes
+from batchbell.web import account_shapes, replays, shapes
 
 from ..conftest import SECRET
 from .making import HOOK, Served, a_snapshot
@@ -161,7 +161,7 @@ SAME_SHAPES = [
 
 @pytest.mark.parametrize("name", ["Replay", "ReplayCounts"])
 def test_the_client_knows_every_field_of_a_replay(name: str) -> None:
-    ours, theirs = getattr(replaying, name), getattr(told, name)
+    ours, theirs = getattr(replays, name), getattr(told, name)
     fields = {field.name for field in msgspec.structs.fields(ours)}
     assert fields - {"object"} == {field.name for field in msgspec.structs.fields(theirs)}
 

@@ -15,7 +15,7 @@ from batchbell.core.model import Mint
 from batchbell.net.api import ApiClient
 from batchbell.providers.openai import OpenAI
 from batchbell.sandbox import OPEN, Sandbox, SandboxProvider
-from batchbell.web import creations
+from batchbell.web.gateway import creations
 from batchbell.workers.seeker import Seeker
 
 from ..conftest import Clock

@@ -13,7 +13,7 @@ import pytest
 from batchbell.sandbox import Receiver
 
 from .making import Served
-from .test_access import error_of
+from .test_keys import error_of
 
 KEY = "sk-nightly-0123456789abcdef"
 SECRET_HEADER = {"Authorization": "Bearer receivers-own-secret"}

@@ -12,9 +12,9 @@ from batchbell.core import signing
 from batchbell.core.model import EventType
 from batchbell.core.outcome import Outcome
 from batchbell.sandbox import Receiver
-from batchbell.storage import managed, projects
-from batchbell.storage.deliveries import Claim
+from batchbell.storage import endpoints, projects
 from batchbell.storage.endpoints import endpoints_by_id
+from batchbell.storage.queue import Claim
 
 from .making import Served, a_snapshot
 
@@ -305,11 +305,11 @@ async def test_another_projects_endpoint_is_not_there(served: Served, clock: Any
     store = served.context.store
     secret = signing.make_secret(bytes(24))
     await store.write(projects.ensure_project, id="other", secret=secret, now=clock())
-    wishes = managed.Wishes(
+    wishes = endpoints.EndpointFields(
         url="http://127.0.0.1:9/a", name="theirs", event_types=(EventType.COMPLETED,)
     )
     theirs = await store.write(
-        managed.create, "other", wishes, secret=secret, mint=served.context.mint, now=clock()
+        endpoints.create, "other", wishes, secret=secret, mint=served.context.mint, now=clock()
     )
     where = f"/v1/webhook_endpoints/{theirs.id}"
     http = served.http
@@ -330,5 +330,5 @@ async def test_another_projects_endpoint_is_not_there(served: Served, clock: Any
     await served.see(a_snapshot("batch_1"))
     claim: Claim = await served.claim()
     assert theirs.id not in claim.endpoints
-    kept = await store.read(managed.get, "other", theirs.id, now=clock())
+    kept = await store.read(endpoints.get, "other", theirs.id, now=clock())
     assert kept == theirs

@@ -16,14 +16,14 @@ from pydantic import SecretStr
 from batchbell.core.errors import StoreUnavailable
 from batchbell.sandbox import OPEN, Sandbox, SandboxProvider, api
 from batchbell.sandbox.answers import ApiError
-from batchbell.storage import adopting
-from batchbell.web import creating
-from batchbell.web.creating import for_provider
+from batchbell.storage import sweeps
+from batchbell.web.gateway import creations
+from batchbell.web.gateway.creations import for_provider
 
 from ..conftest import Clock
 from .conftest import Logged
 from .making import HOOK, Served
-from .test_access import bearer, error_of
+from .test_keys import bearer, error_of
 
 LINE = {
     "custom_id": "one",
@@ -418,7 +418,7 @@ async def test_the_answer_is_the_providers_though_the_database_fails(
     served: Served, sdk: openai.AsyncOpenAI, monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
     """The batch is there, and must not be made again; it is kept once that can be."""
-    adopt = adopting.adopt_one
+    adopt = sweeps.adopt_one
     failures = 2
 
     def failing(*args: Any, **kwargs: Any) -> Any:
@@ -428,8 +428,8 @@ async def test_the_answer_is_the_providers_though_the_database_fails(
             raise StoreUnavailable("no space left")
         return adopt(*args, **kwargs)
 
-    monkeypatch.setattr(adopting, "adopt_one", failing)
-    monkeypatch.setattr(creating, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(sweeps, "adopt_one", failing)
+    monkeypatch.setattr(creations, "FIRST_PAUSE_SECONDS", 0.01)
     batch = await created(sdk, metadata={"webhook_url": HOOK})
     assert "batchbell" not in (batch.model_extra or {})
     [line] = [line for line in logged() if line["level"] == "error"]

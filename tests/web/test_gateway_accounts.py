@@ -18,7 +18,7 @@ from batchbell.storage import uploads
 
 from ..conftest import Clock
 from .making import Served
-from .test_access import bearer, error_of
+from .test_keys import bearer, error_of
 
 SECOND_KEY = "sk-second-0123456789"
 NIGHTLY = {"bb-account": "nightly"}

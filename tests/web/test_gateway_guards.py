@@ -18,12 +18,12 @@ from sqlalchemy import func, select
 from batchbell.core.errors import StoreFull
 from batchbell.storage import creations, uploads
 from batchbell.storage.schema import files
-from batchbell.web import gateway
+from batchbell.web.gateway import proxy
 
 from ..providers.canned import BATCH, Canned, batch_json
 from ..providers.canned import served as serving
 from .making import Served
-from .test_access import bearer, error_of
+from .test_keys import bearer, error_of
 
 KEY = "sk-se/cret+0123456789"
 QUOTES = [KEY, r"sk-se\/cret+0123456789", "sk-se%2Fcret%2B0123456789", "sk-se/cret%2B0123456789"]
@@ -213,13 +213,13 @@ async def test_a_long_answer_is_read_beside_the_loop_when_it_is_its_projects_tur
     served: Served, canned: Canned, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     turns: list[tuple[str, str]] = []
-    heavy = gateway.heavy
+    heavy = proxy.heavy
 
     async def noting(owner: str, work: Any, body: bytes) -> Any:
         turns.append((owner, work.__name__))
         return await heavy(owner, work, body)
 
-    monkeypatch.setattr(gateway, "heavy", noting)
+    monkeypatch.setattr(proxy, "heavy", noting)
     zeros = b"[" + b"0," * 10**6 + b"0]"
     canned.body = b'{"data":' + zeros + b"}"
     for method, path in CALLS:

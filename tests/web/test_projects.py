@@ -12,7 +12,7 @@ from batchbell.core import signing
 
 from ..conftest import SECRET
 from .making import HOOK, Served
-from .test_access import bearer, error_of
+from .test_keys import bearer, error_of
 
 
 @pytest.fixture

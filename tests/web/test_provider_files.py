@@ -9,7 +9,7 @@ import pytest
 
 from batchbell.core.deletion import Deletes, DeletionState
 from batchbell.core.results import Tally
-from batchbell.storage import deleting, keeping, results
+from batchbell.storage import deletions, merges
 
 from .making import Served
 from .test_results import client_of, wanted
@@ -19,11 +19,11 @@ async def kept(served: Served, deletes: Deletes, *, lines: int = 3) -> None:
     """Results of a batch of three requests, as a collector keeps them under the setting."""
     await wanted(served)
     context, now = served.context, served.context.clock()
-    held = await context.store.write(results.claim_due, now=now, lease_seconds=60.0, token="t")
+    held = await context.store.write(merges.claim_due, now=now, lease_seconds=60.0, token="t")
     assert held is not None
     tally = Tally(lines=lines, succeeded=lines, failed=0, not_run=0, size=9, in_input_order=True)
     await context.store.write(
-        keeping.keep, held, tally, inline=None, deletes=deletes, mint=context.mint, now=now
+        merges.keep, held, tally, inline=None, deletes=deletes, mint=context.mint, now=now
     )
 
 
@@ -47,10 +47,10 @@ async def test_a_deletion_is_due_and_then_done(served: Served) -> None:
         "deleted_at": None,
         "reason": None,
     }
-    held = await store.write(deleting.claim_due, now=now, lease_seconds=60.0, token="d")
+    held = await store.write(deletions.claim_due, now=now, lease_seconds=60.0, token="d")
     assert held is not None
     assert [file.id for file in held.files] == ["file-out", "file-in"]
-    await store.write(deleting.end, held, DeletionState.DELETED, reason=None, now=now + 5)
+    await store.write(deletions.end, held, DeletionState.DELETED, reason=None, now=now + 5)
     assert await shown(served) == {
         "state": "deleted",
         "due_at": None,
@@ -75,8 +75,8 @@ async def test_what_does_not_add_up_says_why_it_stays(served: Served) -> None:
 async def test_what_was_given_up_says_why(served: Served, state: DeletionState) -> None:
     await kept(served, Deletes.OUTPUTS)
     store, now = served.context.store, served.context.clock()
-    held = await store.write(deleting.claim_due, now=now, lease_seconds=60.0, token="d")
+    held = await store.write(deletions.claim_due, now=now, lease_seconds=60.0, token="d")
     assert held is not None
-    await store.write(deleting.end, held, state, held.files, reason="Not allowed.", now=now)
+    await store.write(deletions.end, held, state, held.files, reason="Not allowed.", now=now)
     said = await shown(served)
     assert (said["state"], said["deleted_at"], said["reason"]) == (state, None, "Not allowed.")

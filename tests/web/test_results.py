@@ -17,8 +17,8 @@ from batchbell.client import AsyncBatchbell, Batchbell, reading
 from batchbell.core import links
 from batchbell.core.model import DEFAULT_PROJECT, Status
 from batchbell.core.results import Results, Tally
-from batchbell.storage import batches, keeping, results, wanting
-from batchbell.web.serving import NotSatisfiable, Span, asked_span
+from batchbell.storage import batches, merges, results
+from batchbell.web.downloads import NotSatisfiable, Span, asked_span
 
 from .making import Served, a_snapshot
 
@@ -41,7 +41,7 @@ async def wanted(served: Served, id: str = "batch_1") -> Results:
     await served.see(a_snapshot(id))
     context = served.context
     batch = await context.store.read(batches.get_batch, DEFAULT_PROJECT, id)
-    await context.store.write(wanting.want, [batch], mint=context.mint, now=context.clock())
+    await context.store.write(results.request, [batch], mint=context.mint, now=context.clock())
     return await context.store.read(results.of_batch, DEFAULT_PROJECT, id)
 
 
@@ -52,12 +52,12 @@ async def merged(served: Served, tmp_path: Path, id: str = "batch_1") -> Results
     file.write_bytes(LINES)
     await served.context.shelf.put(found.name, file)
     context, now = served.context, served.context.clock()
-    held = await context.store.write(results.claim_due, now=now, lease_seconds=60.0, token="t")
+    held = await context.store.write(merges.claim_due, now=now, lease_seconds=60.0, token="t")
     assert held is not None
     tally = Tally(
         lines=2000, succeeded=1000, failed=1000, not_run=0, size=len(LINES), in_input_order=True
     )
-    await context.store.write(keeping.keep, held, tally, inline=None, mint=context.mint, now=now)
+    await context.store.write(merges.keep, held, tally, inline=None, mint=context.mint, now=now)
     return await context.store.read(results.of_batch, DEFAULT_PROJECT, id)
 
 
@@ -178,10 +178,10 @@ async def test_a_batch_that_runs_has_no_results(served: Served) -> None:
 async def given_up(served: Served, found: Results, now: float) -> None:
     """As a collector gives them up."""
     store = served.context.store
-    held = await store.write(results.claim_due, now=now, lease_seconds=60.0, token="t")
+    held = await store.write(merges.claim_due, now=now, lease_seconds=60.0, token="t")
     assert held is not None
     assert held.results.id == found.id
-    await store.write(keeping.give_up, held, reason="No such file.", now=now)
+    await store.write(merges.give_up, held, reason="No such file.", now=now)
 
 
 async def test_results_that_cannot_be_had_say_why(served: Served) -> None:
@@ -199,7 +199,7 @@ async def test_results_that_cannot_be_had_say_why(served: Served) -> None:
 async def test_results_that_were_given_up_are_tried_again_for_whoever_asks(
     served: Served, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("batchbell.web.api.results.WAIT_SECONDS", 0.0)
+    monkeypatch.setattr("batchbell.web.results.WAIT_SECONDS", 0.0)
     found, now = await wanted(served), served.context.clock()
     await given_up(served, found, now)
     match way:
@@ -227,7 +227,7 @@ async def test_results_that_were_given_up_are_tried_again_for_whoever_asks(
 async def test_results_that_are_not_on_the_disk_any_more_are_fetched_anew(
     served: Served, tmp_path: Path, change: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("batchbell.web.api.results.WAIT_SECONDS", 0.0)
+    monkeypatch.setattr("batchbell.web.results.WAIT_SECONDS", 0.0)
     found = await merged(served, tmp_path)
     await served.context.shelf.delete(found.name)
     if change == "cut":
@@ -242,10 +242,10 @@ async def test_results_that_are_not_on_the_disk_any_more_are_fetched_anew(
     file.write_bytes(LINES)
     await served.context.shelf.put(found.name, file)
     context, now = served.context, served.context.clock()
-    held = await context.store.write(results.claim_due, now=now, lease_seconds=60.0, token="t")
+    held = await context.store.write(merges.claim_due, now=now, lease_seconds=60.0, token="t")
     assert held is not None
     tally = replace(found.tally, notes=())  # type: ignore[type-var]
-    await context.store.write(keeping.keep, held, tally, inline=None, mint=context.mint, now=now)
+    await context.store.write(merges.keep, held, tally, inline=None, mint=context.mint, now=now)
     assert (await raw(served, "/v1/batches/batch_1/results")).content == LINES
     await served.context.shelf.delete(found.name)
     gone = await raw(served, "/v1/batches/batch_1/results")
@@ -255,7 +255,7 @@ async def test_results_that_are_not_on_the_disk_any_more_are_fetched_anew(
 async def test_what_was_expunged_is_not_fetched_by_looking_at_it(
     served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("batchbell.web.api.results.WAIT_SECONDS", 0.0)
+    monkeypatch.setattr("batchbell.web.results.WAIT_SECONDS", 0.0)
     found = await merged(served, tmp_path)
     store, now = served.context.store, served.context.clock()
     for row in (await served.http.get("/v1/watches?batch_id=batch_1")).json()["data"]:

@@ -15,12 +15,12 @@ from batchbell.core.errors import StoreUnavailable
 from batchbell.core.ids import first_id
 from batchbell.core.model import DEFAULT_PROJECT, EventType, Status
 from batchbell.core.stream import OVERLAP_SECONDS
-from batchbell.storage import streaming
+from batchbell.storage import events
 from batchbell.storage.engine import Store
 from batchbell.storage.opening import open_store
 from batchbell.storage.projects import ensure_project
-from batchbell.storage.schema import events
-from batchbell.web import streaming as serving
+from batchbell.storage.schema import events as events_table
+from batchbell.web import stream as serving
 from batchbell.web.app import end_streams
 
 from ..conftest import SECRET, Clock, master_key
@@ -35,7 +35,7 @@ async def test_an_event_comes_as_one_frame_with_the_body_that_is_sent(served: Se
         await served.watch("batch_1")
         await served.see(a_snapshot("batch_1"))
         frame = await stream.frame()
-    (row,) = await served.context.store.read(lambda c: c.execute(select(events)).all())
+    (row,) = await served.context.store.read(lambda c: c.execute(select(events_table)).all())
     assert (frame.fields["id"], frame.fields["event"]) == (row.id, "batch.completed")
     canonical, sent = json.loads(row.body), frame.body
     assert f"/results/{row.results_id}?" in sent["data"].pop("results")["url"]
@@ -144,7 +144,7 @@ async def test_a_quiet_stream_shows_that_it_lives(served: Served, clock: Clock) 
 
 async def record_with(store: Store, id: str, project_id: str = DEFAULT_PROJECT) -> None:
     await store.write(
-        streaming.record_test,
+        events.record_test,
         project_id,
         EventType.COMPLETED,
         mint=lambda _: id,

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from batchbell.core.lifecycle import LOST_AFTER_SECONDS
 from batchbell.core.model import BatchKind, Counts, Missing, Outcome, Status
-from batchbell.storage import jobs, schema
+from batchbell.storage import schema
 
 from ..conftest import Clock
 from .making import HOOK, Served, a_snapshot
@@ -86,7 +86,7 @@ async def test_a_submission_counts_what_its_parts_have_done_at_this_moment(
         this = ours.c.id == "batch_1"
         connection.execute(ours.update().where(this).values(kind=BatchKind.PART))
         key = connection.execute(ours.select().where(this)).one().key
-        row = jobs.parts.update().where(jobs.parts.c.id == part["id"])
+        row = schema.parts.update().where(schema.parts.c.id == part["id"])
         connection.execute(row.values(batch_key=key, state="running"))
 
     await served.context.store.write(tie)

@@ -13,9 +13,9 @@ from tests.workers.submitting import requests
 from batchbell.core.deletion import Deletes, Deletion
 from batchbell.core.model import DEFAULT_PROJECT, Batch
 from batchbell.core.results import Results
-from batchbell.files.shelf import Folder
+from batchbell.files.results_store import Folder
 from batchbell.sandbox.answers import ApiError
-from batchbell.storage import batches, deleting, results
+from batchbell.storage import batches, deletions, results
 from batchbell.workers.cleaner import Cleaner
 from batchbell.workers.collector import Collector
 
@@ -71,14 +71,14 @@ class Yard:
 
     async def clean_later(self) -> None:
         """Let time pass until something is due, and do it."""
-        due = await self.house.read(deleting.next_due)
+        due = await self.house.read(deletions.next_due)
         assert due is not None
         assert due > self.house.clock(), "it was put off"
         self.house.clock.now = due
         await self.clean()
 
     async def fate(self, id: str) -> Deletion:
-        found = (await self.house.read(deleting.shown, await self.batch(id)))[1]
+        found = (await self.house.read(deletions.shown, await self.batch(id)))[1]
         assert found is not None
         return found
 

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import Clock
 
 from batchbell.core.model import DEFAULT_PROJECT, Account, Dialect, Mint
-from batchbell.core.pacing import Pace
+from batchbell.core.polling import Pace
 from batchbell.net.api import ApiClient
 from batchbell.net.client import WebhookSender
 from batchbell.net.guard import AddressRules

@@ -18,9 +18,9 @@ from batchbell.core.model import DEFAULT_PROJECT, Mint, Snapshot
 from batchbell.core.results import Results
 from batchbell.core.submission import Expiry, Part, PartState, Submission, new_name
 from batchbell.files.preflight import prepare
-from batchbell.files.shelf import Folder, Shelf
+from batchbell.files.results_store import Folder, ResultsStore
 from batchbell.providers.protocol import Provider
-from batchbell.storage import results, submissions, submitting
+from batchbell.storage import parts, results, submissions
 from batchbell.storage.engine import Store
 from batchbell.storage.submissions import Asked, NewPart
 from batchbell.storage.watches import Registration
@@ -44,7 +44,7 @@ def requests(number: int, model: str = "gpt-5-mini") -> list[dict[str, Any]]:
 
 async def hand_over(
     store: Store,
-    shelf: Shelf,
+    shelf: ResultsStore,
     account_id: str,
     number: int,
     *,
@@ -124,7 +124,7 @@ class Counter:
 
     async def wait(self) -> None:
         """Let time pass until a submission is due, and go on with it."""
-        due = await self.house.read(submitting.next_due)
+        due = await self.house.read(parts.next_due)
         assert due is not None
         self.house.clock.now = max(self.house.clock.now, due)
         await self.step()

@@ -8,7 +8,7 @@ from tests.workers.conftest import House
 from batchbell.core.model import DEFAULT_PROJECT, Delivery, DeliveryState
 from batchbell.core.slots import MOST
 from batchbell.sandbox import Hold, Respond
-from batchbell.storage import history
+from batchbell.storage import deliveries
 from batchbell.workers.janitor import Janitor
 
 HOUR = 3600.0
@@ -39,7 +39,7 @@ async def calls_within(house: House, seconds: float) -> int:
 
 
 async def rows(house: House) -> list[Delivery]:
-    page = await house.read(history.list_deliveries, DEFAULT_PROJECT, limit=1000)
+    page = await house.read(deliveries.list_deliveries, DEFAULT_PROJECT, limit=1000)
     return list(page.items)
 
 

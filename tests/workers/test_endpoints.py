@@ -14,7 +14,7 @@ from tests.workers.conftest import House
 from batchbell.core import signing
 from batchbell.core.model import DEFAULT_EVENTS, DEFAULT_PROJECT, EventType, Status
 from batchbell.sandbox.behaviours import Respond
-from batchbell.storage import batches, history, managed, projects
+from batchbell.storage import batches, deliveries, endpoints, projects
 from batchbell.storage.sealing import key_id
 from batchbell.workers.dispatcher import IDLE_SECONDS, TOKEN_SECONDS
 
@@ -22,9 +22,11 @@ SECRET = signing.make_secret(bytes(24))
 
 
 async def make(house: House, path: str, *, project: str = DEFAULT_PROJECT, **more: Any) -> str:
-    wishes = managed.Wishes(url=house.receiver.url(path), name=path, event_types=DEFAULT_EVENTS)
+    wishes = endpoints.EndpointFields(
+        url=house.receiver.url(path), name=path, event_types=DEFAULT_EVENTS
+    )
     made = await house.store.write(
-        managed.create,
+        endpoints.create,
         project,
         replace(wishes, **more),
         secret=SECRET,
@@ -84,13 +86,13 @@ async def test_its_own_schedule_is_kept(house: House) -> None:
     await end(house, "batch_1")
     started = house.clock()
     await house.deliver()
-    page = await house.read(history.list_deliveries, DEFAULT_PROJECT, limit=10)
+    page = await house.read(deliveries.list_deliveries, DEFAULT_PROJECT, limit=10)
     [waiting] = [one for one in page.items if one.endpoint_id == id]
     assert waiting.due_at is not None
     assert 60 <= waiting.due_at - started <= 66
     house.clock.now = waiting.due_at
     await house.deliver()
-    done = await house.read(history.get_delivery, DEFAULT_PROJECT, waiting.id)
+    done = await house.read(deliveries.get_delivery, DEFAULT_PROJECT, waiting.id)
     assert (done.state, done.attempts) == ("exhausted", 2)
 
 
@@ -99,7 +101,7 @@ async def test_a_longer_timeout_has_a_longer_lease(house: House) -> None:
     id = await make(house, "/slow", timeout_seconds=30.0)
     await end(house, "batch_1")
     await house.deliver()
-    page = await house.read(history.list_deliveries, DEFAULT_PROJECT, limit=10)
+    page = await house.read(deliveries.list_deliveries, DEFAULT_PROJECT, limit=10)
     [done] = [one for one in page.items if one.endpoint_id == id]
     assert (done.state, done.attempts) == ("delivered", 1)
 
@@ -107,7 +109,7 @@ async def test_a_longer_timeout_has_a_longer_lease(house: House) -> None:
 async def test_a_deleted_endpoint_is_called_no_more(house: House) -> None:
     id = await make(house, "/all")
     await end(house, "batch_1")
-    await house.store.write(managed.remove, DEFAULT_PROJECT, id, now=house.clock())
+    await house.store.write(endpoints.remove, DEFAULT_PROJECT, id, now=house.clock())
     await end(house, "batch_2")
     await house.deliver()
     assert house.receiver.counts == {"/watched": 2}
@@ -151,7 +153,7 @@ async def test_a_rate_is_kept_and_the_dispatcher_comes_back_for_the_next_call(
     assert house.receiver.counts["/all"] == 3
     house.clock.advance(0.5)
     await house.deliver()
-    page = await house.read(history.list_deliveries, DEFAULT_PROJECT, limit=10)
+    page = await house.read(deliveries.list_deliveries, DEFAULT_PROJECT, limit=10)
     assert [one.attempts for one in page.items if one.endpoint_id == id] == [1, 1, 1, 1]
     assert await house.dispatcher.idle_seconds() == IDLE_SECONDS
 
@@ -186,16 +188,16 @@ async def test_one_whose_secrets_are_damaged_fails_alone_and_says_what_to_do(
     await house.deliver()
 
     assert house.receiver.counts == {"/watched": 1}
-    page = await house.read(history.list_deliveries, DEFAULT_PROJECT, limit=10)
+    page = await house.read(deliveries.list_deliveries, DEFAULT_PROJECT, limit=10)
     [failed] = [one for one in page.items if one.endpoint_id == broken]
     assert (failed.state, failed.attempts) == ("pending", 1)
     assert failed.needs_you is not None
     assert f"endpoints.{column} does not open" in failed.needs_you
 
     rotated = {"secret": SECRET, "grace_seconds": 60.0, "now": house.clock()}
-    await house.store.write(managed.rotate, DEFAULT_PROJECT, broken, **rotated)
+    await house.store.write(endpoints.rotate, DEFAULT_PROJECT, broken, **rotated)
     headers = {"headers": {"X-Team": "day"}}
-    await house.store.write(managed.change, DEFAULT_PROJECT, broken, headers, now=house.clock())
+    await house.store.write(endpoints.change, DEFAULT_PROJECT, broken, headers, now=house.clock())
     house.clock.advance(10)
     await house.deliver()
     assert house.receiver.counts == {"/watched": 1, "/broken": 1}

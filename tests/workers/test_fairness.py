@@ -7,7 +7,7 @@ from tests.workers.conftest import House
 
 from batchbell.core.model import DEFAULT_PROJECT, DeliveryState
 from batchbell.sandbox import Drip, Endless, Garbage, GzipBomb, Hang, Hold, Reset, Respond
-from batchbell.storage import deliveries, history
+from batchbell.storage import deliveries, queue
 
 FLOOD = 4_750
 HEALTHY = 250
@@ -63,7 +63,7 @@ async def test_each_bad_receiver_among_fifty_leaves_the_others_alone(house: Hous
     assert house.receiver.counts["/bad/0"] <= 20, "what hangs is not called again meanwhile"
     house.receiver.release()
     await house.dispatcher.close()
-    page = await house.read(history.list_deliveries, DEFAULT_PROJECT, limit=1000)
+    page = await house.read(deliveries.list_deliveries, DEFAULT_PROJECT, limit=1000)
     good = [d for d in page.items if "/good/" in d.url]
     assert len(good) == 172
     assert {d.state for d in good} == {DeliveryState.DELIVERED}
@@ -73,13 +73,13 @@ async def test_leases_that_become_too_short_together_are_given_back_together(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the writes of one endpoint that hangs would hold up the others' deliveries."""
-    groups, give_back = [], deliveries.give_back
+    groups, give_back = [], queue.give_back
 
     def noted(connection, claimed, *, now):
         groups.append(len(claimed))
         give_back(connection, claimed, now=now)
 
-    monkeypatch.setattr(deliveries, "give_back", noted)
+    monkeypatch.setattr(queue, "give_back", noted)
     await due(house, 20, "/hook")
     await house.dispatcher.claim()
     house.clock.advance(3)

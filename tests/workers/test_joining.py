@@ -12,7 +12,7 @@ from tests.workers.submitting import Counter, counting
 from batchbell.core.model import DEFAULT_PROJECT
 from batchbell.core.results import AGAIN_SECONDS, Results, ResultsState
 from batchbell.sandbox import problem
-from batchbell.storage import results
+from batchbell.storage import merges, results
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ async def settled(counter: Counter, id: str) -> Results:
     for _ in range(500):
         if (found := await counter.results(id)).state is not ResultsState.WAITING:
             return found
-        due = await counter.house.read(results.next_due)
+        due = await counter.house.read(merges.next_due)
         assert due is not None
         counter.house.clock.now = max(counter.house.clock.now, due)
         await counter.step()

@@ -25,7 +25,7 @@ from batchbell.core.model import (
     Status,
 )
 from batchbell.observability import Metrics
-from batchbell.storage import alarms, batches, jobs, schema, submissions
+from batchbell.storage import alarms, batches, schema, submissions
 from batchbell.storage.engine import Store
 from batchbell.storage.submissions import Asked, NewPart
 from batchbell.workers.lookout import Lookout
@@ -229,7 +229,7 @@ async def test_what_rings_for_a_part_rings_for_its_submission(stage: Stage) -> N
             this = ours.c.id == batch
             connection.execute(ours.update().where(this).values(kind=BatchKind.PART))
             key = connection.execute(ours.select().where(this)).one().key
-            row = jobs.parts.update().where(jobs.parts.c.id == part)
+            row = schema.parts.update().where(schema.parts.c.id == part)
             connection.execute(row.values(batch_key=key))
 
         await scene.store.write(tie)

@@ -11,7 +11,7 @@ from tests.conftest import Clock
 from batchbell.core.errors import StoreUnavailable
 from batchbell.observability import Metrics
 from batchbell.storage.engine import Signal
-from batchbell.workers.loop import ALIVE_SECONDS, Crew, Loop
+from batchbell.workers.loop import ALIVE_SECONDS, Loop, Loops
 
 
 class Scripted:
@@ -194,7 +194,7 @@ async def test_a_step_that_hangs_shows(clock: Clock) -> None:
         return metrics.registry.get_sample_value("batchbell_worker_silent_seconds", labels)
 
     worker, metrics = Hanging(), Metrics()
-    crew = Crew([Loop(worker, clock=clock, rand=lambda: 0.0, metrics=metrics)])
+    crew = Loops([Loop(worker, clock=clock, rand=lambda: 0.0, metrics=metrics)])
     await asyncio.wait_for(worker.begun.wait(), 5)
     clock.advance(ALIVE_SECONDS)
     assert crew.alive() == {"scripted": False}
@@ -206,8 +206,8 @@ async def test_a_step_that_hangs_shows(clock: Clock) -> None:
     await crew.ended(within_seconds=0.01)
 
 
-def crew_of(worker: Scripted, clock: Clock) -> Crew:
-    return Crew([Loop(worker, clock=clock, rand=lambda: 0.0, metrics=Metrics())])
+def crew_of(worker: Scripted, clock: Clock) -> Loops:
+    return Loops([Loop(worker, clock=clock, rand=lambda: 0.0, metrics=Metrics())])
 
 
 async def test_a_crew_cuts_off_what_does_not_end_in_time(clock: Clock) -> None:

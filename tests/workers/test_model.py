@@ -8,6 +8,7 @@ sender are not real.
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import tempfile
 from collections import Counter
@@ -27,7 +28,7 @@ from batchbell.core.model import DEFAULT_PROJECT, Snapshot, Status, new_id
 from batchbell.core.outcome import Fault, Outcome
 from batchbell.core.slots import MOST
 from batchbell.observability import Metrics
-from batchbell.storage import batches, history, watches
+from batchbell.storage import batches, deliveries, watches
 from batchbell.storage.accounts import ensure_account
 from batchbell.storage.engine import Store
 from batchbell.storage.opening import open_store
@@ -218,7 +219,7 @@ class Deliveries(RuleBasedStateMachine):
             row = data.draw(st.sampled_from(rows))
             self.done.pop((row.url, row.event_id), None)
             self.run(
-                self.store.write(history.resend, DEFAULT_PROJECT, row.event_id, now=self.clock())
+                self.store.write(deliveries.resend, DEFAULT_PROJECT, row.event_id, now=self.clock())
             )
 
     async def first_waiting(self, url: str) -> str:
@@ -291,7 +292,7 @@ class Deliveries(RuleBasedStateMachine):
 
 TestDeliveries = Deliveries.TestCase
 TestDeliveries.settings = settings(
-    max_examples=25,
+    max_examples=25 if "CI" in os.environ else 8,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),

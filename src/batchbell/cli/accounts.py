@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from batchbell.cli.connection import connected
 from batchbell.cli.options import ApiKey, Json, Server
-from batchbell.cli.printing import (
+from batchbell.cli.output import (
     moment,
     print_facts,
     print_json,
@@ -17,7 +18,6 @@ from batchbell.cli.printing import (
     print_table,
     tell,
 )
-from batchbell.cli.reach import connected
 
 if TYPE_CHECKING:
     from batchbell.client import Account

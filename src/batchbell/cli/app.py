@@ -8,25 +8,23 @@ import typer
 
 from batchbell import __version__
 from batchbell.cli import (
-    access,
     accounts,
+    batches,
+    demo,
     doctor,
     endpoints,
-    expunging,
-    listening,
+    keys,
+    listen,
+    lists,
     projects,
-    reading,
-    rekeying,
-    replaying,
+    replays,
     results,
-    serving,
+    server,
     signatures,
-    submitting,
-    trying,
-    waiting,
-    watching,
+    submissions,
+    watches,
 )
-from batchbell.cli.endings import Commands
+from batchbell.cli.errors import Commands
 
 RUNNING = "Run it"
 WATCHING = "Watch batches"
@@ -65,15 +63,15 @@ def _root(
     pass
 
 
-keys = typer.Typer(
+keys_app = typer.Typer(
     name="keys",
     help="API keys: make, list, revoke. And rekey, for the master key.",
     no_args_is_help=True,
 )
-keys.command("create")(access.create_key)
-keys.command("list")(access.list_keys)
-keys.command("revoke")(access.revoke_key)
-keys.command("rekey")(rekeying.rekey)
+keys_app.command("create")(keys.create_key)
+keys_app.command("list")(keys.list_keys)
+keys_app.command("revoke")(keys.revoke_key)
+keys_app.command("rekey")(keys.rekey)
 
 sources = typer.Typer(
     name="accounts",
@@ -111,27 +109,27 @@ hooks.command("rotate")(endpoints.rotate)
 hooks.command("test")(endpoints.try_)
 hooks.command("enable")(endpoints.enable)
 
-app.command("serve", rich_help_panel=RUNNING)(serving.serve)
-app.command("worker", rich_help_panel=RUNNING)(serving.worker)
-app.command("migrate", rich_help_panel=RUNNING)(serving.migrate)
+app.command("serve", rich_help_panel=RUNNING)(server.serve)
+app.command("worker", rich_help_panel=RUNNING)(server.worker)
+app.command("migrate", rich_help_panel=RUNNING)(server.migrate)
 app.command("doctor", rich_help_panel=RUNNING)(doctor.doctor)
-app.command("submit", rich_help_panel=WATCHING)(submitting.submit)
-app.command("watch", rich_help_panel=WATCHING)(watching.watch)
-app.command("wait", rich_help_panel=WATCHING)(waiting.wait)
-app.command("list", rich_help_panel=WATCHING)(reading.list_)
-app.command("show", rich_help_panel=WATCHING)(reading.show)
+app.command("submit", rich_help_panel=WATCHING)(submissions.submit)
+app.command("watch", rich_help_panel=WATCHING)(watches.watch)
+app.command("wait", rich_help_panel=WATCHING)(batches.wait)
+app.command("list", rich_help_panel=WATCHING)(lists.list_)
+app.command("show", rich_help_panel=WATCHING)(lists.show)
 app.command("results", rich_help_panel=WATCHING)(results.results)
-app.command("resend", rich_help_panel=WATCHING)(reading.resend)
-app.command("replay", rich_help_panel=WATCHING)(replaying.replay)
-app.command("expunge", rich_help_panel=WATCHING)(expunging.expunge)
+app.command("resend", rich_help_panel=WATCHING)(lists.resend)
+app.command("replay", rich_help_panel=WATCHING)(replays.replay)
+app.command("expunge", rich_help_panel=WATCHING)(batches.expunge)
 app.add_typer(hooks, rich_help_panel=WATCHING)
-app.command("secret", rich_help_panel=ACCESS)(access.secret)
-app.add_typer(keys, rich_help_panel=ACCESS)
+app.command("secret", rich_help_panel=ACCESS)(keys.secret)
+app.add_typer(keys_app, rich_help_panel=ACCESS)
 app.add_typer(sources, rich_help_panel=ACCESS)
 app.add_typer(tenants, rich_help_panel=ACCESS)
-app.command("demo", rich_help_panel=TRYING)(trying.demo)
-app.command("sandbox", rich_help_panel=TRYING)(trying.sandbox)
-app.command("listen", rich_help_panel=TRYING)(listening.listen)
-app.command("trigger", rich_help_panel=TRYING)(listening.trigger)
+app.command("demo", rich_help_panel=TRYING)(demo.demo)
+app.command("sandbox", rich_help_panel=TRYING)(demo.sandbox)
+app.command("listen", rich_help_panel=TRYING)(listen.listen)
+app.command("trigger", rich_help_panel=TRYING)(listen.trigger)
 app.command("sign", rich_help_panel=TRYING)(signatures.sign)
 app.command("verify", rich_help_panel=TRYING)(signatures.verify)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from batchbell.cli.printing import moment, print_facts, print_table
+from batchbell.cli.output import moment, print_facts, print_table
 
 if TYPE_CHECKING:
     from batchbell.client import Attempt

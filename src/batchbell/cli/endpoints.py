@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from batchbell.cli import describing
+from batchbell.cli import lists
 from batchbell.cli.attempts import print_attempts
+from batchbell.cli.connection import connected
 from batchbell.cli.options import ApiKey, Json, Results, Server
-from batchbell.cli.printing import print_facts, print_json, print_json_lines, print_table, tell
-from batchbell.cli.reach import connected
+from batchbell.cli.output import print_facts, print_json, print_json_lines, print_table, tell
 
 if TYPE_CHECKING:
     from batchbell.client import Endpoint, EndpointTest
@@ -79,7 +79,7 @@ def list_(
     if json:
         print_json_lines(found)
         return
-    heads, row = describing.ENDPOINTS
+    heads, row = lists.ENDPOINTS
     print_table(heads, map(row, found), empty="No endpoints.")
 
 
@@ -283,7 +283,7 @@ def _print(endpoint: Endpoint, *, json: bool) -> None:
     if json:
         print_json(endpoint)
     else:
-        print_facts(describing.facts(endpoint))
+        print_facts(lists.facts(endpoint))
 
 
 def _print_secret(endpoint: Endpoint, *, json: bool) -> None:

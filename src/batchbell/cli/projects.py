@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
+from batchbell.cli.connection import connected
 from batchbell.cli.options import ApiKey, Json, Server
-from batchbell.cli.printing import moment, print_json, print_json_lines, print_table, tell
-from batchbell.cli.reach import connected
+from batchbell.cli.output import moment, print_json, print_json_lines, print_table, tell
 
 
 def create(

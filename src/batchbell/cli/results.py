@@ -10,9 +10,9 @@ from typing import Annotated
 
 import typer
 
+from batchbell.cli.connection import connected
 from batchbell.cli.options import ApiKey, BatchId, Server
-from batchbell.cli.printing import console, tell
-from batchbell.cli.reach import connected
+from batchbell.cli.output import console, tell
 
 See = Callable[[int, int | None], None]
 

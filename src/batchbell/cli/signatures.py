@@ -12,9 +12,9 @@ from typing import Annotated
 
 import typer
 
-from batchbell.cli.endings import Code
+from batchbell.cli.errors import Code
 from batchbell.cli.options import Json
-from batchbell.cli.printing import print_json
+from batchbell.cli.output import print_json
 
 Body = Annotated[
     str, typer.Argument(metavar="BODY", help="The file with the body; - is standard input.")

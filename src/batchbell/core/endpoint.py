@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from batchbell.core import sent, signing
+from batchbell.core import sent_headers, signing
 from batchbell.core.outcome import Fault, Outcome
 
 TIMEOUT_SECONDS = (5.0, 30.0)
@@ -115,7 +115,7 @@ def request_headers(
 ) -> dict[str, str]:
     """All headers of one call: the endpoint's own, and ours, which win."""
     ours = {
-        "content-type": sent.CONTENT_TYPE,
+        "content-type": sent_headers.CONTENT_TYPE,
         "user-agent": user_agent,
         **signing.headers(endpoint.secrets, message_id=message_id, timestamp=timestamp, body=body),
         "webhook-attempt": str(attempt),

@@ -13,6 +13,7 @@ from typing import Any
 from batchbell.core.account import DEFAULT_PROJECT as DEFAULT_PROJECT  # noqa: PLC0414
 from batchbell.core.account import Account as Account  # noqa: PLC0414
 from batchbell.core.account import AccountState as AccountState  # noqa: PLC0414
+from batchbell.core.attachment import Attachment, ResultsMode
 from batchbell.core.endpoint import Endpoint as Endpoint  # noqa: PLC0414 - every word is here
 from batchbell.core.endpoint import EndpointState as EndpointState  # noqa: PLC0414
 from batchbell.core.ids import ID_PATTERN as ID_PATTERN  # noqa: PLC0414
@@ -22,7 +23,6 @@ from batchbell.core.ids import new_id as new_id  # noqa: PLC0414
 from batchbell.core.limits import BatchKind as BatchKind  # noqa: PLC0414
 from batchbell.core.outcome import Fault as Fault  # noqa: PLC0414
 from batchbell.core.outcome import Outcome as Outcome  # noqa: PLC0414
-from batchbell.core.travelling import Parcel, ResultsMode
 
 
 class Status(StrEnum):
@@ -387,7 +387,7 @@ class Claimed:
     message_id: str | None = None
     """What it is sent as, where that is not the event's id."""
     results: ResultsMode = ResultsMode.LINK
-    parcel: Parcel | None = None
+    parcel: Attachment | None = None
     """The results that travel with it."""
     ends: bool = False
     """Its watch was deleted while somebody sent it: no further attempt is made."""

@@ -15,9 +15,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from batchbell.core import alarms
+from batchbell.core.attachment import Attachment
 from batchbell.core.model import Alarm, Batch, Counts, Dialect, EventType, Snapshot, Status
 from batchbell.core.notices import Notice
-from batchbell.core.travelling import Parcel
 
 PROBLEMS_MAX = 10
 BODY_MAX_BYTES = 20_000
@@ -221,7 +221,7 @@ def dressed(
     watch_metadata: str | None,
     message_id: str | None = None,
     results: str | None = None,
-    parcel: Parcel | None = None,
+    parcel: Attachment | None = None,
 ) -> bytes:
     """The bytes for one watch: its own fields in front of the event's, the rest untouched.
 
@@ -252,7 +252,7 @@ def dressed(
     return ("{" + front + body[1:]).encode("ascii")
 
 
-def _agreeing(body: str, parcel: Parcel) -> str:
+def _agreeing(body: str, parcel: Attachment) -> str:
     """The event with the outcome and the counts of the files, once they are merged."""
     if parcel.outcome is None or parcel.counts is None:
         return body

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from batchbell.core import backoff
+from batchbell.core.attachment import ResultsMode as ResultsMode  # noqa: PLC0414 - one word list
+from batchbell.core.attachment import ResultsState as ResultsState  # noqa: PLC0414
 from batchbell.core.errors import ProviderError, ProviderNotFound, ProviderRejected
 from batchbell.core.model import Batch, BatchOutcome, Counts, Snapshot, Status
-from batchbell.core.travelling import ResultsMode as ResultsMode  # noqa: PLC0414 - one word list
-from batchbell.core.travelling import ResultsState as ResultsState  # noqa: PLC0414
 
 TRIES_MAX = 20
 """Over some ten hours; then somebody has to ask for the results again."""

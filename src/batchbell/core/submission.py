@@ -13,8 +13,8 @@ from enum import StrEnum
 from typing import Any
 
 from batchbell.core import backoff, governor
+from batchbell.core.line_numbers import Runs, number_at
 from batchbell.core.model import Batch, BatchProblem, Counts, Snapshot, Status
-from batchbell.core.numbering import Runs, number_at
 from batchbell.core.results import EXPUNGED_AT, Results, ResultsState
 
 RETRY_MISSING_MAX = 10

@@ -17,8 +17,8 @@ import msgspec
 
 from batchbell.core.governor import BYTES_PER_TOKEN
 from batchbell.core.limits import Limits
-from batchbell.core.numbering import Numbering, Runs, number_at
-from batchbell.files.identities import Numbers
+from batchbell.core.line_numbers import LineNumbers, Runs, number_at
+from batchbell.files.custom_ids import Numbers
 from batchbell.files.lines import PIECE_BYTES, UNREADABLE, Read, Repeated, fields_of, read_lines
 from batchbell.files.mistakes import other_than_lines, why_no_json, why_too_long
 
@@ -48,7 +48,7 @@ class Part:
     """In bytes."""
     tokens: int = 0
     """By estimate."""
-    numbering: Numbering = field(default_factory=Numbering)
+    numbering: LineNumbers = field(default_factory=LineNumbers)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 
-from batchbell.core.sent import MASK
+from batchbell.core.sent_headers import MASK
 
 BODY_MAX_BYTES = 16 * 1024
 """What is kept of a body."""

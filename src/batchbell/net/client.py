@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Protocol, Self
 
-from batchbell.core import backoff, sent
+from batchbell.core import backoff, sent_headers
 from batchbell.core.errors import InvalidRequest
 from batchbell.core.outcome import Outcome
 from batchbell.net.answer import Answer, body_text, location, shown_headers
@@ -186,7 +186,7 @@ class Call:
         return Outcome(
             fault=fault,
             detail=detail,
-            request_headers=sent.shown(self._headers),
+            request_headers=sent_headers.shown(self._headers),
             started_at=self._started_at,
             duration_ms=self._watch.elapsed_ms(),
             timings=self._watch.timings(),
@@ -202,7 +202,7 @@ class Call:
             remote_address=self._address,
             response_headers=shown_headers(answer),
             response_body=self._shown_body(),
-            request_headers=sent.shown(self._headers),
+            request_headers=sent_headers.shown(self._headers),
             started_at=self._started_at,
             duration_ms=self._watch.elapsed_ms(),
             timings=self._watch.timings(),

@@ -19,7 +19,7 @@ from batchbell.core.errors import (
     ProviderUnavailable,
 )
 from batchbell.core.model import Snapshot
-from batchbell.core.pacing import PAGE_SIZE
+from batchbell.core.polling import PAGE_SIZE
 from batchbell.core.results import Arrived
 from batchbell.core.twins import CREATE_SECONDS
 from batchbell.providers.api import Api, Reply, quote_segment

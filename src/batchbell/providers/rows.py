@@ -17,7 +17,7 @@ import msgspec
 
 from batchbell.core.errors import MalformedBatch
 from batchbell.core.model import BatchProblem, Counts, Snapshot, Status
-from batchbell.core.pacing import PAGE_SIZE
+from batchbell.core.polling import PAGE_SIZE
 from batchbell.providers.protocol import Malformed
 
 T = TypeVar("T")

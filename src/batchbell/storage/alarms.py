@@ -11,12 +11,11 @@ from sqlalchemy import Connection, and_, case, func, or_, select
 from batchbell.core import alarms as rules
 from batchbell.core.alarms import Decision, Patience
 from batchbell.core.model import Alarm, Batch, BatchKind, Mint, Status
-from batchbell.storage import events
+from batchbell.storage import outbox
 from batchbell.storage.batches import alarm_values, joined_batches, to_batch
 from batchbell.storage.bulk import among, update_all
-from batchbell.storage.events import Rung
-from batchbell.storage.jobs import parts, submissions
-from batchbell.storage.schema import batches
+from batchbell.storage.outbox import Rung
+from batchbell.storage.schema import batches, parts, submissions
 
 FURTHEST_SECONDS = 2 * rules.LOOK_AGAIN_SECONDS
 """No look lies further ahead, unless the clock has been put back."""
@@ -65,7 +64,7 @@ def ring_due(
     rung += _of_submissions(connection, decisions, changed)
     rows = [{"key": b.key, **alarm_values(b)} for b in changed.values()]
     update_all(connection, batches, "key", rows)
-    events.record_alarms(connection, rung, mint=mint, now=now)
+    outbox.record_alarms(connection, rung, mint=mint, now=now)
     return Looked(len(found), rung)
 
 

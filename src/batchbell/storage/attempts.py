@@ -12,12 +12,11 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, text
 
-from batchbell.core import sent
+from batchbell.core import sent_headers
 from batchbell.core.lifecycle import Settlement
 from batchbell.core.model import Claimed, DeliveryState, Outcome
 from batchbell.storage.bulk import columns_of
-from batchbell.storage.engine import dialect_of
-from batchbell.storage.texts import storable
+from batchbell.storage.engine import dialect_of, storable
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +127,12 @@ def _kept_headers(headers: Mapping[str, str]) -> str | None:
 def _request_headers(delivery: Claimed, outcome: Outcome) -> str | None:
     if not outcome.request_headers:
         return None
-    told = sent.implied(
+    told = sent_headers.implied(
         message_id=delivery.message_id or delivery.event_id,
         attempt=delivery.attempt,
         started_at=outcome.started_at,
     )
-    return _encoded(tuple(sent.beyond(outcome.request_headers, told).items()))
+    return _encoded(tuple(sent_headers.beyond(outcome.request_headers, told).items()))
 
 
 @lru_cache(maxsize=1024)

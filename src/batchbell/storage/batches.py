@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, func, or_, select, update
 
 from batchbell.core import alarms, lifecycle
+from batchbell.core.attachment import ResultsState
 from batchbell.core.errors import NotFound
 from batchbell.core.lifecycle import Observation
 from batchbell.core.model import (
@@ -22,13 +23,12 @@ from batchbell.core.model import (
     Snapshot,
     Status,
 )
-from batchbell.storage import events
+from batchbell.core.submission import PartState
+from batchbell.storage import outbox
 from batchbell.storage.bulk import among, update_all
-from batchbell.storage.engine import ALARMS, wake
+from batchbell.storage.engine import ALARMS, RESULTS, SUBMISSIONS, storable, wake
 from batchbell.storage.paging import Page, page_of
-from batchbell.storage.schema import accounts, batches
-from batchbell.storage.stirring import stir_for
-from batchbell.storage.texts import storable
+from batchbell.storage.schema import accounts, batches, parts, results, submissions
 
 SNAPSHOT = msgspec.json.Decoder(Snapshot)
 
@@ -158,8 +158,8 @@ def observe(
     if any(seen.batch.alarm_at <= now and not seen.batch.status.ended for _, seen in pairs):
         wake(connection, ALARMS)
     happened = [(seen.batch, seen.event) for _, seen in pairs if seen.event is not None]
-    events.record(connection, happened, mint=mint, now=now)
-    stir_for(connection, [batch for batch, _ in happened], now=now)
+    outbox.record(connection, happened, mint=mint, now=now)
+    wake_submissions(connection, [batch for batch, _ in happened], now=now)
     return [
         Change(seen.batch, was.status) for was, seen in pairs if seen.batch.status is not was.status
     ]
@@ -344,3 +344,52 @@ def to_batch(row: Row[Any]) -> Batch:
         alarm_at=row.alarm_at,
         alarms=frozenset(map(Alarm, row.alarms.split())),
     )
+
+
+def wake_submissions(connection: Connection, changed: Sequence[Batch], *, now: float) -> None:
+    """After something became of these batches: have the submissions of their accounts looked at.
+
+    Only for what is a part and has ended: then its own submission goes on, and there is room for
+    others.
+    """
+    ended = [batch for batch in changed if batch.kind is BatchKind.PART and batch.status.ended]
+    account_ids = sorted({batch.account_id for batch in ended})
+    if not account_ids:
+        return
+    whole = select(batches.c.key).where(
+        batches.c.account_id.in_(account_ids),
+        batches.c.kind == BatchKind.JOINED,
+        batches.c.ended_at.is_(None),
+    )
+    open_ = select(submissions.c.id).where(submissions.c.batch_key.in_(whole))
+    # In one order everywhere: two that stir the same submissions would wait for each other.
+    locked = connection.execute(open_.order_by(submissions.c.id).with_for_update())
+    ids = locked.scalars().all()
+    waiting = (
+        parts.c.state == PartState.WAITING,
+        parts.c.due_at > now,
+        among(connection, parts.c.submission_id, ids),
+    )
+    connection.execute(update(parts).where(*waiting).values(due_at=now))
+    stirred = update(submissions).where(among(connection, submissions.c.id, ids))
+    connection.execute(stirred.values(due_at=now))
+    wake(connection, SUBMISSIONS)
+
+
+def join_soon(connection: Connection, batch: Batch, *, now: float) -> None:
+    """After a part's results were merged or given up: joined results that wait for them are due."""
+    if batch.kind is not BatchKind.PART:
+        return
+    whole = (
+        select(submissions.c.batch_key)
+        .join(parts, parts.c.submission_id == submissions.c.id)
+        .where(parts.c.batch_key == batch.key)
+    )
+    waiting = (
+        results.c.batch_key.in_(whole),
+        results.c.state == ResultsState.WAITING,
+        results.c.lease_token.is_(None),
+        results.c.due_at > now,
+    )
+    if connection.execute(update(results).where(*waiting).values(due_at=now)).rowcount:
+        wake(connection, RESULTS)

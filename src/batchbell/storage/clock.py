@@ -34,8 +34,17 @@ from batchbell.storage.engine import (
     dialect_of,
     wake,
 )
-from batchbell.storage.jobs import deletions, parts, replays, results, submissions
-from batchbell.storage.schema import batches, deliveries, endpoints, events
+from batchbell.storage.schema import (
+    batches,
+    deletions,
+    deliveries,
+    endpoints,
+    events,
+    parts,
+    replays,
+    results,
+    submissions,
+)
 
 MARGIN_SECONDS = 60.0
 """By how much clocks may differ, and times may be rounded."""

@@ -17,10 +17,9 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, delete, or_, select
 from batchbell.core import twins
 from batchbell.core.twins import Marks
 from batchbell.storage.bulk import insert_missing
-from batchbell.storage.engine import CREATIONS, wake
-from batchbell.storage.jobs import creations as table
+from batchbell.storage.engine import CREATIONS, storable, wake
 from batchbell.storage.schema import batches
-from batchbell.storage.texts import storable
+from batchbell.storage.schema import creations as table
 from batchbell.storage.watches import Registration
 
 FIRST_LOOK_SECONDS = 10.0

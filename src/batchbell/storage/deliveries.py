@@ -1,356 +1,230 @@
-"""The delivery queue: the table itself. Claim, settle and give back, each in bulk.
-
-A claim visits projects in a ring, and of each its endpoints in a ring of their own. It takes a few
-deliveries from each endpoint, of the projects by turns, so that neither its cost nor its fairness
-depends on how much waits for any one of them.
-"""
+"""Deliveries and their attempts, read back; sending again; and forgetting what is old."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field
-from itertools import zip_longest
+import json
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, TextClause, delete, func, select, text, update
+from sqlalchemy import Connection, Row, Select, case, select, text, update
 
-from batchbell.core.health import PROBE_FURTHEST_SECONDS, Change
-from batchbell.core.model import Claimed, DeliveryState, Endpoint, Mint
-from batchbell.core.rate import MARGIN_SECONDS
-from batchbell.storage import attempts
-from batchbell.storage.attempts import Tried as Tried  # noqa: PLC0414 - what `settle` takes
+from batchbell.core import sent_headers
+from batchbell.core.attachment import ResultsMode
+from batchbell.core.errors import InvalidRequest, NotFound
+from batchbell.core.model import (
+    Attempt,
+    Delivery,
+    DeliveryState,
+    EndpointState,
+    EventType,
+    Fault,
+    Gate,
+    Outcome,
+)
+from batchbell.core.outcome import Timings
 from batchbell.storage.bulk import among
-from batchbell.storage.endpoints import endpoints_by_id
-from batchbell.storage.engine import dialect_of
-from batchbell.storage.limits import Limit, next_token_at, spend, take_limits
-from batchbell.storage.notices import tell_of_exhausted
-from batchbell.storage.outages import fold, hold_back_disabled, take_probes
-from batchbell.storage.schema import deliveries
-from batchbell.storage.taking import take
-
-RING_STEP = 500
-"""Endpoints that one claim visits at most."""
-PROJECTS_STEP = 16
-"""Projects that one claim takes deliveries of at most."""
-PROJECTS_SEEN = 200
-"""Projects that one claim looks through for some that may have more."""
+from batchbell.storage.endpoints import enable
+from batchbell.storage.engine import DELIVERIES, wake
+from batchbell.storage.events import get_event
+from batchbell.storage.paging import Page, page_of
+from batchbell.storage.schema import attempts, batches, deliveries, endpoints, events
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where the next claim goes on."""
-
-    project: str = ""
-    """After this one; empty where the ring of projects begins."""
-    endpoints: Mapping[str, str] = field(default_factory=dict)
-    """Of projects in whose ring a claim has stopped: after which endpoint."""
-
-
-START = Place()
+def get_delivery(connection: Connection, project_id: str, delivery_id: str) -> Delivery:
+    """One delivery of the project. Raises NotFound."""
+    query = _joined().where(deliveries.c.project_id == project_id, deliveries.c.id == delivery_id)
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise NotFound("delivery", delivery_id)
+    return _delivery(row)
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """What a claim brought: the deliveries, where they go, and where the rings go on."""
-
-    deliveries: list[Claimed]
-    endpoints: dict[str, Endpoint]
-    place: Place = START
-    token_at: float | None = None
-    """When the next of those endpoints may be called that were passed over for their rate."""
-    more: bool = False
-    """Whether the rings that were walked did not come to their ends."""
-
-
-def claim_due(
+def list_deliveries(
     connection: Connection,
+    project_id: str,
     *,
-    after: Place = START,
-    projects: Mapping[str, int] | None = None,
-    project: int = RING_STEP,
-    rooms: Mapping[str, int],
-    room: int,
     limit: int,
-    now: float,
-    lease_seconds: float,
-    token: str,
-) -> Claim:
-    """Take up to `limit` due deliveries, walking the rings on from `after`.
+    after: str | None = None,
+    state: DeliveryState | None = None,
+    event_id: str | None = None,
+) -> Page[Delivery]:
+    """The project's deliveries, newest first."""
+    query = _joined().where(deliveries.c.project_id == project_id)
+    if after is not None:
+        query = query.where(deliveries.c.id < get_delivery(connection, project_id, after).id)
+    if state is not None:
+        # Spelled out, so that the index of those in this state is found.
+        query = query.where(text(f"deliveries.state = '{state.value}'"))
+    if event_id is not None:
+        query = query.where(deliveries.c.event_id == event_id)
+    rows = connection.execute(query.order_by(deliveries.c.id.desc()).limit(limit + 1))
+    return page_of([_delivery(row) for row in rows], limit)
 
-    A project among `projects` is passed over if it may have no more; `project` is what another may
-    have. From an endpoint in `rooms` at most that many are taken, from another at most `room`; no
-    more than its rate allows, and of an ordered one the first that waits, alone. Each attempt is
-    counted here, before it is made: what kills a worker is not tried for ever. Where the breaker
-    of an endpoint is open, one delivery is taken to probe it, if a probe is due.
+
+def list_attempts(
+    connection: Connection, delivery: Delivery, *, kept_since: float = 0.0
+) -> list[Attempt]:
+    """The attempts that were counted and are kept, the first one first.
+
+    One without a record was cut short by a crash, and its outcome is unknown; the one that is
+    being made at this moment is not listed. Where the delivery is older than `kept_since`, those
+    before the first record were deleted, and are not listed either.
     """
-    shares = dict(projects or {})
-    chosen, project_place = _projects(connection, after.project, shares, project)
-    walks = _walk(connection, chosen, after.endpoints, now)
-    words = {id: word for walk in walks.values() for id, word in walk.items()}
-    times: dict[str, Any] = {"now": now, "lease": now + lease_seconds, "token": token}
-    takes = {
-        id: most
-        for id in _by_turns(list(walks.values()))
-        if words[id] & (FREE | PROBE) and (most := rooms.get(id, room)) > 0
-    }
-    limits = take_limits(connection, [id for id in takes if words[id] & LIMITED])
-    takes = _allowed(connection, takes, words, limits, times)
-    heads = [id for id in takes if id in limits and limits[id].ordered]
-    taken = take(connection, takes, heads, limit, times) if takes and limit > 0 else []
-    visited = Counter(one.endpoint_id for one in taken)
-    spend(connection, limits, visited, now=now)
-    cut = bool(taken) and len(taken) >= limit
-    places = _places(walks, visited.keys() - heads if cut else None, visited.keys())
-    left = {id: at for id, at in after.endpoints.items() if id not in walks}
-    return Claim(
-        taken,
-        endpoints_by_id(connection, visited, now=now) if visited else {},
-        Place(project_place, left | places),
-        next_token_at(connection, [id for id, word in words.items() if word & WAITS]),
-        more=bool(project_place or places),
+    query = select(attempts).where(attempts.c.delivery_id == delivery.id)
+    known = {row.number: _outcome(delivery, row) for row in connection.execute(query)}
+    made = delivery.attempts - (1 if delivery.lease_token else 0)
+    first = min(known, default=made + 1) if delivery.created_at < kept_since else 1
+    return [
+        Attempt(delivery_id=delivery.id, number=n, outcome=known.get(n))
+        for n in range(first, made + 1)
+    ]
+
+
+def resend(
+    connection: Connection,
+    project_id: str,
+    event_id: str,
+    *,
+    endpoint_id: str | None = None,
+    now: float,
+) -> list[Delivery]:
+    """Deliver an event again, with the full schedule, to everyone or to one endpoint.
+
+    A delivery that is under way already is only made due now, and an endpoint that was deleted
+    is left out. Raises NotFound, and InvalidRequest where nobody is to hear of the event.
+    """
+    get_event(connection, project_id, event_id)
+    _keep(connection, event_id)
+    query = (
+        select(deliveries.c.id, deliveries.c.endpoint_id)
+        .join(endpoints, endpoints.c.id == deliveries.c.endpoint_id)
+        .where(deliveries.c.event_id == event_id, endpoints.c.deleted_at.is_(None))
+    )
+    if endpoint_id is not None:
+        query = query.where(deliveries.c.endpoint_id == endpoint_id)
+    found = connection.execute(query).all()
+    if not found:
+        raise InvalidRequest(
+            "This event has no deliveries to send again: nobody was to hear of it.",
+            param="endpoint_id" if endpoint_id else None,
+            code="nothing_to_resend",
+        )
+    for row in found:
+        enable(connection, row.endpoint_id, now=now)
+    _start_over(connection, [row.id for row in found], now=now)
+    wake(connection, DELIVERIES)
+    return [get_delivery(connection, project_id, row.id) for row in found]
+
+
+def _keep(connection: Connection, event_id: str) -> None:
+    """Lock the event's batch, so that it is not forgotten while its deliveries begin again.
+
+    A notice has none, and is locked itself.
+    """
+    batch = select(batches.c.key).join(events, events.c.batch_key == batches.c.key)
+    connection.execute(batch.where(events.c.id == event_id).with_for_update(of=batches))
+    notice = select(events.c.id).where(events.c.id == event_id, events.c.batch_key.is_(None))
+    connection.execute(notice.with_for_update())
+
+
+def _start_over(connection: Connection, ids: Sequence[str], *, now: float) -> None:
+    connection.execute(
+        update(deliveries)
+        .where(among(connection, deliveries.c.id, ids), deliveries.c.lease_token.is_(None))
+        .values(
+            state=DeliveryState.PENDING,
+            due_at=now,
+            finished_at=None,
+            needs_you=None,
+            attempts_before=deliveries.c.attempts,
+            resent_at=now,
+            pulled=0,
+            ends=False,
+        )
     )
 
 
-def _projects(
-    connection: Connection, after: str, rooms: Mapping[str, int], room: int
-) -> tuple[list[str], str]:
-    """The next projects for which something waits and that may have more; and after which to go on.
-
-    The place is empty where the ring came to its end.
-    """
-    asked = {"after": after, "step": PROJECTS_SEEN}
-    seen = list(connection.execute(PROJECTS, asked).scalars())
-    some = [id for id in seen if rooms.get(id, room) > 0][:PROJECTS_STEP]
-    if len(some) == PROJECTS_STEP and some[-1] != seen[-1]:
-        return some, some[-1]
-    return some, seen[-1] if len(seen) == PROJECTS_SEEN else ""
-
-
-def _by_turns(walks: Sequence[Mapping[str, int]]) -> list[str]:
-    """The endpoints of several projects, one of each by turns."""
-    rows = zip_longest(*(sorted(walk) for walk in walks))
-    return [id for row in rows for id in row if id is not None]
+def _joined() -> Select[Any]:
+    of_endpoint = [getattr(endpoints.c, name).label(f"endpoint_{name}") for name in GATE]
+    waiting = deliveries.alias("waiting")
+    first = (
+        select(waiting.c.id)
+        .where(waiting.c.endpoint_id == endpoints.c.id, text("waiting.state = 'pending'"))
+        .order_by(waiting.c.id)
+        .limit(1)
+        .correlate(endpoints)
+        .scalar_subquery()
+    )
+    ordered = case((endpoints.c.ordered & (deliveries.c.state == DeliveryState.PENDING), first))
+    return select(deliveries, endpoints.c.url, *of_endpoint, ordered.label("first_id")).join(
+        endpoints, endpoints.c.id == deliveries.c.endpoint_id
+    )
 
 
-def _places(
-    walks: Mapping[str, Mapping[str, int]], reached: Set[str] | None, taken: Set[str]
-) -> dict[str, str]:
-    """Where the ring of each project goes on that did not come to its end.
-
-    `reached` are the endpoints of which something was taken before the claim was cut short; an
-    ordered one may be far ahead of the others. None where it was not.
-    """
-    step = RING_STEP // max(1, len(walks))
-    places = {}
-    for project, walk in walks.items():
-        if reached is not None and not taken.isdisjoint(walk):
-            places[project] = max(walk.keys() & reached, default=max(walk.keys() & taken))
-        elif len(walk) == step:
-            places[project] = max(walk)
-    return places
+GATE = ("state", "reason", "paused_until", "opened_at", "probe_at", "rate_limit", "rate_at")
+"""Columns of the endpoint that say whether its deliveries wait."""
 
 
-PROJECTS = text("""
-WITH RECURSIVE ring(id, n) AS (
-  SELECT (SELECT min(project_id) FROM deliveries
-          WHERE state = 'pending' AND project_id > :after), 1
-  UNION ALL
-  SELECT (SELECT min(d.project_id) FROM deliveries d
-          WHERE d.state = 'pending' AND d.project_id > ring.id), ring.n + 1
-  FROM ring WHERE ring.id IS NOT NULL AND ring.n < :step)
-SELECT ring.id FROM ring WHERE ring.id IS NOT NULL ORDER BY ring.n
-""")
-
-FREE, PROBE, WAITS, LIMITED = 1, 2, 4, 8
-"""What the ring says of an endpoint that has deliveries due: send; or try it with one, as its
-breaker is open; or wait for its rate. And whether its owner limits its rate or wants order."""
-_NEXT_SQLITE = """
-  SELECT min(d.endpoint_id) FROM deliveries d INDEXED BY ix_deliveries_ring
-  WHERE d.state = 'pending' AND d.project_id = :project AND d.endpoint_id > {after}"""
-_NEXT_POSTGRESQL = """
-  SELECT d.endpoint_id FROM deliveries d
-  WHERE d.state = 'pending' AND (d.project_id, d.endpoint_id) > (:project, {after})
-  AND d.project_id <= :project ORDER BY d.project_id, d.endpoint_id LIMIT 1"""
-"""Asked so that only the index of the ring has this order."""
+def _gate(row: Row[Any]) -> Gate:
+    values = {name: getattr(row, f"endpoint_{name}") for name in GATE}
+    values["state"] = EndpointState(values["state"])
+    return Gate(**values, first_id=row.first_id)
 
 
-def _ring(next_: str) -> TextClause:
-    return text(f"""
-WITH RECURSIVE ring(id, n) AS (
-  SELECT ({next_.format(after=":after")}), 1
-  UNION ALL
-  SELECT ({next_.format(after="ring.id")}), ring.n + 1
-  FROM ring WHERE ring.id IS NOT NULL AND ring.n < :step)
-SELECT ring.id,
-  CASE WHEN (SELECT min(d.due_at) FROM deliveries d
-             WHERE d.endpoint_id = ring.id AND d.state = 'pending') <= :now
-  THEN (SELECT
-          CASE WHEN e.state = 'disabled' OR e.paused_until > :now THEN 0
-               WHEN e.rate_at > :now AND e.rate_at <= :soon + 1 / e.rate_limit THEN 4
-               WHEN e.ordered AND (
-                 SELECT h.due_at FROM deliveries h
-                 WHERE h.endpoint_id >= e.id AND h.state = 'pending'
-                 ORDER BY h.endpoint_id, h.id LIMIT 1) > :now
-               THEN 0
-               WHEN e.probe_at IS NULL THEN 1
-               WHEN e.probe_at <= :now OR e.probe_at > :ahead THEN 2
-               ELSE 0 END
-          + CASE WHEN e.ordered OR e.rate_limit IS NOT NULL THEN 8 ELSE 0 END
-        FROM endpoints e WHERE e.id = ring.id)
-  ELSE 0 END AS ready
-FROM ring WHERE ring.id IS NOT NULL ORDER BY ring.n
-""")  # noqa: S608 - no value is put in
+def _delivery(row: Row[Any]) -> Delivery:
+    return Delivery(
+        id=row.id,
+        project_id=row.project_id,
+        event_id=row.event_id,
+        event_type=EventType(row.event_type),
+        batch_id=row.batch_id,
+        endpoint_id=row.endpoint_id,
+        watch_id=row.watch_id,
+        url=row.url,
+        state=DeliveryState(row.state),
+        attempts=row.attempts,
+        due_at=row.due_at,
+        created_at=row.created_at,
+        finished_at=row.finished_at,
+        last_status=row.last_status,
+        last_error=row.last_error,
+        needs_you=row.needs_you,
+        lease_token=row.lease_token,
+        message_id=row.message_id,
+        results=ResultsMode(row.results),
+        gate=_gate(row),
+    )
 
 
-RINGS = {"sqlite": _ring(_NEXT_SQLITE), "postgresql": _ring(_NEXT_POSTGRESQL)}
-"""Asked for the least and for the first in the order of an index: where one endpoint has nearly all
-rows, PostgreSQL expects them at every other too, and looks for any row by reading the table."""
+def _outcome(delivery: Delivery, row: Row[Any]) -> Outcome:
+    return Outcome(
+        status=row.status,
+        fault=Fault(row.fault) if row.fault else None,
+        detail=row.detail,
+        location=row.location,
+        remote_address=row.remote_address,
+        response_headers=json.loads(row.response_headers) if row.response_headers else {},
+        response_body=row.response_body,
+        request_headers=_request_headers(delivery, row),
+        started_at=row.started_at,
+        duration_ms=row.duration_ms,
+        timings=Timings(
+            dns_ms=row.dns_ms,
+            connect_ms=row.connect_ms,
+            tls_ms=row.tls_ms,
+            first_byte_ms=row.first_byte_ms,
+        ),
+    )
 
 
-def _walk(
-    connection: Connection, projects: Sequence[str], after: Mapping[str, str], now: float
-) -> dict[str, dict[str, int]]:
-    """Endpoints for which deliveries of each project wait, and what is to be done for each.
-
-    RING_STEP at most in all.
-    """
-    furthest = {"soon": now + MARGIN_SECONDS, "ahead": now + PROBE_FURTHEST_SECONDS}
-    asked = {"step": RING_STEP // max(1, len(projects)), "now": now, **furthest}
-    ring = RINGS[dialect_of(connection)]
-    return {
-        id: {
-            row.id: row.ready
-            for row in connection.execute(
-                ring, {"project": id, "after": after.get(id, ""), **asked}
-            )
-        }
-        for id in projects
-    }
-
-
-def _allowed(
-    connection: Connection,
-    takes: Mapping[str, int],
-    words: Mapping[str, int],
-    limits: Mapping[str, Limit],
-    times: Mapping[str, Any],
-) -> dict[str, int]:
-    """What may be taken of each endpoint by its limits and its breaker."""
-    held = {id for id in takes if words[id] & LIMITED and id not in limits}
-    rooms = {id: limit.room(times["now"]) for id, limit in limits.items()}
-    bounded = {id: min(take, rooms.get(id, take)) for id, take in takes.items() if id not in held}
-    parked = [id for id, take in bounded.items() if take and words[id] & PROBE]
-    mine = take_probes(connection, parked, now=times["now"], until=times["lease"])
-    bounded |= dict.fromkeys(parked, 0) | dict.fromkeys(mine, 1)
-    return {id: take for id, take in bounded.items() if take}
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """What was written: the ids of the deliveries, and what it changed about their endpoints."""
-
-    written: set[str]
-    changes: list[Change]
-
-
-def settle(connection: Connection, tried: Sequence[Tried], *, mint: Mint, now: float) -> Settled:
-    """Write attempts and what they make of their deliveries and endpoints, fenced by the lease.
-
-    A delivery whose lease was lost is passed over whole.
-    """
-    written = attempts.write(connection, tried, now=now)
-    kept = [one for one in tried if one.delivery.id in written]
-    changes = fold(connection, kept, mint=mint, now=now)
-    ended = [t.delivery.id for t in kept if t.settlement.state is DeliveryState.EXHAUSTED]
-    tell_of_exhausted(connection, ended, mint=mint, now=now)
-    return Settled(written, changes)
-
-
-def give_back(connection: Connection, claimed: Sequence[Claimed], *, now: float) -> None:
-    """Return deliveries that were claimed and never tried: due now, the attempt not counted.
-
-    Those of an endpoint that was disabled meanwhile are held, those whose watch was deleted
-    forgotten.
-    """
-    tokens: dict[str, list[str]] = {}
-    for one in claimed:
-        tokens.setdefault(one.lease_token, []).append(one.id)
-    for token, ids in tokens.items():
-        mine = (among(connection, deliveries.c.id, ids), deliveries.c.lease_token == token)
-        returned = {"due_at": now, "lease_token": None, "attempts": deliveries.c.attempts - 1}
-        untried = (deliveries.c.ends, deliveries.c.attempts == 1)
-        connection.execute(delete(deliveries).where(*mine, *untried))
-        connection.execute(update(deliveries).where(*mine).values(returned))
-    hold_back_disabled(connection, only={one.endpoint_id for one in claimed}, now=now)
-
-
-def give_up(connection: Connection, claimed: Sequence[Claimed], *, mint: Mint, now: float) -> None:
-    """End deliveries that were claimed and may not be tried again.
-
-    The last attempt of their schedule was cut short, or their watch was deleted.
-    """
-    ended = []
-    for one in claimed:
-        given_up = connection.execute(
-            update(deliveries)
-            .where(deliveries.c.id == one.id, deliveries.c.lease_token == one.lease_token)
-            .values(
-                state=DeliveryState.EXHAUSTED,
-                due_at=None,
-                lease_token=None,
-                finished_at=now,
-                attempts=deliveries.c.attempts - 1,
-                needs_you=attempts.OF_DELETED_WATCH
-                if one.ends
-                else "The outcome of the last attempt is unknown: send the event again.",
-            )
-        )
-        if not one.ends:
-            ended += [one.id] * given_up.rowcount
-    tell_of_exhausted(connection, ended, mint=mint, now=now)
-
-
-def oldest_past_due(connection: Connection, *, now: float) -> float | None:
-    """Since when the delivery that is most overdue has waited.
-
-    Leases do not count, nor does what waits for an endpoint: one that is paused, disabled, behind
-    an open breaker, or served at the rate it wants; of an ordered one only the first counts. Asks
-    one question for each endpoint that something waits for, however much that is.
-    """
-    times = {"now": now, "served": now - MARGIN_SECONDS}
-    since: float | None = connection.execute(OLDEST, times).scalar_one()
-    return since
-
-
-OLDEST = text("""
-WITH RECURSIVE ring(id) AS (
-  SELECT (SELECT min(endpoint_id) FROM deliveries WHERE state = 'pending')
-  UNION ALL
-  SELECT (SELECT min(d.endpoint_id) FROM deliveries d
-          WHERE d.state = 'pending' AND d.endpoint_id > ring.id)
-  FROM ring WHERE ring.id IS NOT NULL)
-SELECT min(first.due_at) FROM (
-  SELECT CASE WHEN e.ordered
-    THEN (SELECT h.due_at FROM deliveries h WHERE h.endpoint_id >= e.id AND h.state = 'pending'
-          ORDER BY h.endpoint_id, h.id LIMIT 1)
-    ELSE (SELECT min(d.due_at) FROM deliveries d
-          WHERE d.endpoint_id = e.id AND d.state = 'pending')
-    END AS due_at
-  FROM ring JOIN endpoints e ON e.id = ring.id
-  WHERE (e.rate_limit IS NULL OR coalesce(e.rate_at, 0) <= :served)
-    AND e.state <> 'disabled' AND coalesce(e.paused_until, 0) <= :now AND e.opened_at IS NULL
-) AS first WHERE first.due_at <= :now
-""")
-
-
-def count_by_state(connection: Connection) -> dict[str, int]:
-    """How many deliveries wait or are held. Finished ones are not counted: that grows for ever."""
-    counts = {}
-    for state in (DeliveryState.PENDING, DeliveryState.HELD):
-        # Each by a literal of its own, so that each finds its partial index.
-        word = text(f"state = '{state}'")
-        counts[state.value] = connection.execute(
-            select(func.count()).select_from(deliveries).where(word)
-        ).scalar_one()
-    return {state: count for state, count in counts.items() if count}
+def _request_headers(delivery: Delivery, row: Row[Any]) -> dict[str, str]:
+    """None were kept by older releases, nor are of a batch that was expunged."""
+    if row.request_headers is None:
+        return {}
+    told = sent_headers.implied(
+        message_id=delivery.message_id or delivery.event_id,
+        attempt=row.number,
+        started_at=row.started_at,
+    )
+    kept: dict[str, str] = json.loads(row.request_headers)
+    return told | kept

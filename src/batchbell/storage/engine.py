@@ -16,7 +16,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 from sqlalchemy import Connection, Dialect
 
 from batchbell.storage.masterkeys import MasterKeys
-from batchbell.storage.sealing import Seal, hang
+from batchbell.storage.sealing import Seal, attach
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -102,7 +102,7 @@ class Store(ABC):
         self.keys = keys
         seal = Seal(keys.keys)
         for dialect in self._dialects():
-            hang(dialect, seal)
+            attach(dialect, seal)
 
     @asynccontextmanager
     async def erasing(self) -> AsyncIterator[None]:
@@ -159,3 +159,18 @@ class Store(ABC):
 def dialect_of(connection: Connection) -> str:
     """`sqlite` or `postgresql`."""
     return connection.dialect.name
+
+
+REPLACEMENT = "\ufffd"
+
+
+def storable(text: str) -> str:
+    """The text as both databases can keep it: one bad character must not spoil a whole write.
+
+    NUL, which PostgreSQL refuses, and half a surrogate pair, which is no character, become
+    U+FFFD.
+    """
+    if text.isascii():
+        return text.replace("\0", REPLACEMENT) if "\0" in text else text
+    whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return whole.replace("\0", REPLACEMENT)

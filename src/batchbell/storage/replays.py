@@ -21,13 +21,12 @@ from batchbell.core.replay import (
     ReplayState,
     ReplayStatus,
 )
-from batchbell.storage import missing, starting_over
+from batchbell.storage import replay_walk
 from batchbell.storage.endpoints import enable as enable_endpoint
 from batchbell.storage.engine import DELIVERIES, REPLAYS, wake
 from batchbell.storage.events import get_event
-from batchbell.storage.jobs import replays
 from batchbell.storage.paging import Page, page_of
-from batchbell.storage.schema import endpoints
+from batchbell.storage.schema import endpoints, replays
 
 CLOCKS_APART_SECONDS = 3600.0
 """By how much the clocks that made ids may differ."""
@@ -67,11 +66,11 @@ def _counts(
 ) -> Counter[tuple[str, bool]]:
     """How many, by endpoint and whether they may be sent."""
     if filter.status is ReplayStatus.MISSING:
-        return missing.count(connection, filter, project_id, before=now)
+        return replay_walk.count(connection, filter, project_id, before=now)
     counts: Counter[tuple[str, bool]] = Counter()
-    for state in starting_over.STATES[filter.status]:
+    for state in replay_walk.STATES[filter.status]:
         # One state after the other, spelled out: each has an index of its own.
-        matching = starting_over.matching(filter, project_id, before=now)
+        matching = replay_walk.matching(filter, project_id, before=now)
         found = matching.where(text(f"deliveries.state = '{state.value}'")).subquery()
         by = (found.c.endpoint_id, found.c.open)
         for endpoint_id, open_, number in connection.execute(
@@ -225,7 +224,7 @@ def step(connection: Connection, claimed: Replay, *, mint: Mint, now: float) -> 
     if row is None:
         raise LeaseLost(f"replay {claimed.id}")
     replay = _replay(row)
-    stepped = starting_over.step(connection, replay, mint=mint, now=now)
+    stepped = replay_walk.step(connection, replay, mint=mint, now=now)
     failpoints.reach(failpoints.INSIDE_REPLAY)
     _save(connection, replay, stepped, now=now)
     if stepped.started:
@@ -234,7 +233,7 @@ def step(connection: Connection, claimed: Replay, *, mint: Mint, now: float) -> 
 
 
 def _save(
-    connection: Connection, replay: Replay, stepped: starting_over.Stepped, *, now: float
+    connection: Connection, replay: Replay, stepped: replay_walk.Stepped, *, now: float
 ) -> None:
     connection.execute(
         update(replays)

@@ -1,39 +1,184 @@
-"""Results: whose are wanted, who merges them just now, and what came of it."""
+"""Results that somebody wants: written with the event that tells of them, and sent with it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
+import msgspec
 from sqlalchemy import (
     Connection,
     Row,
-    Update,
+    case,
     delete,
-    func,
     or_,
     select,
-    text,
-    true,
     update,
 )
 
-from batchbell.core.errors import LeaseLost, NotFound
-from batchbell.core.results import Collecting, Results
-from batchbell.core.travelling import ResultsState
-from batchbell.core.turns import Waiting
-from batchbell.storage.batches import get_batch, joined_batches, to_batch
-from batchbell.storage.bulk import among
-from batchbell.storage.jobs import results
-from batchbell.storage.schema import batches
-from batchbell.storage.texts import storable
-from batchbell.storage.wanting import TALLY
-from batchbell.storage.wanting import ask_again as ask_again  # noqa: PLC0414 - of results
+from batchbell.core import results as rules
+from batchbell.core.attachment import Attachment, ResultsState
+from batchbell.core.errors import NotFound
+from batchbell.core.model import Batch, Mint
+from batchbell.core.results import Results, Tally
+from batchbell.storage.bulk import among, insert_missing
+from batchbell.storage.engine import RESULTS, wake
+from batchbell.storage.schema import batches, results
+
+TALLY = msgspec.json.Decoder(Tally)
+
+
+@dataclass(frozen=True, slots=True)
+class Requested:
+    """Results that somebody wants, and whether they have to be waited for."""
+
+    id: str
+    waits: bool
+
+
+def request(
+    connection: Connection, ended: Sequence[Batch], *, mint: Mint, now: float
+) -> dict[int, Requested]:
+    """Have the results of these batches merged, unless that was asked for already.
+
+    Those that were given up are tried again, also after they were expunged. Returns them by the
+    batch's key.
+    """
+    if not ended:
+        return {}
+    rows = [
+        {
+            "id": mint("res"),
+            "project_id": batch.project_id,
+            "batch_key": batch.key,
+            "generation": batch.generation,
+            "account_id": batch.account_id,
+            "state": ResultsState.WAITING.value,
+            "secret": mint("sec"),
+            "due_at": now,
+            "tries": 0,
+            "created_at": now,
+        }
+        for batch in ended
+    ]
+    insert_missing(connection, results, sorted(rows, key=itemgetter("batch_key")))
+    wake(connection, RESULTS)
+    found = _newest(connection, ended)
+    given_up = [row.id for row in found if row.state == ResultsState.FAILED]
+    if given_up and ask_again(connection, given_up, now=now, expunged=True):
+        found = _newest(connection, ended)
+    return {row.batch_key: Requested(row.id, row.state == ResultsState.WAITING) for row in found}
+
+
+def _newest(connection: Connection, ended: Sequence[Batch]) -> list[Any]:
+    """In the order of ids: of those of one batch the newest comes last."""
+    query = select(results.c.batch_key, results.c.id, results.c.state).where(
+        among(connection, results.c.batch_key, [batch.key for batch in ended])
+    )
+    return [*connection.execute(query.order_by(results.c.id))]
+
+
+def ask_again(
+    connection: Connection,
+    ids: Sequence[str],
+    *,
+    now: float,
+    missing: bool = False,
+    expunged: bool = False,
+) -> bool:
+    """Have results tried again: those that were given up from the first try on, those that wait
+    for a later try now. Whether any of them are.
+
+    With `missing` those too that were merged, and are gone from where they were kept; with
+    `expunged` those that were removed on request. Each set once in AGAIN_SECONDS at most.
+    """
+    chosen = among(connection, results.c.id, ids)
+    rested = or_(
+        results.c.asked_at.is_(None),
+        results.c.asked_at <= now - rules.AGAIN_SECONDS,
+        results.c.asked_at > now,
+    )
+    ended = [ResultsState.FAILED, ResultsState.READY] if missing else [ResultsState.FAILED]
+    kept = results.c.ended_at > 0
+    begun = (
+        update(results)
+        .where(chosen, rested, results.c.state.in_(ended))
+        .where(or_(kept, results.c.ended_at == 0) if expunged else kept)
+        .values(tries=0, ended_at=None, lines=None, size=None, tally=None, inline=None)
+        .values(state=ResultsState.WAITING, due_at=now, asked_at=now)
+        .values(created_at=case((results.c.ended_at == 0, now), else_=results.c.created_at))
+    )
+    later = (
+        update(results)
+        .where(chosen, rested, results.c.state == ResultsState.WAITING, results.c.due_at > now)
+        .where(results.c.lease_token.is_(None))
+        .values(due_at=now, asked_at=now)
+    )
+    changed = connection.execute(begun).rowcount + connection.execute(later).rowcount
+    if changed:
+        wake(connection, RESULTS)
+    return changed > 0
+
+
+def want_anew(
+    connection: Connection, found: Sequence[tuple[Batch, str | None]], *, mint: Mint, now: float
+) -> None:
+    """Have batches fetched again whose merged results cannot be used, each with their id if any."""
+    request(connection, [batch for batch, _ in found], mint=mint, now=now)
+    ids = [id for _, id in found if id is not None]
+    if ids:
+        ask_again(connection, ids, now=now, missing=True, expunged=True)
+
+
+def attachments(connection: Connection, ids: Collection[str]) -> dict[str, Attachment]:
+    """What may travel with webhooks, by the id of the results."""
+    if not ids:
+        return {}
+    query = select(
+        results.c.id,
+        results.c.secret,
+        results.c.state,
+        results.c.lines,
+        results.c.size,
+        results.c.inline,
+        results.c.tally,
+    ).where(among(connection, results.c.id, sorted(ids)))
+    return {
+        row.id: Attachment(
+            id=row.id,
+            secret=row.secret,
+            state=ResultsState(row.state),
+            lines=row.lines,
+            size=row.size,
+            inline=row.inline,
+            **_found(row.tally),
+        )
+        for row in connection.execute(query)
+    }
+
+
+def _found(tally: str | None) -> dict[str, Any]:
+    """What merged files hold."""
+    if tally is None:
+        return {}
+    read = TALLY.decode(tally)
+    return {"outcome": rules.outcome(read).value, "counts": rules.counts_of(read)}
 
 
 def of_batch(connection: Connection, project_id: str, batch_id: str) -> Results:
     """The results of a batch of the project, the newest. Raises NotFound."""
-    found = of_key(connection, get_batch(connection, project_id, batch_id).key)
+    query = (
+        select(batches.c.key)
+        .where(batches.c.project_id == project_id, batches.c.id == batch_id)
+        .order_by(batches.c.key)
+        .limit(1)
+    )
+    key = connection.execute(query).scalar_one_or_none()
+    if key is None:
+        raise NotFound("batch", batch_id)
+    found = of_key(connection, key)
     if found is None:
         raise NotFound("results of batch", batch_id)
     return found
@@ -61,101 +206,6 @@ def by_id(connection: Connection, results_id: str) -> Results | None:
     return None if row is None else to_results(row)
 
 
-def waiting(connection: Connection, *, now: float) -> list[Waiting]:
-    """The accounts with results to be merged. Costs as much as there are accounts."""
-    return [
-        Waiting(account_id=row.id, project_id=row.project_id, due_at=row.due_at)
-        for row in connection.execute(WAITING, {"now": now})
-    ]
-
-
-WAITING = text("""
-WITH RECURSIVE ring(id) AS (
-  SELECT (SELECT min(account_id) FROM results WHERE state = 'waiting')
-  UNION ALL
-  SELECT (SELECT min(r.account_id) FROM results r
-          WHERE r.state = 'waiting' AND r.account_id > ring.id)
-  FROM ring WHERE ring.id IS NOT NULL)
-SELECT ring.id, coalesce(a.project_id, '') AS project_id,
-  (SELECT r.due_at FROM results r
-   WHERE r.account_id = ring.id AND r.state = 'waiting'
-   AND (r.lease_until IS NULL OR r.lease_until <= :now)
-   ORDER BY r.due_at LIMIT 1) AS due_at
-FROM ring LEFT JOIN accounts a ON a.id = ring.id WHERE ring.id IS NOT NULL
-""")
-
-
-def claim_due(
-    connection: Connection,
-    account_id: str | None = None,
-    *,
-    now: float,
-    lease_seconds: float,
-    token: str,
-) -> Collecting | None:
-    """Take the results that have waited longest, of an account or of any; None if none are due."""
-    due = (
-        select(results.c.id)
-        .where(true() if account_id is None else results.c.account_id == account_id)
-        .where(results.c.state == text("'waiting'"), results.c.due_at <= now)
-        .where(or_(results.c.lease_until.is_(None), results.c.lease_until <= now))
-        .order_by(results.c.due_at)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-    )
-    taken = {"lease_until": now + lease_seconds, "lease_token": token}
-    claim = update(results).where(results.c.id.in_(due)).values(tries=results.c.tries + 1, **taken)
-    row = connection.execute(claim.returning(*results.c)).one_or_none()
-    if row is None:
-        return None
-    batch = connection.execute(joined_batches().where(batches.c.key == row.batch_key)).one()
-    return Collecting(results=to_results(row), batch=to_batch(batch), lease_token=token)
-
-
-def next_due(connection: Connection) -> float | None:
-    """When a worker is next wanted."""
-    free = (
-        select(results.c.due_at)
-        .where(results.c.state == text("'waiting'"), results.c.lease_until.is_(None))
-        .order_by(results.c.due_at)
-        .limit(1)
-    )
-    run_out = select(func.min(results.c.lease_until)).where(results.c.lease_until.isnot(None))
-    times = [connection.execute(query).scalar() for query in (free, run_out)]
-    return min((time for time in times if time is not None), default=None)
-
-
-def hold(connection: Connection, held: Collecting, *, now: float, lease_seconds: float) -> None:
-    """Lengthen the lease of a merge that goes on. Raises LeaseLost."""
-    fenced(connection, held, of(held).values(lease_until=now + lease_seconds))
-
-
-def put_off(
-    connection: Connection,
-    held: Collecting,
-    *,
-    trouble: str,
-    next_at: float | None,
-    counted: bool = True,
-    now: float,
-) -> None:
-    """Try again at `next_at`; never, where that is None. Raises LeaseLost.
-
-    What was only waited for is not `counted` as a try.
-    """
-    state = ResultsState.FAILED if next_at is None else ResultsState.WAITING
-    later = of(held).values(
-        state=state,
-        due_at=next_at,
-        tries=results.c.tries - int(not counted),
-        trouble=storable(trouble),
-        ended_at=now if next_at is None else None,
-        lease_until=None,
-        lease_token=None,
-    )
-    fenced(connection, held, later)
-
-
 def old(connection: Connection, *, before: float, limit: int) -> list[Results]:
     """Results that were merged, or given up, before a time; the oldest first."""
     query = select(results).where(results.c.ended_at.isnot(None), results.c.ended_at < before)
@@ -170,19 +220,6 @@ def forget(connection: Connection, ids: Sequence[str], *, before: float) -> None
     """
     over = results.c.ended_at < before
     connection.execute(delete(results).where(among(connection, results.c.id, ids), over))
-
-
-def of(held: Collecting) -> Update:
-    """A change of what is held, and of nothing else."""
-    return update(results).where(
-        results.c.id == held.results.id, results.c.lease_token == held.lease_token
-    )
-
-
-def fenced(connection: Connection, held: Collecting, change: Update) -> None:
-    """Write it under the lease. Raises LeaseLost."""
-    if connection.execute(change).rowcount != 1:
-        raise LeaseLost(f"results {held.results.id}")
 
 
 def to_results(row: Row[Any]) -> Results:

@@ -88,7 +88,7 @@ PLAIN = Seal()
 _ATTRIBUTE = "batchbell_seal"
 
 
-def hang(dialect: Dialect, seal: Seal) -> None:
+def attach(dialect: Dialect, seal: Seal) -> None:
     """Let what is read and written through this engine's dialect pass by `seal` from now on."""
     setattr(dialect, _ATTRIBUTE, seal)
 

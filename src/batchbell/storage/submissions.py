@@ -12,18 +12,17 @@ from sqlalchemy import Connection, Row, Select, delete, select, update
 
 from batchbell.core import submission as rules
 from batchbell.core.errors import InvalidRequest, NotFound
+from batchbell.core.line_numbers import Runs
 from batchbell.core.model import Batch, BatchKind, Counts, Mint, Snapshot, Status
-from batchbell.core.numbering import Runs
 from batchbell.core.results import Results
 from batchbell.core.submission import Part, PartState, Submission
 from batchbell.storage import watches
 from batchbell.storage.batches import get_batch, joined_batches, save, to_batch
 from batchbell.storage.bulk import among, insert_missing
 from batchbell.storage.engine import SUBMISSIONS, wake
-from batchbell.storage.jobs import parts, submissions
 from batchbell.storage.paging import Page, page_of
 from batchbell.storage.results import of_keys
-from batchbell.storage.schema import batches
+from batchbell.storage.schema import batches, parts, submissions
 from batchbell.storage.watches import Registration
 
 RUNS = msgspec.json.Decoder(Runs)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Any
 
 from sqlalchemy import Connection
 
 from batchbell import failpoints
-from batchbell.core.model import Account, AccountState, Mint, Sighting
+from batchbell.core.model import Account, AccountState, Batch, Mint, Sighting, Snapshot
 from batchbell.core.notices import Notice
-from batchbell.storage import accounts, adopting, batches
-from batchbell.storage.adopting import Find
+from batchbell.storage import accounts, batches, watches
 from batchbell.storage.batches import Change
-from batchbell.storage.events import announce
+from batchbell.storage.bulk import insert_missing
+from batchbell.storage.engine import storable
+from batchbell.storage.outbox import announce
+from batchbell.storage.schema import batches as table
+from batchbell.storage.watches import Registered, Registration
 
 
 def write_found(
@@ -38,7 +44,7 @@ def write_found(
         connection, account_id=account_id, sightings=sightings, mint=mint, now=now
     )
     if finds:
-        adopted = adopting.adopt(connection, project_id, account_id, finds, mint=mint, now=now)
+        adopted = adopt(connection, project_id, account_id, finds, mint=mint, now=now)
         changes += adopted.changes
     failpoints.reach(failpoints.INSIDE_WRITE)
     return changes
@@ -69,3 +75,71 @@ def fail(
         now=now,
     )
     announce(connection, [notice] if notice else [], mint=mint, now=now)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Find:
+    """A batch as it was seen, and who asked to be told of it."""
+
+    snapshot: Snapshot
+    wishes: Sequence[Registration] = ()
+    refused: str | None = None
+    """Why a wish of its own is not granted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """What came of it: the watches, in the order of the wishes, and the batches that moved."""
+
+    watches: list[Registered]
+    changes: list[Change]
+
+
+def adopt(
+    connection: Connection,
+    project_id: str,
+    account_id: str,
+    finds: Sequence[Find],
+    *,
+    mint: Mint,
+    now: float,
+) -> Adopted:
+    """Know these batches from now on, with what was seen of them, and let their wishes be watches.
+
+    Whoever hears of the whole project hears of them as well. A batch that is known already stays,
+    and only gains. Raises InvalidRequest for an endpoint that the project has not, and for an
+    account that was removed.
+    """
+    accounts.lock(connection, account_id)  # first, as a sweep's write does
+    rows = sorted((_row(project_id, account_id, f, now=now) for f in finds), key=itemgetter("id"))
+    insert_missing(connection, table, rows)
+    wanted = [wish for find in finds for wish in find.wishes]
+    made = watches.register(connection, project_id, wanted, mint=mint, now=now) if wanted else []
+    sightings = [find.snapshot for find in finds]
+    changes = batches.observe(
+        connection, account_id=account_id, sightings=sightings, mint=mint, now=now
+    )
+    accounts.refuse_removed(connection, [account_id])
+    return Adopted(made, changes)
+
+
+def adopt_one(
+    connection: Connection,
+    project_id: str,
+    account_id: str,
+    find: Find,
+    *,
+    mint: Mint,
+    now: float,
+) -> tuple[Batch, Adopted]:
+    """Adopt one batch, and return it as it is now."""
+    adopted = adopt(connection, project_id, account_id, [find], mint=mint, now=now)
+    batch = batches.get_batch(connection, project_id, find.snapshot.id, account_id=account_id)
+    return batch, adopted
+
+
+def _row(project_id: str, account_id: str, find: Find, *, now: float) -> dict[str, Any]:
+    return {
+        **watches.new_batch(project_id, account_id, find.snapshot.id, now=now),
+        "webhook_refused": None if find.refused is None else storable(find.refused),
+    }

@@ -5,8 +5,8 @@ from __future__ import annotations
 from sqlalchemy import Connection, delete, or_, select
 
 from batchbell.storage.bulk import among, insert_missing
+from batchbell.storage.engine import storable
 from batchbell.storage.schema import batches, files
-from batchbell.storage.texts import storable
 
 
 def expect(

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, delete, select, update
 
 from batchbell.core.alarms import FIRST_LOOK_SECONDS
+from batchbell.core.attachment import ResultsMode
 from batchbell.core.errors import InvalidRequest, NotFound
 from batchbell.core.model import (
     DEFAULT_EVENTS,
@@ -21,13 +22,11 @@ from batchbell.core.model import (
     Status,
     Watch,
 )
-from batchbell.core.travelling import ResultsMode
-from batchbell.storage import events
-from batchbell.storage.accounts import make_due
+from batchbell.storage import outbox
+from batchbell.storage.accounts import make_due, refuse_removed
 from batchbell.storage.batches import joined_batches, reopen_lost, to_batch
 from batchbell.storage.bulk import among, among_pairs, insert_missing
 from batchbell.storage.endpoints import ensure_endpoints, named_urls
-from batchbell.storage.enrolling import refuse_removed
 from batchbell.storage.paging import Page, page_of
 from batchbell.storage.schema import batches, deliveries, endpoints, watches
 
@@ -132,7 +131,7 @@ def register(
     made = {watch.id for watch in new.values()}
     keys = {watch.batch_key for watch in new.values()}
     ended = [b for b in found.values() if _is_over(b.status) and b.key in keys]
-    events.tell_late(connection, ended, sorted(made), mint=mint, now=now)
+    outbox.announce_late(connection, ended, sorted(made), mint=mint, now=now)
     return [_answer(new.get(pair) or known[pair], made) for pair in pairs]
 
 

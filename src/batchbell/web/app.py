@@ -16,16 +16,14 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from batchbell import __version__
-from batchbell.web.api import (
-    access,
+from batchbell.web import (
     accounts,
-    awaiter,
     batches,
     deliveries,
     endpoints,
     events,
-    files,
     health,
+    keys,
     projects,
     replays,
     results,
@@ -33,23 +31,22 @@ from batchbell.web.api import (
     submissions,
     watches,
 )
+from batchbell.web.accounts import Directory
 from batchbell.web.auth import Gate, Keyring
-from batchbell.web.calling import Surface
-from batchbell.web.condition import Condition
-from batchbell.web.context import Context
-from batchbell.web.creating import Adopter
-from batchbell.web.directory import Directory
-from batchbell.web.faults import Code, InvalidBody, error_response, response_to
-from batchbell.web.front import Front
+from batchbell.web.call import Context, Surface
+from batchbell.web.downloads import Tables
+from batchbell.web.errors import Code, InvalidBody, error_response, response_to
+from batchbell.web.gateway import files
+from batchbell.web.gateway.creations import Adopter
+from batchbell.web.health import Condition
+from batchbell.web.middleware import Front
 from batchbell.web.parameters import value_problems
-from batchbell.web.registering import Registrar
-from batchbell.web.streaming import Streams
-from batchbell.web.tables import Tables
+from batchbell.web.stream import Streams
+from batchbell.web.watches import Registrar
 
 ROUTERS = tuple(
     module.router
     for module in (
-        awaiter,
         watches,
         batches,
         files,
@@ -61,7 +58,7 @@ ROUTERS = tuple(
         accounts,
         results,
         submissions,
-        access,
+        keys,
         projects,
         health,
     )

@@ -20,9 +20,9 @@ from batchbell.core.model import DEFAULT_PROJECT
 from batchbell.storage import keys
 from batchbell.storage.engine import Store
 from batchbell.storage.keys import Key
-from batchbell.web import reference
-from batchbell.web.faults import Code
-from batchbell.web.remembering import Remembered
+from batchbell.web import docs_page
+from batchbell.web.cache import Remembered
+from batchbell.web.errors import Code
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ WRONG_KEYS_MAX = 20
 WRONG_KEYS_SECONDS = 60.0
 ADDRESSES_MAX = 10_000
 
-OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json"}) | reference.PATHS
+OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json"}) | docs_page.PATHS
 """They hold nothing of anybody, and probes and browsers must reach them."""
 
 SIGNED_PATHS = "/results/"

@@ -15,7 +15,7 @@ from starlette.requests import Request
 
 from batchbell.core.errors import InvalidRequest
 from batchbell.core.nearest import SHOWN_MAX, hint, shown
-from batchbell.web.faults import Code, InvalidBody, Problem
+from batchbell.web.errors import Code, InvalidBody, Problem
 
 BODY_MAX_BYTES = 2**20
 BULK_MAX_BYTES = 8 * 2**20

@@ -21,7 +21,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from batchbell.net.pace import Pace
-from batchbell.web.faults import Code, error_response
+from batchbell.web.errors import Code, error_response
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,9 @@ from urllib.parse import urlsplit, urlunsplit
 import msgspec
 from msgspec import UNSET
 
-from batchbell.core import alarms, pacing, parking, payload
+from batchbell.core import alarms, payload, polling
 from batchbell.core.deletion import Deletion, DeletionState
+from batchbell.core.delivery import reason as waiting_reason
 from batchbell.core.model import (
     Account,
     Attempt,
@@ -221,7 +222,7 @@ def delivery(
         last_status=found.last_status,
         last_error=found.last_error,
         needs_you=found.needs_you,
-        reason=parking.reason(found, now),
+        reason=waiting_reason(found, now),
         attempts=msgspec.UNSET if attempts is None else [attempt(one) for one in attempts],
         attempts_deleted=(
             msgspec.UNSET if attempts is None else found.attempts - in_flight - len(attempts)
@@ -287,7 +288,7 @@ def account(found: Account, credentials: str | None, *, now: float) -> account_s
         discover=found.discovers,
         swept_at=_second(found.swept_at),
         succeeded_at=_second(found.succeeded_at),
-        unswept=pacing.unswept(found, now),
+        unswept=polling.unswept(found, now),
         created_at=int(found.created_at),
     )
 

@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from batchbell.core.attachment import ResultsMode
 from batchbell.core.endpoint import GRACE_MAX_SECONDS, TIMEOUT_SECONDS, EndpointState
 from batchbell.core.model import EventType
 from batchbell.core.rate import RATE_PER_SECOND
-from batchbell.core.travelling import ResultsMode
 from batchbell.web.shapes import Attempt, WebhookUrl
 
 NAME_MAX = 100

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from batchbell.core.travelling import ResultsMode
+from batchbell.core.attachment import ResultsMode
 from batchbell.web.shapes import Events, Pairs, WebhookUrl
 
 

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi._compat import field_annotation_is_sequence
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import request_params_to_args
@@ -22,8 +23,8 @@ from fastapi.routing import APIRoute
 
 from batchbell.core.nearest import SHOWN_MAX, hint, shown
 from batchbell.web.bodies import BODY_MAX_BYTES, UNKNOWN_MAX, decode_json, read_body
-from batchbell.web.calling import operator_of
-from batchbell.web.faults import Code, InvalidBody, Problem
+from batchbell.web.call import operator_of
+from batchbell.web.errors import Code, InvalidBody, Problem
 
 FREE = frozenset({"/healthz", "/readyz", "/metrics"})
 """Probes and scrapes send what their programs are made to send."""
@@ -149,3 +150,10 @@ async def _refuse_body(request: Request) -> None:
         for name in names
     ]
     raise InvalidBody(problems or [Problem(message=says, param=None, code=Code.UNKNOWN_PARAMETER)])
+
+
+LIMIT_MAX = 100
+LIMIT_DEFAULT = 20
+
+Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX, description="How many, at most.")]
+After = Annotated[str | None, Query(description="The `last_id` of the page before.")]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from batchbell.core.attachment import ResultsState
 from batchbell.core.deletion import DeletionState
-from batchbell.core.travelling import ResultsState
 
 
 class Tokens(Struct, frozen=True, kw_only=True):

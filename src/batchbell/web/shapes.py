@@ -9,6 +9,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from batchbell.core.attachment import ResultsMode
 from batchbell.core.model import (
     ID_PATTERN,
     MAX_ID_LENGTH,
@@ -19,10 +20,16 @@ from batchbell.core.model import (
     EventType,
     Status,
 )
-from batchbell.core.travelling import ResultsMode
+from batchbell.core.replay import PACE_MAX, ReplayState, ReplayStatus
 from batchbell.web.result_shapes import Results
 
 T = TypeVar("T")
+
+ID_MAX = 64
+LAST_SECOND = 253_402_300_799
+"""The end of the year 9999."""
+Moment = Annotated[float, Meta(ge=0, le=LAST_SECOND)]
+Identity = Annotated[str, Meta(min_length=1, max_length=ID_MAX)]
 
 BatchId = Annotated[str, Meta(pattern=ID_PATTERN, max_length=MAX_ID_LENGTH, min_length=1)]
 WebhookUrl = Annotated[
@@ -363,3 +370,48 @@ class Index(Struct, frozen=True, kw_only=True):
     version: str
     docs: str
     openapi: str
+
+
+class ReplayRequest(Struct, frozen=True, kw_only=True):
+    """`since` and `until` are seconds since the epoch; a fraction is allowed."""
+
+    status: ReplayStatus | None = None
+    endpoint_id: Identity | None = None
+    event_id: Identity | None = None
+    since: Moment | None = None
+    until: Moment | None = None
+    types: Annotated[list[EventType], Meta(min_length=1)] | None = None
+    as_new: bool | None = None
+    enable: bool | None = None
+    pace: Annotated[float, Meta(gt=0, le=PACE_MAX)] | None = None
+    dry_run: bool | None = None
+
+
+class Replay(Struct, frozen=True, kw_only=True):
+    """A job that sends many deliveries again; `total` was counted when it was made."""
+
+    id: str
+    object: Literal["replay"] = "replay"
+    state: ReplayState
+    status: ReplayStatus
+    endpoint_id: str | None
+    event_id: str | None
+    since: float | None
+    until: float | None
+    types: list[EventType]
+    as_new: bool
+    pace: float
+    total: int
+    done: int
+    skipped: int
+    created_at: int
+    updated_at: int
+    finished_at: int | None
+
+
+class ReplayCounts(Struct, frozen=True, kw_only=True):
+    """What a replay would do. `skipped` are those of disabled endpoints."""
+
+    object: Literal["replay.dry_run"] = "replay.dry_run"
+    total: int
+    skipped: int

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from batchbell.core import submission as core
+from batchbell.core.attachment import ResultsMode
 from batchbell.core.model import BatchOutcome, EventType, Status
 from batchbell.core.submission import RETRY_MISSING_MAX, RETRY_TOKENS_MAX, PartState
-from batchbell.core.travelling import ResultsMode
 from batchbell.web.describing import counts_of
 from batchbell.web.shapes import RequestCounts, WebhookUrl
 

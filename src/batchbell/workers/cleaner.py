@@ -22,10 +22,10 @@ from batchbell.core.errors import (
 )
 from batchbell.core.model import Mint
 from batchbell.core.results import Results
-from batchbell.files.shelf import Shelf
+from batchbell.files.results_store import ResultsStore
 from batchbell.observability import Metrics
 from batchbell.providers.protocol import Provider
-from batchbell.storage import deleting
+from batchbell.storage import deletions
 from batchbell.storage.engine import RESULTS, Store
 
 log = structlog.get_logger("batchbell.cleaner")
@@ -61,7 +61,7 @@ class Cleaner:
     def __init__(
         self,
         store: Store,
-        shelf: Shelf,
+        shelf: ResultsStore,
         provider_of: Callable[[str], Provider | None],
         *,
         clock: Callable[[], float],
@@ -81,7 +81,7 @@ class Cleaner:
     async def step(self) -> bool:
         """Go on with the deletion that has been due for longest."""
         held = await self._store.write(
-            deleting.claim_due,
+            deletions.claim_due,
             now=self._clock(),
             lease_seconds=LEASE_SECONDS,
             token=self._mint("lease"),
@@ -95,7 +95,7 @@ class Cleaner:
         return True
 
     async def idle_seconds(self) -> float:
-        due = await self._store.read(deleting.next_due)
+        due = await self._store.read(deletions.next_due)
         wait = LOOK_SECONDS if due is None else due - self._clock()
         return min(max(wait, 0.05), LOOK_SECONDS)
 
@@ -113,7 +113,7 @@ class Cleaner:
             await self._put_off(held, done.there, error)
         else:
             if done.left:
-                await self._store.write(deleting.go_on, held, done.there, now=self._clock())
+                await self._store.write(deletions.go_on, held, done.there, now=self._clock())
             else:
                 await self._end(held, DeletionState.DELETED, done.stays, reason=done.reason)
 
@@ -145,9 +145,9 @@ class Cleaner:
         """The batch that needs the file. Raises ResultsUnavailable where that is not known yet."""
         if not file.is_input:
             return None
-        if await self._store.read(deleting.any_unseen, held):
+        if await self._store.read(deletions.any_unseen, held):
             raise ResultsUnavailable("Some batch that may use the input was not seen yet.")
-        return await self._store.read(deleting.user_of, held.account_id, file.id)
+        return await self._store.read(deletions.user_of, held.account_id, file.id)
 
     async def _put_off(
         self, held: Deleting, left: list[ProviderFile], error: ProviderError | ResultsError
@@ -163,7 +163,7 @@ class Cleaner:
         if isinstance(error, ProviderError):
             others_at = now + max(rules.FIRST_WAIT_SECONDS, rules.asked_seconds(error))
         await self._store.write(
-            deleting.put_off, held, left, trouble=words, next_at=next_at, others_at=others_at
+            deletions.put_off, held, left, trouble=words, next_at=next_at, others_at=others_at
         )
         self._metrics.deletions.labels("retry").inc()
         log.warning("files not deleted", batch=held.batch_id, error=words, next_at=next_at)
@@ -176,7 +176,7 @@ class Cleaner:
         *,
         reason: str | None,
     ) -> None:
-        await self._store.write(deleting.end, held, state, left, reason=reason, now=self._clock())
+        await self._store.write(deletions.end, held, state, left, reason=reason, now=self._clock())
         self._metrics.deletions.labels(state.value).inc()
         if state is DeletionState.DELETED:
             log.info("files deleted", batch=held.batch_id, left=len(left) or None, reason=reason)

@@ -6,38 +6,43 @@ import asyncio
 import contextlib
 import errno
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 
 import structlog
 
 from batchbell import failpoints
-from batchbell.core import payload
+from batchbell.core import payload, submission
 from batchbell.core import results as rules
+from batchbell.core.attachment import ResultsState
 from batchbell.core.deletion import Deletes
 from batchbell.core.errors import (
     LeaseLost,
     PartsAwaited,
     ProviderError,
+    ProviderUnavailable,
     ResultsError,
+    ResultsGone,
     ResultsUnavailable,
     StoreUnavailable,
 )
 from batchbell.core.model import Batch, Mint, Snapshot
 from batchbell.core.results import Collecting, Results, Tally
-from batchbell.core.travelling import ResultsState
+from batchbell.core.submission import Part, Submission, new_name
 from batchbell.core.turns import Waiting, with_room
-from batchbell.files.formats import files_of
+from batchbell.files.merge import merge
+from batchbell.files.provider_files import unpack
+from batchbell.files.results_store import ResultsStore, fetch
+from batchbell.files.rounds import Rounds, join
 from batchbell.files.scratch import scratch_folder
-from batchbell.files.shelf import Shelf
+from batchbell.files.tables import files_of
 from batchbell.observability import Metrics
 from batchbell.providers.protocol import Provider
-from batchbell.storage import keeping, results, submissions
+from batchbell.storage import merges, results, submissions
 from batchbell.storage.engine import RESULTS, Store
 from batchbell.threads import heavy
-from batchbell.workers.fetching import Fetching, reconciled
-from batchbell.workers.joining import discard_requests, have_parts_fetched, write_joined
 
 log = structlog.get_logger("batchbell.collector")
 
@@ -72,7 +77,7 @@ class Collector:
     def __init__(
         self,
         store: Store,
-        shelf: Shelf,
+        shelf: ResultsStore,
         provider_of: Callable[[str], Provider | None],
         *,
         clock: Callable[[], float],
@@ -105,11 +110,11 @@ class Collector:
         if self.under_way >= AT_ONCE:
             return False
         now = self._clock()
-        for one in self._with_room(await self._store.read(results.waiting, now=now)):
+        for one in self._with_room(await self._store.read(merges.waiting, now=now)):
             if one.due_at is None or one.due_at > now:
                 continue
             held = await self._store.write(
-                results.claim_due,
+                merges.claim_due,
                 one.account_id,
                 now=now,
                 lease_seconds=LEASE_SECONDS,
@@ -167,7 +172,7 @@ class Collector:
         if self.under_way >= AT_ONCE:
             return LOOK_SECONDS  # the signal is set as soon as one of them has ended
         now = self._clock()
-        able = self._with_room(await self._store.read(results.waiting, now=now))
+        able = self._with_room(await self._store.read(merges.waiting, now=now))
         waits = [one.due_at - now for one in able if one.due_at is not None]
         return min(max(min(waits, default=LOOK_SECONDS), 0.05), LOOK_SECONDS)
 
@@ -211,7 +216,7 @@ class Collector:
             merged = await self._merge_holding(held, folder)
             failpoints.reach(failpoints.BEFORE_KEEP)
             await self._store.write(
-                keeping.keep,
+                merges.keep,
                 held,
                 merged.tally,
                 inline=merged.inline,
@@ -242,10 +247,10 @@ class Collector:
         log.warning("results not merged", batch=held.batch.id, error=words, next_at=next_at)
         with contextlib.suppress(LeaseLost):
             if next_at is None:
-                await self._store.write(keeping.give_up, held, reason=words, now=now)
+                await self._store.write(merges.give_up, held, reason=words, now=now)
             else:
                 await self._store.write(
-                    results.put_off, held, trouble=words, next_at=next_at, counted=counted, now=now
+                    merges.put_off, held, trouble=words, next_at=next_at, counted=counted, now=now
                 )
 
     async def _merge_holding(self, held: Collecting, folder: Path) -> Merged:
@@ -254,7 +259,7 @@ class Collector:
         try:
             while not (await asyncio.wait({merging}, timeout=HOLD_SECONDS))[0]:
                 await self._store.write(
-                    results.hold, held, now=self._clock(), lease_seconds=LEASE_SECONDS
+                    merges.hold, held, now=self._clock(), lease_seconds=LEASE_SECONDS
                 )
             return merging.result()
         finally:
@@ -317,3 +322,232 @@ def _inline(merged: Path, tally: Tally, most: int) -> str | None:
         return f"[{','.join(map(payload.portable_json, lines))}]"
     except (ValueError, RecursionError):
         return None
+
+
+FLUSH_BYTES = 2**20
+
+
+class Fetching:
+    """One try to merge the results of one batch."""
+
+    def __init__(
+        self, provider: Provider, batch: Batch, folder: Path, *, tries: int, most: int
+    ) -> None:
+        """`most` is how many bytes a file may have; `tries` counts this one too."""
+        self._provider = provider
+        self._batch = batch
+        self._folder = folder
+        self._tries = tries
+        self._most = most
+        self._notes: list[str] = []
+
+    async def merge(self, target: Path) -> tuple[Tally, Snapshot | None]:
+        """Write the lines to `target`. Returns also the batch as it is now, where it was asked for.
+
+        Raises ProviderError.
+        """
+        known = self._batch.snapshot or Snapshot(id=self._batch.id, provider_status="", status=None)
+        seen = await self._looked_at_again(known)
+        input = await self._dispensable("input", seen.input_file_id, is_input=True)
+        answers = []
+        if seen.output_file_id is not None:
+            answers.append(await self._fetch("output", seen.output_file_id))
+        errors = await self._dispensable("error", seen.error_file_id)
+        answers += [] if errors is None else [errors]
+        if input is None and seen.input_file_id is not None:
+            input = await self._dispensable("input", seen.input_file_id, is_input=True)
+        tally = await heavy(self._batch.project_id, self._merge, input, answers, target)
+        short = rules.shortfall(replace(self._batch, snapshot=seen), tally, tries=self._tries)
+        if short is not None:
+            raise ProviderUnavailable(short)
+        noted = replace(tally, notes=(*tally.notes, *self._notes))
+        return reconciled(replace(self._batch, snapshot=seen), noted), (
+            None if seen is known else seen
+        )
+
+    async def _looked_at_again(self, known: Snapshot) -> Snapshot:
+        """The batch, with the files that the provider has named since it ended."""
+        waits = rules.awaits_files(self._batch, tries=self._tries)
+        if not waits and not rules.asks_again(known, tries=self._tries):
+            return known
+        seen = await self._provider.retrieve(self._batch.id)
+        if seen.status is not self._batch.status:
+            raise ProviderUnavailable(
+                f"The provider has not named the files of the results yet, and says"
+                f" {seen.provider_status!r} of the batch."
+            )
+        if rules.awaits_files(replace(self._batch, snapshot=seen), tries=self._tries):
+            raise ProviderUnavailable("The provider has not named the file of the results yet.")
+        return seen
+
+    async def _dispensable(
+        self, name: str, file_id: str | None, *, is_input: bool = False
+    ) -> Path | None:
+        """A file that the results are merged without, where it cannot be had for long."""
+        if file_id is None:
+            return None
+        try:
+            return await self._fetch(name, file_id)
+        except ProviderError as error:
+            if not rules.may_do_without(error, tries=self._tries, is_input=is_input):
+                raise
+            if not is_input:
+                self._notes.append(f"The {name} file could not be had: {error.message}")
+            return None
+
+    async def _fetch(self, name: str, file_id: str) -> Path:
+        packed, path = self._folder / f"{name}.sent", self._folder / name
+        arrived = await self._provider.results(
+            file_id, packed, most_bytes=self._most, plain=self._tries > 1
+        )
+        owner = self._batch.project_id
+        await heavy(owner, unpack, packed, path, arrived, most_bytes=self._most)
+        packed.unlink(missing_ok=True)
+        return path
+
+    def _merge(self, input: Path | None, answers: list[Path], target: Path) -> Tally:
+        code, message = rules.missing_answer(self._batch)
+        with target.open("wb", FLUSH_BYTES) as file:
+            return merge(input, answers, file, missing_code=code, missing_message=message)
+
+
+def reconciled(batch: Batch, tally: Tally) -> Tally:
+    """With a note where the provider counts something else than its files hold."""
+    wrong = rules.mismatch(batch, tally)
+    return replace(tally, notes=(*tally.notes, wrong)) if wrong else tally
+
+
+JOINED_FLUSH_BYTES = 4 * 2**20
+NOTES_MAX = 10
+
+
+async def have_parts_fetched(
+    found: Submission,
+    store: Store,
+    shelf: ResultsStore,
+    *,
+    asked_at: float | None,
+    mint: Mint,
+    now: float,
+) -> None:
+    """Return once the answers of all parts are here, or cannot be had.
+
+    Answers that are gone from where they were kept are asked of the provider again, and those
+    that could not be had, if somebody asked again (`asked_at`). Raises ResultsUnavailable, and
+    PartsAwaited while parts are being fetched.
+    """
+    unfetched = [
+        part
+        for part in found.parts
+        if submission.is_unfetched(part, asked_at=asked_at) or await _is_gone(part, shelf)
+    ]
+    if unfetched:
+        pairs = [(p.batch, p.results.id if p.results else None) for p in unfetched if p.batch]
+        await store.write(results.want_anew, pairs, mint=mint, now=now)
+        raise ResultsUnavailable(
+            f"The answers of {len(unfetched)} parts are not here: the provider is asked for them"
+            " again."
+        )
+    states = [part.results.state for part in found.parts if part.results is not None]
+    waiting = states.count(ResultsState.WAITING)
+    if waiting:
+        raise PartsAwaited(f"The answers of {waiting} parts are being fetched.")
+    if states and ResultsState.READY not in states:
+        raise ResultsUnavailable(f"No answers can be had. {_why_unanswered(found.parts)}")
+
+
+async def _is_gone(part: Part, shelf: ResultsStore) -> bool:
+    """Whether merged answers are not there any more as they were written."""
+    found = part.results
+    if found is None or found.state is not ResultsState.READY or found.tally is None:
+        return False
+    try:
+        return await shelf.size(found.name) != found.tally.size
+    except ResultsGone:
+        return True
+
+
+def _why_unanswered(parts: Sequence[Part]) -> str:
+    reasons = [part.results.trouble for part in parts if part.results and part.results.trouble]
+    return reasons[0] if reasons else ""
+
+
+async def write_joined(found: Submission, shelf: ResultsStore, target: Path) -> Tally:
+    """Write all answers to `target`, in the order of the requests. Raises ResultsError."""
+    positions, notes, in_order = [], [], True
+    for _, group in groupby(found.parts, key=lambda part: part.position):
+        parts = list(group)
+        rounds = await _fetch_rounds(found, parts, shelf, target.parent)
+        positions.append(rounds)
+        notes += _notes(parts, rounds)
+        in_order &= _is_in_order(parts[0], rounds)
+    tally = await heavy(found.batch.project_id, _write, positions, target)
+    return replace(
+        tally,
+        in_input_order=tally.in_input_order and in_order,
+        notes=(*tally.notes, *notes[:NOTES_MAX]),
+    )
+
+
+async def _fetch_rounds(
+    found: Submission, parts: Sequence[Part], shelf: ResultsStore, folder: Path
+) -> Rounds:
+    answers = []
+    for part in parts:
+        if part.results is not None and part.results.state is ResultsState.READY:
+            answers.append(folder / f"{part.id}.out")
+            await fetch(shelf, part.results.name, answers[-1])
+    file = folder / f"{parts[0].id}.in"
+    requests: Path | None = file
+    try:
+        await fetch(shelf, new_name(found.batch.project_id, parts[0].id), file)
+    except ResultsGone:
+        requests = answers[0] if submission.names_requests(parts[0]) else None
+    code, message = _missing(found, parts[-1])
+    return Rounds(requests=requests, answers=answers, missing_code=code, missing_message=message)
+
+
+def _is_in_order(first: Part, rounds: Rounds) -> bool:
+    """Whether the requests stand as they were handed in, also where answers stand for them."""
+    if rounds.requests is None or rounds.requests not in rounds.answers:
+        return True
+    tally = first.results.tally if first.results else None
+    return tally is not None and tally.in_input_order
+
+
+def _notes(parts: Sequence[Part], rounds: Rounds) -> list[str]:
+    """What could not be had."""
+    notes = [
+        f"The answers of batch {part.batch.id} could not be fetched: {part.results.trouble}"
+        for part in parts
+        if part.batch and part.results and part.results.state is ResultsState.FAILED
+    ]
+    if rounds.requests is None:
+        notes.append(
+            f"The requests of part {parts[0].position} ({parts[0].lines} lines) are not kept any"
+            " more: those without an answer are not listed."
+        )
+    return notes
+
+
+def _missing(found: Submission, last: Part) -> tuple[str, str]:
+    """What is said of requests of which there is no answer."""
+    if last.results is not None and last.results.state is ResultsState.FAILED:
+        return rules.NEVER_RUN[0], f"The answer could not be fetched: {last.results.trouble}"
+    if last.batch is not None:
+        return rules.missing_answer(last.batch)
+    if last.trouble is not None:
+        return rules.NEVER_RUN[0], f"The provider did not take the batch: {last.trouble}"
+    return rules.missing_answer(found.batch)
+
+
+def _write(positions: Sequence[Rounds], target: Path) -> Tally:
+    with target.open("wb", JOINED_FLUSH_BYTES) as file:
+        return join(positions, file)
+
+
+async def discard_requests(found: Submission, shelf: ResultsStore, *, every: bool) -> None:
+    """Delete the requests that are of no use once the answers are joined, or `every` one."""
+    for part in found.parts:
+        if every or not submission.keeps_requests(part):
+            await shelf.delete(new_name(found.batch.project_id, part.id))

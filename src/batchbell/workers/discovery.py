@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from batchbell.core import pacing
+from batchbell.core import polling
 from batchbell.core.errors import AddressRefused, InvalidRequest
 from batchbell.core.model import Snapshot
 from batchbell.core.submission import TAG
 from batchbell.net.guard import AddressRules
 from batchbell.providers.protocol import Page
-from batchbell.storage.adopting import Find
+from batchbell.storage.sweeps import Find
 from batchbell.storage.watches import Registration
 
 WEBHOOK_KEY = "webhook_url"
@@ -43,7 +43,7 @@ class Discovery:
         ]
         known = await self._known([b.id for b in young]) if young else set()
         unknown = [b for b in young if b.id not in known]
-        past = pacing.reaches([b.created_at for b in page.batches], since)
+        past = polling.reaches([b.created_at for b in page.batches], since)
         self.over = page.next_cursor is None or (not unknown if past is None else past)
         return unknown
 

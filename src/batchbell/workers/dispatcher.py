@@ -10,21 +10,20 @@ import structlog
 
 from batchbell import __version__, failpoints
 from batchbell.core import health, lifecycle, payload
+from batchbell.core.attachment import wrapped
 from batchbell.core.backoff import SCHEDULE_SECONDS
 from batchbell.core.endpoint import request_headers, unsendable
 from batchbell.core.errors import StoreUnavailable
 from batchbell.core.health import Change
 from batchbell.core.model import Claimed, DeliveryState, Endpoint, Mint
 from batchbell.core.outcome import Fault, Outcome
-from batchbell.core.travelling import wrapped
+from batchbell.group_commit import GroupCommit
 from batchbell.net.client import Sender
-from batchbell.observability import Metrics
-from batchbell.storage import deliveries
-from batchbell.storage.deliveries import START, Tried
+from batchbell.observability import Metrics, log_health
+from batchbell.storage import queue
 from batchbell.storage.engine import DELIVERIES, Store
-from batchbell.storage.gathering import Gathering
+from batchbell.storage.queue import START, Tried
 from batchbell.workers.ring import ROOM, Ring
-from batchbell.workers.telling import tell
 
 log = structlog.get_logger("batchbell.dispatcher")
 
@@ -80,8 +79,8 @@ class Dispatcher:
         self._closed: frozenset[str] = frozenset()
         self._token_at: float | None = None
         self._calls: set[asyncio.Task[None]] = set()
-        self._settling = Gathering(self._settle_all, most=SETTLE_MOST)
-        self._returning = Gathering(self._give_back_all, most=SETTLE_MOST)
+        self._settling = GroupCommit(self._settle_all, most=SETTLE_MOST)
+        self._returning = GroupCommit(self._give_back_all, most=SETTLE_MOST)
 
     async def step(self) -> bool:
         """Claim what is due and start sending it; whether there was anything to claim."""
@@ -94,7 +93,7 @@ class Dispatcher:
         projects, another = self._shares()
         self._closed = frozenset(id for id, room in projects.items() if not room)
         claim = await self._store.write(
-            deliveries.claim_due,
+            queue.claim_due,
             after=self._place,
             projects=projects,
             project=another,
@@ -188,9 +187,7 @@ class Dispatcher:
         if outcome is not None:
             await self._settle(delivery, endpoint, outcome)
         elif overdrawn:
-            await self._store.write(
-                deliveries.give_up, [delivery], mint=self._mint, now=self._clock()
-            )
+            await self._store.write(queue.give_up, [delivery], mint=self._mint, now=self._clock())
         else:
             await self._give_back([delivery])
 
@@ -264,7 +261,7 @@ class Dispatcher:
         while True:
             try:
                 settled = await self._store.write(
-                    deliveries.settle, tried, mint=self._mint, now=self._clock()
+                    queue.settle, tried, mint=self._mint, now=self._clock()
                 )
                 break
             except StoreUnavailable:
@@ -282,7 +279,7 @@ class Dispatcher:
 
     async def _follow(self, change: Change) -> None:
         """Have the lane follow what became of its endpoint; what waits for a breaker goes back."""
-        tell(change)
+        log_health(change)
         unbroken = change.before.opened_at is None
         if change.opened or (change.recovered and unbroken):
             self._ring.start_slowly(change.after.id)
@@ -321,7 +318,7 @@ class Dispatcher:
 
     async def _give_back_all(self, claimed: list[Claimed]) -> Sequence[None]:
         try:
-            await self._store.write(deliveries.give_back, claimed, now=self._clock())
+            await self._store.write(queue.give_back, claimed, now=self._clock())
         except StoreUnavailable as error:
             log.warning("not given back; the leases will run out", error=str(error))
         return [None] * len(claimed)

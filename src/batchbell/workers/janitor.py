@@ -13,17 +13,8 @@ import structlog
 
 from batchbell.core.errors import ResultsError
 from batchbell.core.submission import REQUESTS_ENDING, part_of
-from batchbell.files.shelf import Folder
-from batchbell.storage import (
-    aging,
-    deliveries,
-    history,
-    notices,
-    outages,
-    replays,
-    submissions,
-    uploads,
-)
+from batchbell.files.results_store import Folder
+from batchbell.storage import endpoints, health, queue, replays, retention, submissions, uploads
 from batchbell.storage.clock import (
     START,
     Place,
@@ -72,7 +63,7 @@ class Janitor:
         self._clock = clock
         self._keep_seconds = retention_days * DAY_SECONDS
         self._keep_attempts_seconds = attempt_retention_days * DAY_SECONDS
-        self._attempts_cursor = aging.START
+        self._attempts_cursor = retention.START
         self._folder = folder
         self._orphans_at: float | None = None
         self._looked_at: float | None = None
@@ -83,9 +74,9 @@ class Janitor:
     async def step(self) -> bool:
         now = self._clock()
         brought = await self._bring_back(now)
-        held = await self._store.write(outages.hold_back_disabled, now=now)
-        deleted = await self._store.write(outages.forget_all_deleted, now=now)
-        pulled = await self._store.write(outages.pull_forward_recovered, now=now)
+        held = await self._store.write(health.hold_back_disabled, now=now)
+        deleted = await self._store.write(endpoints.forget_all_deleted, now=now)
+        pulled = await self._store.write(health.pull_forward_recovered, now=now)
         forgotten = await self._forget(before=now - self._keep_seconds)
         forgotten["attempts_forgotten"] = await self._forget_attempts(now)
         forgotten["request_files_deleted"] = await self._delete_orphans(now)
@@ -117,8 +108,8 @@ class Janitor:
 
     async def _forget(self, *, before: float) -> dict[str, int]:
         old = {
-            "batches_forgotten": history.forget_old,
-            "notices_forgotten": notices.forget_old,
+            "batches_forgotten": retention.forget_batches,
+            "notices_forgotten": retention.forget_notices,
             "replays_forgotten": replays.forget_old,
             "uploads_forgotten": uploads.forget_old,
         }
@@ -129,7 +120,7 @@ class Janitor:
 
     async def _forget_attempts(self, now: float) -> int:
         aged = await self._store.write(
-            aging.forget_attempts,
+            retention.forget_attempts,
             before=now - self._keep_attempts_seconds,
             after=self._attempts_cursor,
             limit=ATTEMPTS_STEP,
@@ -160,7 +151,7 @@ class Janitor:
         if self._looked_at is not None and abs(now - self._looked_at) < LATE_SECONDS:
             return
         self._looked_at = now
-        since = await self._store.read(deliveries.oldest_past_due, now=now)
+        since = await self._store.read(queue.oldest_past_due, now=now)
         if since is not None and now - since > LATE_SECONDS:
             log.warning("deliveries.late", oldest_past_due_seconds=round(now - since))
 

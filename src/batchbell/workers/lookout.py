@@ -16,7 +16,7 @@ from batchbell.core.model import Mint
 from batchbell.observability import Metrics
 from batchbell.storage import alarms
 from batchbell.storage.engine import ALARMS, Store
-from batchbell.storage.events import Rung
+from batchbell.storage.outbox import Rung
 
 log = structlog.get_logger("batchbell.lookout")
 

@@ -147,7 +147,7 @@ class Loop:
                 await self._stopping.wait()
 
 
-class Crew:
+class Loops:
     """The loops of one process, each in a task of its own. They may come and go."""
 
     def __init__(self, loops: Iterable[Loop] = ()) -> None:

@@ -18,10 +18,10 @@ from batchbell.core.model import Mint, Snapshot
 from batchbell.observability import Metrics
 from batchbell.providers.protocol import Provider
 from batchbell.providers.search import find_twins
-from batchbell.storage import adopting, creations
-from batchbell.storage.adopting import Find
+from batchbell.storage import creations, sweeps
 from batchbell.storage.creations import Creation
 from batchbell.storage.engine import CREATIONS, Store
+from batchbell.storage.sweeps import Find
 
 log = structlog.get_logger("batchbell.gateway")
 
@@ -139,7 +139,7 @@ class Seeker:
         now = self._clock()
         try:
             await self._store.write(
-                adopting.adopt_one,
+                sweeps.adopt_one,
                 held.project_id,
                 held.account_id,
                 Find(snapshot=seen, wishes=wishes),

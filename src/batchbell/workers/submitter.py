@@ -10,22 +10,39 @@ from pathlib import Path
 import structlog
 
 from batchbell import failpoints
+from batchbell.core import governor, refusals, twins
 from batchbell.core import submission as rules
-from batchbell.core.errors import LeaseLost, ProviderError, ResultsError, ResultsUnavailable
-from batchbell.core.model import Batch, Mint, Status
-from batchbell.core.submission import Expiry, Part, PartState, Submission, new_name
+from batchbell.core.errors import (
+    LeaseLost,
+    ProviderAuthError,
+    ProviderBillingError,
+    ProviderError,
+    ProviderRateLimited,
+    ProviderRejected,
+    ProviderUnavailable,
+    ResultsError,
+    ResultsUnavailable,
+)
+from batchbell.core.governor import Learnt
+from batchbell.core.limits import Limits
+from batchbell.core.line_numbers import Runs
+from batchbell.core.model import Batch, Mint, Snapshot, Status
+from batchbell.core.submission import TAG, Expiry, Part, PartState, Submission, new_name
 from batchbell.core.turns import Waiting, with_room
-from batchbell.files.rejoining import gather_passing
+from batchbell.core.twins import Doubt, Marks
+from batchbell.files.lines import open_lines
+from batchbell.files.preflight import Part as Piece
+from batchbell.files.preflight import split
+from batchbell.files.results_store import ResultsStore, fetch
+from batchbell.files.rounds import gather_passing
 from batchbell.files.scratch import scratch_folder
-from batchbell.files.shelf import Shelf, fetch
 from batchbell.observability import Metrics
 from batchbell.providers.protocol import Provider
-from batchbell.storage import submitting
+from batchbell.providers.search import find_twins
+from batchbell.storage import parts
 from batchbell.storage.engine import SUBMISSIONS, Store
 from batchbell.storage.submissions import NewPart
-from batchbell.threads import heavy
-from batchbell.workers.handing_in import HandingIn
-from batchbell.workers.splitting import Splitting
+from batchbell.threads import disk, heavy
 
 log = structlog.get_logger("batchbell.submitter")
 
@@ -48,7 +65,7 @@ class Submitter:
     def __init__(
         self,
         store: Store,
-        shelf: Shelf,
+        shelf: ResultsStore,
         provider_of: Callable[[str], Provider | None],
         *,
         clock: Callable[[], float],
@@ -80,7 +97,7 @@ class Submitter:
             if one.due_at is None or one.due_at > now:
                 continue
             held = await self._store.write(
-                submitting.claim_due,
+                parts.claim_due,
                 one.account_id,
                 now=now,
                 lease_seconds=LEASE_SECONDS,
@@ -96,7 +113,7 @@ class Submitter:
     async def _with_room(self) -> list[Waiting]:
         batches = self._under_way.values()
         return with_room(
-            await self._store.read(submitting.waiting),
+            await self._store.read(parts.waiting),
             of_account=Counter(batch.account_id for batch in batches),
             of_project=Counter(batch.project_id for batch in batches),
             most_of_account=OF_ACCOUNT,
@@ -132,9 +149,7 @@ class Submitter:
         try:
             await self._advance_holding(held)
             failpoints.reach(failpoints.BEFORE_FINISH)
-            after = await self._store.write(
-                submitting.finish, held, mint=self._mint, now=self._clock()
-            )
+            after = await self._store.write(parts.finish, held, mint=self._mint, now=self._clock())
         except LeaseLost:
             log.warning("submission given up: another worker's", submission=held.id)
         except (ProviderError, ResultsError, OSError) as error:
@@ -150,7 +165,7 @@ class Submitter:
         log.warning("submission waits", submission=held.id, error=words, seconds=round(wait))
         now = self._clock()
         await self._store.write(
-            submitting.put_off, held, trouble=words, next_at=now + wait, mint=self._mint, now=now
+            parts.put_off, held, trouble=words, next_at=now + wait, mint=self._mint, now=now
         )
 
     async def _advance_holding(self, held: Submission) -> None:
@@ -159,7 +174,7 @@ class Submitter:
         try:
             while not (await asyncio.wait({step}, timeout=HOLD_SECONDS))[0]:
                 await self._store.write(
-                    submitting.hold, held, now=self._clock(), lease_seconds=LEASE_SECONDS
+                    parts.hold, held, now=self._clock(), lease_seconds=LEASE_SECONDS
                 )
             step.result()
         finally:
@@ -181,14 +196,14 @@ class Submitter:
 
     async def _review(self, held: Submission) -> Submission:
         return await self._store.write(
-            submitting.review, held, rand=self._rand(), mint=self._mint, now=self._clock()
+            parts.review, held, rand=self._rand(), mint=self._mint, now=self._clock()
         )
 
     async def _look_through(self, held: Submission, part: Part, folder: Path) -> None:
         """Have requests tried again whose answers may be better another time."""
         again = await self._gather(held, part, folder) if held.may_retry(part) else None
         now = self._clock()
-        await self._store.write(submitting.look_through, held, part, again, now=now)
+        await self._store.write(parts.look_through, held, part, again, now=now)
 
     async def _gather(self, held: Submission, part: Part, folder: Path) -> NewPart | None:
         project_id = held.batch.project_id
@@ -229,7 +244,7 @@ class Submitter:
         failed: ProviderError | ResultsError | None = None
         for part in held.parts:
             if part.state is PartState.WAITING:
-                await self._store.write(submitting.reject, held, part, trouble=None)
+                await self._store.write(parts.reject, held, part, trouble=None)
             elif part.state is PartState.SUBMITTING:
                 try:
                     await self._withdraw(held, part)
@@ -243,7 +258,7 @@ class Submitter:
     async def _withdraw(self, held: Submission, part: Part) -> None:
         """A part of which nothing was asked needs no provider to be given up."""
         if part.asked_at is None:
-            await self._store.write(submitting.reject, held, part, trouble=None)
+            await self._store.write(parts.reject, held, part, trouble=None)
             return
         if await self._handing_in.withdraw(self._provider(held), held, part):
             return
@@ -266,3 +281,327 @@ class Submitter:
         if provider is None:
             raise ResultsUnavailable(f"The account {held.batch.account!r} cannot be called now.")
         return provider
+
+
+WITHOUT_LIST = frozenset({404, 405, 501})
+"""What a host answers that has no list of batches."""
+UNSEEN = "It may have been made, and the provider shows no list of batches to look for it."
+
+
+class HandingIn:
+    """See the module."""
+
+    def __init__(
+        self,
+        store: Store,
+        shelf: ResultsStore,
+        *,
+        clock: Callable[[], float],
+        mint: Mint,
+        rand: Callable[[], float],
+        expiry: Expiry,
+    ) -> None:
+        self._store = store
+        self._shelf = shelf
+        self._clock = clock
+        self._mint = mint
+        self._rand = rand
+        self._expiry = expiry
+        self._expiries: dict[str, Expiry] = {}
+        """By account, where its provider has refused ours."""
+
+    async def hand_in(self, provider: Provider, held: Submission, part: Part, folder: Path) -> bool:
+        """Whether it is in, or given up; False where there is no room for it now.
+
+        Raises ProviderError, ResultsError and LeaseLost.
+        """
+        if part.state is PartState.SUBMITTING:
+            if part.asked_at is not None and await self._settled(provider, held, part):
+                return True
+        else:
+            meant = await self._store.write(parts.intend, held, part, now=self._clock())
+            if meant is None:
+                return False
+            part = meant
+            failpoints.reach(failpoints.AFTER_INTENT)
+        if part.file_id is None or rules.is_stale(part, self._expiry_of(held), now=self._clock()):
+            try:
+                part = await self._upload(provider, held, part, folder)
+            except (ProviderRejected, ProviderRateLimited) as error:
+                return await self._refused_upload(held, part, error)
+        return await self._create(provider, held, part)
+
+    async def withdraw(self, provider: Provider, held: Submission, part: Part) -> bool:
+        """Give up a part that was about to be handed in; False where it was after all.
+
+        Raises ProviderUnavailable while that cannot be said.
+        """
+        if part.asked_at is not None and await self._settled(provider, held, part):
+            return False
+        await self._store.write(parts.reject, held, part, trouble=None)
+        return True
+
+    async def _upload(self, provider: Provider, held: Submission, part: Part, folder: Path) -> Part:
+        """A file whose upload nobody noted is uploaded again: it costs nothing but its place."""
+        file = folder / part.id
+        await fetch(self._shelf, new_name(held.batch.project_id, part.id), file)
+        at = self._clock()
+        file_id = await provider.upload(
+            file,
+            name=f"{part.tag}.jsonl",
+            expires_seconds=self._expiry_of(held).input_seconds,
+        )
+        failpoints.reach(failpoints.AFTER_UPLOAD)
+        noted = await self._store.write(parts.uploaded, held, part, file_id=file_id, at=at)
+        failpoints.reach(failpoints.AFTER_FILE)
+        file.unlink()
+        return noted
+
+    async def _create(self, provider: Provider, held: Submission, part: Part) -> bool:
+        assert part.file_id is not None
+        now = self._clock()
+        part = await self._store.write(
+            parts.asking,
+            held,
+            part,
+            now=now,
+            ask_again_at=now + twins.look_for_seconds(Doubt.GRAVE),
+        )
+        assert part.file_id is not None
+        try:
+            seen = await provider.create(
+                part.file_id,
+                url=held.snapshot.endpoint or "",
+                metadata={**(held.snapshot.metadata or {}), TAG: part.tag},
+                output_expires_seconds=self._expiry_of(held).output_seconds,
+            )
+        except ProviderError as error:
+            return await self._not_made(held, part, error)
+        failpoints.reach(failpoints.AFTER_CREATE)
+        await self._note(held, part, seen)
+        log.info("part handed in", submission=held.id, part=part.tag, batch=seen.id)
+        return True
+
+    async def _not_made(self, held: Submission, part: Part, error: ProviderError) -> bool:
+        """No batch came back. Raises the error where the part is to be tried again."""
+        doubt = twins.doubt(error.status, reached=error.code != twins.NOT_REACHED)
+        own = isinstance(error, (ProviderAuthError, ProviderBillingError))
+        if doubt is Doubt.NONE and error.status is not None and not own:
+            return await self._refused(held, part, error)
+        wait = twins.look_for_seconds(doubt)
+        at = None if doubt is Doubt.NONE else self._clock() + wait
+        await self._answered(held, part, error, ask_again_at=at)
+        raise error
+
+    async def _answered(
+        self,
+        held: Submission,
+        part: Part,
+        error: ProviderError,
+        *,
+        ask_again_at: float | None = None,
+        forget_file: bool = False,
+    ) -> None:
+        await self._store.write(
+            parts.answered,
+            held,
+            part,
+            ask_again_at=ask_again_at,
+            trouble=error.message,
+            forget_file=forget_file,
+        )
+
+    async def _note(self, held: Submission, part: Part, seen: Snapshot) -> None:
+        await self._store.write(
+            parts.handed_in, held, part, seen, mint=self._mint, now=self._clock()
+        )
+        failpoints.reach(failpoints.AFTER_HAND_IN)
+
+    async def _settled(self, provider: Provider, held: Submission, part: Part) -> bool:
+        """Whether the part was handed in already, or must be given up in doubt.
+
+        False where it was not. Raises ProviderError while that cannot be said.
+        """
+        try:
+            seen, whole = await self._find(provider, held, part)
+        except ProviderError as error:
+            return await self._unseen(held, part, error)
+        if seen is not None:
+            await self._note(held, part, seen)
+            log.info("part was handed in already", submission=held.id, part=part.tag, batch=seen.id)
+            return True
+        if whole:
+            await self._store.write(parts.looked, held, part)
+        looks = part.looks + whole
+        if twins.may_ask_again(looks=looks, not_before=part.ask_again_at, now=self._clock()):
+            return False
+        raise ProviderUnavailable(
+            f"{part.trouble or 'The answer was lost.'} The batch may have been made: it is looked"
+            " for before the provider is asked again."
+        )
+
+    async def _unseen(self, held: Submission, part: Part, error: ProviderError) -> bool:
+        """As `_settled`, for a host whose list cannot be read."""
+        assert part.asked_at is not None
+        again = twins.may_ask_unseen(
+            asked_at=part.asked_at, not_before=part.ask_again_at, now=self._clock()
+        )
+        if again is None or error.status not in WITHOUT_LIST:
+            raise error
+        if not again:
+            await self._give_up(held, part, UNSEEN)
+        return not again
+
+    async def _find(
+        self, provider: Provider, held: Submission, part: Part
+    ) -> tuple[Snapshot | None, bool]:
+        """What the lost call has made, and whether all of the list was seen."""
+        assert part.asked_at is not None
+        assert part.file_id is not None
+        marks = Marks(
+            asked_at=part.intent_at or part.asked_at,
+            input_file_id=part.file_id,
+            endpoint=held.snapshot.endpoint,
+            tag=(TAG, part.tag),
+        )
+        found, whole = await find_twins(provider, marks)
+        taken = await self._store.read(
+            parts.of_parts, held.batch.account_id, [one.id for one in found]
+        )
+        return next((one for one in found if one.id not in taken), None), whole
+
+    async def _refused_upload(self, held: Submission, part: Part, error: ProviderError) -> bool:
+        if refusals.is_about_expiry(error.code, error.message):
+            expiry = self._expiry_of(held)
+            if expiry.input_seconds is not None:
+                await self._change_expiry(held, part, error, of_input=True)
+                raise ProviderUnavailable(error.message) from error
+        return await self._refused(held, part, error)
+
+    async def _refused(self, held: Submission, part: Part, error: ProviderError) -> bool:
+        """Nothing was made, and the provider says why."""
+        now = self._clock()
+        if governor.says_no_room(error.code, error.message) and part.tries < rules.REFUSALS_MAX:
+            rand = self._rand()
+            await self._store.write(
+                parts.refuse, held, part, message=error.message, rand=rand, now=now
+            )
+            return False
+        asked = self._expiry_of(held).output_seconds
+        if refusals.is_about_expiry(error.code, error.message) and asked is not None:
+            await self._change_expiry(held, part, error, of_input=False)
+            await self._answered(held, part, error)
+            raise ProviderUnavailable(error.message) from error
+        since = part.intent_at or now
+        about_file = part.file_id is not None and refusals.is_about_file(error.code, error.message)
+        final = isinstance(error, ProviderRejected) and (
+            error.status not in refusals.PASSING_STATUSES
+        )
+        passing = not final and not about_file
+        if passing or (about_file and now < since + refusals.FILE_WAIT_SECONDS):
+            gone = about_file and now > (part.uploaded_at or 0.0) + refusals.FILE_GONE_SECONDS
+            await self._answered(held, part, error, forget_file=gone)
+            raise error
+        log.warning("part rejected", submission=held.id, part=part.tag, error=error.message)
+        await self._give_up(held, part, error.message)
+        return True
+
+    async def _give_up(self, held: Submission, part: Part, trouble: str) -> None:
+        await self._store.write(parts.reject, held, part, trouble=trouble)
+
+    def _expiry_of(self, held: Submission) -> Expiry:
+        return self._expiries.get(held.batch.account_id, self._expiry)
+
+    async def _change_expiry(
+        self, held: Submission, part: Part, error: ProviderError, *, of_input: bool
+    ) -> None:
+        """From now on ask this account for a time that its provider allows, and say so."""
+        before = self._expiry_of(held)
+        after = refusals.expiry_after(before, error.message, of_input=of_input)
+        self._expiries[held.batch.account_id] = after
+        old = before.input_seconds if of_input else before.output_seconds
+        new = after.input_seconds if of_input else after.output_seconds
+        what = "input" if of_input else "output"
+        instead = "no time is asked for" if new is None else f"{new} s is asked for"
+        said = f"The provider refused to forget the {what} file after {old} s; {instead} instead."
+        await self._store.write(parts.note, held, part, note=f"{said} {error.message}")
+        log.warning(
+            "expiry refused",
+            account=held.batch.account,
+            submission=held.id,
+            files=what,
+            refused_seconds=old,
+            seconds=new,
+            error=error.message,
+        )
+
+
+class Splitting:
+    """See the module."""
+
+    def __init__(
+        self, store: Store, shelf: ResultsStore, *, clock: Callable[[], float], mint: Mint
+    ) -> None:
+        self._store = store
+        self._shelf = shelf
+        self._clock = clock
+        self._mint = mint
+
+    async def split_large(self, held: Submission, folder: Path) -> Submission:
+        """The submission with parts that may fit. Raises ResultsError and LeaseLost."""
+        account_id, model = held.batch.account_id, held.snapshot.model or ""
+        known = await self._store.read(parts.learnt, account_id, model)
+        for part in held.parts:
+            tokens = self._split_at(part, known)
+            if tokens is not None:
+                held = await self._split(held, part, tokens, known, folder)
+        return held
+
+    def _split_at(self, part: Part, known: Learnt) -> int | None:
+        """A later round is never larger than the first, which did fit."""
+        if part.state is not PartState.WAITING or part.round > 1 or part.lines == 1:
+            return None
+        tokens = governor.estimate(known, part.size)
+        return governor.split_at(known, tokens=tokens, tries=part.tries, now=self._clock())
+
+    async def _split(
+        self, held: Submission, part: Part, tokens: int, known: Learnt, folder: Path
+    ) -> Submission:
+        project_id = held.batch.project_id
+        old = new_name(project_id, part.id)
+        pieces = folder / f"{part.id}.pieces"
+        found = await disk(_place, pieces)
+        await fetch(self._shelf, old, found)
+        made = await heavy(project_id, _split, found, tokens, known.bytes_per_token, part.runs)
+        new = [await self._shelve(held, piece) for piece in made]
+        after = await self._store.write(parts.replace_part, held, part, new, now=self._clock())
+        await self._shelf.delete(old)
+        log.info("part split", submission=held.id, part=part.id, into=len(new), tokens=tokens)
+        return after
+
+    async def _shelve(self, held: Submission, piece: Piece) -> NewPart:
+        new = NewPart(
+            self._mint("prt"),
+            piece.lines,
+            piece.size,
+            piece.tokens,
+            piece.numbering.runs,
+        )
+        await self._shelf.put(new_name(held.batch.project_id, new.id), piece.path)
+        return new
+
+
+def _place(pieces: Path) -> Path:
+    pieces.mkdir()
+    return pieces / "requests"
+
+
+def _split(file: Path, tokens: int, bytes_per_token: float, runs: Runs) -> list[Piece]:
+    with open_lines(file) as source:
+        return split(
+            source,
+            file.parent,
+            limits=Limits(tokens=tokens),
+            bytes_per_token=bytes_per_token,
+            runs=runs,
+        )

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, MutableMapping, Se
 from dataclasses import dataclass, field
 from itertools import islice
 
-from batchbell.core import pacing
+from batchbell.core import polling
 from batchbell.core.account import Verbs
 from batchbell.core.errors import (
     MalformedBatch,
@@ -111,7 +111,7 @@ class Sweep:
         self._lost_due = [id for id, due in known.lost.items() if due][:LOST_AT_ONCE]
         self._unseen = set(self._known)
         self._oldest = _oldest(known.open)
-        self._expected = pacing.pages_expected(len(known.open), plan.last_pages)
+        self._expected = polling.pages_expected(len(known.open), plan.last_pages)
         self._walk = Walk(provider)
         self._past_open = False
         self._rows: dict[str, Snapshot] = {}
@@ -199,7 +199,7 @@ class Sweep:
 
     def _should_list(self) -> bool:
         unseen = len(self._unseen)
-        return not self._past_open and pacing.should_list(unseen, self.pages_read, self._expected)
+        return not self._past_open and polling.should_list(unseen, self.pages_read, self._expected)
 
     async def _next_page(self) -> Found:
         """What the next page brings; nothing where the list fails. Raises ProviderRateLimited."""
@@ -217,7 +217,7 @@ class Sweep:
         self._answered = True
         self._list_error = self._walk.stopped or page.fault
         times = [batch.created_at for batch in page.batches]
-        self._past_open = pacing.reached_oldest(times, self._oldest)
+        self._past_open = polling.reached_oldest(times, self._oldest)
         found = self._sift(page)
         if self._discovery is not None and not self._discovery.over:
             found.unknown = self._whole(await self._discovery.sift(page))
@@ -337,8 +337,8 @@ class Sweep:
         self._answered = self._some_seen = self._some_retrieved = True
         self._unseen.discard(id)
         row, bare = self._rows.pop(id, None), self._bare.pop(id, None)
-        self._contradicted |= row is not None and pacing.is_behind(row, seen)
-        ahead = bare is not None and pacing.is_behind(seen, bare)
+        self._contradicted |= row is not None and polling.is_behind(row, seen)
+        ahead = bare is not None and polling.is_behind(seen, bare)
         self._accept(found, bare if bare is not None and ahead else seen)
 
     def _accept(self, found: Found, seen: Snapshot) -> None:

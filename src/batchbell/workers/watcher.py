@@ -9,17 +9,17 @@ from dataclasses import asdict, replace
 import structlog
 
 from batchbell import failpoints
-from batchbell.core import backoff, notices, pacing
+from batchbell.core import backoff, notices, polling
 from batchbell.core.errors import LeaseLost, ProviderError, ProviderRateLimited
 from batchbell.core.model import Account, Mint, Snapshot
-from batchbell.core.pacing import Pace
+from batchbell.core.polling import Pace
 from batchbell.net.guard import AddressRules
 from batchbell.observability import Metrics
 from batchbell.providers.protocol import Provider
 from batchbell.storage import accounts, batches, sweeps
-from batchbell.storage.adopting import Find
 from batchbell.storage.batches import Change
 from batchbell.storage.engine import ACCOUNTS, Store
+from batchbell.storage.sweeps import Find
 from batchbell.workers.discovery import Discovery, find_of
 from batchbell.workers.sweep import Calls, Found, Plan, Sweep, forget_ended
 
@@ -137,9 +137,9 @@ class Watcher:
         plan = Plan(
             last_pages=account.pages,
             use_list=account.failures > 0 or not now < self._list_due_at < now + DAY_SECONDS,
-            check_list=pacing.checks_list(self._sweeps),
+            check_list=polling.checks_list(self._sweeps),
             verbs=account.verbs,
-            reads_max=pacing.reads_max(self.pace),
+            reads_max=polling.reads_max(self.pace),
         )
         self._sweeps += 1
         return Sweep(
@@ -155,7 +155,7 @@ class Watcher:
             self._list_due_at = now + backoff.exponential(
                 self._list_failures,
                 base_seconds=self.pace.poll_interval_seconds,
-                max_seconds=pacing.TROUBLE_MAX_SECONDS,
+                max_seconds=polling.TROUBLE_MAX_SECONDS,
                 rand=self._rand(),
             )
         elif sweep.calls.pages:
@@ -166,7 +166,7 @@ class Watcher:
 
     async def _keep_pace(self, calls: Calls, started: float) -> None:
         """Spread a sweep of very many calls over the time that the budget gives them."""
-        behind = pacing.seconds_ahead(
+        behind = polling.seconds_ahead(
             calls.total, elapsed_seconds=self._clock() - started, pace=self.pace
         )
         if behind > 0:
@@ -253,10 +253,10 @@ class Watcher:
                 accounts.finish,
                 account_id=account.id,
                 token=_token(account),
-                next_at=pacing.next_sweep(
+                next_at=polling.next_sweep(
                     now=now, calls=calls.total, pace=self.pace, rand=self._rand()
                 ),
-                not_before=now + pacing.budget_seconds(calls.total, self.pace),
+                not_before=now + polling.budget_seconds(calls.total, self.pace),
                 pages=sweep.pages_read or None,
                 discovered_to=sweep.discovered_to,
                 verbs=verbs,
@@ -273,7 +273,7 @@ class Watcher:
         notice = notices.of_account(
             account, failures=failures, trouble=error.message, since=since, now=now
         )
-        next_at = pacing.after_trouble(
+        next_at = polling.after_trouble(
             error, failures=failures, now=now, pace=self.pace, rand=self._rand()
         )
         await self._store.write(

@@ -1,0 +1,266 @@
+"""What the tables show of each thing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from batchbell.cli.output import moment
+
+if TYPE_CHECKING:
+    from batchbell.client import Batch, Delivery, Endpoint, Event, Watch
+
+
+from enum import StrEnum
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from batchbell.cli.attempts import print_attempts
+from batchbell.cli.connection import connected
+from batchbell.cli.options import ApiKey, Json, Server
+from batchbell.cli.output import print_facts, print_json, print_json_lines, print_table, tell
+
+if TYPE_CHECKING:
+    from batchbell.client import Batchbell
+
+
+Look = tuple[Sequence[str], Callable[[Any], Sequence[object]]]
+"""Column heads, and what makes a row of an item."""
+
+
+def _batch_row(batch: Batch) -> Sequence[object]:
+    extras = batch.batchbell
+    return (
+        batch.id,
+        extras.status,
+        extras.outcome,
+        counted(batch),
+        extras.account,
+        moment(extras.registered_at),
+        moment(extras.ended_at),
+        extras.reason or extras.trouble,
+    )
+
+
+def _watch_row(watch: Watch) -> Sequence[object]:
+    events = " ".join(event.removeprefix("batch.") for event in watch.events)
+    return watch.id, watch.batch_id, watch.url, events, moment(watch.created_at)
+
+
+def _event_row(event: Event) -> Sequence[object]:
+    return event.id, event.type, event.data.get("id"), moment(event.created_at)
+
+
+def _delivery_row(delivery: Delivery) -> Sequence[object]:
+    return (
+        delivery.id,
+        delivery.state,
+        delivery.event_type,
+        delivery.batch_id,
+        delivery.attempt_count,
+        delivery.last_status,
+        moment(delivery.next_attempt_at),
+        delivery.event_id,
+        delivery.needs_you or delivery.reason or delivery.last_error,
+    )
+
+
+def _endpoint_row(endpoint: Endpoint) -> Sequence[object]:
+    events = " ".join(event.removeprefix("batch.") for event in endpoint.event_types)
+    return (
+        endpoint.id,
+        "(watched)" if endpoint.implied else endpoint.name,
+        endpoint.url,
+        events,
+        endpoint.state,
+        moment(endpoint.state_since),
+        endpoint.reason,
+    )
+
+
+TABLES: dict[str, Look] = {
+    "batches": (
+        ["batch", "status", "outcome", "requests", "account", "registered", "ended", "because"],
+        _batch_row,
+    ),
+    "watches": (["watch", "batch", "url", "events", "made"], _watch_row),
+    "events": (["event", "type", "about", "happened"], _event_row),
+    "deliveries": (
+        ["delivery", "state", "event", "batch", "tries", "HTTP", "next", "event id", "because"],
+        _delivery_row,
+    ),
+}
+ENDPOINTS: Look = (
+    ["endpoint", "name", "url", "events", "state", "since", "because"],
+    _endpoint_row,
+)
+
+
+def counted(batch: Batch) -> str | None:
+    """Done of total, and how many of these failed."""
+    counts = batch.request_counts
+    if counts is None:
+        return None
+    done = f"{counts.completed + counts.failed:,}/{counts.total:,}"
+    return f"{done}, {counts.failed:,} failed" if counts.failed else done
+
+
+def facts(thing: Any) -> Iterator[tuple[str, object]]:
+    """Every field of an answer that says something, one by one; what is nested as `a.b`."""
+    for name in thing.__struct_fields__:
+        value = getattr(thing, name)
+        if name == "attempts":
+            continue
+        if hasattr(value, "__struct_fields__"):
+            yield from ((f"{name}.{inner}", told) for inner, told in facts(value))
+        else:
+            yield name, _fact(name, value)
+
+
+def _fact(name: str, value: object) -> object:
+    if isinstance(value, bool) or value in (None, "", (), {}):
+        return value if isinstance(value, bool) else None
+    if isinstance(value, int | float) and name.endswith("_at"):
+        return moment(value)
+    if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
+        return ", ".join(value)
+    if isinstance(value, dict | list | tuple):
+        return _as_json(value)
+    return value
+
+
+def _as_json(value: object) -> str:
+    import msgspec
+
+    return msgspec.json.encode(value).decode()
+
+
+LIMIT = 20
+PAGE_MAX = 100
+
+
+class Kind(StrEnum):
+    """What can be listed."""
+
+    BATCHES = "batches"
+    WATCHES = "watches"
+    EVENTS = "events"
+    DELIVERIES = "deliveries"
+
+
+DELIVERED = {"delivered": True, "undelivered": False}
+
+
+def list_(
+    kind: Annotated[
+        Kind, typer.Argument(metavar="KIND", help="batches, watches, events or deliveries.")
+    ] = Kind.BATCHES,
+    *,
+    status: Annotated[
+        str | None,
+        typer.Option(
+            "--status",
+            metavar="STATUS",
+            help="Only these. Batches: a status such as in_progress. Deliveries: pending,"
+            " delivered, exhausted or held. Events: delivered or undelivered.",
+        ),
+    ] = None,
+    batch: Annotated[
+        str | None,
+        typer.Option("--batch", metavar="BATCH_ID", help="Only watches or events of this batch."),
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="NUMBER", min=1, help="How many at most.")
+    ] = LIMIT,
+    all_: Annotated[
+        bool, typer.Option("--all", help="All of them, whatever --limit says.")
+    ] = False,
+    json: Json = False,
+    server: Server = None,
+    api_key: ApiKey = None,
+) -> None:
+    """List batches, watches, events or deliveries, the newest first."""
+    most = None if all_ else limit
+    with connected(server, api_key) as client:
+        items = _items(client, kind, status, batch, min(most or PAGE_MAX, PAGE_MAX))
+        if json:
+            print_json_lines(islice(items, most))
+            return
+        found = list(islice(items, most))
+        more = most is not None and next(items, None) is not None
+    heads, row = TABLES[kind.value]
+    print_table(heads, map(row, found), empty=f"No {kind.value}.")
+    if more:
+        tell(f"There are more: --limit {limit * 10}, or --all.")
+
+
+def _items(
+    client: Batchbell, kind: Kind, status: str | None, batch: str | None, page_size: int
+) -> Iterator[Any]:
+    if batch is not None and kind not in (Kind.WATCHES, Kind.EVENTS):
+        raise typer.BadParameter(f"{kind} cannot be chosen by batch.", param_hint="--batch")
+    if kind is Kind.BATCHES:
+        return client.batches(status=status, page_size=page_size)
+    if kind is Kind.DELIVERIES:
+        return client.deliveries(state=status, page_size=page_size)
+    if kind is Kind.WATCHES:
+        if status is not None:
+            raise typer.BadParameter("Watches have no status.", param_hint="--status")
+        return client.list_watches(batch_id=batch, page_size=page_size)
+    if status is not None and status not in DELIVERED:
+        raise typer.BadParameter("Events are delivered or undelivered.", param_hint="--status")
+    success = None if status is None else DELIVERED[status]
+    return client.events(batch_id=batch, delivery_success=success, page_size=page_size)
+
+
+def show(
+    identity: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID", help="A batch's id, or one that begins evt_, dlv_, wat_ or rpl_."
+        ),
+    ],
+    json: Json = False,
+    server: Server = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Show one batch, event, delivery (with its attempts), watch or replay."""
+    with connected(server, api_key) as client:
+        prefix = identity.partition("_")[0]
+        ways: dict[str, Any] = {
+            "evt": client.event,
+            "dlv": client.delivery,
+            "wat": client.get_watch,
+            "rpl": client.get_replay,
+        }
+        found = ways.get(prefix, client.batch)(identity)
+    if json:
+        print_json(found)
+        return
+    print_facts(facts(found))
+    attempts = getattr(found, "attempts", None)
+    if attempts:
+        print()
+        print_attempts(attempts)
+
+
+def resend(
+    event_id: Annotated[str, typer.Argument(metavar="EVENT_ID", help="The event's id: evt_….")],
+    endpoint: Annotated[
+        str | None,
+        typer.Option("--endpoint", metavar="ID", help="Only to this endpoint. Default: to all."),
+    ] = None,
+    json: Json = False,
+    server: Server = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Deliver an event again."""
+    with connected(server, api_key) as client:
+        again = client.resend(event_id, endpoint_id=endpoint)
+    if json:
+        print_json_lines(again)
+        return
+    heads, row = TABLES["deliveries"]
+    print_table(heads, map(row, again), empty="Nobody was to hear of this event.")

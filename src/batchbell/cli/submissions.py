@@ -1,0 +1,161 @@
+"""`submit`: hand a file of requests in."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from batchbell.cli.batches import exit_code, showing, standing
+from batchbell.cli.connection import connected
+from batchbell.cli.errors import Code, complain
+from batchbell.cli.options import ApiKey, Json, Results, Server, metadata_pairs
+from batchbell.cli.output import print_json, tell
+
+if TYPE_CHECKING:
+    from batchbell.client import ApiError, Batchbell, Submission
+
+
+PROBLEMS_MAX = 20
+
+
+File = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE", help="JSON lines, in OpenAI's batch shape; - is standard input."
+    ),
+]
+Webhook = Annotated[
+    str | None,
+    typer.Option("--webhook", metavar="URL", help="The webhook to call when all is answered."),
+]
+Endpoint = Annotated[
+    str | None,
+    typer.Option(
+        "--endpoint", metavar="PATH", help="For lines without a url, such as /v1/responses."
+    ),
+]
+HandedTo = Annotated[
+    str | None, typer.Option("--account", metavar="NAME", help="The account to hand it in to.")
+]
+RetryMissing = Annotated[
+    int,
+    typer.Option(
+        "--retry-missing",
+        metavar="N",
+        min=0,
+        help="Hand in again up to N times what expired, or failed for a reason that passes.",
+    ),
+]
+RetryTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--retry-max-tokens",
+        metavar="N",
+        min=0,
+        help="All that is handed in again may take up to N prompt tokens, by estimate.",
+    ),
+]
+Metadata = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--metadata", metavar="KEY=VALUE", help="Comes back with the webhook; repeat for more."
+    ),
+]
+Key = Annotated[
+    str | None,
+    typer.Option(
+        "--idempotency-key",
+        metavar="KEY",
+        help="The same file again, with the same key, is the same submission. By default each call"
+        " has its own.",
+    ),
+]
+Waits = Annotated[
+    bool, typer.Option("--wait", help="Wait for the end; the exit code is that of `wait`.")
+]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="FILE", help="Wait, and write the results there."),
+]
+
+
+def submit(
+    file: File,
+    *,
+    webhook: Webhook = None,
+    endpoint: Endpoint = None,
+    account: HandedTo = None,
+    retry_missing: RetryMissing = 0,
+    retry_max_tokens: RetryTokens = None,
+    metadata: Metadata = None,
+    results: Results = None,
+    idempotency_key: Key = None,
+    wait: Waits = False,
+    output: Output = None,
+    json: Json = False,
+    server: Server = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Hand in a file of requests, however large, and be told when all of them are answered.
+
+    It is checked first, split where the provider's limits ask for it, and joined in the end.
+    """
+    wishes: dict[str, Any] = {
+        "webhook_url": webhook,
+        "endpoint": endpoint,
+        "account": account,
+        "retry_missing": retry_missing,
+        "retry_max_tokens": retry_max_tokens,
+        "metadata": metadata_pairs(metadata),
+        "results": results,
+        "idempotency_key": idempotency_key,
+    }
+    with connected(server, api_key) as client:
+        made = _hand_in(client, file, wishes)
+        if not wait and output is None:
+            print_json(made) if json else print(_summary(made))
+            return
+        tell(_summary(made))
+        with showing(made.id) as see:
+            batch = client.wait(made.id, on_change=see)
+        if output is not None:
+            client.download_results(made.id, output)
+            tell(f"{output}: {output.stat().st_size:,} bytes.")
+        if json:
+            print_json(client.submission(made.id))
+        else:
+            print(f"{batch.id}: {standing(batch)}; outcome: {batch.batchbell.outcome}.")
+    raise typer.Exit(exit_code(batch))
+
+
+def _hand_in(client: Batchbell, file: str, wishes: dict[str, Any]) -> Submission:
+    from batchbell.client import ApiError
+
+    try:
+        return client.submit(sys.stdin.buffer if file == "-" else Path(file), **wishes)
+    except OSError as error:
+        raise typer.BadParameter(f"{file} cannot be read: {error}", param_hint="FILE") from error
+    except ApiError as error:
+        if error.code != "invalid_requests":
+            raise
+        _complain_of_lines(error)
+        raise typer.Exit(Code.FAILED) from None
+
+
+def _complain_of_lines(error: ApiError) -> None:
+    complain(error.message)
+    for problem in error.problems[:PROBLEMS_MAX]:
+        where = "file" if problem.line is None else f"line {problem.line}"
+        tell(f"  {where}: {problem.message}")
+    left = len(error.problems) - PROBLEMS_MAX
+    if left > 0:
+        tell(f"  and {left} more")
+
+
+def _summary(made: Submission) -> str:
+    lines = made.request_counts.total if made.request_counts else 0
+    parts = f"{len(made.parts)} {'part' if len(made.parts) == 1 else 'parts'}"
+    return f"{made.id}: {lines:,} requests in {parts}, for account {made.account}."

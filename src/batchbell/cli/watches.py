@@ -1,0 +1,92 @@
+"""`watch`: have a webhook called when batches end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from batchbell.cli.connection import connected
+from batchbell.cli.options import Account, ApiKey, Json, Results, Server, metadata_pairs
+from batchbell.cli.output import print_json_lines, print_table
+
+if TYPE_CHECKING:
+    from batchbell.client import Watch, WatchSpec
+
+
+BULK_MAX = 1000
+"""Watches that one call may carry."""
+TABLE_MAX = 20
+
+
+def watch(
+    batch_ids: Annotated[
+        list[str] | None, typer.Argument(metavar="BATCH_ID", help="The batches' ids.")
+    ] = None,
+    *,
+    url: Annotated[str, typer.Option("--url", metavar="URL", help="The webhook to call.")],
+    file: Annotated[
+        str | None,
+        typer.Option(
+            "--file", metavar="FILE", help="Take ids from a file, one a line; - is standard input."
+        ),
+    ] = None,
+    event: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--event",
+            metavar="TYPE",
+            help="An event to be told of, such as batch.in_progress; repeat for more."
+            " Default: completed, failed, expired and cancelled.",
+        ),
+    ] = None,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metadata", metavar="KEY=VALUE", help="Comes back with the webhook; repeat for more."
+        ),
+    ] = None,
+    account: Account = None,
+    results: Results = None,
+    json: Json = False,
+    server: Server = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Have a webhook called when batches end. The same batch and URL again is the same watch."""
+    from batchbell.client import WatchSpec
+
+    pairs = metadata_pairs(metadata)
+    ids = [*(batch_ids or []), *(_ids_in(file) if file else [])]
+    if not ids:
+        raise typer.BadParameter("Name at least one batch, or a --file of ids.")
+    specs = [WatchSpec(id, url, event or None, pairs, account, results) for id in ids]
+    with connected(server, api_key) as client:
+        made: list[Watch] = []
+        for chunk in chunks(specs):
+            made += client.watch_many(chunk)
+    if json:
+        print_json_lines(made)
+        return
+    if len(made) <= TABLE_MAX:
+        rows = [(one.batch_id, one.id, one.url) for one in made]
+        print_table(["batch", "watch", "url"], rows, empty="")
+    print(f"Watching {len(made):,} {'batch' if len(made) == 1 else 'batches'}.")
+
+
+def chunks(specs: Sequence[WatchSpec]) -> Iterator[Sequence[WatchSpec]]:
+    """As many at a time as one call takes."""
+    for start in range(0, len(specs), BULK_MAX):
+        yield specs[start : start + BULK_MAX]
+
+
+def _ids_in(file: str) -> list[str]:
+    """The lines of a file that hold something; `#` begins a remark."""
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"{file} cannot be read: {error}", param_hint="--file") from error
+    lines = (line.strip() for line in text.splitlines())
+    return [line for line in lines if line and not line.startswith("#")]

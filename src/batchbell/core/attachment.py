@@ -1,0 +1,71 @@
+"""How the results of a batch travel with a webhook: as a link, or the lines themselves."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+
+from batchbell.core import links
+
+
+class ResultsMode(StrEnum):
+    """What somebody wants of the results."""
+
+    LINK = "link"
+    INLINE = "inline"
+    """The lines themselves, where they are few enough; else the link."""
+    NONE = "none"
+
+
+class ResultsState(StrEnum):
+    WAITING = "waiting"
+    READY = "ready"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attachment:
+    """What is known of the results when a webhook goes out."""
+
+    id: str
+    secret: str
+    state: ResultsState
+    lines: int | None
+    size: int | None
+    """In bytes."""
+    inline: str | None
+    """All lines as a JSON array, in ASCII."""
+    outcome: str | None = None
+    """What the files hold, once they are merged."""
+    counts: tuple[int, int, int] | None = None
+    """Of requests by the files: all, completed, failed."""
+
+
+def wrapped(
+    parcel: Attachment | None, mode: ResultsMode, *, base_url: str, now: float
+) -> str | None:
+    """What a webhook says of the results, as JSON; None where it is to say nothing.
+
+    The link's time counts from `now`: when it was first to be sent, so that every retry says the
+    same. The schedule is over before the link is.
+    """
+    if parcel is None or mode is ResultsMode.NONE:
+        return None
+    told = {
+        "url": links.link(base_url, parcel.id, secret=parcel.secret, now=now),
+        "expires_at": int(now) + links.LINK_SECONDS,
+        "lines": parcel.lines,
+        "bytes": parcel.size,
+    }
+    inline = parcel.inline if mode is ResultsMode.INLINE else None
+    if mode is ResultsMode.INLINE and inline is None:
+        told["inline_omitted"] = _why_omitted(parcel)
+    text = json.dumps(told, separators=(",", ":"))
+    return text if inline is None else f'{text[:-1]},"inline":{inline}}}'
+
+
+def _why_omitted(parcel: Attachment) -> str:
+    if parcel.state is ResultsState.WAITING:
+        return "not_ready"
+    return "too_large" if parcel.state is ResultsState.READY else "failed"

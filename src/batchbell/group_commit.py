@@ -1,0 +1,79 @@
+"""Writing together what waits together, without a timer.
+
+While one write is under way, others gather; the next write carries all of them. Under load many
+items share a transaction, and alone an item does not wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+WriteAll = Callable[[list[Item]], Awaitable[Sequence[Answer]]]
+"""Writes the items in one transaction and answers each, in their order."""
+
+
+class GroupCommit(Generic[Item, Answer]):
+    """Hands items to `write_all`, up to `most` at a time. Made for one event loop."""
+
+    def __init__(self, write_all: WriteAll[Item, Answer], *, most: int) -> None:
+        self._write_all = write_all
+        self._most = most
+        self._waiting: list[tuple[Item, asyncio.Future[Answer]]] = []
+        self._writer: asyncio.Task[None] | None = None
+
+    async def add(self, item: Item) -> Answer:
+        """Write the item and return its answer; raises what the write raised."""
+        return await self.put(item)
+
+    def put(self, item: Item) -> asyncio.Future[Answer]:
+        """Queue the item; the future brings its answer."""
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._run(), name="batchbell-gathering")
+        return future
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                group, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
+                await self._write(group)
+        finally:
+            self._writer = None
+
+    async def _write(self, group: Sequence[tuple[Item, asyncio.Future[Answer]]]) -> None:
+        try:
+            answers = await self._write_all([item for item, _ in group])
+            answered = list(zip(group, answers, strict=True))
+        except BaseException as error:
+            if isinstance(error, Exception):
+                _fail(group, error)
+                return
+            # The writer itself ends here: nobody would write what has gathered since.
+            _fail([*group, *self._waiting], error)
+            self._waiting = []
+            raise
+        for (_, future), answer in answered:
+            if not future.done():
+                future.set_result(answer)
+
+    async def drain(self) -> None:
+        """Wait until nothing waits any more; failures have been told to those who added."""
+        while self._writer is not None:
+            with contextlib.suppress(Exception):
+                await asyncio.shield(self._writer)
+
+
+def _fail(group: Sequence[tuple[Any, asyncio.Future[Any]]], error: BaseException) -> None:
+    for _, future in group:
+        if future.done():
+            continue
+        if isinstance(error, asyncio.CancelledError):
+            future.cancel()
+        else:
+            future.set_exception(error)

@@ -1,0 +1,339 @@
+"""The accounts of each project, as whoever registers a batch needs them: at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from fastapi import Query, Request
+from starlette.responses import Response
+
+from batchbell.core.errors import InvalidRequest, ProviderError, SettingsError
+from batchbell.core.model import DEFAULT_PROJECT, NAME_PATTERN, Account
+from batchbell.net.api import ApiClient, checked_base
+from batchbell.net.proxy import provider_proxy
+from batchbell.providers import open_provider
+from batchbell.providers.registry import ADAPTERS, is_sendable
+from batchbell.settings import OPENAI_URL
+from batchbell.storage import accounts
+from batchbell.storage.engine import Store
+from batchbell.storage.paging import Page
+from batchbell.web import account_shapes, describing, shapes
+from batchbell.web.account_shapes import (
+    API_KEY_MAX,
+    BASE_URL_MAX,
+    NAME_MAX,
+    AccountChanges,
+    AccountRequest,
+    AccountTest,
+)
+from batchbell.web.bodies import Fields, read_json
+from batchbell.web.cache import Remembered
+from batchbell.web.call import Call, Caller, Context, answer, page_answer
+from batchbell.web.errors import Code
+from batchbell.web.openapi import answers, takes
+from batchbell.web.parameters import strict_router
+from batchbell.web.watches import NAME_SHAPE, webhook_url
+
+ACCOUNTS_KEPT_SECONDS = 0.5
+"""An account that another process has added or removed is known within this."""
+PROJECTS_KEPT_MAX = 1000
+
+
+class Directory:
+    """Asks the database for a project's accounts twice a second at most."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._known: dict[str, Remembered[Mapping[str, Account]]] = {}
+
+    def forget(self) -> None:
+        """Call when an account was added or removed here: it counts from the next request on."""
+        self._known.clear()
+
+    async def of(self, project_id: str) -> Mapping[str, Account]:
+        """Those that can be watched, by name; the first one is the default."""
+        if project_id not in self._known and len(self._known) >= PROJECTS_KEPT_MAX:
+            self._known.clear()
+        known = self._known.setdefault(
+            project_id,
+            Remembered(
+                lambda: self._load(project_id),
+                seconds=ACCOUNTS_KEPT_SECONDS,
+                clock=self._context.clock,
+            ),
+        )
+        return await known.get()
+
+    async def _load(self, project_id: str) -> Mapping[str, Account]:
+        found = await self._context.store.read(accounts.list_accounts, project_id)
+        has_key = self._context.settings.openai_api_key is not None
+        return {one.name: one for one in found if has_key or not one.from_environment}
+
+
+TEST_SECONDS = 15.0
+ENVIRONMENT_NAME = "openai"
+
+
+class AccountForm:
+    """Reads what a body asks of an account, under the address rules of this moment."""
+
+    def __init__(self, context: Context, project_id: str) -> None:
+        self._rules = context.rules()
+        self._project_id = project_id
+
+    def add(self, body: Any) -> dict[str, Any]:
+        """All that a new account is made of. Raises InvalidBody."""
+        fields = Fields(body, AccountRequest)
+        name = fields.text("name", most=NAME_MAX, pattern=NAME_PATTERN, shape=NAME_SHAPE)
+        provider = fields.text("provider", most=NAME_MAX)
+        if provider and provider not in ADAPTERS:
+            known = ", ".join(sorted(ADAPTERS))
+            fields.wrong("provider", f"There is no provider {provider!r}: {known}.")
+        base_url = self._base_url(fields) if fields.get("base_url") is not None else OPENAI_URL
+        wanted = {
+            "name": name,
+            "provider": provider,
+            "base_url": base_url,
+            "credentials": _api_key(fields),
+            "discover": fields.flag("discover"),
+        }
+        fields.raise_problems()
+        if self._project_id == DEFAULT_PROJECT and name == ENVIRONMENT_NAME:
+            raise InvalidRequest(
+                f"The name {name!r} is kept for the account that comes from OPENAI_API_KEY:"
+                " choose another.",
+                param="name",
+                code=Code.NAME_TAKEN,
+                status=409,
+            )
+        return wanted
+
+    def changes(self, body: Any) -> dict[str, Any]:
+        """Those of the fields that the body names. Raises InvalidBody."""
+        fields = Fields(body, AccountChanges)
+        values: dict[str, Any] = {}
+        if fields.get("base_url") is not None:
+            values["base_url"] = self._base_url(fields)
+        if fields.get("api_key") is not None:
+            values["credentials"] = _api_key(fields)
+        state = fields.get("state")
+        if state not in (None, "active", "paused"):
+            fields.wrong("state", "state must be active or paused.")
+        elif state is not None:
+            values["paused"] = state == "paused"
+        if fields.get("discover") is not None:
+            values["discover"] = fields.flag("discover")
+        fields.raise_problems()
+        return values
+
+    def _base_url(self, fields: Fields) -> str:
+        """As for webhooks: whoever may add an account names a URL that this server calls."""
+        url = webhook_url(fields, "base_url", self._rules)[:BASE_URL_MAX]
+        try:
+            return checked_base(url) if url else ""
+        except SettingsError as error:
+            fields.wrong("base_url", str(error))
+            return ""
+
+
+def _api_key(fields: Fields) -> str:
+    key = fields.text("api_key", most=API_KEY_MAX).strip()
+    if key and not is_sendable(key):
+        fields.wrong("api_key", "api_key holds a character that no API key has.")
+    return key
+
+
+def check_sealed(store: Store) -> None:
+    """Raise InvalidRequest where credentials would be stored as they are."""
+    if not store.seals:
+        raise InvalidRequest(
+            "This database keeps no provider credentials, because it has no key to seal them"
+            " with: set BATCHBELL_MASTER_KEY for each process, and start again.",
+            param="api_key",
+            code=Code.NOT_SEALED,
+        )
+
+
+async def api_key_of(context: Context, account: Account) -> str:
+    """The credentials to call with. Raises InvalidRequest where this process has none."""
+    kept = await context.store.read(accounts.credentials_of, account.id)
+    set_here = context.settings.openai_api_key
+    if account.from_environment and set_here is not None:
+        return set_here.get_secret_value()
+    if kept is None:
+        raise InvalidRequest(
+            f"This process has no API key for account {account.name!r}: set OPENAI_API_KEY and"
+            " start again.",
+            code=Code.NO_ACCOUNT,
+        )
+    return kept
+
+
+async def probe(context: Context, account: Account, api_key: str) -> AccountTest:
+    """List the account's batches once, under the rules that its watcher calls by."""
+    rules = None if account.from_environment else context.rules()
+    clients: list[ApiClient] = []
+
+    def connect(base_url: str, headers: Any) -> ApiClient:
+        client = ApiClient(
+            base_url,
+            headers,
+            rules=rules,
+            proxy=provider_proxy(context.settings),
+            timeout_seconds=TEST_SECONDS,
+        )
+        clients.append(client)
+        return client
+
+    error: ProviderError | SettingsError | None = None
+    begun = time.perf_counter()
+    try:
+        await open_provider(account, api_key, connect=connect).list_page()
+    except (ProviderError, SettingsError) as trouble:
+        error = trouble
+    finally:
+        for client in clients:
+            await client.aclose()
+    return AccountTest(
+        account_id=account.id,
+        ok=error is None,
+        error=None if error is None else WORDS.get(type(error).__name__, "settings"),
+        message=None if error is None else str(error),
+        status=getattr(error, "status", None),
+        latency_ms=round((time.perf_counter() - begun) * 1000, 1),
+    )
+
+
+WORDS = {
+    "ProviderAuthError": "auth",
+    "ProviderBillingError": "billing",
+    "ProviderRateLimited": "rate_limited",
+    "ProviderNotFound": "not_found",
+    "ProviderRejected": "rejected",
+    "ProviderUnavailable": "unavailable",
+    "MalformedBatch": "malformed",
+}
+"""What `error` says of a test that failed."""
+
+
+router = strict_router("access")
+
+Force = Annotated[
+    bool, Query(description="Also where batches are open, which then are watched no more.")
+]
+
+
+@router.post(
+    "/v1/accounts",
+    summary="Add an account, watched from now on",
+    openapi_extra=takes(account_shapes.AccountRequest),
+    **answers(account_shapes.Account, 409, 413, status=201, says="The account."),
+)
+async def add_account(call: Caller, request: Request) -> Response:
+    context = call.context
+    wanted = AccountForm(context, call.project_id).add(await read_json(request))
+    check_sealed(context.store)
+    added = await context.store.write(
+        accounts.add, call.project_id, **wanted, mint=context.mint, now=context.clock()
+    )
+    call.surface.directory.forget()
+    return answer(await _shown(call, added), 201)
+
+
+@router.get(
+    "/v1/accounts",
+    summary="List accounts, the default first, then the oldest",
+    **answers(shapes.Page[account_shapes.Account]),
+)
+async def list_accounts(call: Caller) -> Response:
+    found = await call.context.store.read(accounts.list_accounts, call.project_id)
+    data = [await _shown(call, one) for one in found]
+    return page_answer(Page(data, has_more=False), data, [one.id for one in data])
+
+
+@router.get(
+    "/v1/accounts/{account_id}",
+    summary="One account, by id or name",
+    **answers(account_shapes.Account, 404),
+)
+async def get_account(call: Caller, account_id: str) -> Response:
+    return answer(await _shown(call, await _find(call, account_id)))
+
+
+@router.post(
+    "/v1/accounts/{account_id}",
+    summary="Change an account's address, API key or state",
+    openapi_extra=takes(account_shapes.AccountChanges),
+    **answers(account_shapes.Account, 404, 409, 413),
+)
+async def change_account(call: Caller, account_id: str, request: Request) -> Response:
+    context = call.context
+    changes = AccountForm(context, call.project_id).changes(await read_json(request))
+    if "credentials" in changes:
+        check_sealed(context.store)
+    return await _change(call, account_id, **changes)
+
+
+@router.delete(
+    "/v1/accounts/{account_id}",
+    summary="Remove an account, and forget its API key",
+    **answers(account_shapes.AccountDeleted, 404, 409),
+)
+async def remove_account(call: Caller, account_id: str, force: Force = False) -> Response:
+    context, found = call.context, await _find(call, account_id)
+    still_open = await context.store.write(
+        accounts.remove, call.project_id, found.id, force=force, now=context.clock()
+    )
+    call.surface.directory.forget()
+    return answer(account_shapes.AccountDeleted(id=found.id, open_batches=still_open))
+
+
+@router.post(
+    "/v1/accounts/{account_id}/pause",
+    summary="Sweep an account no more until it is resumed",
+    **answers(account_shapes.Account, 404),
+)
+async def pause_account(call: Caller, account_id: str) -> Response:
+    return await _change(call, account_id, paused=True)
+
+
+@router.post(
+    "/v1/accounts/{account_id}/resume",
+    summary="Sweep an account again, at once",
+    **answers(account_shapes.Account, 404),
+)
+async def resume_account(call: Caller, account_id: str) -> Response:
+    return await _change(call, account_id, paused=False)
+
+
+@router.post(
+    "/v1/accounts/{account_id}/test",
+    summary="List an account's batches at its provider once, and say what came of it",
+    **answers(account_shapes.AccountTest, 400, 404, says="What came of it."),
+)
+async def test_account(call: Caller, account_id: str) -> Response:
+    found = await _find(call, account_id)
+    return answer(await probe(call.context, found, await api_key_of(call.context, found)))
+
+
+async def _find(call: Call, word: str) -> Account:
+    return await call.context.store.read(accounts.find, call.project_id, word)
+
+
+async def _change(call: Call, word: str, **changes: str | bool | None) -> Response:
+    context = call.context
+    changed = await context.store.write(
+        accounts.change,
+        call.project_id,
+        word,
+        **changes,  # type: ignore[arg-type]
+        now=context.clock(),
+    )
+    return answer(await _shown(call, changed))
+
+
+async def _shown(call: Call, account: Account) -> account_shapes.Account:
+    kept = await call.context.store.read(accounts.credentials_of, account.id)
+    return describing.account(account, kept, now=call.context.clock())

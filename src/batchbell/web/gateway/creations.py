@@ -1,0 +1,284 @@
+"""Making a batch at a provider once, whatever becomes of the answer.
+
+The intent is written before the provider is asked. After an unclear answer the workers look for
+the batch (`workers.seeker`), and an equal call, such as OpenAI's SDKs make by themselves, waits
+for what they find in place of making another batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import structlog
+from fastapi import Request
+from starlette.responses import Response
+
+from batchbell.core import backoff, twins
+from batchbell.core.errors import InvalidRequest, StoreUnavailable
+from batchbell.core.model import Account, Batch, Snapshot
+from batchbell.core.twins import Doubt, Marks
+from batchbell.storage import batches, creations, endpoints, sweeps
+from batchbell.storage.creations import Creation
+from batchbell.storage.sweeps import Find
+from batchbell.storage.watches import Registration
+from batchbell.web import describing, gateway_shapes
+from batchbell.web.bodies import Fields
+from batchbell.web.call import Call, Context, answer
+from batchbell.web.errors import Code, InvalidBody, error_response
+from batchbell.web.watches import WatchForm, webhook_url
+
+HOLD_SECONDS = 8.0
+"""How long a caller is held while the batch is looked for."""
+LOOK_SECONDS = 0.25
+RETRY_SECONDS = 5
+RETRY_HEADER = "x-should-retry"
+"""Tells OpenAI's SDKs whether to make the call again."""
+KEY_HEADER = "Idempotency-Key"
+KEY_MAX = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What is known of a call after it was waited for."""
+
+    batch: Batch | None = None
+    """What it has made."""
+    is_open: bool = False
+    """Nobody can say yet."""
+    unlisted: bool = False
+    """Nobody will: the provider has no list."""
+
+
+def intent(
+    call: Call, request: Request, account: Account, body: Mapping[str, Any], wishes: Sequence[Any]
+) -> Creation | None:
+    """What is about to be asked for; None where it names no input file to recognize it by."""
+    file_id, endpoint, metadata = (
+        body.get(name) for name in ("input_file_id", "endpoint", "metadata")
+    )
+    if not isinstance(file_id, str) or not file_id:
+        return None
+    pairs = metadata if isinstance(metadata, dict) else {}
+    told: list[Registration] = [wish(account.id, "") for wish in wishes]
+    asked = msgspec.json.encode([file_id, endpoint, pairs], order="sorted")
+    key = request.headers.get(KEY_HEADER)
+    return Creation(
+        id=call.context.mint("mk"),
+        project_id=call.project_id,
+        account_id=account.id,
+        fingerprint=hashlib.sha256(asked).hexdigest(),
+        marks=Marks(
+            asked_at=call.context.clock(),
+            input_file_id=file_id,
+            endpoint=endpoint if isinstance(endpoint, str) else None,
+            metadata={k: v for k, v in pairs.items() if isinstance(v, str)},
+        ),
+        wishes=told,
+        idempotency_key=key[:KEY_MAX] if key else None,
+    )
+
+
+async def earlier(call: Call, made: Creation) -> Outcome:
+    """What became of an equal call whose answer was lost."""
+    store = call.context.store
+    found = await store.read(creations.equal_call, made, now=call.context.clock())
+    return Outcome() if found is None else await outcome_of(call, found.id)
+
+
+async def outcome_of(call: Call, id: str) -> Outcome:
+    """Wait until it is known what a call has made, for HOLD_SECONDS at most."""
+    store, loop = call.context.store, asyncio.get_running_loop()
+    until = loop.time() + HOLD_SECONDS
+    while True:
+        found = await store.read(creations.get, id)
+        if found is None or found.state == "nothing":
+            return Outcome(unlisted=found is not None and found.unlisted)
+        if found.batch_id is not None:
+            batch = await store.read(
+                batches.get_batch, call.project_id, found.batch_id, account_id=found.account_id
+            )
+            return Outcome(batch=batch)
+        if loop.time() >= until:
+            return Outcome(is_open=True, unlisted=found.unlisted)
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+async def doubt(call: Call, made: Creation, found: Doubt) -> Outcome:
+    """Have the batch looked for, and wait for what comes of it."""
+    now = call.context.clock()
+    again = now + twins.look_for_seconds(found)
+    await call.context.store.write(creations.doubt, made.id, ask_again_at=again, now=now)
+    return await outcome_of(call, made.id)
+
+
+def found_again(batch: Batch, *, now: float) -> Response:
+    """The answer to a call whose batch was found."""
+    return answer(describing.batch(batch, now=now), headers={"Idempotent-Replayed": "true"})
+
+
+def unclear(message: str, outcome: Outcome) -> Response:
+    """The answer while nobody can say what the call has made.
+
+    To make the call again is safe as long as the batch can be looked for: an equal call is
+    answered with what is found.
+    """
+    if outcome.unlisted:
+        says = "The provider has no list to look for it. Ask the provider before you try again."
+        headers = {RETRY_HEADER: "false"}
+    else:
+        says = (
+            "Batchbell looks for it, and calls its webhooks if it is there. The same call again"
+            " is answered with what was found."
+        )
+        headers = {RETRY_HEADER: "true", "Retry-After": str(RETRY_SECONDS)}
+    text = f"{message} The batch may have been made. {says}"
+    return error_response(502, text, code=Code.PROVIDER_UNAVAILABLE, headers=headers)
+
+
+WISH = "webhook"
+"""The field of the body that is for us alone."""
+METADATA_WISH = "webhook_url"
+"""The pair of the batch's metadata that means the same, and that the provider keeps as well."""
+FIRST_PAUSE_SECONDS = 1.0
+LAST_PAUSE_SECONDS = 30.0
+
+Wish = Callable[[str, str], Registration]
+"""From an account's id and a batch's to a registration."""
+
+log = structlog.get_logger("batchbell.gateway")
+
+
+class BatchForm:
+    """Reads who is to be told of a batch that is yet to be made."""
+
+    def __init__(self, context: Context, body: Any) -> None:
+        """Raises InvalidRequest for what is no object."""
+        self._context = context
+        self._body = Fields(body, None)
+        self._body.raise_problems()
+
+    async def wishes(self, project_id: str) -> list[Wish]:
+        """As `webhook` and `metadata.webhook_url` say. Raises InvalidRequest."""
+        own = Fields(self._body.get(WISH) or {}, gateway_shapes.Wish, where=f"{WISH}.")
+        metadata = self._body.get("metadata")
+        pairs = Fields(metadata if isinstance(metadata, dict) else {}, None, where="metadata.")
+        wishes: list[Wish] = []
+        if self._body.get(WISH) is not None:
+            wishes.append(WatchForm(self._context, {}).wish(own))
+        if pairs.has(METADATA_WISH):
+            wishes.append(_calling(webhook_url(pairs, METADATA_WISH, self._context.rules())))
+        if problems := [*own.problems, *pairs.problems]:
+            raise InvalidBody(problems)
+        await self._check_endpoints(project_id, wishes)
+        return wishes
+
+    async def _check_endpoints(self, project_id: str, wishes: list[Wish]) -> None:
+        named = {one.endpoint_id for wish in wishes if (one := wish("", "")).endpoint_id}
+        if not named:
+            return
+        try:
+            await self._context.store.write(endpoints.named_urls, project_id, named)
+        except InvalidRequest as error:
+            raise InvalidRequest(
+                error.message, param=f"{WISH}.endpoint_id", code=error.code
+            ) from None
+
+
+def _calling(url: str) -> Wish:
+    return lambda account_id, batch_id: Registration(
+        account_id=account_id, batch_id=batch_id, url=url
+    )
+
+
+def for_provider(raw: bytes, body: Mapping[str, Any]) -> bytes:
+    """The body without what is for us alone; untouched where there is no such thing."""
+    if WISH not in body:
+        return raw
+    return msgspec.json.encode({name: value for name, value in body.items() if name != WISH})
+
+
+class Adopter:
+    """Writes down what providers say of batches as it passes through us."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._late: set[asyncio.Task[None]] = set()
+
+    async def note(self, project_id: str, account: Account, seen: Snapshot) -> Batch:
+        """Write down what was seen of a batch, and return it. Raises StoreUnavailable."""
+        return await self._write(project_id, account, Find(snapshot=seen))
+
+    async def adopt(
+        self, project_id: str, account: Account, seen: Snapshot, wishes: list[Wish]
+    ) -> Batch | None:
+        """Keep a batch that was just made; returns it as it is kept.
+
+        None where that could not be: the batch is there, and costs money, whatever becomes of our
+        write. So nothing is raised, and while the database is away it is tried on and on.
+        """
+        wanted = tuple(wish(account.id, seen.id) for wish in wishes)
+        find = Find(snapshot=seen, wishes=wanted)
+        try:
+            return await self._write(project_id, account, find)
+        except StoreUnavailable as error:
+            tell_lost(account, seen.id, str(error))
+            task = asyncio.create_task(self._keep_trying(project_id, account, find))
+            self._late.add(task)
+            task.add_done_callback(self._late.discard)
+        except Exception as error:
+            tell_lost(account, seen.id, repr(error))
+        return None
+
+    async def _write(self, project_id: str, account: Account, find: Find) -> Batch:
+        context = self._context
+        batch, adopted = await context.store.write(
+            sweeps.adopt_one,
+            project_id,
+            account.id,
+            find,
+            mint=context.mint,
+            now=context.clock(),
+        )
+        for one in adopted.watches:
+            context.metrics.registrations.labels(created=str(one.created).lower()).inc()
+        for change in adopted.changes:
+            context.metrics.changes.labels(change.batch.status).inc()
+        return batch
+
+    async def _keep_trying(self, project_id: str, account: Account, find: Find) -> None:
+        failures = 0
+        while True:
+            failures += 1
+            await asyncio.sleep(
+                backoff.exponential(
+                    failures,
+                    base_seconds=FIRST_PAUSE_SECONDS,
+                    max_seconds=LAST_PAUSE_SECONDS,
+                    rand=0.5,
+                )
+            )
+            try:
+                await self._write(project_id, account, find)
+            except StoreUnavailable:
+                continue
+            except Exception as error:
+                tell_lost(account, find.snapshot.id, repr(error))
+            else:
+                log.info("a batch is kept after all", batch=find.snapshot.id)
+            return
+
+
+def tell_lost(account: Account, batch_id: str | None, why: str) -> None:
+    """Of a batch that is there, and that we do not watch."""
+    log.error(
+        "a batch was made, and could not be kept",
+        batch=batch_id,
+        account=account.label,
+        error=why,
+        advice="unless a line says that it is kept after all, watch it: batchbell watch",
+    )

@@ -1,0 +1,84 @@
+"""API keys and the webhook secret: what an operator sets up."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Annotated
+
+from fastapi import Query, Request
+from starlette.responses import Response
+
+from batchbell.core.errors import NotFound
+from batchbell.core.model import MAX_ID_LENGTH
+from batchbell.storage import keys, projects
+from batchbell.storage.paging import Page
+from batchbell.web import describing, shapes
+from batchbell.web.bodies import Fields, read_json
+from batchbell.web.call import Call, Caller, answer, page_answer
+from batchbell.web.openapi import answers, takes
+from batchbell.web.parameters import strict_router
+from batchbell.web.watches import NAME_MAX
+
+router = strict_router("access")
+
+KEY_BYTES = 24
+ProjectId = Annotated[
+    str | None,
+    Query(description="The id or the name of another project; only `default` may name one."),
+]
+
+
+@router.post(
+    "/v1/keys",
+    summary="Make an API key: from then on every caller needs one",
+    openapi_extra=takes(shapes.KeyRequest),
+    **answers(shapes.Key, 404, 413, status=201, says="The key. `key` is shown this once."),
+)
+async def create_key(call: Caller, request: Request) -> Response:
+    fields = Fields(await read_json(request), shapes.KeyRequest)
+    name = fields.text("name", most=NAME_MAX)
+    project = fields.optional_text("project_id", most=MAX_ID_LENGTH)
+    fields.raise_problems()
+    project_id = await call.named_project(project)
+    key = keys.PREFIX + secrets.token_hex(KEY_BYTES)
+    context = call.context
+    made = await context.store.write(
+        keys.create_key, project_id, name=name, key=key, mint=context.mint, now=context.clock()
+    )
+    _keys_changed(call)
+    return answer(describing.key(made, shown=key), 201)
+
+
+@router.get("/v1/keys", summary="List API keys", **answers(shapes.Page[shapes.Key], 404))
+async def list_keys(call: Caller, project_id: ProjectId = None) -> Response:
+    found = await call.context.store.read(keys.list_keys, await call.named_project(project_id))
+    data = [describing.key(one) for one in found]
+    return page_answer(Page(data, has_more=False), data, [one.id for one in data])
+
+
+@router.delete(
+    "/v1/keys/{key_id}", summary="Put a key out of force", **answers(shapes.Deleted, 404)
+)
+async def revoke_key(call: Caller, key_id: str, project_id: ProjectId = None) -> Response:
+    context, project = call.context, await call.named_project(project_id)
+    await context.store.write(keys.revoke_key, project, key_id, now=context.clock())
+    _keys_changed(call)
+    return answer(shapes.Deleted(id=key_id, object="key.deleted"))
+
+
+def _keys_changed(call: Call) -> None:
+    call.surface.keyring.forget()
+    call.context.keys_changed()
+
+
+@router.get(
+    "/v1/secret",
+    summary="The secret that signs a project's webhooks",
+    **answers(shapes.WebhookSecret, 404),
+)
+async def get_secret(call: Caller, project_id: ProjectId = None) -> Response:
+    project = await call.named_project(project_id)
+    secret = await call.context.store.read(projects.webhook_secret, project)
+    if secret is None:
+        raise NotFound("project", project)
+    return answer(shapes.WebhookSecret(secret=secret))

@@ -1,0 +1,156 @@
+"""The first and last to touch a request: access, one log line, and an answer for every failure."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import structlog
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from batchbell.core.errors import BatchbellError, InvalidRequest, StoreUnavailable, is_full
+from batchbell.web.auth import Gate
+from batchbell.web.errors import response_to
+
+QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Probes and scrapes come every few seconds for ever: they are logged at `debug`."""
+
+CLIENT_LEFT = 499
+"""Logged where the caller went away before the request was whole: nobody hears an answer."""
+
+REQUEST_ID = b"x-request-id"
+PROVIDER_REQUEST_ID = b"bb-provider-request-id"
+"""Where a provider has given the call an id of its own, it is here."""
+TAKEN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=@-]{0,127}")
+"""What a caller may call a request; anything else is given a new id."""
+ALWAYS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; sandbox"),
+)
+"""Headers of every answer that does not set them itself: none of it is a page, but `/docs`."""
+OF_PROVIDER = b"bb-account"
+FULL_LOGGED_SECONDS = 60.0
+
+Header = tuple[bytes, bytes]
+
+log = structlog.get_logger()
+
+
+class Front:
+    """ASGI middleware around everything."""
+
+    def __init__(self, app: ASGIApp, *, gate: Gate, new_id: Callable[[], str]) -> None:
+        self._app = app
+        self._gate = gate
+        self._new_id = new_id
+        self._full_at = float("-inf")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = given_id(scope["headers"]) or self._new_id()
+        await _Passage(self._app, self._gate, scope, self, request_id).run(receive, send)
+
+    def note_full(self, error: Exception) -> None:
+        """Say that the disk is full, now and then: every request may meet it."""
+        if time.monotonic() - self._full_at < FULL_LOGGED_SECONDS:
+            return
+        self._full_at = time.monotonic()
+        log.error("storage.full", error=str(error), advice="Make room on the disk.")
+
+
+class _Passage:
+    """One request on its way in and out."""
+
+    def __init__(
+        self, app: ASGIApp, gate: Gate, scope: Scope, front: Front, request_id: str
+    ) -> None:
+        self._front = front
+        self._request_id = request_id
+        self._provider_request_id: str | None = None
+        self._app = app
+        self._gate = gate
+        self._scope = scope
+        self._status = 0
+        self._begun = time.perf_counter()
+
+    async def run(self, receive: Receive, send: Send) -> None:
+        async def note_status(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._status = message["status"]
+                message = {**message, "headers": self._dressed(message.get("headers", ()))}
+            await send(message)
+
+        failure: Exception | None = None
+        try:
+            await self._enter(receive, note_status)
+        except ClientDisconnect:
+            self._status = self._status or CLIENT_LEFT
+        except Exception as error:
+            failure = error
+            if self._status:  # too late to answer anything else
+                raise
+            await response_to(error)(self._scope, receive, note_status)
+        finally:
+            self._log(failure)
+
+    async def _enter(self, receive: Receive, send: Send) -> None:
+        refuse_nul(self._scope)
+        project_id = await self._gate.project_of(self._scope)
+        self._scope.setdefault("state", {})["project_id"] = project_id
+        await self._app(self._scope, receive, send)
+
+    def _dressed(self, headers: Iterable[Header]) -> list[Header]:
+        """An answer's headers with those that every answer has."""
+        kept = [(name.lower(), value) for name, value in headers if name.lower() != REQUEST_ID]
+        theirs = [value for name, value in headers if name.lower() == REQUEST_ID]
+        if theirs:
+            self._provider_request_id = theirs[0].decode("latin-1")
+            kept.append((PROVIDER_REQUEST_ID, theirs[0]))
+        names = {name for name, _ in kept}
+        kept += [(name, value) for name, value in ALWAYS if name not in names]
+        if not names & {b"cache-control", b"etag", OF_PROVIDER}:
+            kept.append((b"cache-control", b"no-store"))
+        return [*kept, (REQUEST_ID, self._request_id.encode())]
+
+    def _log(self, failure: Exception | None) -> None:
+        route = getattr(self._scope.get("route"), "path_format", None)
+        line: dict[str, Any] = {
+            "method": self._scope["method"],
+            "route": route,
+            "status": self._status,
+            "ms": round((time.perf_counter() - self._begun) * 1000, 1),
+            "request_id": self._request_id,
+        }
+        if self._provider_request_id is not None:
+            line["provider_request_id"] = self._provider_request_id
+        if is_full(failure):
+            assert failure is not None
+            self._front.note_full(failure)
+            log.warning("http.request", **line, error="The disk is full.")
+            return
+        if isinstance(failure, StoreUnavailable):
+            log.warning("http.request", **line, error=str(failure))
+        elif failure is not None and not isinstance(failure, BatchbellError):
+            log.error("http.request", **line, exc_info=failure)
+        elif route in QUIET:
+            log.debug("http.request", **line)
+        else:
+            log.info("http.request", **line)
+
+
+def given_id(headers: Iterable[Header]) -> str | None:
+    """The id that a caller has given its request, if it is one that can be shown and logged."""
+    given = [value.decode("latin-1") for name, value in headers if name == REQUEST_ID]
+    return given[0] if len(given) == 1 and TAKEN_ID.fullmatch(given[0]) else None
+
+
+def refuse_nul(scope: Scope) -> None:
+    """PostgreSQL stores no NUL character, and no id, filter or cursor of ours holds one."""
+    if "\x00" in scope["path"] or b"%00" in scope["query_string"]:
+        raise InvalidRequest("The URL holds a NUL character.")

@@ -1,0 +1,226 @@
+"""The OpenAPI document: every route with every answer, errors included."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import FastAPI, Header
+from fastapi.openapi.utils import get_openapi
+from starlette.responses import Response
+
+from batchbell.files.tables import Format
+from batchbell.web import account_shapes, endpoint_shapes, gateway_shapes, shapes, submission_shapes
+
+REFERENCE = "#/components/schemas/{name}"
+REQUESTS = (
+    shapes.AwaiterRequest,
+    shapes.WatchRequest,
+    shapes.WatchesRequest,
+    shapes.WatchChanges,
+    list[shapes.WatchRequest],
+    shapes.ResendRequest,
+    shapes.TestEventRequest,
+    gateway_shapes.BatchRequest,
+    shapes.KeyRequest,
+    shapes.ProjectRequest,
+    account_shapes.AccountRequest,
+    account_shapes.AccountChanges,
+    endpoint_shapes.EndpointRequest,
+    endpoint_shapes.EndpointChanges,
+    endpoint_shapes.RotateRequest,
+    endpoint_shapes.TestRequest,
+    shapes.ReplayRequest,
+    submission_shapes.SubmissionRequest,
+)
+ANSWERS = (
+    shapes.ErrorBody,
+    gateway_shapes.PassedErrorBody,
+    shapes.AwaiterAnswer,
+    shapes.Watch,
+    shapes.WatchList,
+    shapes.Deleted,
+    shapes.Batch,
+    shapes.Event,
+    shapes.Delivery,
+    shapes.Key,
+    shapes.Project,
+    shapes.WebhookSecret,
+    shapes.Health,
+    shapes.Readiness,
+    shapes.Index,
+    shapes.Page[shapes.Watch],
+    shapes.Page[shapes.Batch],
+    shapes.Page[shapes.Event],
+    shapes.Page[shapes.Delivery],
+    account_shapes.Account,
+    account_shapes.AccountDeleted,
+    account_shapes.AccountTest,
+    shapes.Page[account_shapes.Account],
+    shapes.Page[shapes.Key],
+    shapes.Page[shapes.Project],
+    endpoint_shapes.Endpoint,
+    endpoint_shapes.EndpointDeleted,
+    endpoint_shapes.TestResult,
+    endpoint_shapes.EventTypes,
+    shapes.Page[endpoint_shapes.Endpoint],
+    shapes.Replay,
+    shapes.ReplayCounts,
+    shapes.Page[shapes.Replay],
+    submission_shapes.Submission,
+    shapes.Page[submission_shapes.Submission],
+)
+_SCHEMAS, COMPONENTS = msgspec.json.schema_components((*REQUESTS, *ANSWERS), ref_template=REFERENCE)
+SCHEMA_OF: Mapping[Any, dict[str, Any]] = dict(zip((*REQUESTS, *ANSWERS), _SCHEMAS, strict=True))
+
+MEANINGS = {
+    400: "Something in the request is wrong; `param` names it.",
+    401: "No API key, or one that is not in force.",
+    403: "No API key was made yet, and the call does not come from this machine.",
+    404: "Nothing of that id in this project.",
+    409: "It clashes with what is there; `code` says how.",
+    408: "The body stood still for too long.",
+    410: "It was there, and is gone.",
+    413: "The body is too large.",
+    415: "The body is compressed, or text in another charset than UTF-8.",
+    416: "The file has nothing of this range.",
+    422: "Requests in it are wrong; `problems` names their lines.",
+    429: "Too many wrong API keys came from this address.",
+    500: "A bug of ours; the log says more.",
+    502: "The provider did not answer, or its files cannot be had.",
+    503: "Not just now; `code` says why. Try again after `Retry-After` seconds.",
+    507: "The disk of this server is full.",
+}
+TAGS = {
+    "watches": "Which batches to watch, and whom to call when they end.",
+    "submissions": "Requests of any number, sent as the batches that they need, with one webhook.",
+    "batches": "Batches, in OpenAI's shape: its SDK makes and reads them here.",
+    "results": "What the provider answered, a line for each request.",
+    "files": "The provider's files, passed on under an account's credentials.",
+    "endpoints": "Webhook endpoints, in OpenAI's shape.",
+    "events": "What happened, and a stream of it.",
+    "deliveries": "What was sent to whom, and what came of each attempt.",
+    "replays": "Many deliveries sent again.",
+    "access": "Accounts, projects and API keys.",
+    "operation": "Health and metrics.",
+}
+"""The groups of routes, in the order in which `/docs` shows them."""
+GUARDED = (400, 401, 403, 429, 500, 503, 507)
+"""What any request that passes the gate may be answered."""
+
+
+def json_content(shape: Any) -> dict[str, Any]:
+    return {"application/json": {"schema": SCHEMA_OF[shape]}}
+
+
+def answers(shape: Any, *also: int, status: int = 200, says: str = "OK") -> dict[str, Any]:
+    """Arguments of a route that answers `shape`, and the errors of GUARDED and `also`."""
+    taking = {413, 415} if 413 in also else set()
+    failing = {
+        code: {"description": MEANINGS[code], "content": json_content(shapes.ErrorBody)}
+        for code in sorted({*GUARDED, *also, *taking})
+    }
+    told = {status: {"description": says, "content": json_content(shape)}}
+    return {"status_code": status, "responses": told | failing, "response_class": Response}
+
+
+def open_answers(shape: Any, also: Mapping[int, Any] | None = None) -> dict[str, Any]:
+    """Arguments of a route that needs no key and no database."""
+    bad = {"description": MEANINGS[400], "content": json_content(shapes.ErrorBody)}
+    told = {200: {"description": "OK", "content": json_content(shape)}, 400: bad}
+    return {"responses": told | dict(also or {}), "response_class": Response}
+
+
+def text_answers(media_type: str, *also: int) -> dict[str, Any]:
+    """Arguments of a route that answers text, and the errors of GUARDED and `also`."""
+    made = answers(shapes.Health, *also)
+    made["responses"][200]["content"] = {media_type: {"schema": {"type": "string"}}}
+    return made
+
+
+def passes(*also: int, shape: Any = None, media_type: str = "application/json") -> dict[str, Any]:
+    """Arguments of a route that passes a provider's answer on, whatever that is."""
+    theirs = {"type": "object"} if media_type == "application/json" else {"type": "string"}
+    schema = theirs if shape is None else {"anyOf": [SCHEMA_OF[shape], theirs]}
+    error = json_content(gateway_shapes.PassedErrorBody)
+    failing: dict[int | str, Any] = {
+        code: {"description": MEANINGS[code], "content": error}
+        for code in sorted({*GUARDED, 408, 502, *also})
+    }
+    told: dict[int | str, Any] = {
+        200: {"description": "OK", "content": {media_type: {"schema": schema}}},
+        **failing,
+        "default": {"description": "Whatever the provider answers.", "content": error},
+    }
+    return {"responses": told, "response_class": Response}
+
+
+AccountName = Annotated[
+    str | None,
+    Header(
+        description="The account that the call is passed on to; by default the one that has the"
+        " file or batch, as far as that is known, else the first one."
+    ),
+]
+"""A handler's `bb_account`."""
+
+
+def takes_file() -> dict[str, Any]:
+    """A route's `openapi_extra` for an upload as OpenAI takes it."""
+    fields = {
+        "file": {"type": "string", "format": "binary"},
+        "purpose": {"type": "string", "description": "`batch` for the input of a batch."},
+    }
+    schema = {"type": "object", "properties": fields, "required": list(fields)}
+    return {
+        "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
+    }
+
+
+def file_answers(*also: int) -> dict[str, Any]:
+    """Arguments of a route that answers results, as lines or as a table, whole or in part."""
+    made = answers(shapes.Health, 416, *also)
+    for status, says in ((200, "The results."), (206, "Some of the bytes."), (304, "Unchanged.")):
+        made["responses"][status] = {"description": says}
+    content = {format.media_type: {"schema": {"type": "string"}} for format in Format}
+    made["responses"][200]["content"] = made["responses"][206]["content"] = content
+    return made
+
+
+def takes(*kinds: Any, required: bool = True) -> dict[str, Any]:
+    """A route's `openapi_extra` for a JSON body of one of these shapes."""
+    schemas = [SCHEMA_OF[kind] for kind in kinds]
+    schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+    return {
+        "requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}
+    }
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """The whole document, made once."""
+    if app.openapi_schema is None:
+        made = get_openapi(
+            title=app.title,
+            version=app.version,
+            description=app.description,
+            routes=app.routes,
+            tags=[{"name": name, "description": says} for name, says in TAGS.items()],
+        )
+        app.openapi_schema = _complete(made)
+    return app.openapi_schema
+
+
+def _complete(made: dict[str, Any]) -> dict[str, Any]:
+    """With our own schemas; FastAPI's own 422 is answered as 400 here."""
+    for path in made["paths"].values():
+        for operation in path.values():
+            told = operation["responses"].get("422")
+            if told is not None and told["description"] != MEANINGS[422]:
+                del operation["responses"]["422"]
+    made["components"] = {
+        "schemas": COMPONENTS,
+        "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+    }
+    made["security"] = [{"key": []}, {}]
+    return made

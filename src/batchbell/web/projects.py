@@ -1,0 +1,53 @@
+"""Projects: what the operator makes for others. To other projects these routes are not there."""
+
+from __future__ import annotations
+
+import secrets
+
+from fastapi import Request
+from starlette.responses import Response
+
+from batchbell.core import signing
+from batchbell.core.model import NAME_PATTERN
+from batchbell.storage import projects
+from batchbell.storage.paging import Page
+from batchbell.web import describing, shapes
+from batchbell.web.bodies import Fields, read_json
+from batchbell.web.call import Operator, answer, page_answer
+from batchbell.web.openapi import answers, takes
+from batchbell.web.parameters import strict_router
+from batchbell.web.watches import NAME_MAX, NAME_SHAPE
+
+router = strict_router("access")
+
+
+@router.post(
+    "/v1/projects",
+    summary="Make a project: keys, accounts, endpoints and batches of its own",
+    openapi_extra=takes(shapes.ProjectRequest),
+    **answers(shapes.Project, 404, 409, 413, status=201, says="The project."),
+)
+async def create_project(call: Operator, request: Request) -> Response:
+    fields = Fields(await read_json(request), shapes.ProjectRequest)
+    name = fields.text("name", most=NAME_MAX, pattern=NAME_PATTERN, shape=NAME_SHAPE)
+    fields.raise_problems()
+    context = call.context
+    made = await context.store.write(
+        projects.create_project,
+        name=name,
+        secret=signing.make_secret(secrets.token_bytes(signing.SECRET_BYTES)),
+        mint=context.mint,
+        now=context.clock(),
+    )
+    return answer(describing.project(made), 201)
+
+
+@router.get(
+    "/v1/projects",
+    summary="List projects, the oldest first",
+    **answers(shapes.Page[shapes.Project], 404),
+)
+async def list_projects(call: Operator) -> Response:
+    found = await call.context.store.read(projects.list_projects)
+    data = [describing.project(one) for one in found]
+    return page_answer(Page(data, has_more=False), data, [one.id for one in data])

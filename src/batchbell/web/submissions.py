@@ -1,0 +1,363 @@
+"""From a file of requests to a submission: checked, split, put on the shelf, written down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import Header, Request
+from starlette.responses import Response
+
+from batchbell import failpoints
+from batchbell.core.errors import InvalidRequest, ResultsError
+from batchbell.core.governor import Learnt
+from batchbell.core.limits import Limits
+from batchbell.core.model import Account
+from batchbell.core.submission import RETRY_MISSING_MAX, RETRY_TOKENS_MAX, TAG, Submission, new_name
+from batchbell.files.lines import open_lines
+from batchbell.files.preflight import Prepared, first_model, prepare
+from batchbell.files.results_store import scratch_of
+from batchbell.files.scratch import scratch_folder
+from batchbell.providers.registry import LIMITS
+from batchbell.storage import parts, submissions
+from batchbell.storage.submissions import Asked, Key, NewPart
+from batchbell.storage.watches import Registration
+from batchbell.threads import heavy
+from batchbell.web import shapes, submission_shapes
+from batchbell.web.bodies import Fields
+from batchbell.web.call import Call, Caller, answer, call_of, page_answer
+from batchbell.web.errors import Code, InvalidBody, Problem
+from batchbell.web.idempotency import HEADER, REPLAYED, WORD_MAX, key_of, key_word
+from batchbell.web.openapi import answers, file_answers, takes
+from batchbell.web.parameters import LIMIT_DEFAULT, After, Limit, strict_router
+from batchbell.web.results import ResultsQuery, results_of
+from batchbell.web.submission_shapes import SubmissionRequest, describe
+from batchbell.web.uploads import receive
+from batchbell.web.watches import (
+    METADATA_PAIRS_MAX,
+    NAME_MAX,
+    WATCHED_EVENTS,
+    chosen_account,
+    event_types,
+    metadata_pairs,
+    results_mode,
+    webhook_url,
+)
+
+ENDPOINT_SHAPE = "must be a path such as /v1/responses."
+
+
+@dataclass(frozen=True, slots=True)
+class SubmissionSpec:
+    """What is asked for beside the requests."""
+
+    account: Account | None
+    """Where it is named."""
+    endpoint: str | None
+    retry_missing: int
+    retry_max_tokens: int | None
+    metadata: Mapping[str, str]
+    watch: Mapping[str, Any] | None
+    """What a Registration takes; None where nobody in particular is to be told."""
+
+
+class InvalidRequests(InvalidBody):
+    """Requests cannot be handed in as they are: 422, with every problem and its line."""
+
+    def __init__(self, found: Prepared) -> None:
+        listed = [
+            Problem(message=one.message, param=None, code=one.code, line=one.line)
+            for one in found.problems
+        ]
+        super().__init__(listed)
+        self.status = 422
+        self.code = Code.INVALID_REQUESTS
+        self.message = _summary(found)
+
+
+def _summary(found: Prepared) -> str:
+    first, total = found.problems[0], found.problems_in_all
+    where = "" if first.line is None else f"Line {first.line}: "
+    if total == 1:
+        return f"{where}{first.message}"
+    listed = "all" if total == len(found.problems) else f"the first {len(found.problems)}"
+    return f"{total:,} problems, {listed} in `problems`. {where}{first.message}"
+
+
+def read_spec(call: Call, body: Any, accounts: Mapping[str, Account]) -> SubmissionSpec:
+    """Raises InvalidBody with all that is wrong."""
+    fields = Fields(body, SubmissionRequest)
+    watch: dict[str, Any] = {
+        "events": event_types(fields, "events", WATCHED_EVENTS),
+        "results": results_mode(fields),
+    }
+    if fields.get("webhook_url") is not None:
+        watch["url"] = webhook_url(fields, "webhook_url", call.context.rules())
+    elif fields.get("endpoint_id") is not None:
+        watch["endpoint_id"] = fields.text("endpoint_id", most=NAME_MAX)
+    metadata = metadata_pairs(fields)
+    if len({*metadata, TAG}) > METADATA_PAIRS_MAX:
+        fields.wrong("metadata", f"metadata may have {METADATA_PAIRS_MAX - 1} pairs: one is ours.")
+    account = chosen_account(fields, accounts)
+    wish = SubmissionSpec(
+        account=account if fields.get("account") is not None else None,
+        endpoint=_endpoint(fields),
+        retry_missing=_whole(fields, "retry_missing", most=RETRY_MISSING_MAX) or 0,
+        retry_max_tokens=_whole(fields, "retry_max_tokens", most=RETRY_TOKENS_MAX),
+        metadata=metadata,
+        watch=watch if "url" in watch or "endpoint_id" in watch else None,
+    )
+    fields.raise_problems()
+    return wish
+
+
+def _endpoint(fields: Fields) -> str | None:
+    if fields.get("endpoint") is None:
+        return None
+    return fields.text("endpoint", most=NAME_MAX, pattern=r"/[!-~]+", shape=ENDPOINT_SHAPE)
+
+
+def _whole(fields: Fields, name: str, *, most: int) -> int | None:
+    number = fields.optional_number(name, least=0, most=most)
+    if number is not None and not number.is_integer():
+        fields.wrong(name, f"{name} must be a whole number.")
+    return None if number is None else int(number)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A submission that is there, and whether an earlier call has made it."""
+
+    submission: Submission
+    replayed: bool
+
+
+async def submit(
+    call: Call, wish: SubmissionSpec, file: Path, accounts: Mapping[str, Account], key: Key | None
+) -> Taken:
+    """Take the requests in, unless that was done before under the same key.
+
+    Raises InvalidRequests, and InvalidRequest for an endpoint of ours, or a key that was used for
+    something else.
+    """
+    store = call.context.store
+    first = None if key is None else await store.read(submissions.of_key, call.project_id, key)
+    if first is not None:
+        return Taken(first, replayed=True)
+    asked = await _prepared(call, wish, file, accounts, key)
+    try:
+        made = await store.write(
+            submissions.create,
+            call.project_id,
+            asked,
+            mint=call.context.mint,
+            now=call.context.clock(),
+        )
+    except InvalidRequest:
+        await _discard_parts(call, asked.parts)
+        raise
+    failpoints.reach(failpoints.BEFORE_ANSWER)
+    if made.id != asked.id:
+        await _discard_parts(call, asked.parts)
+    return Taken(made, replayed=made.id != asked.id)
+
+
+async def _prepared(
+    call: Call, wish: SubmissionSpec, file: Path, accounts: Mapping[str, Account], key: Key | None
+) -> Asked:
+    context = call.context
+    account = wish.account or next(iter(accounts.values()))
+    model = await heavy(call.project_id, _first_model, file) or ""
+    known = await context.store.read(parts.learnt, account.id, model)
+    most = context.settings.submission_line_max_bytes
+    limits = _limits(account, known, line_bytes=most, now=context.clock())
+    found = await heavy(call.project_id, _prepare, file, limits, wish.endpoint, known)
+    if found.problems_in_all:
+        raise InvalidRequests(found)
+    new_parts = await _store_parts(call, found)
+    id = context.mint("sub")
+    return Asked(
+        id=id,
+        account_id=account.id,
+        endpoint=found.url or "",
+        model=found.model,
+        parts=new_parts,
+        retry_missing=wish.retry_missing,
+        retry_max_tokens=wish.retry_max_tokens,
+        metadata=wish.metadata,
+        watch=_watch(wish, account, id),
+        key=key,
+    )
+
+
+def _first_model(file: Path) -> str | None:
+    with open_lines(file) as source:
+        return first_model(source)
+
+
+def _limits(account: Account, known: Learnt, *, line_bytes: int, now: float) -> Limits:
+    own = LIMITS.get(account.provider, Limits())
+    return Limits(
+        lines=own.lines,
+        bytes=own.bytes,
+        line_bytes=min(own.line_bytes, line_bytes),
+        tokens=known.cap_in_force(now) or own.tokens,
+    )
+
+
+def _prepare(file: Path, limits: Limits, endpoint: str | None, known: Learnt) -> Prepared:
+    with open_lines(file) as source:
+        return prepare(
+            source,
+            file.parent,
+            limits=limits,
+            url=endpoint,
+            bytes_per_token=known.bytes_per_token,
+        )
+
+
+async def _store_parts(call: Call, found: Prepared) -> list[NewPart]:
+    """Whoever dies before they are written down leaves files behind, and a caller without answer.
+
+    Raises ResultsUnavailable, and leaves none of them behind then.
+    """
+    parts = []
+    try:
+        for part in found.parts:
+            new = NewPart(
+                call.context.mint("prt"),
+                part.lines,
+                part.size,
+                part.tokens,
+                part.numbering.runs,
+            )
+            await call.context.shelf.put(new_name(call.project_id, new.id), part.path)
+            parts.append(new)
+    except ResultsError:
+        await _discard_parts(call, parts)
+        raise
+    return parts
+
+
+async def _discard_parts(call: Call, parts: Sequence[NewPart]) -> None:
+    """It was not made, so nobody needs its files. The janitor deletes what cannot be now."""
+    with suppress(ResultsError):
+        for part in parts:
+            await call.context.shelf.delete(new_name(call.project_id, part.id))
+
+
+def _watch(wish: SubmissionSpec, account: Account, id: str) -> Registration | None:
+    if wish.watch is None:
+        return None
+    return Registration(account_id=account.id, batch_id=id, **wish.watch)
+
+
+router = strict_router("submissions")
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias=HEADER,
+        description=f"1 to {WORD_MAX} visible ASCII characters. The same call again, with the same"
+        " key, makes nothing, and is answered with the submission that is there.",
+    ),
+]
+"""For the description; `key_word` reads it."""
+
+
+def _bodies() -> dict[str, Any]:
+    """JSON lines and forms beside JSON, and what else is wished for in the query."""
+    extra = takes(SubmissionRequest)
+    extra["parameters"] = [
+        {"name": name, "in": "query", "required": False, "schema": {"type": "string"}}
+        for name in SubmissionRequest.__struct_fields__
+        if name != "requests"
+    ]
+    lines = {"schema": {"type": "string"}}
+    form = {
+        "schema": {
+            "type": "object",
+            "properties": {"file": {"type": "string", "format": "binary"}},
+            "required": ["file"],
+        }
+    }
+    content = extra["requestBody"]["content"]
+    content["application/jsonl"], content["multipart/form-data"] = lines, form
+    return extra
+
+
+@router.post(
+    "/v1/submissions",
+    summary="Hand in requests, to be told when all of them are answered",
+    openapi_extra=_bodies(),
+    **answers(
+        submission_shapes.Submission, 404, 409, 413, 422, status=201, says="It is on its way."
+    ),
+)
+async def create_submission(request: Request, idempotency_key: IdempotencyKey = None) -> Response:
+    call = await call_of(request)
+    word = key_word(request)
+    context = call.context
+    accounts = await call.accounts()
+    async with scratch_folder(scratch_of(context.shelf)) as folder:
+        file = folder / "requests"
+        most = context.settings.submission_max_bytes
+        body = await receive(request, file, most=most)
+        wish = read_spec(call, body, accounts)
+        key = None if word is None else await heavy(call.project_id, key_of, word, body, file)
+        taken = await submit(call, wish, file, accounts, key)
+    return answer(describe(taken.submission), 201, REPLAYED if taken.replayed else None)
+
+
+@router.get(
+    "/v1/submissions",
+    summary="List submissions, newest first",
+    **answers(shapes.Page[submission_shapes.Submission], 404),
+)
+async def list_submissions(
+    call: Caller, limit: Limit = LIMIT_DEFAULT, after: After = None
+) -> Response:
+    page = await call.page(submissions.list_submissions, limit=limit, after=after)
+    return page_answer(page, [describe(s) for s in page.items], [s.id for s in page.items])
+
+
+@router.get(
+    "/v1/submissions/{submission_id}",
+    summary="One submission, with its parts",
+    **answers(submission_shapes.Submission, 404),
+)
+async def get_submission(call: Caller, submission_id: str) -> Response:
+    found = await call.context.store.read(
+        submissions.get_submission, call.project_id, submission_id
+    )
+    return answer(describe(found))
+
+
+@router.post(
+    "/v1/submissions/{submission_id}/cancel",
+    summary="Cancel what runs, and hand nothing more in",
+    **answers(submission_shapes.Submission, 404),
+)
+async def cancel_submission(call: Caller, submission_id: str) -> Response:
+    context = call.context
+    found = await context.store.write(
+        submissions.cancel, call.project_id, submission_id, now=context.clock()
+    )
+    return answer(describe(found))
+
+
+@router.get(
+    "/v1/submissions/{submission_id}/results",
+    summary="The results of all parts, in the order of the requests",
+    **file_answers(404, 409, 502),
+)
+async def get_results(
+    call: Caller, request: Request, submission_id: str, wish: ResultsQuery
+) -> Response:
+    found = await call.context.store.read(
+        submissions.get_submission, call.project_id, submission_id
+    )
+    return await results_of(call, request, found.id, wish)

@@ -1,0 +1,169 @@
+"""What every shelf promises: a folder, and a bucket behind a real S3 server."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import gc
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import pytest
+from moto.server import ThreadedMotoServer
+
+from batchbell.core.errors import ResultsGone, SettingsError
+from batchbell.files.results_store import MARKER, Folder, ResultsStore, open_results_store
+
+CONTENT = os.urandom(700_000)
+
+
+@pytest.fixture(scope="module")
+def bucket_url() -> Iterator[str]:
+    """A bucket of a server that speaks S3's protocol."""
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "key")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        patch.setenv("AWS_REGION", "us-east-1")
+        make_bucket(f"http://{host}:{port}/results")
+        yield "s3://results/kept"
+    server.stop()
+
+
+def make_bucket(url: str) -> None:
+    import urllib.request
+
+    urllib.request.urlopen(urllib.request.Request(url, method="PUT")).close()
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def shelf(request: pytest.FixtureRequest, tmp_path: Path) -> ResultsStore:
+    if request.param == "folder":
+        return open_results_store(str(tmp_path / "results"))
+    return open_results_store(request.getfixturevalue("bucket_url"))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "merged"
+    path.write_bytes(CONTENT)
+    return path
+
+
+async def read(shelf: ResultsStore, name: str, start: int = 0, end: int | None = None) -> bytes:
+    return b"".join([chunk async for chunk in shelf.read(name, start=start, end=end)])
+
+
+async def test_what_is_put_can_be_read_whole_and_in_part(shelf: ResultsStore, file: Path) -> None:
+    await shelf.put("a/b.jsonl", file)
+    assert await shelf.size("a/b.jsonl") == len(CONTENT)
+    assert await read(shelf, "a/b.jsonl") == CONTENT
+    assert await read(shelf, "a/b.jsonl", 10, 300_010) == CONTENT[10:300_010]
+    assert await read(shelf, "a/b.jsonl", 600_000) == CONTENT[600_000:]
+
+
+async def test_to_put_again_replaces(shelf: ResultsStore, file: Path, tmp_path: Path) -> None:
+    await shelf.put("a", file)
+    other = tmp_path / "other"
+    other.write_bytes(b"new")
+    await shelf.put("a", other)
+    assert await read(shelf, "a") == b"new"
+
+
+async def test_what_is_not_there_is_gone(shelf: ResultsStore, file: Path) -> None:
+    for asked in (shelf.size("never"), read(shelf, "never")):
+        with pytest.raises(ResultsGone):
+            await asked
+    await shelf.put("once", file)
+    await shelf.delete("once")
+    await shelf.delete("once")
+    with pytest.raises(ResultsGone):
+        await shelf.size("once")
+
+
+async def test_a_folder_shows_nothing_that_is_not_whole(file: Path, tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "results")
+    await folder.put("project/a.jsonl", file)
+    assert [path.name for path in (tmp_path / "results" / "project").iterdir()] == ["a.jsonl"]
+
+
+async def test_two_who_put_the_same_at_once_do_not_harm_each_other(
+    shelf: ResultsStore, tmp_path: Path
+) -> None:
+    contents = [bytes([n]) * 300_000 for n in range(8)]
+    files = [tmp_path / f"file-{n}" for n in range(8)]
+    for path, content in zip(files, contents, strict=True):
+        path.write_bytes(content)
+    await asyncio.gather(*(shelf.put("same", path) for path in files))
+    assert await read(shelf, "same") in contents
+
+
+async def test_a_marker_stays_until_it_is_lost(shelf: ResultsStore, tmp_path: Path) -> None:
+    await shelf.delete(MARKER)
+    found = set(await asyncio.gather(*(shelf.mark(f"plc_{n}") for n in range(4))))
+    assert len(found) == 1, "of all who mark it at once, the first wins"
+    assert {await shelf.mark("plc_late")} == found
+    empty = tmp_path / "empty"
+    empty.touch()
+    await shelf.put(MARKER, empty)
+    assert await shelf.mark("plc_new") == await shelf.mark("plc_other") == "plc_new"
+
+
+async def test_a_folder_without_hard_links_is_marked_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    folder = Folder(tmp_path / "results")
+    assert await folder.mark("plc_1") == await folder.mark("plc_2") == "plc_1"
+    assert [path.name for path in folder.root.iterdir()] == [MARKER]
+
+
+async def test_what_comes_from_another_disk_is_copied(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second disk is not there in every place where tests run, so it is said that there is."""
+    replace, folder = Path.replace, Folder(tmp_path / "results")
+
+    def only_within_the_folder(path: Path, target: Path) -> Path:
+        if folder.root not in path.parents:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", only_within_the_folder)
+    await folder.put("a.jsonl", file)
+    assert await read(folder, "a.jsonl") == CONTENT
+    assert [path.name for path in folder.root.iterdir()] == ["a.jsonl"]
+
+
+@pytest.mark.parametrize("url", ["ftp://host/x", "file://elsewhere/x", ""])
+def test_an_address_that_cannot_be_used_is_explained(url: str) -> None:
+    with pytest.raises(SettingsError, match="BATCHBELL_RESULTS_URL"):
+        open_results_store(url)
+
+
+@pytest.mark.parametrize("pieces", [0, 1])
+async def test_a_reader_who_leaves_leaves_no_file_open(
+    tmp_path: Path, file: Path, pieces: int
+) -> None:
+    """As the server cancels one: again at everything that is awaited. A file that is left open
+    warns when it is forgotten, and warnings are errors."""
+    shelf = Folder(tmp_path / "results")
+    await shelf.put("a", file)
+    reading = shelf.read("a")
+    for _ in range(pieces):
+        await anext(reading)
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await anext(reading)
+    assert scope.cancelled_caught
+    del reading
+    await asyncio.get_running_loop().shutdown_default_executor()
+    gc.collect()
