@@ -26,8 +26,8 @@ from typing import NoReturn
 import uvicorn.protocols.http.httptools_impl  # noqa: F401 - imported late, as it serves
 
 import batchbell.cli.app
-import batchbell.cli.demo
-import batchbell.cli.doctor
+import batchbell.cli.checks
+import batchbell.cli.walkthrough
 import batchbell.client
 import batchbell.runtime  # noqa: F401 - what takes the second
 from batchbell import failpoints

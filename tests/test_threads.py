@@ -49,6 +49,6 @@ async def test_a_failure_is_raised_and_frees_its_place() -> None:
 def test_long_work_never_enters_the_shared_threads() -> None:
     """Callers' downloads are read in those of `asyncio.to_thread`."""
     source = Path(batchbell.__file__).parent
-    ways_in = [source / "web" / name for name in ("submitting.py", "receiving.py")]
+    ways_in = [source / "web" / name for name in ("submissions.py", "uploads.py")]
     for file in (*(source / "workers").glob("*.py"), *ways_in):
         assert "to_thread" not in file.read_text(), file

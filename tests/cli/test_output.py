@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from batchbell.cli import attempts, doctor, lists
-from batchbell.cli.doctor import Finding
+from batchbell.cli.checks import Finding
 from batchbell.cli.output import print_facts, print_table
 
 BATCH = "batch_283c2a7b46ddadf236f06181a20ee1e3"

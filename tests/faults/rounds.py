@@ -45,8 +45,9 @@ PLACES = (
     failpoints.BEFORE_KEEP,
 )
 SMALL_STEPS = """
-from batchbell.storage import outages, starting_over
-outages.STEP, starting_over.WINDOW = 4, 8
+from batchbell.storage import endpoints, health, replay_walk
+endpoints.STEP = health.STEP = 4
+replay_walk.WINDOW = 8
 """
 """So that a few dozen deliveries take many steps, and a kill finds some of them done."""
 OK = Respond()

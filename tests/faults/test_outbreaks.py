@@ -26,7 +26,8 @@ WAITS = "state = 'pending'"
 
 @pytest.fixture
 def town(town: Town) -> Town:
-    town.first = f"from batchbell.storage import outages; outages.STEP = {STEP}"
+    town.first = "from batchbell.storage import endpoints, health; "
+    town.first += f"endpoints.STEP = health.STEP = {STEP}"
     return town
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,22 +12,12 @@ from batchbell.cli import lists
 from batchbell.cli.connection import connected
 from batchbell.cli.errors import Code, complain
 from batchbell.cli.options import ApiKey, BatchId, Json, Server, WebhookUrl
-from batchbell.cli.output import print_facts, print_json
-
-if TYPE_CHECKING:
-    from batchbell.client import Batch, Batchbell
-
-
-import contextlib
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
-
-from batchbell.cli.output import console, plain
+from batchbell.cli.output import console, plain, print_facts, print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from batchbell.client import Batch
+    from batchbell.client import Batch, Batchbell
 
 
 def expunge(

@@ -1,238 +1,17 @@
-"""The demo: the main job end to end, with real HTTP between real parts, in one process."""
+"""Trying Batchbell without a key: `demo` and `sandbox`."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-import secrets
-import signal
-import tempfile
-import time
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-import httpx2
 import typer
 
-from batchbell import runtime
-from batchbell.access import bind
-from batchbell.cli.batches import showing
 from batchbell.cli.errors import Code, complain
-from batchbell.cli.output import console, plain, tell
-from batchbell.client import AsyncBatchbell
-from batchbell.core import signing
-from batchbell.core.errors import BatchbellError
-from batchbell.observability import configure_logging
-from batchbell.sandbox import Received, Receiver, Sandbox, Schedule
-from batchbell.settings import load_settings
+from batchbell.cli.output import tell
 
 if TYPE_CHECKING:
     from batchbell.sandbox import Received, Receiver, Sandbox
-
-
-REQUESTS = 300
-BATCH_SECONDS = 6.0
-FAIL_FRACTION = 0.02
-POLL_SECONDS = 1.0
-LOOK_SECONDS = 0.2
-WEBHOOK_TIMEOUT_SECONDS = 25.0
-MODEL = "gpt-4o-mini"
-
-NEXT = (
-    "Next, with your own key: export OPENAI_API_KEY=sk-… DATABASE_PATH=batchbell.db &&"
-    " batchbell serve, then: curl http://127.0.0.1:3000/batch-awaiter"
-    """ -d '{"id": "batch_…", "webhookUrl": "https://example.com/hook"}'"""
-)
-
-
-class Failed(Exception):
-    """The demo could not be shown to its end; the message says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """What runs while the demo does."""
-
-    sandbox: Sandbox
-    receiver: Receiver
-    batchbell_url: str
-    api_key: str
-    secret: str
-    folder: Path
-
-
-async def run(*, keep: bool = False) -> None:
-    """Show it. Raises Failed."""
-    _end_on_sigterm()
-    configure_logging(level="error", format="text")
-    openai = _sdk()
-    began = time.monotonic()
-    try:
-        with _folder(keep) as folder:
-            async with _stage(folder) as stage, _customer(openai, stage) as customer:
-                await _play(stage, customer)
-    except (BatchbellError, openai.OpenAIError, httpx2.HTTPError, OSError, TimeoutError) as error:
-        raise Failed(f"{type(error).__name__}: {error}") from error
-    _say(f"\nDone in {time.monotonic() - began:.0f} s. {NEXT}")
-
-
-def _sdk() -> Any:
-    try:
-        import openai
-    except ImportError as error:
-        raise Failed("it needs the openai SDK: pip install 'batchbell[demo]'") from error
-    return openai
-
-
-def _end_on_sigterm() -> None:
-    """So that nothing is left behind then, either."""
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-
-
-@contextlib.contextmanager
-def _folder(keep: bool) -> Iterator[Path]:
-    if not keep:
-        with tempfile.TemporaryDirectory(prefix="batchbell-demo-") as name:
-            yield Path(name)
-        return
-    folder = Path(tempfile.mkdtemp(prefix="batchbell-demo-"))
-    try:
-        yield folder
-    finally:
-        files = ", ".join(sorted(file.name for file in folder.iterdir()))
-        _say(f"\nKept in {folder}: {files}")
-
-
-@contextlib.asynccontextmanager
-async def _stage(folder: Path) -> AsyncIterator[Stage]:
-    """Start the three parts, each on a free port; end them all."""
-    api_key = f"sk-demo-{secrets.token_hex(8)}"
-    secret = signing.make_secret(secrets.token_bytes(signing.SECRET_BYTES))
-    schedule = replace(Schedule.lasting(BATCH_SECONDS), fail_fraction=FAIL_FRACTION)
-    async with contextlib.AsyncExitStack() as stack:
-        sandbox = await stack.enter_async_context(Sandbox(api_key=api_key, schedule=schedule))
-        receiver = await stack.enter_async_context(Receiver(secret=secret))
-        settings = load_settings(
-            openai_api_key=api_key,
-            openai_base_url=sandbox.base_url,
-            database_url=f"sqlite:///{folder / 'batchbell.db'}",
-            host="127.0.0.1",
-            port=0,
-            webhook_secret=secret,
-            poll_interval_seconds=POLL_SECONDS,
-        )
-        listener = stack.enter_context(bind(settings, local=True))
-        # The port is a free one, which links to results must name.
-        settings = settings.model_copy(update={"public_url": runtime.url_of(listener)})
-        running = await stack.enter_async_context(runtime.open_runtime(settings))
-        await stack.enter_async_context(runtime.running_workers(running))
-        await stack.enter_async_context(runtime.serving(running, listener))
-        stage = Stage(sandbox, receiver, runtime.url_of(listener), api_key, secret, folder)
-        _say(f"provider   {sandbox.base_url} (a fake of OpenAI's API)")
-        _say(f"Batchbell  {stage.batchbell_url}")
-        _say(f"receiver   {receiver.url('/hook')}\n")
-        yield stage
-
-
-@contextlib.asynccontextmanager
-async def _customer(openai: Any, stage: Stage) -> AsyncIterator[Any]:
-    """The official SDK, as any program would use it; a proxy of the environment is not for us."""
-    http = openai.DefaultAsyncHttpxClient(trust_env=False)
-    async with openai.AsyncOpenAI(
-        api_key=stage.api_key,
-        base_url=stage.sandbox.base_url,
-        webhook_secret=stage.secret,
-        http_client=http,
-    ) as customer:
-        yield customer
-
-
-async def _play(stage: Stage, customer: Any) -> None:
-    batch_id = await _create_batch(customer, stage.folder)
-    await _register(stage, batch_id)
-    received = await _follow(stage, batch_id)
-    _unwrap(customer, received)
-    _show(received)
-
-
-async def _create_batch(customer: Any, folder: Path) -> str:
-    """Upload the input and create the batch, by the SDK."""
-    path = folder / "requests.jsonl"
-    path.write_text("".join(f"{json.dumps(_request(number))}\n" for number in range(REQUESTS)))
-    with path.open("rb") as file:
-        uploaded = await customer.files.create(file=file, purpose="batch")
-    _say(f"1. uploaded {REQUESTS} chat requests with the openai SDK: {uploaded.id}")
-    batch = await customer.batches.create(
-        input_file_id=uploaded.id, endpoint="/v1/chat/completions", completion_window="24h"
-    )
-    _say(f"2. created the batch: {batch.id}")
-    return str(batch.id)
-
-
-def _request(number: int) -> dict[str, object]:
-    question = f"What is {number} times {number}?"
-    body = {"model": MODEL, "messages": [{"role": "user", "content": question}]}
-    return {
-        "custom_id": f"request-{number:04}",
-        "method": "POST",
-        "url": "/v1/chat/completions",
-        "body": body,
-    }
-
-
-async def _register(stage: Stage, batch_id: str) -> None:
-    """The one call that a user of Batchbell makes."""
-    asked = {"id": batch_id, "webhookUrl": stage.receiver.url("/hook")}
-    async with httpx2.AsyncClient(trust_env=False) as http:
-        answer = await http.post(f"{stage.batchbell_url}/batch-awaiter", json=asked)
-    if answer.status_code != 201:
-        raise Failed(f"POST /batch-awaiter answered {answer.status_code}: {answer.text}")
-    _say(f"3. POST /batch-awaiter {json.dumps(asked)}\n   {answer.status_code} {answer.text}\n")
-
-
-async def _follow(stage: Stage, batch_id: str) -> Received:
-    """Show what Batchbell sees, until the webhook is there."""
-    arriving = asyncio.create_task(stage.receiver.wait_for(1, timeout=WEBHOOK_TIMEOUT_SECONDS))
-    async with AsyncBatchbell(stage.batchbell_url) as bell:
-        with showing(batch_id) as see:
-            while not arriving.done():
-                see(await bell.batch(batch_id))
-                await asyncio.wait([arriving], timeout=LOOK_SECONDS)
-            see(await bell.batch(batch_id))
-    return (await arriving)[0]
-
-
-def _unwrap(customer: Any, received: Received) -> None:
-    """Verify as a receiver would, with the SDK. Raises Failed for a signature that is not ours."""
-    try:
-        event = customer.webhooks.unwrap(received.body, received.headers)
-    except ValueError as error:
-        raise Failed(f"the SDK does not accept the webhook: {error}") from error
-    _say(f"\n4. the webhook arrived, verified by client.webhooks.unwrap: {event.type}\n")
-
-
-def _show(received: Received) -> None:
-    _say(f"{received.method} {received.path}")
-    for name, value in received.headers.items():
-        if name.startswith("webhook-") or name in ("content-type", "user-agent"):
-            _say(f"{name}: {value}")
-    _say("")
-    text = json.dumps(json.loads(received.body), indent=2)
-    target = console()
-    if target.is_terminal:
-        target.print_json(text)
-    else:
-        print(text)
-
-
-def _say(line: str) -> None:
-    print(plain(line), flush=True)
-
 
 SANDBOX_SECONDS = 60.0
 PORT_MAX = 65_535
@@ -248,10 +27,11 @@ def demo(
     A fake provider, Batchbell and a receiver run on free ports of this machine; a batch of a few
     hundred requests is made with the official openai SDK, and its webhook is verified and shown.
     """
+    from batchbell.cli import walkthrough
 
     try:
-        asyncio.run(run(keep=keep))
-    except Failed as error:
+        asyncio.run(walkthrough.run(keep=keep))
+    except walkthrough.Failed as error:
         complain(f"The demo failed: {error}")
         raise typer.Exit(Code.FAILED) from None
     except asyncio.CancelledError:

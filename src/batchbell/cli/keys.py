@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import sys
 import time
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from batchbell.cli.connection import with_store_or_server
-from batchbell.cli.options import ApiKey, Json, Project, Server
+from batchbell.cli.options import ApiKey, DatabasePath, DatabaseUrl, Json, Project, Server
 from batchbell.cli.output import moment, print_json, print_json_lines, print_table, tell
 
 if TYPE_CHECKING:
@@ -19,17 +20,7 @@ if TYPE_CHECKING:
     from batchbell.settings import Settings
     from batchbell.storage import keys as stored
     from batchbell.storage.engine import Store
-
-
-import asyncio
-from typing import TYPE_CHECKING
-
-from batchbell.cli.options import DatabasePath, DatabaseUrl
-
-if TYPE_CHECKING:
-    from batchbell.settings import Settings
     from batchbell.storage.rekey import Rekeyed
-
 
 KEY_BYTES = 24
 

@@ -3,23 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from batchbell.client import StreamedEvent
-    from batchbell.core.endpoint import Endpoint
-    from batchbell.core.outcome import Outcome
-    from batchbell.net.client import Sender
-    from batchbell.net.guard import AddressRules
-
-
 import contextlib
+import time
 from collections import Counter
-from collections.abc import AsyncGenerator
-from dataclasses import field
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,8 +21,11 @@ from batchbell.cli.replays import moment_of
 
 if TYPE_CHECKING:
     from batchbell.client import AsyncBatchbell, StreamedEvent
+    from batchbell.core.endpoint import Endpoint
+    from batchbell.core.outcome import Outcome
+    from batchbell.net.client import Sender
+    from batchbell.net.guard import AddressRules
     from batchbell.settings import Settings
-
 
 FIRST_PAUSE_SECONDS = 1.0
 ANSWER_SHOWN = 200

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
-
-from batchbell.cli.output import moment
-
-if TYPE_CHECKING:
-    from batchbell.client import Batch, Delivery, Endpoint, Event, Watch
-
-
 from enum import StrEnum
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from batchbell.cli.attempts import print_attempts
 from batchbell.cli.connection import connected
 from batchbell.cli.options import ApiKey, Json, Server
-from batchbell.cli.output import print_facts, print_json, print_json_lines, print_table, tell
+from batchbell.cli.output import (
+    moment,
+    print_facts,
+    print_json,
+    print_json_lines,
+    print_table,
+    tell,
+)
 
 if TYPE_CHECKING:
-    from batchbell.client import Batchbell
-
+    from batchbell.client import Batch, Batchbell, Delivery, Endpoint, Event, Watch
 
 Look = tuple[Sequence[str], Callable[[Any], Sequence[object]]]
 """Column heads, and what makes a row of an item."""

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-
-import re
-from collections.abc import Iterator
-from itertools import zip_longest
 
 PIPE_WIDTH = 400
 """Columns for lines that go to no terminal."""

@@ -10,13 +10,12 @@ import typer
 
 from batchbell.cli.options import DatabasePath, DatabaseUrl, Json
 from batchbell.cli.output import print_json, tell
-from batchbell.storage import opening
-
-ACCOUNTS_SHOWN = 5
 
 if TYPE_CHECKING:
     from batchbell.runtime import Runtime
     from batchbell.settings import Settings
+
+ACCOUNTS_SHOWN = 5
 
 
 def serve(
@@ -66,6 +65,7 @@ def migrate(
 
 async def _migrated(settings: Settings) -> str:
     from batchbell.cli.connection import opened
+    from batchbell.storage import opening
 
     async with opened(settings) as store:
         return await store.read(opening.check)

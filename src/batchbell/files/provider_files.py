@@ -77,8 +77,9 @@ def _inflate(source: IO[bytes], target: Path, wbits: int, most_bytes: int) -> No
 def _as_utf8(path: Path) -> None:
     """Some hosts write what their platform calls Unicode."""
     with path.open("rb") as file:
-        word = UTF16.get(file.read(2))
-    if word is None:
+        begin = file.read(PIECE_BYTES)
+    word = UTF16.get(begin[:2])
+    if word is None or b"\0" not in begin:  # braces and quotes of UTF-16 have a zero byte each
         return
     beside = path.with_name(f"{path.name}.utf8")
     with (
@@ -102,11 +103,19 @@ def in_place_of_lines(path: Path) -> str | None:
     if path.stat().st_size > PAGE_MAX_BYTES:
         return None
     whole = path.read_bytes().strip()
-    if b'"custom_id"' in whole or b'"response"' in whole:
+    if _is_lines(whole):
         return None
-    if read_line(whole) is None and whole[:1] in b'{["':
-        return None  # lines, or what is left of them
     return f"The provider sent this in place of the file: {_shown(whole)}"
+
+
+def _is_lines(whole: bytes) -> bool:
+    """Whether it is one line or more, or what is left of them."""
+    if b'"custom_id"' in whole or b'"response"' in whole:
+        return True
+    only = read_line(whole)  # its keys may have escaped letters
+    if only is None:
+        return whole[:1] in b'{["'
+    return only.name is not None or only.response is not None
 
 
 def _shown(text: bytes) -> str:

@@ -30,6 +30,8 @@ from batchbell.core.errors import (
 MESSAGE_MAX_CHARACTERS = 300
 READ_MAX_BYTES = 65_536
 """No error is longer; what is, is read no further."""
+SECRET_LEAST_CHARACTERS = 7
+"""A shorter key is a placeholder, such as `EMPTY`, and may stand in a text for other reasons."""
 KEY_LIKE = re.compile(r"\b(sk|bb|whsec|gsk|xai)[-_][A-Za-z0-9*_.-]{3,}|(?i:bearer)\s+\S+")
 
 BILLING_CODE = re.compile(
@@ -243,7 +245,7 @@ def _plain(status: int, headers: Mapping[str, str], body: bytes) -> str:
 
 def clean(text: str, secret: str) -> str:
     """Short, printable, and without keys: providers like to quote the key that they refuse."""
-    if secret:
+    if len(secret) >= SECRET_LEAST_CHARACTERS:
         text = text.replace(secret, "[key]")
     text = KEY_LIKE.sub("[key]", text[: 4 * MESSAGE_MAX_CHARACTERS])
     text = "".join(c if c.isprintable() else " " for c in text).strip()

@@ -101,8 +101,6 @@ ACCOUNT_HEADER = "bb-account"
 """Names the account in a request. In an answer it says that the provider of that account spoke."""
 MASK = b"[key]"
 """Some providers quote the key that they were sent; the caller is not to learn it."""
-MASKED_LEAST = 7
-"""A shorter key is a placeholder, such as `EMPTY`, and may stand in an answer for other reasons."""
 WINDOW_BYTES = 256 * 2**10
 READ_HERE_BYTES = 64 * 2**10
 """What is longer is read in a thread: the event loop is everybody's."""
@@ -250,7 +248,7 @@ async def _whole(call: Call, reply: Reply, account: Account, key: str) -> Whole:
 def _forms(key: str) -> list[bytes]:
     """The key as an answer may quote it: as it is, in JSON, and in a URL."""
     secret = key.strip()
-    if len(secret) < MASKED_LEAST:
+    if len(secret) < SECRET_LEAST_CHARACTERS:
         return []
     in_json = msgspec.json.encode(secret)[1:-1].decode()
     found = {secret, in_json, in_json.replace("/", r"\/"), quote(secret), quote(secret, safe="")}
