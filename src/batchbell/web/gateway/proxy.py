@@ -21,6 +21,7 @@ from batchbell.net.headers import Header, harmless, onward
 from batchbell.net.relay import Onward, Reply, unpacked
 from batchbell.providers.registry import auth_headers
 from batchbell.providers.rows import id_in
+from batchbell.providers.verdicts import SECRET_LEAST_CHARACTERS
 from batchbell.storage import uploads
 from batchbell.threads import heavy
 from batchbell.web.accounts import api_key_of
