@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import json
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import msgspec
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from python_multipart.multipart import parse_options_header
-from starlette.requests import Request
+from starlette.requests import Request as HttpRequest
 
-from batchbell.core.errors import InvalidRequest
+from batchbell.api.fields import UNSTORABLE, Request
+from batchbell.core.errors import AddressRefused, InvalidRequest
 from batchbell.core.nearest import SHOWN_MAX, hint, shown
 from batchbell.web.errors import Code, InvalidBody, Problem
 
@@ -27,11 +31,10 @@ UNKNOWN_MAX = 20
 UTF_8 = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
-UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-"""PostgreSQL stores no NUL character, and UTF-8 has no lone surrogates."""
 
-
-async def read_json(request: Request, *, most: int = BODY_MAX_BYTES, optional: bool = False) -> Any:
+async def read_json(
+    request: HttpRequest, *, most: int = BODY_MAX_BYTES, optional: bool = False
+) -> Any:
     """The body as JSON, whatever kind its content type names. Raises InvalidRequest.
 
     `curl -d` calls every body a form, so the content type decides nothing. A name that an object
@@ -99,7 +102,7 @@ _TWINS = json.JSONDecoder(object_pairs_hook=_pairs, parse_int=float)
 """Looks for twins only: what it reads is thrown away."""
 
 
-def check_plain(request: Request) -> None:
+def check_plain(request: HttpRequest) -> None:
     """Raise InvalidRequest for a body that is packed, or that is text of another encoding."""
     packed = request.headers.get("content-encoding", "identity").strip().lower()
     if packed not in ("", "identity"):
@@ -119,7 +122,7 @@ def check_plain(request: Request) -> None:
         )
 
 
-async def read_body(request: Request, *, most: int) -> bytes:
+async def read_body(request: HttpRequest, *, most: int) -> bytes:
     """All of the body. Raises InvalidRequest as soon as it is longer than `most` bytes."""
     told = request.headers.get("content-length", "")
     if told.isdigit() and int(told) > most:
@@ -138,6 +141,150 @@ def _too_large(most: int) -> None:
     raise InvalidRequest(
         f"The body is larger than {most // 2**20} MiB.", code=Code.BODY_TOO_LARGE, status=413
     )
+
+
+Model = TypeVar("Model", bound=Request)
+Check = Callable[[Any], None]
+"""Raises InvalidRequest or AddressRefused for a value that cannot be taken at this moment."""
+
+
+def read(
+    model: type[Model], value: Any, checks: Mapping[str, Check] | None = None, *, where: str = ""
+) -> Model:
+    """The value as `model` declares it. Raises InvalidBody with all that is wrong.
+
+    `checks` judge what the declaration cannot, such as the addresses that are allowed just now:
+    each is given the value of its field, if nothing else is wrong with it and it is not null.
+    `where` stands before the names of the fields, such as `webhook.`.
+    """
+    made, problems = judge(model, value, checks or {}, where=where)
+    if made is None:
+        raise InvalidBody(problems)
+    return made
+
+
+def judge(
+    model: type[Model],
+    value: Any,
+    checks: Mapping[str, Check],
+    *,
+    where: str = "",
+    index: int | None = None,
+) -> tuple[Model | None, list[Problem]]:
+    """As `read`, but gives what is wrong back: the model is None where anything is."""
+    try:
+        made = model.model_validate(value)
+    except ValidationError as error:
+        if not isinstance(value, dict):
+            subject = where.rstrip(".") or "The body"
+            param = where.rstrip(".") or None
+            return None, [
+                Problem(message=f"{subject} must be a JSON object.", param=param, index=index)
+            ]
+        made, found = None, error.errors(include_url=False, include_context=True)
+    else:
+        found = []
+    problems = [*_unknown(model, found, where), *_wrong(found, where)]
+    spoilt = {one["loc"][0] for one in found}
+    sound = {name: one for name, one in value.items() if name not in spoilt}
+    for conflict in model.conflicts(sound):
+        path = f"{where}{conflict.field}"
+        says = f"{path} {conflict.message}"
+        problems.append(Problem(message=says, param=path, code=conflict.code))
+        sound.pop(conflict.field, None)
+    for name, check in checks.items():
+        if sound.get(name) is not None:
+            problems.extend(_checked(check, sound[name], f"{where}{name}"))
+    if not problems:
+        return made, []
+    return None, [dataclasses.replace(one, index=index) for one in problems]
+
+
+def _checked(check: Check, value: Any, path: str) -> Iterator[Problem]:
+    try:
+        check(value)
+    except AddressRefused as error:
+        yield Problem(message=str(error), param=path, code=Code.ADDRESS_REFUSED)
+    except InvalidRequest as error:
+        yield Problem(message=error.message, param=path, code=error.code)
+
+
+@functools.cache
+def names_of(model: type[Request]) -> frozenset[str]:
+    """The names of a request's fields, as they are sent."""
+    return frozenset(field.alias or name for name, field in model.model_fields.items())
+
+
+def _unknown(model: type[Request], found: Sequence[ErrorDetails], where: str) -> Iterator[Problem]:
+    names = [str(one["loc"][0]) for one in found if one["type"] == "extra_forbidden"]
+    for name in names[:UNKNOWN_MAX]:
+        yield Problem(
+            message=f"Unknown field {shown(where + name)}. {hint(name, names_of(model))}",
+            param=f"{where}{name[:SHOWN_MAX]}",
+            code=Code.UNKNOWN_PARAMETER,
+        )
+
+
+def _wrong(found: Sequence[ErrorDetails], where: str) -> Iterator[Problem]:
+    for one in found:
+        if one["type"] == "extra_forbidden":
+            continue
+        path, subject = _place(one["loc"], where)
+        if one["type"] == "missing" or (one["input"] is None and len(one["loc"]) == 1):
+            yield Problem(message=f"{subject} is required.", param=path, code=Code.MISSING_FIELD)
+        else:
+            yield Problem(message=f"{subject} {_says(one)}", param=path)
+
+
+def _place(loc: Sequence[int | str], where: str) -> tuple[str, str]:
+    """What `param` says, and what the message begins with: a key is its writer's, and no path."""
+    path, subject = f"{where}{loc[0]}", ""
+    for part in loc[1:]:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif part == "[key]":
+            subject = subject.replace(": the value of ", ": the name ")
+        else:
+            subject = f"{path}: the value of {shown(part)}"
+    return path, subject or path
+
+
+def _says(found: ErrorDetails) -> str:
+    """What is wrong, in our words."""
+    kind, context = found["type"], found.get("ctx", {})
+    if kind in ("enum", "literal_error"):
+        return f"must be one of {_listed(context['expected'])}."
+    if kind in ("too_long", "too_short"):
+        context = {"limit": context.get("max_length", context.get("min_length"))}
+    if kind == "invalid_value":
+        return found["msg"]
+    return WORDS.get(kind, f"cannot be taken: {found['msg']}.").format(**context)
+
+
+def _listed(expected: str) -> str:
+    """Pydantic says `'a', 'b' or 'c'`."""
+    return expected.replace(" or ", ", ").replace("'", "")
+
+
+WORDS = {
+    "string_type": "must be a string.",
+    "string_unicode": "holds a character that cannot be stored.",
+    "string_too_short": "must have {min_length} or more characters.",
+    "string_too_long": "must have at most {max_length:,} characters.",
+    "bool_type": "must be true or false.",
+    "int_type": "must be a whole number.",
+    "int_from_float": "must be a whole number.",
+    "float_type": "must be a number.",
+    "finite_number": "must be a number.",
+    "greater_than": "must be more than {gt:,g}.",
+    "greater_than_equal": "must be {ge:,g} or more.",
+    "less_than_equal": "must be {le:,.12g} or less.",
+    "list_type": "must be a list.",
+    "dict_type": "must be an object.",
+    "too_short": "must have {limit} or more entries.",
+    "too_long": "must have at most {limit:,} entries.",
+}
+"""By Pydantic's kind of error. A validator of ours brings its own words."""
 
 
 @functools.cache

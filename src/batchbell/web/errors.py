@@ -24,6 +24,8 @@ from batchbell.web import shapes
 
 RETRY_SECONDS = 5
 FULL_RETRY_SECONDS = 60
+PROBLEMS_MAX = 100
+"""Problems of one body that are answered."""
 
 
 class Code(StrEnum):
@@ -99,9 +101,14 @@ class InvalidBody(InvalidRequest):
     def __init__(self, problems: Sequence[Problem]) -> None:
         first = problems[0]
         others = len(problems) - 1
-        message = first.message + (f" ({others} more in `problems`.)" if others else "")
+        message = first.message
+        if others:
+            listed = f"; `problems` lists the first {PROBLEMS_MAX}"
+            message += (
+                f" ({others:,} more{listed if others >= PROBLEMS_MAX else ' in `problems`'}.)"
+            )
         super().__init__(message, param=first.param, code=first.code)
-        self.problems = tuple(problems)
+        self.problems = tuple(problems[:PROBLEMS_MAX])
 
 
 def error_response(

@@ -7,20 +7,19 @@ from typing import Annotated
 from fastapi import Query, Request
 from starlette.responses import Response
 
+from batchbell.api.events import ResendRequest, TestEventRequest
 from batchbell.core.model import EventType
 from batchbell.storage import deliveries, events
 from batchbell.storage.paging import Page
 from batchbell.web import describing, shapes
-from batchbell.web.bodies import Fields, read_json
+from batchbell.web.bodies import read, read_json
 from batchbell.web.call import Caller, answer, page_answer
-from batchbell.web.endpoints import tested_type
 from batchbell.web.openapi import answers, takes
 from batchbell.web.parameters import LIMIT_DEFAULT, After, Limit, strict_router
 
 router = strict_router("events")
 
 DELIVERIES_COUNTED = 1000
-ENDPOINT_ID_MAX = 64
 
 Kind = Annotated[EventType | None, Query(description="Only events of this type.")]
 Success = Annotated[
@@ -55,12 +54,13 @@ async def list_events(
 @router.post(
     "/v1/events",
     summary="Record a test event, for those who follow the stream",
-    openapi_extra=takes(shapes.TestEventRequest, required=False),
+    openapi_extra=takes(TestEventRequest, required=False),
     **answers(shapes.Event, 413, status=201, says="The event. No endpoint is told of it."),
 )
 async def record_test_event(call: Caller, request: Request) -> Response:
     context = call.context
-    type_ = tested_type(await read_json(request, optional=True), shapes.TestEventRequest, "type")
+    wanted = read(TestEventRequest, await read_json(request, optional=True))
+    type_ = wanted.type or EventType.COMPLETED
     id = await context.store.write(
         events.record_test, call.project_id, type_, mint=context.mint, now=context.clock()
     )
@@ -82,18 +82,16 @@ async def get_event(call: Caller, event_id: str) -> Response:
 @router.post(
     "/v1/events/{event_id}/resend",
     summary="Deliver an event again, with the full schedule",
-    openapi_extra=takes(shapes.ResendRequest, required=False),
+    openapi_extra=takes(ResendRequest, required=False),
     **answers(shapes.Page[shapes.Delivery], 404, 413, says="The deliveries, due now."),
 )
 async def resend_event(call: Caller, event_id: str, request: Request) -> Response:
-    fields = Fields(await read_json(request, optional=True), shapes.ResendRequest)
-    endpoint_id = fields.optional_text("endpoint_id", most=ENDPOINT_ID_MAX)
-    fields.raise_problems()
+    wanted = read(ResendRequest, await read_json(request, optional=True))
     found = await call.context.store.write(
         deliveries.resend,
         call.project_id,
         event_id,
-        endpoint_id=endpoint_id,
+        endpoint_id=wanted.endpoint_id,
         now=call.context.clock(),
     )
     data = [describing.delivery(one, now=call.context.clock()) for one in found]

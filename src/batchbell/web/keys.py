@@ -8,16 +8,15 @@ from typing import Annotated
 from fastapi import Query, Request
 from starlette.responses import Response
 
+from batchbell.api.keys import KeyRequest
 from batchbell.core.errors import NotFound
-from batchbell.core.model import MAX_ID_LENGTH
 from batchbell.storage import keys, projects
 from batchbell.storage.paging import Page
 from batchbell.web import describing, shapes
-from batchbell.web.bodies import Fields, read_json
+from batchbell.web.bodies import read, read_json
 from batchbell.web.call import Call, Caller, answer, page_answer
 from batchbell.web.openapi import answers, takes
 from batchbell.web.parameters import strict_router
-from batchbell.web.watches import NAME_MAX
 
 router = strict_router("access")
 
@@ -31,19 +30,21 @@ ProjectId = Annotated[
 @router.post(
     "/v1/keys",
     summary="Make an API key: from then on every caller needs one",
-    openapi_extra=takes(shapes.KeyRequest),
+    openapi_extra=takes(KeyRequest),
     **answers(shapes.Key, 404, 413, status=201, says="The key. `key` is shown this once."),
 )
 async def create_key(call: Caller, request: Request) -> Response:
-    fields = Fields(await read_json(request), shapes.KeyRequest)
-    name = fields.text("name", most=NAME_MAX)
-    project = fields.optional_text("project_id", most=MAX_ID_LENGTH)
-    fields.raise_problems()
-    project_id = await call.named_project(project)
+    wanted = read(KeyRequest, await read_json(request))
+    project_id = await call.named_project(wanted.project_id)
     key = keys.PREFIX + secrets.token_hex(KEY_BYTES)
     context = call.context
     made = await context.store.write(
-        keys.create_key, project_id, name=name, key=key, mint=context.mint, now=context.clock()
+        keys.create_key,
+        project_id,
+        name=wanted.name,
+        key=key,
+        mint=context.mint,
+        now=context.clock(),
     )
     _keys_changed(call)
     return answer(describing.key(made, shown=key), 201)

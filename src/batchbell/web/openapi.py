@@ -8,8 +8,14 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import FastAPI, Header
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from starlette.responses import Response
 
+from batchbell.api.events import ResendRequest, TestEventRequest
+from batchbell.api.keys import KeyRequest
+from batchbell.api.projects import ProjectRequest
+from batchbell.api.replays import ReplayRequest
 from batchbell.files.tables import Format
 from batchbell.web import account_shapes, endpoint_shapes, gateway_shapes, shapes, submission_shapes
 
@@ -20,18 +26,13 @@ REQUESTS = (
     shapes.WatchesRequest,
     shapes.WatchChanges,
     list[shapes.WatchRequest],
-    shapes.ResendRequest,
-    shapes.TestEventRequest,
     gateway_shapes.BatchRequest,
-    shapes.KeyRequest,
-    shapes.ProjectRequest,
     account_shapes.AccountRequest,
     account_shapes.AccountChanges,
     endpoint_shapes.EndpointRequest,
     endpoint_shapes.EndpointChanges,
     endpoint_shapes.RotateRequest,
     endpoint_shapes.TestRequest,
-    shapes.ReplayRequest,
     submission_shapes.SubmissionRequest,
 )
 ANSWERS = (
@@ -71,8 +72,38 @@ ANSWERS = (
     submission_shapes.Submission,
     shapes.Page[submission_shapes.Submission],
 )
-_SCHEMAS, COMPONENTS = msgspec.json.schema_components((*REQUESTS, *ANSWERS), ref_template=REFERENCE)
-SCHEMA_OF: Mapping[Any, dict[str, Any]] = dict(zip((*REQUESTS, *ANSWERS), _SCHEMAS, strict=True))
+MODELS: tuple[type[BaseModel], ...] = (
+    KeyRequest,
+    ProjectRequest,
+    ReplayRequest,
+    ResendRequest,
+    TestEventRequest,
+)
+"""Declared in `batchbell.api`; what stands above are shapes of msgspec."""
+
+
+class _WithoutTitles(GenerateJsonSchema):
+    """A field's title would say its name again."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+
+def _described() -> tuple[dict[Any, dict[str, Any]], dict[str, Any]]:
+    """The schema of each type, and the components that these refer to."""
+    shapes_ = (*REQUESTS, *ANSWERS)
+    schemas, components = msgspec.json.schema_components(shapes_, ref_template=REFERENCE)
+    made, definitions = models_json_schema(
+        [(model, "validation") for model in MODELS],
+        ref_template=REFERENCE.replace("{name}", "{model}"),
+        schema_generator=_WithoutTitles,
+    )
+    schema_of: dict[Any, dict[str, Any]] = dict(zip(shapes_, schemas, strict=True))
+    schema_of |= {model: schema for (model, _), schema in made.items()}
+    return schema_of, definitions.get("$defs", {}) | components
+
+
+SCHEMA_OF, COMPONENTS = _described()
 
 MEANINGS = {
     400: "Something in the request is wrong; `param` names it.",

@@ -7,16 +7,15 @@ import secrets
 from fastapi import Request
 from starlette.responses import Response
 
+from batchbell.api.projects import ProjectRequest
 from batchbell.core import signing
-from batchbell.core.model import NAME_PATTERN
 from batchbell.storage import projects
 from batchbell.storage.paging import Page
 from batchbell.web import describing, shapes
-from batchbell.web.bodies import Fields, read_json
+from batchbell.web.bodies import read, read_json
 from batchbell.web.call import Operator, answer, page_answer
 from batchbell.web.openapi import answers, takes
 from batchbell.web.parameters import strict_router
-from batchbell.web.watches import NAME_MAX, NAME_SHAPE
 
 router = strict_router("access")
 
@@ -24,17 +23,15 @@ router = strict_router("access")
 @router.post(
     "/v1/projects",
     summary="Make a project: keys, accounts, endpoints and batches of its own",
-    openapi_extra=takes(shapes.ProjectRequest),
+    openapi_extra=takes(ProjectRequest),
     **answers(shapes.Project, 404, 409, 413, status=201, says="The project."),
 )
 async def create_project(call: Operator, request: Request) -> Response:
-    fields = Fields(await read_json(request), shapes.ProjectRequest)
-    name = fields.text("name", most=NAME_MAX, pattern=NAME_PATTERN, shape=NAME_SHAPE)
-    fields.raise_problems()
+    wanted = read(ProjectRequest, await read_json(request))
     context = call.context
     made = await context.store.write(
         projects.create_project,
-        name=name,
+        name=wanted.name,
         secret=signing.make_secret(secrets.token_bytes(signing.SECRET_BYTES)),
         mint=context.mint,
         now=context.clock(),

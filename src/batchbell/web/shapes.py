@@ -13,14 +13,13 @@ from batchbell.core.attachment import ResultsMode
 from batchbell.core.model import (
     ID_PATTERN,
     MAX_ID_LENGTH,
-    NAME_PATTERN,
     BatchOutcome,
     DeliveryState,
     Dialect,
     EventType,
     Status,
 )
-from batchbell.core.replay import PACE_MAX, ReplayState, ReplayStatus
+from batchbell.core.replay import ReplayState, ReplayStatus
 from batchbell.web.result_shapes import Results
 
 T = TypeVar("T")
@@ -247,14 +246,6 @@ class Event(Struct, frozen=True, kw_only=True):
     deliveries: DeliveriesSummary | UnsetType = UNSET
 
 
-class TestEventRequest(Struct, frozen=True, kw_only=True):
-    type: EventType = EventType.COMPLETED
-
-
-class ResendRequest(Struct, frozen=True, kw_only=True):
-    endpoint_id: str | None = None
-
-
 class Timings(Struct, frozen=True, kw_only=True):
     """Milliseconds. A kept connection has no `dns_ms`, `connect_ms` and `tls_ms`.
 
@@ -316,13 +307,6 @@ class Delivery(Struct, frozen=True, kw_only=True):
     attempts_deleted: int | UnsetType = UNSET
 
 
-class KeyRequest(Struct, frozen=True, kw_only=True):
-    """`project_id` is the id or the name of another project; only `default` may name one."""
-
-    name: Annotated[str, Meta(min_length=1, max_length=100)]
-    project_id: Annotated[str, Meta(min_length=1, max_length=MAX_ID_LENGTH)] | None = None
-
-
 class Key(Struct, frozen=True, kw_only=True):
     """`key` is there once, in the answer that made it."""
 
@@ -334,10 +318,6 @@ class Key(Struct, frozen=True, kw_only=True):
     created_at: int
     revoked_at: int | None
     key: str | UnsetType = UNSET
-
-
-class ProjectRequest(Struct, frozen=True, kw_only=True):
-    name: Annotated[str, Meta(pattern=NAME_PATTERN, min_length=1, max_length=100)]
 
 
 class Project(Struct, frozen=True, kw_only=True):
@@ -370,21 +350,6 @@ class Index(Struct, frozen=True, kw_only=True):
     version: str
     docs: str
     openapi: str
-
-
-class ReplayRequest(Struct, frozen=True, kw_only=True):
-    """`since` and `until` are seconds since the epoch; a fraction is allowed."""
-
-    status: ReplayStatus | None = None
-    endpoint_id: Identity | None = None
-    event_id: Identity | None = None
-    since: Moment | None = None
-    until: Moment | None = None
-    types: Annotated[list[EventType], Meta(min_length=1)] | None = None
-    as_new: bool | None = None
-    enable: bool | None = None
-    pace: Annotated[float, Meta(gt=0, le=PACE_MAX)] | None = None
-    dry_run: bool | None = None
 
 
 class Replay(Struct, frozen=True, kw_only=True):

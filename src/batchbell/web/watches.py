@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import Request
 from starlette.responses import Response
 
+from batchbell.api.fields import UNSTORABLE
 from batchbell.core.attachment import ResultsMode
 from batchbell.core.errors import AddressRefused, InvalidRequest
 from batchbell.core.model import (
@@ -25,7 +26,7 @@ from batchbell.net.guard import URL_MAX_CHARACTERS, AddressRules
 from batchbell.storage import watches
 from batchbell.storage.watches import OPTIONS, Registered, Registration, WatchDiffers
 from batchbell.web import describing, shapes
-from batchbell.web.bodies import BULK_MAX_BYTES, UNSTORABLE, Fields, read_json
+from batchbell.web.bodies import BULK_MAX_BYTES, Fields, read_json
 from batchbell.web.call import Call, Caller, Context, answer, call_of, page_answer
 from batchbell.web.errors import Code, InvalidBody, Problem
 from batchbell.web.openapi import answers, json_content, takes

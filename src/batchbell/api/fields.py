@@ -1,0 +1,151 @@
+"""The base of every request, and the kinds of fields that several requests have."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+)
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from batchbell.core.attachment import ResultsMode
+from batchbell.core.model import ID_PATTERN, MAX_ID_LENGTH, NAME_PATTERN, EventType
+
+ID_MAX = 64
+NAME_MAX = 100
+URL_MAX = 2048
+PAIRS_MAX = 16
+PAIR_NAME_MAX = 64
+PAIR_VALUE_MAX = 512
+LAST_SECOND = 253_402_300_799
+"""The end of the year 9999."""
+
+ID_SHAPE = (
+    "must consist of letters, digits and . _ : @ = + ~ - /, such as batch_abc123 or"
+    " batches/abc123; no part of it may be empty or begin with a dot."
+)
+NAME_SHAPE = "must be a plain token of letters, digits and . _ : @ = + -, such as nightly."
+ABOUT_NO_BATCH = "happens to no batch, so only endpoints of the whole project hear of it"
+BATCH_EVENTS = tuple(type_ for type_ in EventType if type_.of_batch)
+
+UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+"""PostgreSQL stores no NUL character, and UTF-8 has no lone surrogates."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """What is wrong between fields, or with one in the light of another."""
+
+    field: str
+    message: str
+    """Begins with a verb: it stands behind the field's name."""
+    code: str = "invalid_value"
+
+
+class Request(BaseModel):
+    """A JSON object that is sent to us. No field is converted from another type."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    @classmethod
+    def conflicts(cls, sent: Mapping[str, Any]) -> Iterator[Conflict]:
+        """What is wrong between fields. `sent` has those that nothing else is wrong with."""
+        yield from ()
+
+    def named(self) -> dict[str, Any]:
+        """The fields that the body names, if only as null."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
+
+def _storable(text: str) -> str:
+    if UNSTORABLE.search(text):
+        raise wrong("holds a character that cannot be stored.")
+    return text
+
+
+def wrong(message: str) -> PydanticCustomError:
+    """For a validator to raise. `message` begins with a verb: it stands behind the field's name."""
+    return PydanticCustomError("invalid_value", "{message}", {"message": message})
+
+
+def _of_batch(type_: EventType) -> EventType:
+    if type_ not in BATCH_EVENTS:
+        raise wrong(f"{ABOUT_NO_BATCH}: use {', '.join(BATCH_EVENTS)}.")
+    return type_
+
+
+class Shaped:
+    """For `Annotated`: a string of this pattern. `shape` explains it, and begins with a verb."""
+
+    def __init__(self, pattern: str, shape: str) -> None:
+        self._pattern, self._shape = pattern, shape
+        self._regex = re.compile(pattern)
+
+    def _check(self, text: str) -> str:
+        if not self._regex.fullmatch(text):
+            raise wrong(self._shape)
+        return text
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return handler(schema) | {"pattern": self._pattern}
+
+
+Storable = AfterValidator(_storable)
+Text = Annotated[str, Field(min_length=1, max_length=NAME_MAX), Storable]
+Identity = Annotated[str, Field(min_length=1, max_length=ID_MAX), Storable]
+Name = Annotated[
+    str,
+    Field(min_length=1, max_length=NAME_MAX, examples=["nightly"]),
+    Shaped(NAME_PATTERN, NAME_SHAPE),
+]
+"""The name of an account or a project."""
+BatchId = Annotated[
+    str,
+    Field(min_length=1, max_length=MAX_ID_LENGTH, examples=["batch_abc123"]),
+    Shaped(ID_PATTERN, ID_SHAPE),
+]
+ProjectId = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH), Storable]
+WebhookUrl = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=URL_MAX,
+        examples=["https://example.com/hook"],
+        json_schema_extra={"format": "uri"},
+    ),
+    Storable,
+]
+Moment = Annotated[float, Field(ge=0, le=LAST_SECOND)]
+"""Seconds since the epoch; a fraction is allowed."""
+
+AnyEvent = Annotated[EventType, Field(strict=False)]
+AnyEvents = Annotated[list[AnyEvent], Field(min_length=1, examples=[["batch.completed"]])]
+BatchEvents = Annotated[
+    list[Annotated[AnyEvent, AfterValidator(_of_batch)]],
+    Field(min_length=1, examples=[["batch.completed", "batch.failed"]]),
+]
+Results = Annotated[ResultsMode, Field(strict=False)]
+Pairs = Annotated[
+    dict[
+        Annotated[str, Field(max_length=PAIR_NAME_MAX), Storable],
+        Annotated[str, Field(max_length=PAIR_VALUE_MAX), Storable],
+    ],
+    Field(max_length=PAIRS_MAX, examples=[{"job": "nightly"}]),
+]
+"""As OpenAI's metadata."""
