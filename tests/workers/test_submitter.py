@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from tests.workers.conftest import House
 from tests.workers.submitting import Counter, counting, snapshot_of, states
+from tests.workers.test_watcher import batch_of
 
 from batchbell.core.errors import LeaseLost, NotFound
-from batchbell.core.model import DEFAULT_PROJECT, Status
+from batchbell.core.model import DEFAULT_PROJECT, Counts, Status
 from batchbell.core.submission import TAG, PartState, new_name
 from batchbell.net.api import ApiClient
 from batchbell.providers import open_provider
@@ -411,3 +412,49 @@ async def test_request_files_of_submissions_that_never_were_are_deleted_after_a_
     house.clock.advance(43_200)
     await janitor.step()
     assert [file.exists() for file in (known, results, new)] == [True, True, False]
+
+
+async def lose(counter: Counter, batch_id: str) -> None:
+    """Have the provider know nothing of a batch until it counts as lost."""
+    house = counter.house
+    house.provider.faults.add("missing", batch_id=batch_id, times=None)
+    while (await batch_of(house, batch_id)).status is not Status.LOST:
+        house.clock.advance(2 * 3600)
+        await house.sweep()
+    await counter.step()
+
+
+@pytest.mark.parametrize("while_running", [False, True])
+async def test_a_lost_part_that_comes_back_rings_the_true_end(
+    counter: Counter, *, while_running: bool
+) -> None:
+    id = await counter.submit(8)
+    await counter.step()
+    first, second = await counter.running(id)
+    if not while_running:
+        await counter.end([first])
+    await lose(counter, second)
+    if not while_running:
+        before = await counter.of(id)
+        assert (before.batch.status, before.batch.generation) == (Status.COMPLETED, 1)
+        assert snapshot_of(before).counts == Counts(total=8, completed=4, failed=0)
+        assert len(await counter.lines(id)) == 8
+    counter.house.provider.faults.clear()
+    if while_running:
+        counter.house.provider.finish(first, "completed")
+    counter.house.provider.finish(second, "completed")
+    counter.house.clock.advance(86_400)
+    await counter.house.sweep()
+    await counter.step()
+    found = await counter.of(id)
+    assert (found.batch.status, found.batch.generation) == (
+        Status.COMPLETED,
+        1 if while_running else 2,
+    )
+    assert snapshot_of(found).counts == Counts(total=8, completed=8, failed=0)
+    assert snapshot_of(found).timestamps["completed_at"] == int(counter.house.clock())
+    codes = [line["response"]["status_code"] for line in await counter.lines(id)]
+    assert codes == [200] * 8
+    await counter.house.deliver()
+    ends = [json.loads(hook.body)["type"] for hook in counter.house.receiver.received]
+    assert ends == ["batch.completed"] * (1 if while_running else 2)

@@ -199,8 +199,11 @@ def _end_time(seen: Snapshot, status: Status, now: float) -> float:
 
 def reopen(batch: Batch, now: float) -> Batch:
     """Begin a new life of a lost batch: it was seen, or somebody says again that it is there."""
-    if batch.status is not Status.LOST:
-        return batch
+    return begin_anew(batch, now) if batch.status is Status.LOST else batch
+
+
+def begin_anew(batch: Batch, now: float) -> Batch:
+    """Begin a new life, which has events and results of its own."""
     return replace(
         alarms.begun_anew(batch, now),
         status=Status.VALIDATING,

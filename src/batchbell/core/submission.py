@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from batchbell.core import backoff, governor
+from batchbell.core import backoff, governor, lifecycle
 from batchbell.core.line_numbers import Runs, number_at
 from batchbell.core.model import Batch, BatchProblem, Counts, Snapshot, Status
 from batchbell.core.results import EXPUNGED_AT, Results, ResultsState
@@ -29,6 +29,8 @@ TROUBLE_MOST_SECONDS = 600.0
 REQUESTS_ENDING = ".requests.jsonl"
 TAG = "batchbell_part"
 """Under which a part's tag stands in the provider's metadata: by it a lost answer is found."""
+BEGUN_STAMPS = frozenset({"created_at", "in_progress_at", "expires_at"})
+"""What stays true of a submission that begins a new life."""
 PROBLEMS_MAX = 10
 
 
@@ -265,6 +267,15 @@ def sighting(found: Submission, *, now: float) -> Snapshot:
         metadata=seen.metadata,
         parts=tuple(part.batch.id for part in found.parts if part.batch),
     )
+
+
+def begin_anew(whole: Batch, now: float) -> Batch:
+    """A submission that has ended, and one of whose lost parts is there after all."""
+    seen = whole.snapshot
+    if seen is not None:  # when it ended is not known any more
+        stamps = {name: at for name, at in seen.timestamps.items() if name in BEGUN_STAMPS}
+        seen = replace(seen, timestamps=stamps)
+    return replace(lifecycle.begin_anew(whole, now), snapshot=seen)
 
 
 def standing(found: Submission) -> Batch:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, func, or_, select, update
 
-from batchbell.core import alarms, lifecycle
+from batchbell.core import alarms, lifecycle, submission
 from batchbell.core.attachment import ResultsState
 from batchbell.core.errors import NotFound
 from batchbell.core.lifecycle import Observation
@@ -159,6 +159,12 @@ def observe(
         wake(connection, ALARMS)
     happened = [(seen.batch, seen.event) for _, seen in pairs if seen.event is not None]
     outbox.record(connection, happened, mint=mint, now=now)
+    back = [
+        was
+        for was, seen in pairs
+        if was.status is Status.LOST and seen.batch.status is not was.status
+    ]
+    revive_parts(connection, back, now=now)
     wake_submissions(connection, [batch for batch, _ in happened], now=now)
     return [
         Change(seen.batch, was.status) for was, seen in pairs if seen.batch.status is not was.status
@@ -373,6 +379,38 @@ def wake_submissions(connection: Connection, changed: Sequence[Batch], *, now: f
     connection.execute(update(parts).where(*waiting).values(due_at=now))
     stirred = update(submissions).where(among(connection, submissions.c.id, ids))
     connection.execute(stirred.values(due_at=now))
+    wake(connection, SUBMISSIONS)
+
+
+def revive_parts(connection: Connection, back: Sequence[Batch], *, now: float) -> None:
+    """After lost batches were seen again: those that are parts count again in their submissions.
+
+    A submission that has ended begins a new life, so that its watchers hear of the true end.
+    """
+    keys = [batch.key for batch in back if batch.kind is BatchKind.PART]
+    if not keys:
+        return
+    found = connection.execute(
+        select(parts.c.id, submissions.c.id.label("submission_id"), submissions.c.batch_key)
+        .join(submissions, submissions.c.id == parts.c.submission_id)
+        .where(among(connection, parts.c.batch_key, keys))
+        .order_by(submissions.c.id)
+        .with_for_update(of=submissions)
+    ).all()
+    running = {"state": PartState.RUNNING, "looked_through": False}
+    these = among(connection, parts.c.id, [row.id for row in found])
+    connection.execute(update(parts).where(these).values(**running))
+    wholes = (
+        joined_batches()
+        .where(among(connection, batches.c.key, [row.batch_key for row in found]))
+        .where(batches.c.ended_at.isnot(None))
+        .order_by(batches.c.key)
+        .with_for_update(of=batches)
+    )
+    ended = [to_batch(row) for row in connection.execute(wholes)]
+    save(connection, [submission.begin_anew(batch, now) for batch in ended])
+    due = among(connection, submissions.c.id, [row.submission_id for row in found])
+    connection.execute(update(submissions).where(due).values(due_at=now))
     wake(connection, SUBMISSIONS)
 
 
