@@ -45,10 +45,12 @@ static: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tools.blocking_client --check
 
-format: setup ## Let ruff mend what it can
+format: setup ## Let ruff mend what it can; make the blocking client
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/python -m tools.blocking_client
 
 check: static test ## What CI runs: lint, then test, which has the docs too
 

@@ -25,7 +25,7 @@ from batchbell.client import (
     calls,
 )
 from batchbell.client import shapes as told
-from batchbell.client.waiting import LOOK_SECONDS, LOOK_SECONDS_MAX, Wait
+from batchbell.client.waits import LOOK_SECONDS, LOOK_SECONDS_MAX, Wait
 from batchbell.core.model import Outcome, Status
 from batchbell.web import account_shapes, replays, shapes
 

@@ -23,9 +23,9 @@ from batchbell.client import (
     ServerUnavailable,
     ServerUnreachable,
     Submission,
-    repeating,
+    submissions,
 )
-from batchbell.client.repeating import FIRST_PAUSE_SECONDS, TRIES, Tries
+from batchbell.client.submissions import FIRST_PAUSE_SECONDS, TRIES, Tries
 
 from .making import Served
 from .test_submissions import jsonl, line
@@ -77,7 +77,7 @@ async def closed(writer: asyncio.StreamWriter) -> None:
 
 @pytest.fixture
 async def wire(served: Served, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Wire]:
-    monkeypatch.setattr(repeating, "FIRST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(submissions, "FIRST_PAUSE_SECONDS", 0.0)
     wire = Wire(served.url, cuts=2)
     listener = await asyncio.start_server(wire.take, "127.0.0.1", 0)
     host, port = listener.sockets[0].getsockname()

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchbell.client import AsyncBatchbell, Batchbell, reading
+from batchbell.client import AsyncBatchbell, Batchbell, downloads
 from batchbell.core import links
 from batchbell.core.model import DEFAULT_PROJECT, Status
 from batchbell.core.results import Results, Tally
@@ -370,7 +370,7 @@ async def test_a_part_of_another_file_is_begun_anew(served: Served, tmp_path: Pa
 def test_the_client_reads_lines_however_a_provider_wrote_them(
     line: bytes, succeeded: bool, body: object
 ) -> None:
-    found = reading._of(line)
+    found = downloads.result_line(line)
     assert found.succeeded is succeeded
     if succeeded:
         assert found.body == {"x": body}

@@ -7,13 +7,14 @@
         done = bell.wait("batch_abc123")
 
 `Batchbell` blocks, `AsyncBatchbell` is awaited; both say the same. What a call sends and what
-its answer means is written once, in `calls`; the two differ only in how bytes travel. This room
-speaks HTTP and nothing else: it must never open the database.
+its answer means is written once, in `calls`. `Batchbell` is generated from `AsyncBatchbell`. This
+room speaks HTTP and nothing else: it must never open the database.
 """
 
-from batchbell.client.asynchronous import AsyncBatchbell
-from batchbell.client.blocking import Batchbell
-from batchbell.client.faults import (
+from batchbell.client.async_client import AsyncBatchbell
+from batchbell.client.client import Batchbell
+from batchbell.client.downloads import ResultError, ResultLine, ResultResponse
+from batchbell.client.errors import (
     AccessRefused,
     ApiError,
     ClientError,
@@ -23,7 +24,6 @@ from batchbell.client.faults import (
     ServerUnreachable,
     WaitTimedOut,
 )
-from batchbell.client.reading import ResultError, ResultLine, ResultResponse
 from batchbell.client.shapes import (
     Account,
     AccountDeleted,
@@ -40,17 +40,18 @@ from batchbell.client.shapes import (
     Event,
     Key,
     Page,
+    Part,
     Project,
     Readiness,
     Replay,
     ReplayCounts,
     RequestCounts,
     StreamedEvent,
+    Submission,
     Timings,
     Watch,
     WatchSpec,
 )
-from batchbell.client.submitting import Part, Submission
 
 __all__ = [
     "AccessRefused",

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import msgspec
 
 from batchbell.client import shapes
-from batchbell.client.faults import ApiError, Problem, ServerUnreachable, api_error
+from batchbell.client.errors import ApiError, Problem, ServerUnreachable, api_error
 from batchbell.client.shapes import Page, WatchSpec
 
 T = TypeVar("T")
@@ -326,3 +326,20 @@ def secret(*, project: str | None) -> Call[_Secret]:
 
 def ready() -> Call[shapes.Readiness]:
     return Call("GET", "/readyz", shapes.Readiness, accept=frozenset({200, 503}))
+
+
+SUBMISSIONS = "/v1/submissions"
+SUBMIT = Call("POST", SUBMISSIONS, shapes.Submission)
+"""Its body is sent as it is read."""
+
+
+def submission(submission_id: str) -> Call[shapes.Submission]:
+    return Call("GET", f"{SUBMISSIONS}/{_id(submission_id)}", shapes.Submission)
+
+
+def submissions(*, page_size: int) -> Call[Page[shapes.Submission]]:
+    return Call("GET", SUBMISSIONS, Page[shapes.Submission], _query(limit=page_size))
+
+
+def cancel_submission(submission_id: str) -> Call[shapes.Submission]:
+    return Call("POST", f"{SUBMISSIONS}/{_id(submission_id)}/cancel", shapes.Submission)

@@ -11,8 +11,6 @@ from typing import Any, Generic, TypeVar
 import msgspec
 from msgspec import Struct
 
-from batchbell.client.result_shapes import Results
-
 T = TypeVar("T")
 
 
@@ -60,6 +58,44 @@ class RequestCounts(Struct, frozen=True, kw_only=True):
     total: int
     completed: int
     failed: int
+
+
+class Tokens(Struct, frozen=True, kw_only=True):
+    """What the answers of one model used; `cached_tokens` are among the input's."""
+
+    requests: int
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+
+
+class ProviderFiles(Struct, frozen=True, kw_only=True):
+    """What becomes of the files at the provider: `kept`, `due`, `deleted` or `failed`.
+
+    `reason` says why something is still there, where it was to be deleted.
+    """
+
+    state: str
+    due_at: int | None = None
+    deleted_at: int | None = None
+    reason: str | None = None
+
+
+class Results(Struct, frozen=True, kw_only=True):
+    """How far the merged results are, and what is in them."""
+
+    state: str
+    lines: int | None = None
+    bytes: int | None = None
+    succeeded: int | None = None
+    failed: int | None = None
+    not_run: int | None = None
+    in_input_order: bool | None = None
+    usage: dict[str, Tokens] | None = None
+    notes: tuple[str, ...] | None = None
+    trouble: str | None = None
+    provider_files: ProviderFiles | None = None
 
 
 class BatchExtras(Struct, frozen=True, kw_only=True):
@@ -115,6 +151,45 @@ class Batch(Struct, frozen=True, kw_only=True):
     @property
     def ended(self) -> bool:
         return self.batchbell.ended_at is not None
+
+
+class Part(Struct, frozen=True, kw_only=True):
+    """Some of the requests, and the provider's batch that they are handed in as."""
+
+    id: str
+    position: int
+    round: int
+    state: str
+    lines: int
+    bytes: int
+    tokens: int
+    tries: int
+    batch_id: str | None
+    batch_status: str | None
+    trouble: str | None
+    note: str | None = None
+
+
+class Submission(Struct, frozen=True, kw_only=True):
+    """Requests that Batchbell hands in, and tells of as one batch, under the same id."""
+
+    id: str
+    status: str
+    outcome: str | None
+    account: str
+    provider: str
+    endpoint: str | None
+    model: str | None
+    request_counts: RequestCounts | None
+    usage: dict[str, Any] | None
+    metadata: dict[str, str]
+    retry_missing: int
+    retry_max_tokens: int | None
+    trouble: str | None
+    parts: tuple[Part, ...]
+    created_at: int
+    cancelled_at: int | None
+    ended_at: int | None
 
 
 class DeliveryCounts(Struct, frozen=True, kw_only=True):

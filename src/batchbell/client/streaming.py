@@ -7,15 +7,12 @@ before; that is left out here.
 
 from __future__ import annotations
 
-import asyncio
 import random
-import time
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 
 import httpx2
 
-from batchbell.client import calls
-from batchbell.client.faults import ServerUnavailable, ServerUnreachable
+from batchbell.client.errors import ServerUnavailable, ServerUnreachable
 from batchbell.client.shapes import StreamedEvent
 from batchbell.core.stream import Window
 
@@ -107,50 +104,6 @@ def check(url: str, answer: httpx2.Response) -> None:
         raise ServerUnreachable(f"{url} sent no stream of events. Is its URL right?")
 
 
-def follow(http: httpx2.Client, url: str, following: Following) -> Generator[StreamedEvent]:
-    """See `Batchbell.stream`."""
-    while True:
-        try:
-            with http.stream("GET", PATH, params=following.query, timeout=_timeout(http)) as answer:
-                if answer.status_code != 200:
-                    raise calls.error_of(answer.status_code, answer.read())
-                check(url, answer)
-                following.opened()
-                for line in answer.iter_lines():
-                    if (event := following.take(line)) is not None:
-                        yield event
-            error: ServerUnreachable | ServerUnavailable = ended(url)
-        except httpx2.HTTPError as broken:
-            error = calls.unreachable(url, broken)
-        except (ServerUnavailable, ServerUnreachable) as away:
-            error = away
-        time.sleep(following.lost(error, rand=dice()))
-
-
-async def follow_async(
-    http: httpx2.AsyncClient, url: str, following: Following
-) -> AsyncGenerator[StreamedEvent]:
-    """See `AsyncBatchbell.stream`."""
-    while True:
-        try:
-            async with http.stream(
-                "GET", PATH, params=following.query, timeout=_timeout(http)
-            ) as answer:
-                if answer.status_code != 200:
-                    raise calls.error_of(answer.status_code, await answer.aread())
-                check(url, answer)
-                following.opened()
-                async for line in answer.aiter_lines():
-                    if (event := following.take(line)) is not None:
-                        yield event
-            error: ServerUnreachable | ServerUnavailable = ended(url)
-        except httpx2.HTTPError as broken:
-            error = calls.unreachable(url, broken)
-        except (ServerUnavailable, ServerUnreachable) as away:
-            error = away
-        await asyncio.sleep(following.lost(error, rand=dice()))
-
-
 def ended(url: str) -> ServerUnreachable:
     """The server ended the stream: it stops, or the key is not in force any more."""
     return ServerUnreachable(f"{url} ended the stream.")
@@ -159,7 +112,3 @@ def ended(url: str) -> ServerUnreachable:
 def dice() -> float:
     """From 0 to 1."""
     return random.random()  # noqa: S311 - it spreads readers, and guards nothing
-
-
-def _timeout(http: httpx2.Client | httpx2.AsyncClient) -> httpx2.Timeout:
-    return httpx2.Timeout(http.timeout.connect, read=SILENCE_SECONDS)

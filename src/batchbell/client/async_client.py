@@ -1,29 +1,30 @@
-"""The client that is awaited. Each method does what its namesake in `blocking` does."""
+"""The client that is awaited. `make format` makes the blocking one, `client.py`, from this file."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx2
 
-from batchbell.client import calls, shapes
+from batchbell.client import calls, downloads, shapes, streaming, submissions
 from batchbell.client.calls import PAGE_SIZE, TIMEOUT_SECONDS, Call
-from batchbell.client.faults import ServerUnavailable, ServerUnreachable
-from batchbell.client.reading import AsyncReading
-from batchbell.client.setting_up import AsyncSettingUp
-from batchbell.client.shapes import Page, WatchSpec
-from batchbell.client.streaming import Following, OnLost, OnOpen, follow_async
-from batchbell.client.submitting import AsyncSubmitting
-from batchbell.client.waiting import OnChange, Wait
+from batchbell.client.downloads import Download, OnBytes, ResultLine
+from batchbell.client.errors import ServerUnavailable, ServerUnreachable
+from batchbell.client.shapes import Page, Submission, WatchSpec
+from batchbell.client.streaming import Following, OnLost, OnOpen
+from batchbell.client.submissions import Requests, Tries
+from batchbell.client.waits import OnChange, Wait
 
 T = TypeVar("T")
 
 
-class AsyncBatchbell(AsyncSettingUp, AsyncReading, AsyncSubmitting):
+class AsyncBatchbell:
     """Talks to a Batchbell server. Use it in an `async with` block, or `aclose()` it.
 
     `url` and `api_key` default to `BATCHBELL_URL` and `BATCHBELL_API_KEY`, and without those to
@@ -120,7 +121,12 @@ class AsyncBatchbell(AsyncSettingUp, AsyncReading, AsyncSubmitting):
         return await self._send(calls.expunge(batch_id))
 
     async def fetch_results(self, batch_id: str) -> shapes.Batch:
-        """As `Batchbell.fetch_results`."""
+        """Have the server fetch the results of an ended batch from its provider.
+
+        At once where a later try is due, and again where they were given up, expunged, or are
+        missing on the server. Results that are there stay. Returns at once; `results` and
+        `download_results` wait. Raises ApiError: `not_ended` while the batch runs.
+        """
         return await self._send(calls.fetch_results(batch_id))
 
     def batches(
@@ -151,7 +157,7 @@ class AsyncBatchbell(AsyncSettingUp, AsyncReading, AsyncSubmitting):
             )
         )
 
-    def stream(
+    async def stream(
         self,
         *,
         after: str | None = None,
@@ -166,7 +172,27 @@ class AsyncBatchbell(AsyncSettingUp, AsyncReading, AsyncSubmitting):
         ServerUnreachable and ServerUnavailable only before the first one, and ApiError.
         """
         following = Following(after=after, types=types, on_open=on_open, on_lost=on_lost)
-        return follow_async(self._http, self.url, following)
+        while True:
+            try:
+                async with self._http.stream(
+                    "GET", streaming.PATH, params=following.query, timeout=self._silence()
+                ) as answer:
+                    if answer.status_code != 200:
+                        raise calls.error_of(answer.status_code, await answer.aread())
+                    streaming.check(self.url, answer)
+                    following.opened()
+                    async for line in answer.aiter_lines():
+                        if (event := following.take(line)) is not None:
+                            yield event
+                error: ServerUnreachable | ServerUnavailable = streaming.ended(self.url)
+            except httpx2.HTTPError as broken:
+                error = calls.unreachable(self.url, broken)
+            except (ServerUnavailable, ServerUnreachable) as away:
+                error = away
+            await asyncio.sleep(following.lost(error, rand=streaming.dice()))
+
+    def _silence(self) -> httpx2.Timeout:
+        return httpx2.Timeout(self._http.timeout.connect, read=streaming.SILENCE_SECONDS)
 
     async def trigger(self, type: str = "batch.completed") -> shapes.Event:
         """Record a test event, which streams tell and no endpoint is told of."""
@@ -321,3 +347,224 @@ class AsyncBatchbell(AsyncSettingUp, AsyncReading, AsyncSubmitting):
                 if wait.see(batch):
                     return batch
             await asyncio.sleep(wait.pause_seconds(now=time.monotonic()))
+
+    async def submit(
+        self,
+        requests: Requests,
+        *,
+        webhook_url: str | None = None,
+        endpoint_id: str | None = None,
+        endpoint: str | None = None,
+        account: str | None = None,
+        events: Sequence[str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        results: str | None = None,
+        retry_missing: int = 0,
+        retry_max_tokens: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Submission:
+        """Have requests answered: a file of JSON lines in OpenAI's shape, or dicts of that shape.
+
+        `endpoint`, such as `/v1/responses`, is for requests without a `url`. What was not
+        answered is handed in again `retry_missing` times, as long as all of that takes
+        `retry_max_tokens` at most, by estimate. `wait`, `batch` and `results` take the
+        submission's id. Raises ApiError with `problems` where requests are wrong.
+
+        Each call has an `idempotency_key`, by default a new one: the same again makes nothing
+        twice. So where the connection breaks, a file or a list is sent again by itself; all else
+        can be read once only, and ServerUnreachable names the key for a try of yours.
+        """
+        query = submissions.query(
+            webhook_url=webhook_url,
+            endpoint_id=endpoint_id,
+            endpoint=endpoint,
+            account=account,
+            events=events,
+            metadata=metadata,
+            results=results,
+            retry_missing=retry_missing,
+            retry_max_tokens=retry_max_tokens,
+        )
+        tries = Tries(requests, idempotency_key)
+        while True:
+            try:
+                return await self._hand_in(submissions.chunks_async(requests), query, tries.headers)
+            except (ServerUnreachable, ServerUnavailable) as error:
+                await asyncio.sleep(tries.pause_seconds(error))
+
+    async def _hand_in(
+        self, chunks: AsyncIterator[bytes], query: Mapping[str, str], headers: Mapping[str, str]
+    ) -> Submission:
+        try:
+            answer = await self._http.post(
+                calls.SUBMISSIONS,
+                content=chunks,
+                params=query,
+                headers=headers,
+                timeout=submissions.ANSWER_SECONDS,
+            )
+        except httpx2.HTTPError as error:
+            raise calls.unreachable(self.url, error) from error
+        return calls.SUBMIT.read(answer.status_code, answer.content)
+
+    async def submission(self, submission_id: str) -> Submission:
+        """One submission, with its parts."""
+        return await self._send(calls.submission(submission_id))
+
+    def submissions(self, *, page_size: int = PAGE_SIZE) -> AsyncIterator[Submission]:
+        """All submissions, newest first."""
+        return self._items(calls.submissions(page_size=page_size))
+
+    async def cancel_submission(self, submission_id: str) -> Submission:
+        """Cancel what runs, and hand nothing more in. What was answered is kept."""
+        return await self._send(calls.cancel_submission(submission_id))
+
+    async def results(
+        self, batch_id: str, *, status: str | None = None
+    ) -> AsyncIterator[ResultLine]:
+        """A line for each request, in the order of the input; waits until they are merged.
+
+        `status` is `succeeded`, `failed` or `not_run`: lines of this fate only.
+        """
+        async for text in self.result_texts(batch_id, status=status):
+            yield downloads.result_line(text)
+
+    async def result_texts(
+        self, batch_id: str, *, status: str | None = None
+    ) -> AsyncIterator[bytes]:
+        """The same, each line as the JSON that it is."""
+        path, query = calls.results(batch_id, status=status)
+        async with self._opened(path, query, {}) as answer:
+            lines = downloads.Lines()
+            async for chunk in answer.aiter_bytes():
+                for text in lines.take(chunk):
+                    yield text
+
+    async def download_results(
+        self,
+        batch_id: str,
+        target: Path,
+        *,
+        status: str | None = None,
+        format: str | None = None,
+        on_bytes: OnBytes | None = None,
+    ) -> Path:
+        """Write the results to a file, which is there when it is whole.
+
+        `format` is `jsonl`, `parquet` or `csv`; without it the ending of the file's name counts,
+        and any other is JSON lines. The server makes tables if it has `batchbell[tables]`.
+
+        Goes on with a download that was broken off, also by another process, and tries again for
+        itself when the connection breaks.
+        """
+        download = Download(batch_id, target, status, format)
+        for left in reversed(range(downloads.TRIES)):
+            try:
+                await self._fetch(download, on_bytes)
+            except ServerUnreachable as error:
+                if not left or downloads.never_reached(error, left):
+                    raise
+                await asyncio.sleep(downloads.WAIT_SECONDS)
+            else:
+                break
+        download.end()
+        return target
+
+    async def _fetch(self, download: Download, on_bytes: OnBytes | None) -> None:
+        path, query = download.call()
+        async with self._opened(path, query, download.begin()) as answer:
+            with download.taking(answer, on_bytes) as take:
+                async for chunk in answer.aiter_raw():
+                    take(chunk)
+
+    @asynccontextmanager
+    async def _opened(
+        self, path: str, query: dict[str, str], headers: dict[str, str]
+    ) -> AsyncIterator[httpx2.Response]:
+        """An answer that is there: asked for again while the results are being merged."""
+        try:
+            while True:
+                async with self._http.stream("GET", path, params=query, headers=headers) as answer:
+                    if answer.status_code in downloads.TAKEN:
+                        yield answer
+                        return
+                    error = calls.error_of(answer.status_code, await answer.aread())
+                if error.code != downloads.NOT_READY:
+                    raise error
+                await asyncio.sleep(downloads.WAIT_SECONDS)
+        except httpx2.HTTPError as error:
+            raise calls.unreachable(self.url, error) from error
+
+    async def accounts(self) -> list[shapes.Account]:
+        """The accounts that batches are watched in, the default first."""
+        return list((await self._send(calls.accounts())).data)
+
+    async def account(self, name: str) -> shapes.Account:
+        """One account, by name or id, as below."""
+        return await self._send(calls.account(name))
+
+    async def add_account(
+        self,
+        name: str,
+        api_key: str,
+        *,
+        provider: str = "openai",
+        base_url: str | None = None,
+        discover: bool = False,
+    ) -> shapes.Account:
+        """Add an account, watched from now on. The API key is sealed, and never shown again.
+
+        With `discover`, every batch that is made in it is found, whoever made it.
+        """
+        wanted = {
+            "name": name,
+            "api_key": api_key,
+            "provider": provider,
+            "base_url": base_url,
+            "discover": discover,
+        }
+        return await self._send(calls.add_account(wanted))
+
+    async def update_account(self, name: str, **changes: str | bool) -> shapes.Account:
+        """Change its `base_url`, `api_key`, `discover` or `state` (`active`, `paused`)."""
+        return await self._send(calls.update_account(name, changes))
+
+    async def pause_account(self, name: str) -> shapes.Account:
+        """Sweep it no more until it is resumed."""
+        return await self._send(calls.pause_account(name))
+
+    async def resume_account(self, name: str) -> shapes.Account:
+        """Sweep it again, at once."""
+        return await self._send(calls.resume_account(name))
+
+    async def test_account(self, name: str) -> shapes.AccountTest:
+        """List its batches at the provider once."""
+        return await self._send(calls.test_account(name))
+
+    async def remove_account(self, name: str, *, force: bool = False) -> shapes.AccountDeleted:
+        """Remove it and forget its API key. With `force` also where batches have not ended."""
+        return await self._send(calls.remove_account(name, force=force))
+
+    async def create_project(self, name: str) -> shapes.Project:
+        """Make a project. Only for keys of `default`, as what names a `project` below."""
+        return await self._send(calls.create_project(name))
+
+    async def projects(self) -> list[shapes.Project]:
+        """All projects, the oldest first."""
+        return list((await self._send(calls.projects())).data)
+
+    async def create_key(self, name: str, *, project: str | None = None) -> shapes.Key:
+        """Make an API key. Its `key` is shown this once; from now on every caller needs one."""
+        return await self._send(calls.create_key(name, project=project))
+
+    async def list_keys(self, *, project: str | None = None) -> list[shapes.Key]:
+        """The keys, revoked ones too."""
+        return list((await self._send(calls.list_keys(project=project))).data)
+
+    async def revoke_key(self, key_id: str, *, project: str | None = None) -> None:
+        """Put a key out of force."""
+        await self._send(calls.revoke_key(key_id, project=project))
+
+    async def secret(self, *, project: str | None = None) -> str:
+        """The `whsec_…` secret that signs the webhooks."""
+        return (await self._send(calls.secret(project=project))).secret

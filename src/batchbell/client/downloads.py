@@ -1,12 +1,9 @@
-"""Reading results: line by line, or into a file. Part of both clients."""
+"""Results: what their lines mean, and a file on its way. No sockets."""
 
 from __future__ import annotations
 
-import asyncio
-import time
-from abc import ABC
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,7 @@ import httpx2
 import msgspec
 
 from batchbell.client import calls
-from batchbell.client.faults import ApiError, ServerUnreachable
+from batchbell.client.errors import ApiError, ServerUnreachable
 from batchbell.files.lines import (
     Fate,
     Line,
@@ -80,7 +77,7 @@ class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
 _line = msgspec.json.Decoder(ResultLine)
 
 
-class _Lines:
+class Lines:
     """Cuts what arrives into lines. At line feeds only: JSON may hold all other ends of lines."""
 
     def __init__(self) -> None:
@@ -91,7 +88,8 @@ class _Lines:
         return lines
 
 
-def _of(text: bytes) -> ResultLine:
+def result_line(text: bytes) -> ResultLine:
+    """One line of the results. Raises ApiError for what is no JSON object."""
     try:
         line = _line.decode(text)
         answered = line.response is None or line.response.status_code is not None
@@ -135,7 +133,7 @@ def _word(value: Any) -> str | None:
 
 
 @dataclass(slots=True)
-class _Download:
+class Download:
     """A file on its way: what is there already, and how to ask for the rest."""
 
     batch_id: str
@@ -199,158 +197,6 @@ class _Download:
         self.mark.unlink(missing_ok=True)
 
 
-def _never_reached(error: ServerUnreachable, left: int) -> bool:
+def never_reached(error: ServerUnreachable, left: int) -> bool:
     """Whether no server was there at the first try: then none has broken off."""
     return left == TRIES - 1 and isinstance(error.__cause__, httpx2.ConnectError)
-
-
-class Reading(ABC):
-    """For the client that blocks."""
-
-    url: str
-    _http: httpx2.Client
-
-    def results(self, batch_id: str, *, status: str | None = None) -> Iterator[ResultLine]:
-        """A line for each request, in the order of the input; waits until they are merged.
-
-        `status` is `succeeded`, `failed` or `not_run`: lines of this fate only.
-        """
-        return map(_of, self.result_texts(batch_id, status=status))
-
-    def result_texts(self, batch_id: str, *, status: str | None = None) -> Iterator[bytes]:
-        """The same, each line as the JSON that it is."""
-        path, query = calls.results(batch_id, status=status)
-        with self._opened(path, query, {}) as answer:
-            lines = _Lines()
-            for chunk in answer.iter_bytes():
-                yield from lines.take(chunk)
-
-    def download_results(
-        self,
-        batch_id: str,
-        target: Path,
-        *,
-        status: str | None = None,
-        format: str | None = None,
-        on_bytes: OnBytes | None = None,
-    ) -> Path:
-        """Write the results to a file, which is there when it is whole.
-
-        `format` is `jsonl`, `parquet` or `csv`; without it the ending of the file's name counts,
-        and any other is JSON lines. The server makes tables if it has `batchbell[tables]`.
-
-        Goes on with a download that was broken off, also by another process, and tries again for
-        itself when the connection breaks.
-        """
-        download = _Download(batch_id, target, status, format)
-        for left in reversed(range(TRIES)):
-            try:
-                self._fetch(download, on_bytes)
-            except ServerUnreachable as error:
-                if not left or _never_reached(error, left):
-                    raise
-                time.sleep(WAIT_SECONDS)
-            else:
-                break
-        download.end()
-        return target
-
-    def _fetch(self, download: _Download, on_bytes: OnBytes | None) -> None:
-        path, query = download.call()
-        with (
-            self._opened(path, query, download.begin()) as answer,
-            download.taking(answer, on_bytes) as take,
-        ):
-            for chunk in answer.iter_raw():
-                take(chunk)
-
-    @contextmanager
-    def _opened(
-        self, path: str, query: dict[str, str], headers: dict[str, str]
-    ) -> Iterator[httpx2.Response]:
-        """An answer that is there: asked for again while the results are being merged."""
-        try:
-            while True:
-                with self._http.stream("GET", path, params=query, headers=headers) as answer:
-                    if answer.status_code in TAKEN:
-                        yield answer
-                        return
-                    error = calls.error_of(answer.status_code, answer.read())
-                if error.code != NOT_READY:
-                    raise error
-                time.sleep(WAIT_SECONDS)
-        except httpx2.HTTPError as error:
-            raise calls.unreachable(self.url, error) from error
-
-
-class AsyncReading(ABC):
-    """For the client that is awaited."""
-
-    url: str
-    _http: httpx2.AsyncClient
-
-    async def results(
-        self, batch_id: str, *, status: str | None = None
-    ) -> AsyncIterator[ResultLine]:
-        """As `Batchbell.results`."""
-        async for text in self.result_texts(batch_id, status=status):
-            yield _of(text)
-
-    async def result_texts(
-        self, batch_id: str, *, status: str | None = None
-    ) -> AsyncIterator[bytes]:
-        """The same, each line as the JSON that it is."""
-        path, query = calls.results(batch_id, status=status)
-        async with self._opened(path, query, {}) as answer:
-            lines = _Lines()
-            async for chunk in answer.aiter_bytes():
-                for text in lines.take(chunk):
-                    yield text
-
-    async def download_results(
-        self,
-        batch_id: str,
-        target: Path,
-        *,
-        status: str | None = None,
-        format: str | None = None,
-        on_bytes: OnBytes | None = None,
-    ) -> Path:
-        """As `Batchbell.download_results`."""
-        download = _Download(batch_id, target, status, format)
-        for left in reversed(range(TRIES)):
-            try:
-                await self._fetch(download, on_bytes)
-            except ServerUnreachable as error:
-                if not left or _never_reached(error, left):
-                    raise
-                await asyncio.sleep(WAIT_SECONDS)
-            else:
-                break
-        download.end()
-        return target
-
-    async def _fetch(self, download: _Download, on_bytes: OnBytes | None) -> None:
-        path, query = download.call()
-        async with self._opened(path, query, download.begin()) as answer:
-            with download.taking(answer, on_bytes) as take:
-                async for chunk in answer.aiter_raw():
-                    take(chunk)
-
-    @asynccontextmanager
-    async def _opened(
-        self, path: str, query: dict[str, str], headers: dict[str, str]
-    ) -> AsyncIterator[httpx2.Response]:
-        """As that of the client that blocks."""
-        try:
-            while True:
-                async with self._http.stream("GET", path, params=query, headers=headers) as answer:
-                    if answer.status_code in TAKEN:
-                        yield answer
-                        return
-                    error = calls.error_of(answer.status_code, await answer.aread())
-                if error.code != NOT_READY:
-                    raise error
-                await asyncio.sleep(WAIT_SECONDS)
-        except httpx2.HTTPError as error:
-            raise calls.unreachable(self.url, error) from error

@@ -1,17 +1,22 @@
-"""Handing in once more what may or may not have arrived. No clock, no sockets."""
+"""Requests on their way in: how they are read, and when they are sent again. No sockets."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import httpx2
+import msgspec
 
-from batchbell.client.faults import ServerUnavailable, ServerUnreachable
+from batchbell.client.errors import ServerUnavailable, ServerUnreachable
 
+CHUNK_BYTES = 2**20
+ANSWER_SECONDS = 600.0
+"""The server checks all requests before it answers."""
 TRIES = 5
 FIRST_PAUSE_SECONDS = 1.0
 """Twice as long before each further try: a server that restarts is back within them."""
@@ -69,3 +74,52 @@ def _can_be_read_again(requests: Requests) -> bool:
     if isinstance(requests, str | os.PathLike):
         return Path(requests).is_file()
     return isinstance(requests, Sequence)
+
+
+def query(
+    *,
+    webhook_url: str | None,
+    endpoint_id: str | None,
+    endpoint: str | None,
+    account: str | None,
+    events: Sequence[str] | None,
+    metadata: Mapping[str, str] | None,
+    results: str | None,
+    retry_missing: int,
+    retry_max_tokens: int | None,
+) -> dict[str, str]:
+    told = {
+        "webhook_url": webhook_url,
+        "endpoint_id": endpoint_id,
+        "endpoint": endpoint,
+        "account": account,
+        "events": ",".join(events) if events else None,
+        "metadata": msgspec.json.encode(metadata).decode() if metadata else None,
+        "results": results,
+        "retry_missing": str(retry_missing) if retry_missing else None,
+        "retry_max_tokens": None if retry_max_tokens is None else str(retry_max_tokens),
+    }
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def chunks(requests: Requests) -> Iterator[bytes]:
+    if isinstance(requests, str | os.PathLike):
+        with Path(requests).open("rb") as file:
+            yield from _pieces(file)
+    elif hasattr(requests, "read"):
+        yield from _pieces(cast("IO[bytes]", requests))
+    else:
+        for request in requests:
+            yield msgspec.json.encode(request) + b"\n"
+
+
+def _pieces(file: IO[bytes]) -> Iterator[bytes]:
+    while piece := file.read(CHUNK_BYTES):
+        yield piece
+
+
+async def chunks_async(requests: Requests) -> AsyncIterator[bytes]:
+    """Read in a thread: neither files nor what makes requests holds the loop up."""
+    read = chunks(requests)
+    while (chunk := await asyncio.to_thread(next, read, None)) is not None:
+        yield chunk

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from batchbell.client.faults import ServerUnavailable, ServerUnreachable, WaitTimedOut
+from batchbell.client.errors import ServerUnavailable, ServerUnreachable, WaitTimedOut
 from batchbell.client.shapes import Batch
 
 LOOK_SECONDS = 1.0

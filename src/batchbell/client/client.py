@@ -1,28 +1,29 @@
-"""The client that blocks."""
+"""The client that blocks. GENERATED from `async_client.py` by `make format`: edit that."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx2
 
-from batchbell.client import calls, shapes
+from batchbell.client import calls, downloads, shapes, streaming, submissions
 from batchbell.client.calls import PAGE_SIZE, TIMEOUT_SECONDS, Call
-from batchbell.client.faults import ServerUnavailable, ServerUnreachable
-from batchbell.client.reading import Reading
-from batchbell.client.setting_up import SettingUp
-from batchbell.client.shapes import Page, WatchSpec
-from batchbell.client.streaming import Following, OnLost, OnOpen, follow
-from batchbell.client.submitting import Submitting
-from batchbell.client.waiting import OnChange, Wait
+from batchbell.client.downloads import Download, OnBytes, ResultLine
+from batchbell.client.errors import ServerUnavailable, ServerUnreachable
+from batchbell.client.shapes import Page, Submission, WatchSpec
+from batchbell.client.streaming import Following, OnLost, OnOpen
+from batchbell.client.submissions import Requests, Tries
+from batchbell.client.waits import OnChange, Wait
 
 T = TypeVar("T")
 
 
-class Batchbell(SettingUp, Reading, Submitting):
+class Batchbell:
     """Talks to a Batchbell server. Use it in a `with` block, or `close()` it.
 
     `url` and `api_key` default to `BATCHBELL_URL` and `BATCHBELL_API_KEY`, and without those to
@@ -69,7 +70,8 @@ class Batchbell(SettingUp, Reading, Submitting):
         following: Call[Page[T]] | None = call
         while following is not None:
             page = self._send(following)
-            yield from page.data
+            for item in page.data:
+                yield item
             following = calls.after_page(following, page)
 
     def watch(
@@ -87,7 +89,7 @@ class Batchbell(SettingUp, Reading, Submitting):
 
     def watch_many(self, specs: Sequence[WatchSpec]) -> list[shapes.Watch]:
         """Up to 1,000 watches in one call: all of them, or none."""
-        return list(self._send(calls.watch_many(specs)).data)
+        return list((self._send(calls.watch_many(specs))).data)
 
     def get_watch(self, watch_id: str) -> shapes.Watch:
         """One watch."""
@@ -167,7 +169,27 @@ class Batchbell(SettingUp, Reading, Submitting):
         ServerUnreachable and ServerUnavailable only before the first one, and ApiError.
         """
         following = Following(after=after, types=types, on_open=on_open, on_lost=on_lost)
-        return follow(self._http, self.url, following)
+        while True:
+            try:
+                with self._http.stream(
+                    "GET", streaming.PATH, params=following.query, timeout=self._silence()
+                ) as answer:
+                    if answer.status_code != 200:
+                        raise calls.error_of(answer.status_code, answer.read())
+                    streaming.check(self.url, answer)
+                    following.opened()
+                    for line in answer.iter_lines():
+                        if (event := following.take(line)) is not None:
+                            yield event
+                error: ServerUnreachable | ServerUnavailable = streaming.ended(self.url)
+            except httpx2.HTTPError as broken:
+                error = calls.unreachable(self.url, broken)
+            except (ServerUnavailable, ServerUnreachable) as away:
+                error = away
+            time.sleep(following.lost(error, rand=streaming.dice()))
+
+    def _silence(self) -> httpx2.Timeout:
+        return httpx2.Timeout(self._http.timeout.connect, read=streaming.SILENCE_SECONDS)
 
     def trigger(self, type: str = "batch.completed") -> shapes.Event:
         """Record a test event, which streams tell and no endpoint is told of."""
@@ -175,7 +197,7 @@ class Batchbell(SettingUp, Reading, Submitting):
 
     def resend(self, event_id: str, *, endpoint_id: str | None = None) -> list[shapes.Delivery]:
         """Deliver an event again, to everyone who was to hear of it or to one endpoint."""
-        return list(self._send(calls.resend(event_id, endpoint_id=endpoint_id)).data)
+        return list((self._send(calls.resend(event_id, endpoint_id=endpoint_id))).data)
 
     def delivery(self, delivery_id: str) -> shapes.Delivery:
         """One delivery with its attempts."""
@@ -318,3 +340,220 @@ class Batchbell(SettingUp, Reading, Submitting):
                 if wait.see(batch):
                     return batch
             time.sleep(wait.pause_seconds(now=time.monotonic()))
+
+    def submit(
+        self,
+        requests: Requests,
+        *,
+        webhook_url: str | None = None,
+        endpoint_id: str | None = None,
+        endpoint: str | None = None,
+        account: str | None = None,
+        events: Sequence[str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        results: str | None = None,
+        retry_missing: int = 0,
+        retry_max_tokens: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Submission:
+        """Have requests answered: a file of JSON lines in OpenAI's shape, or dicts of that shape.
+
+        `endpoint`, such as `/v1/responses`, is for requests without a `url`. What was not
+        answered is handed in again `retry_missing` times, as long as all of that takes
+        `retry_max_tokens` at most, by estimate. `wait`, `batch` and `results` take the
+        submission's id. Raises ApiError with `problems` where requests are wrong.
+
+        Each call has an `idempotency_key`, by default a new one: the same again makes nothing
+        twice. So where the connection breaks, a file or a list is sent again by itself; all else
+        can be read once only, and ServerUnreachable names the key for a try of yours.
+        """
+        query = submissions.query(
+            webhook_url=webhook_url,
+            endpoint_id=endpoint_id,
+            endpoint=endpoint,
+            account=account,
+            events=events,
+            metadata=metadata,
+            results=results,
+            retry_missing=retry_missing,
+            retry_max_tokens=retry_max_tokens,
+        )
+        tries = Tries(requests, idempotency_key)
+        while True:
+            try:
+                return self._hand_in(submissions.chunks(requests), query, tries.headers)
+            except (ServerUnreachable, ServerUnavailable) as error:
+                time.sleep(tries.pause_seconds(error))
+
+    def _hand_in(
+        self, chunks: Iterator[bytes], query: Mapping[str, str], headers: Mapping[str, str]
+    ) -> Submission:
+        try:
+            answer = self._http.post(
+                calls.SUBMISSIONS,
+                content=chunks,
+                params=query,
+                headers=headers,
+                timeout=submissions.ANSWER_SECONDS,
+            )
+        except httpx2.HTTPError as error:
+            raise calls.unreachable(self.url, error) from error
+        return calls.SUBMIT.read(answer.status_code, answer.content)
+
+    def submission(self, submission_id: str) -> Submission:
+        """One submission, with its parts."""
+        return self._send(calls.submission(submission_id))
+
+    def submissions(self, *, page_size: int = PAGE_SIZE) -> Iterator[Submission]:
+        """All submissions, newest first."""
+        return self._items(calls.submissions(page_size=page_size))
+
+    def cancel_submission(self, submission_id: str) -> Submission:
+        """Cancel what runs, and hand nothing more in. What was answered is kept."""
+        return self._send(calls.cancel_submission(submission_id))
+
+    def results(self, batch_id: str, *, status: str | None = None) -> Iterator[ResultLine]:
+        """A line for each request, in the order of the input; waits until they are merged.
+
+        `status` is `succeeded`, `failed` or `not_run`: lines of this fate only.
+        """
+        for text in self.result_texts(batch_id, status=status):
+            yield downloads.result_line(text)
+
+    def result_texts(self, batch_id: str, *, status: str | None = None) -> Iterator[bytes]:
+        """The same, each line as the JSON that it is."""
+        path, query = calls.results(batch_id, status=status)
+        with self._opened(path, query, {}) as answer:
+            lines = downloads.Lines()
+            for chunk in answer.iter_bytes():
+                for text in lines.take(chunk):
+                    yield text
+
+    def download_results(
+        self,
+        batch_id: str,
+        target: Path,
+        *,
+        status: str | None = None,
+        format: str | None = None,
+        on_bytes: OnBytes | None = None,
+    ) -> Path:
+        """Write the results to a file, which is there when it is whole.
+
+        `format` is `jsonl`, `parquet` or `csv`; without it the ending of the file's name counts,
+        and any other is JSON lines. The server makes tables if it has `batchbell[tables]`.
+
+        Goes on with a download that was broken off, also by another process, and tries again for
+        itself when the connection breaks.
+        """
+        download = Download(batch_id, target, status, format)
+        for left in reversed(range(downloads.TRIES)):
+            try:
+                self._fetch(download, on_bytes)
+            except ServerUnreachable as error:
+                if not left or downloads.never_reached(error, left):
+                    raise
+                time.sleep(downloads.WAIT_SECONDS)
+            else:
+                break
+        download.end()
+        return target
+
+    def _fetch(self, download: Download, on_bytes: OnBytes | None) -> None:
+        path, query = download.call()
+        with self._opened(path, query, download.begin()) as answer:
+            with download.taking(answer, on_bytes) as take:
+                for chunk in answer.iter_raw():
+                    take(chunk)
+
+    @contextmanager
+    def _opened(
+        self, path: str, query: dict[str, str], headers: dict[str, str]
+    ) -> Iterator[httpx2.Response]:
+        """An answer that is there: asked for again while the results are being merged."""
+        try:
+            while True:
+                with self._http.stream("GET", path, params=query, headers=headers) as answer:
+                    if answer.status_code in downloads.TAKEN:
+                        yield answer
+                        return
+                    error = calls.error_of(answer.status_code, answer.read())
+                if error.code != downloads.NOT_READY:
+                    raise error
+                time.sleep(downloads.WAIT_SECONDS)
+        except httpx2.HTTPError as error:
+            raise calls.unreachable(self.url, error) from error
+
+    def accounts(self) -> list[shapes.Account]:
+        """The accounts that batches are watched in, the default first."""
+        return list((self._send(calls.accounts())).data)
+
+    def account(self, name: str) -> shapes.Account:
+        """One account, by name or id, as below."""
+        return self._send(calls.account(name))
+
+    def add_account(
+        self,
+        name: str,
+        api_key: str,
+        *,
+        provider: str = "openai",
+        base_url: str | None = None,
+        discover: bool = False,
+    ) -> shapes.Account:
+        """Add an account, watched from now on. The API key is sealed, and never shown again.
+
+        With `discover`, every batch that is made in it is found, whoever made it.
+        """
+        wanted = {
+            "name": name,
+            "api_key": api_key,
+            "provider": provider,
+            "base_url": base_url,
+            "discover": discover,
+        }
+        return self._send(calls.add_account(wanted))
+
+    def update_account(self, name: str, **changes: str | bool) -> shapes.Account:
+        """Change its `base_url`, `api_key`, `discover` or `state` (`active`, `paused`)."""
+        return self._send(calls.update_account(name, changes))
+
+    def pause_account(self, name: str) -> shapes.Account:
+        """Sweep it no more until it is resumed."""
+        return self._send(calls.pause_account(name))
+
+    def resume_account(self, name: str) -> shapes.Account:
+        """Sweep it again, at once."""
+        return self._send(calls.resume_account(name))
+
+    def test_account(self, name: str) -> shapes.AccountTest:
+        """List its batches at the provider once."""
+        return self._send(calls.test_account(name))
+
+    def remove_account(self, name: str, *, force: bool = False) -> shapes.AccountDeleted:
+        """Remove it and forget its API key. With `force` also where batches have not ended."""
+        return self._send(calls.remove_account(name, force=force))
+
+    def create_project(self, name: str) -> shapes.Project:
+        """Make a project. Only for keys of `default`, as what names a `project` below."""
+        return self._send(calls.create_project(name))
+
+    def projects(self) -> list[shapes.Project]:
+        """All projects, the oldest first."""
+        return list((self._send(calls.projects())).data)
+
+    def create_key(self, name: str, *, project: str | None = None) -> shapes.Key:
+        """Make an API key. Its `key` is shown this once; from now on every caller needs one."""
+        return self._send(calls.create_key(name, project=project))
+
+    def list_keys(self, *, project: str | None = None) -> list[shapes.Key]:
+        """The keys, revoked ones too."""
+        return list((self._send(calls.list_keys(project=project))).data)
+
+    def revoke_key(self, key_id: str, *, project: str | None = None) -> None:
+        """Put a key out of force."""
+        self._send(calls.revoke_key(key_id, project=project))
+
+    def secret(self, *, project: str | None = None) -> str:
+        """The `whsec_…` secret that signs the webhooks."""
+        return (self._send(calls.secret(project=project))).secret

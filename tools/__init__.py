@@ -1,0 +1,1 @@
+"""Programs for who works on Batchbell; none of them is installed."""
