@@ -78,3 +78,9 @@ def test_a_broken_link_is_found() -> None:
     page = ROOT / "README.md"
     assert broken(page, "docs/no-such-page.md") == "docs/no-such-page.md: no such file"
     assert broken(page, "#no-such-heading") == "#no-such-heading: no such heading"
+
+
+@pytest.mark.parametrize("path", pages(), ids=page_name)
+def test_no_page_holds_the_marks_of_a_merge(path: Path) -> None:
+    marks = re.compile(r"^(<{7} |={7}$|>{7} )", re.MULTILINE)
+    assert marks.findall(path.read_text(encoding="utf-8")) == []
