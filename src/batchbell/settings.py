@@ -96,7 +96,7 @@ class Settings(BaseSettings):
     trusted_proxies: str = Field(
         "",
         validation_alias=_named("BATCHBELL_TRUSTED_PROXIES"),
-        description="Addresses or networks of proxies in front of this server, separated by commas."
+        description="Addresses or networks of trusted proxies, separated by commas."
         " Only their `X-Forwarded-For` and `X-Forwarded-Proto` are believed. Default: none.",
     )
     webhook_secret: SecretStr | None = Field(

@@ -106,7 +106,7 @@ async def test_nothing_goes_whose_copy_is_not_on_the_shelf_as_it_was_written(yar
     for id in (first, second):
         fate = await yard.fate(id)
         assert fate.state is DeletionState.KEPT
-        assert "not on the shelf" in str(fate.reason)
+        assert "missing from the results store" in str(fate.reason)
         assert yard.there(*await yard.answers(id)) == [True]
 
 

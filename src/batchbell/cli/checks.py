@@ -413,7 +413,7 @@ def _look_at_verbs(patient: Patient, name: str, seen: ClientAccount | Verbs) -> 
             "note",
             f"The list of account {name} is out of date: it contradicts what the provider says of"
             " single batches. Open batches are read one by one, by id, so their ends arrive later.",
-            "Look for a cache or a proxy in front of its base URL. The list is used again by itself"
+            "Look for a cache or a proxy before its base URL. The list is used again by itself"
             " as soon as it agrees.",
         )
     if seen.list_error:

@@ -21,7 +21,7 @@ Events = Annotated[
     typer.Option(
         "--event",
         metavar="TYPE",
-        help="An event to be told of; repeat for more. Default: completed, failed, expired and"
+        help="An event to receive; repeat for more. Default: completed, failed, expired and"
         " cancelled.",
     ),
 ]
@@ -175,7 +175,7 @@ def show(
 def delete(
     endpoint_id: EndpointId, json: Json = False, server: Server = None, api_key: ApiKey = None
 ) -> None:
-    """Delete an endpoint, and what it was still to be told."""
+    """Delete an endpoint and its pending deliveries."""
     with connected(server, api_key) as client:
         client.delete_endpoint(endpoint_id)
     if json:

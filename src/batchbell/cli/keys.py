@@ -131,7 +131,7 @@ def revoke_key(
     if json:
         print_json({"id": key_id, "revoked": True})
     else:
-        print(f"Key {key_id} is out of force.")
+        print(f"Key {key_id} is revoked.")
 
 
 def _confirm(found: Sequence[Key | stored.Key], key_id: str, *, yes: bool) -> None:

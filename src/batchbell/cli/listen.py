@@ -318,7 +318,7 @@ def trigger(
     server: Server = None,
     api_key: ApiKey = None,
 ) -> None:
-    """Make a test event, for those who `listen`. No endpoint is told of it unless you name one."""
+    """Make a test event, for those who `listen`. No endpoint receives it unless you name one."""
     with connected(server, api_key) as client:
         if endpoint is not None:
             show_test(client.test_endpoint(endpoint, event_type=type_), json=json)

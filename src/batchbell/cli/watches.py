@@ -39,7 +39,7 @@ def watch(
         typer.Option(
             "--event",
             metavar="TYPE",
-            help="An event to be told of, such as batch.in_progress; repeat for more."
+            help="An event to receive, such as batch.in_progress; repeat for more."
             " Default: completed, failed, expired and cancelled.",
         ),
     ] = None,

@@ -39,7 +39,7 @@ def _of_endpoint(delivery: Delivery, now: float) -> str | None:
         probe = f"at {moment(probe_at)}" if probe_at > now else "now"
         why = f"The breaker is open since {moment(gate.opened_at)}; the next probe is {probe}."
     elif gate.first_id not in (None, delivery.id):
-        why = f"The endpoint wants order: {gate.first_id} comes first, and is not done."
+        why = f"The endpoint is ordered: {gate.first_id} comes first, and is not done."
     elif due and rate_at > now:
         why = f"The endpoint takes {gate.rate_limit:g} calls a second, and has had them."
     else:

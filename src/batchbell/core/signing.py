@@ -220,7 +220,7 @@ def _originals(body: bytes) -> Iterator[tuple[str, bytes]]:
     """What may have been signed before something changed it into this body, and what that did."""
     yield "it has white space around it, such as a newline at its end", body.strip()
     yield "its newlines were turned into CR LF", body.replace(b"\r\n", b"\n")
-    yield "it has a byte order mark in front", body.removeprefix(b"\xef\xbb\xbf")
+    yield "it begins with a byte order mark", body.removeprefix(b"\xef\xbb\xbf")
     anew = "it was read as JSON and written anew"
     try:
         value = json.loads(body)

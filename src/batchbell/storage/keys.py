@@ -87,7 +87,7 @@ def list_keys(connection: Connection, project_id: str) -> list[Key]:
 
 
 def revoke_key(connection: Connection, project_id: str, key_id: str, *, now: float) -> Key:
-    """Put a key out of force; again is no error. Raises NotFound."""
+    """Revoke a key; again is no error. Raises NotFound."""
     named = (keys.c.project_id == project_id, keys.c.id == key_id)
     connection.execute(
         update(keys).where(*named, keys.c.revoked_at.is_(None)).values(revoked_at=now)

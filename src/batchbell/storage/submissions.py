@@ -102,7 +102,7 @@ def of_key(connection: Connection, project_id: str, key: Key) -> Submission | No
     if row is None:
         return None
     if row.fingerprint != key.fingerprint:
-        how = "of other requests or wishes" if row.fingerprint else "and expunged since"
+        how = "of other requests or options" if row.fingerprint else "and expunged since"
         raise InvalidRequest(
             f"Submission {row.id} was made with this key, {how}. Nothing was made now: a new"
             " submission needs a new key.",

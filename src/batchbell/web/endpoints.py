@@ -333,7 +333,7 @@ async def change_endpoint(call: Caller, webhook_endpoint_id: str, request: Reque
 
 @router.delete(
     "/v1/webhook_endpoints/{webhook_endpoint_id}",
-    summary="Delete an endpoint, and what it was still to be told",
+    summary="Delete an endpoint and its pending deliveries",
     **answers(endpoint_shapes.EndpointDeleted, 404),
 )
 async def delete_endpoint(call: Caller, webhook_endpoint_id: str) -> Response:

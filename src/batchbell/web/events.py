@@ -55,7 +55,7 @@ async def list_events(
     "/v1/events",
     summary="Record a test event, for those who follow the stream",
     openapi_extra=takes(TestEventRequest, required=False),
-    **answers(shapes.Event, 413, status=201, says="The event. No endpoint is told of it."),
+    **answers(shapes.Event, 413, status=201, says="The event. No endpoint receives it."),
 )
 async def record_test_event(call: Caller, request: Request) -> Response:
     context = call.context

@@ -57,9 +57,7 @@ async def list_keys(call: Caller, project_id: ProjectId = None) -> Response:
     return page_answer(Page(data, has_more=False), data, [one.id for one in data])
 
 
-@router.delete(
-    "/v1/keys/{key_id}", summary="Put a key out of force", **answers(shapes.Deleted, 404)
-)
+@router.delete("/v1/keys/{key_id}", summary="Revoke a key", **answers(shapes.Deleted, 404))
 async def revoke_key(call: Caller, key_id: str, project_id: ProjectId = None) -> Response:
     context, project = call.context, await call.named_project(project_id)
     await context.store.write(keys.revoke_key, project, key_id, now=context.clock())

@@ -291,7 +291,7 @@ def _bodies() -> dict[str, Any]:
 
 @router.post(
     "/v1/submissions",
-    summary="Hand in requests, to be told when all of them are answered",
+    summary="Submit requests, and receive one webhook when all are answered",
     openapi_extra=_bodies(),
     **answers(
         submission_shapes.Submission, 404, 409, 413, 422, status=201, says="It is on its way."

@@ -419,7 +419,7 @@ async def change_watch(call: Caller, watch_id: str, request: Request) -> Respons
 
 @router.delete(
     "/v1/watches/{watch_id}",
-    summary="Forget a watch, and what it was still to be told",
+    summary="Delete a watch and its pending deliveries",
     **answers(shapes.Deleted, 404),
 )
 async def delete_watch(call: Caller, watch_id: str) -> Response:

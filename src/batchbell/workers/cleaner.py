@@ -35,7 +35,7 @@ STEP_SECONDS = 10.0
 LEASE_SECONDS = 120.0
 """More than a step and its last call together."""
 LOOK_SECONDS = 5.0
-NO_COPY = "The merged results are not on the shelf any more as they were written."
+NO_COPY = "The merged results are missing from the results store, or differ from what was written."
 
 
 @dataclass(slots=True)
