@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections import Counter as Tally
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
+from tests.storage.test_postgres_store import one_waits
 from tests.workers.conftest import House
 from tests.workers.submitting import Counter, counting, snapshot_of, states
 from tests.workers.test_watcher import batch_of
@@ -21,8 +25,9 @@ from batchbell.core.submission import TAG, PartState, new_name
 from batchbell.net.api import ApiClient
 from batchbell.providers import open_provider
 from batchbell.sandbox import Sandbox, problem
-from batchbell.storage import events, parts, retention, submissions
+from batchbell.storage import batches, events, parts, retention, submissions
 from batchbell.storage.accounts import ensure_account
+from batchbell.storage.postgresql import PostgresStore
 from batchbell.workers.janitor import Janitor
 from batchbell.workers.submitter import LOOK_SECONDS, OF_ACCOUNT
 
@@ -458,3 +463,52 @@ async def test_a_lost_part_that_comes_back_rings_the_true_end(
     await counter.house.deliver()
     ends = [json.loads(hook.body)["type"] for hook in counter.house.receiver.received]
     assert ends == ["batch.completed"] * (1 if while_running else 2)
+
+
+async def test_a_lost_part_that_is_registered_again_runs_again(counter: Counter) -> None:
+    id = await counter.submit(4)
+    await counter.step()
+    [only] = await counter.running(id)
+    await lose(counter, only)
+    [event] = await told(counter)
+    assert event["type"] == "batch.failed"
+    counter.house.provider.faults.clear()
+    await counter.house.register(only)
+    await counter.end([only])
+    types = [one["type"] for one in await told(counter) if one["data"]["id"] == id]
+    assert types == ["batch.failed", "batch.completed"]
+
+
+async def test_a_sweep_and_a_step_lock_in_one_order(counter: Counter) -> None:
+    """The step ends what holds it while a sweep, which has the lost part's row, waits for it."""
+    store = counter.house.store
+    if not isinstance(store, PostgresStore):
+        pytest.skip("on SQLite one writes at a time")
+    house = counter.house
+    id = await counter.submit(4)
+    await counter.step()
+    [only] = await counter.running(id)
+    await lose(counter, only)
+    seen = replace(snapshot_of(await counter.of(id)), id=only, status=Status.IN_PROGRESS)
+
+    async with store._engine.connect() as connection:
+        transaction = await connection.begin()
+        await connection.execute(text("SET LOCAL deadlock_timeout = '1h'"))
+        lock = text("SELECT 1 FROM submissions WHERE id = :id FOR UPDATE")
+        await connection.execute(lock, {"id": id})
+        sweep = asyncio.create_task(
+            store.write(
+                batches.observe,
+                account_id=house.account.id,
+                sightings=[seen],
+                mint=house.mint,
+                now=house.clock(),
+            )
+        )
+        await one_waits(store)
+        whole = text("SELECT 1 FROM batches WHERE id = :id FOR UPDATE NOWAIT")
+        await connection.execute(whole, {"id": id})
+        await transaction.commit()
+    await sweep
+    found = await counter.of(id)
+    assert (found.batch.generation, states(found.parts)) == (2, ["running"])

@@ -160,12 +160,11 @@ def observe(
     happened = [(seen.batch, seen.event) for _, seen in pairs if seen.event is not None]
     outbox.record(connection, happened, mint=mint, now=now)
     back = [
-        was
+        seen.batch
         for was, seen in pairs
-        if was.status is Status.LOST and seen.batch.status is not was.status
+        if was.status is Status.LOST and seen.batch.status is not Status.LOST
     ]
-    revive_parts(connection, back, now=now)
-    wake_submissions(connection, [batch for batch, _ in happened], now=now)
+    wake_submissions(connection, [batch for batch, _ in happened], back=back, now=now)
     return [
         Change(seen.batch, was.status) for was, seen in pairs if seen.batch.status is not was.status
     ]
@@ -192,7 +191,9 @@ def _outdated(
 
 def reopen_lost(connection: Connection, found: Iterable[Batch], *, now: float) -> None:
     """Begin a new life of those batches that are lost."""
-    save(connection, [lifecycle.reopen(b, now) for b in found if b.status is Status.LOST])
+    lost = [batch for batch in found if batch.status is Status.LOST]
+    save(connection, [lifecycle.reopen(batch, now) for batch in lost])
+    wake_submissions(connection, (), back=lost, now=now)
 
 
 def save(connection: Connection, changed: Sequence[Batch]) -> None:
@@ -352,66 +353,81 @@ def to_batch(row: Row[Any]) -> Batch:
     )
 
 
-def wake_submissions(connection: Connection, changed: Sequence[Batch], *, now: float) -> None:
+def wake_submissions(
+    connection: Connection, changed: Sequence[Batch], *, back: Sequence[Batch] = (), now: float
+) -> None:
     """After something became of these batches: have the submissions of their accounts looked at.
 
     Only for what is a part and has ended: then its own submission goes on, and there is room for
-    others.
+    others. `back` are those that were lost and are not any more: their submissions run again, also
+    those that had ended.
     """
     ended = [batch for batch in changed if batch.kind is BatchKind.PART and batch.status.ended]
     account_ids = sorted({batch.account_id for batch in ended})
-    if not account_ids:
+    found_again = [batch.key for batch in back if batch.kind is BatchKind.PART]
+    ids = set(_open_of(connection, account_ids)).union(_with_parts(connection, found_again))
+    if not ids:
         return
+    _lock(connection, sorted(ids))
+    _resume(connection, found_again, now=now)
+    waiting = (
+        parts.c.state == PartState.WAITING,
+        parts.c.due_at > now,
+        among(connection, parts.c.submission_id, sorted(ids)),
+    )
+    connection.execute(update(parts).where(*waiting).values(due_at=now))
+    stirred = update(submissions).where(among(connection, submissions.c.id, sorted(ids)))
+    connection.execute(stirred.values(due_at=now))
+    wake(connection, SUBMISSIONS)
+
+
+def _open_of(connection: Connection, account_ids: Sequence[str]) -> Sequence[str]:
+    """The submissions of accounts that have not ended."""
+    if not account_ids:
+        return ()
     whole = select(batches.c.key).where(
         batches.c.account_id.in_(account_ids),
         batches.c.kind == BatchKind.JOINED,
         batches.c.ended_at.is_(None),
     )
-    open_ = select(submissions.c.id).where(submissions.c.batch_key.in_(whole))
-    # In one order everywhere: two that stir the same submissions would wait for each other.
-    locked = connection.execute(open_.order_by(submissions.c.id).with_for_update())
-    ids = locked.scalars().all()
-    waiting = (
-        parts.c.state == PartState.WAITING,
-        parts.c.due_at > now,
-        among(connection, parts.c.submission_id, ids),
-    )
-    connection.execute(update(parts).where(*waiting).values(due_at=now))
-    stirred = update(submissions).where(among(connection, submissions.c.id, ids))
-    connection.execute(stirred.values(due_at=now))
-    wake(connection, SUBMISSIONS)
+    query = select(submissions.c.id).where(submissions.c.batch_key.in_(whole))
+    return connection.execute(query).scalars().all()
 
 
-def revive_parts(connection: Connection, back: Sequence[Batch], *, now: float) -> None:
-    """After lost batches were seen again: those that are parts count again in their submissions.
+def _with_parts(connection: Connection, keys: Sequence[int]) -> Sequence[str]:
+    """The submissions of which these batches are parts."""
+    if not keys:
+        return ()
+    query = select(parts.c.submission_id).where(among(connection, parts.c.batch_key, keys))
+    return connection.execute(query).scalars().all()
 
-    A submission that has ended begins a new life, so that its watchers hear of the true end.
+
+def _lock(connection: Connection, ids: Sequence[str]) -> None:
+    """Lock submissions in one order everywhere: two that take the same ones do not deadlock."""
+    query = select(submissions.c.id).where(among(connection, submissions.c.id, ids))
+    connection.execute(query.order_by(submissions.c.id).with_for_update()).all()
+
+
+def _resume(connection: Connection, keys: Sequence[int], *, now: float) -> None:
+    """Have these parts run again, and begin anew what had ended without them.
+
+    Their submissions must be locked: they come before their own batches, as when a step ends.
     """
-    keys = [batch.key for batch in back if batch.kind is BatchKind.PART]
     if not keys:
         return
-    found = connection.execute(
-        select(parts.c.id, submissions.c.id.label("submission_id"), submissions.c.batch_key)
-        .join(submissions, submissions.c.id == parts.c.submission_id)
-        .where(among(connection, parts.c.batch_key, keys))
-        .order_by(submissions.c.id)
-        .with_for_update(of=submissions)
-    ).all()
+    these = among(connection, parts.c.batch_key, keys)
     running = {"state": PartState.RUNNING, "looked_through": False}
-    these = among(connection, parts.c.id, [row.id for row in found])
-    connection.execute(update(parts).where(these).values(**running))
-    wholes = (
-        joined_batches()
-        .where(among(connection, batches.c.key, [row.batch_key for row in found]))
-        .where(batches.c.ended_at.isnot(None))
-        .order_by(batches.c.key)
-        .with_for_update(of=batches)
+    connection.execute(
+        update(parts).where(these, parts.c.state == PartState.ENDED).values(**running)
     )
-    ended = [to_batch(row) for row in connection.execute(wholes)]
-    save(connection, [submission.begin_anew(batch, now) for batch in ended])
-    due = among(connection, submissions.c.id, [row.submission_id for row in found])
-    connection.execute(update(submissions).where(due).values(due_at=now))
-    wake(connection, SUBMISSIONS)
+    whole = (
+        select(submissions.c.batch_key)
+        .join(parts, parts.c.submission_id == submissions.c.id)
+        .where(these)
+    )
+    query = joined_batches().where(batches.c.key.in_(whole), batches.c.ended_at.isnot(None))
+    rows = connection.execute(query.order_by(batches.c.key).with_for_update(of=batches)).all()
+    save(connection, [submission.begin_anew(to_batch(row), now) for row in rows])
 
 
 def join_soon(connection: Connection, batch: Batch, *, now: float) -> None:
