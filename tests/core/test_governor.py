@@ -16,7 +16,7 @@ from batchbell.core.governor import (
     passed,
     refused,
     split_at,
-    told_limit,
+    stated_limit,
     used,
 )
 
@@ -140,10 +140,10 @@ def test_a_cap_always_lets_something_through(enqueued: int, told: int | None) ->
     ],
 )
 def test_the_limit_that_a_provider_names(message: str | None, limit: int | None) -> None:
-    assert told_limit(message) == limit
+    assert stated_limit(message) == limit
 
 
 @given(st.text())
 def test_no_message_breaks_the_reader(message: str) -> None:
-    told_limit(message)
-    told_limit(f"Limit: {message} enqueued tokens")
+    stated_limit(message)
+    stated_limit(f"Limit: {message} enqueued tokens")

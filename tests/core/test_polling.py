@@ -23,7 +23,7 @@ from batchbell.core.polling import (
     PAGE_SIZE,
     TROUBLE_MAX_SECONDS,
     Pace,
-    after_trouble,
+    after_failure,
     next_sweep,
     pages_expected,
     reached_oldest,
@@ -143,7 +143,7 @@ def test_the_budget_is_reached_only_beyond_thirty_thousand_open_batches() -> Non
 
 
 def wait_after(error: ProviderError, *, failures: int = 1, rand: float = 0.0) -> float:
-    return after_trouble(error, failures=failures, now=NOW, pace=PACE, rand=rand) - NOW
+    return after_failure(error, failures=failures, now=NOW, pace=PACE, rand=rand) - NOW
 
 
 def test_a_provider_in_trouble_is_called_less_and_less_up_to_a_limit() -> None:
@@ -182,7 +182,7 @@ def test_what_only_a_person_can_mend_is_tried_again_now_and_then(
 ) -> None:
     assert wait_after(kind("401"), failures=failures) == AUTH_RETRY_SECONDS
     slow = Pace(poll_interval_seconds=900.0)
-    assert after_trouble(kind("401"), failures=1, now=0.0, pace=slow, rand=0.0) == 900.0
+    assert after_failure(kind("401"), failures=1, now=0.0, pace=slow, rand=0.0) == 900.0
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ RETIRED = (
     "stir", "telling",
 )  # fmt: skip
 RETIRED_IN_NAMES = frozenset({*RETIRED, "trouble", "troubled", "tell"})
-CLEAN = ("api", "net", "providers")
+CLEAN = ("api", "core", "files", "net", "providers", "sandbox", "storage", "workers")
 """Rooms whose modules, functions and classes carry no retired word. This list only grows."""
 PROSE = re.compile(rf"\b(?:{'|'.join(RETIRED)}|out of force)\b", re.IGNORECASE)
 PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
@@ -39,7 +39,7 @@ def test_no_page_uses_a_retired_word(path: Path) -> None:
 
 @pytest.mark.parametrize("room", CLEAN)
 def test_no_name_in_a_clean_room_uses_a_retired_word(room: str) -> None:
-    files = sorted((SRC / room).rglob("*.py"))
+    files = [p for p in sorted((SRC / room).rglob("*.py")) if p.parent.name != "versions"]
     assert files
     found = [f"{path.name}: {name}" for path in files for name in names(path) if retired_in(name)]
     assert found == []

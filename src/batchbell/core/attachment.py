@@ -43,29 +43,29 @@ class Attachment:
 
 
 def wrapped(
-    parcel: Attachment | None, mode: ResultsMode, *, base_url: str, now: float
+    attachment: Attachment | None, mode: ResultsMode, *, base_url: str, now: float
 ) -> str | None:
     """What a webhook says of the results, as JSON; None where it is to say nothing.
 
     The link's time counts from `now`: when it was first to be sent, so that every retry says the
     same. The schedule is over before the link is.
     """
-    if parcel is None or mode is ResultsMode.NONE:
+    if attachment is None or mode is ResultsMode.NONE:
         return None
     told = {
-        "url": links.link(base_url, parcel.id, secret=parcel.secret, now=now),
+        "url": links.link(base_url, attachment.id, secret=attachment.secret, now=now),
         "expires_at": int(now) + links.LINK_SECONDS,
-        "lines": parcel.lines,
-        "bytes": parcel.size,
+        "lines": attachment.lines,
+        "bytes": attachment.size,
     }
-    inline = parcel.inline if mode is ResultsMode.INLINE else None
+    inline = attachment.inline if mode is ResultsMode.INLINE else None
     if mode is ResultsMode.INLINE and inline is None:
-        told["inline_omitted"] = _why_omitted(parcel)
+        told["inline_omitted"] = _why_omitted(attachment)
     text = json.dumps(told, separators=(",", ":"))
     return text if inline is None else f'{text[:-1]},"inline":{inline}}}'
 
 
-def _why_omitted(parcel: Attachment) -> str:
-    if parcel.state is ResultsState.WAITING:
+def _why_omitted(attachment: Attachment) -> str:
+    if attachment.state is ResultsState.WAITING:
         return "not_ready"
-    return "too_large" if parcel.state is ResultsState.READY else "failed"
+    return "too_large" if attachment.state is ResultsState.READY else "failed"

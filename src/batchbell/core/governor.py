@@ -121,7 +121,7 @@ def says_no_room(code: str | None, message: str | None) -> bool:
     return code == TOKEN_LIMIT or bool(NO_ROOM.search(f"{code or ''} {message or ''}"))
 
 
-def told_limit(message: str | None) -> int | None:
+def stated_limit(message: str | None) -> int | None:
     """The number in `… Limit: 90,000 enqueued tokens …`."""
     found = LIMIT.search(message or "")
     digits = re.sub(r"\D", "", found[1]) if found else ""

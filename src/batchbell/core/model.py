@@ -387,7 +387,7 @@ class Claimed:
     message_id: str | None = None
     """What it is sent as, where that is not the event's id."""
     results: ResultsMode = ResultsMode.LINK
-    parcel: Attachment | None = None
+    attachment: Attachment | None = None
     """The results that travel with it."""
     ends: bool = False
     """Its watch was deleted while somebody sent it: no further attempt is made."""

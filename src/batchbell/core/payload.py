@@ -221,19 +221,19 @@ def dressed(
     watch_metadata: str | None,
     message_id: str | None = None,
     results: str | None = None,
-    parcel: Attachment | None = None,
+    attachment: Attachment | None = None,
 ) -> bytes:
     """The bytes for one watch: its own fields in front of the event's, the rest untouched.
 
     `watch_metadata` is JSON text as the watch gave it. Where it would make the body longer than
     `BODY_MAX_BYTES` it is left out, and `watch.omitted` says so. With a `message_id` that is the
     body's `id`, and the event's own stands in `replay_of`. `results` is JSON text that becomes
-    `data.results`; it alone may make the body longer. Where the files in `parcel` are merged, the
-    outcome and the counts are those of the files: an event never contradicts what comes with it.
+    `data.results`; it alone may make the body longer. Where the files in `attachment` are merged,
+    outcome and counts are those of the files: an event never contradicts what comes with it.
     """
     front = ""
-    if results is not None and parcel is not None:
-        body = _agreeing(body, parcel)
+    if results is not None and attachment is not None:
+        body = _agreeing(body, attachment)
     if message_id is not None:
         body = _renamed(body, message_id)
     if dialect is Dialect.AWAITER:
@@ -252,19 +252,19 @@ def dressed(
     return ("{" + front + body[1:]).encode("ascii")
 
 
-def _agreeing(body: str, parcel: Attachment) -> str:
+def _agreeing(body: str, attachment: Attachment) -> str:
     """The event with the outcome and the counts of the files, once they are merged."""
-    if parcel.outcome is None or parcel.counts is None:
+    if attachment.outcome is None or attachment.counts is None:
         return body
     event = json.loads(body)
     data = event["data"]
-    counts = dict(zip(("total", "completed", "failed"), parcel.counts, strict=True))
+    counts = dict(zip(("total", "completed", "failed"), attachment.counts, strict=True))
     if "outcome" not in data or (data["outcome"], data.get("request_counts")) == (
-        parcel.outcome,
+        attachment.outcome,
         counts,
     ):
         return body
-    data.update(outcome=parcel.outcome, request_counts=counts)
+    data.update(outcome=attachment.outcome, request_counts=counts)
     return compact(event)
 
 

@@ -153,7 +153,7 @@ def sweep_age(account: Account, now: float) -> float | None:
     return max(0.0, now - since)
 
 
-def after_trouble(
+def after_failure(
     error: ProviderError, *, failures: int, now: float, pace: Pace, rand: float
 ) -> float:
     """When to call the account again after `failures` failed sweeps in a row."""

@@ -238,7 +238,7 @@ def refused_wait(tries: int, *, rand: float) -> float:
     )
 
 
-def trouble_wait(failures: int, *, asked_seconds: float | None, rand: float) -> float:
+def failure_wait(failures: int, *, asked_seconds: float | None, rand: float) -> float:
     """Seconds until a submission goes on whose account cannot be called just now."""
     wait = backoff.exponential(
         failures, base_seconds=TROUBLE_SECONDS, max_seconds=TROUBLE_MOST_SECONDS, rand=rand

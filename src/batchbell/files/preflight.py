@@ -111,7 +111,7 @@ def prepare(
     return check.result
 
 
-class _Told(Exception):
+class _Reported(Exception):
     """What is wrong with a field was told: there is nothing more to say of it."""
 
 
@@ -132,7 +132,7 @@ class _Check:
             return None
         added: dict[str, Any] = {}
         for judge in (self._identity, self._method, self._url, self._body):
-            with contextlib.suppress(_Told):
+            with contextlib.suppress(_Reported):
                 added |= judge(line.number, fields)
         if self.result.problems_in_all > before:
             return None
@@ -145,10 +145,10 @@ class _Check:
         try:
             if not line.text or len(line.text) > self._limits.line_bytes:
                 most = f"A line may have up to {self._limits.line_bytes:,} bytes."
-                self._tell(line.number, "line_too_long", why_too_long(line.text) or most)
+                self._report(line.number, "line_too_long", why_too_long(line.text) or most)
             line.text.decode()
             return self._once(line.number, line.text)
-        except _Told:
+        except _Reported:
             return None
         except UnicodeDecodeError as error:
             place = f"byte {error.start + 1} of the line"
@@ -159,9 +159,9 @@ class _Check:
             self.result.wrong(line.number, "invalid_json_line", why_no_json(line.text, error))
         return None
 
-    def _tell(self, number: int, code: str, message: str) -> NoReturn:
+    def _report(self, number: int, code: str, message: str) -> NoReturn:
         self.result.wrong(number, code, message)
-        raise _Told
+        raise _Reported
 
     def _once(self, number: int, text: bytes, where: str = "") -> dict[str, msgspec.Raw]:
         """The fields, none of which stands there twice."""
@@ -169,7 +169,7 @@ class _Check:
             return fields_of(text)
         except Repeated as error:
             name = f"{where}{error.name[:80]}"
-            self._tell(number, "duplicate_field", f"{name} stands there twice: which one counts?")
+            self._report(number, "duplicate_field", f"{name} stands there twice: which one counts?")
 
     def _text(
         self, number: int, fields: Mapping[str, msgspec.Raw], name: str, *, where: str = ""
@@ -181,25 +181,25 @@ class _Check:
         try:
             return _text.decode(raw)
         except msgspec.DecodeError:
-            self._tell(number, f"invalid_{name}", f"{where}{name} must be a string.")
+            self._report(number, f"invalid_{name}", f"{where}{name} must be a string.")
 
     def _identity(self, number: int, fields: Mapping[str, msgspec.Raw]) -> dict[str, Any]:
         given = self._text(number, fields, "custom_id")
         identity = f"request-{number:06d}" if given is None else given
         if not 1 <= len(identity) <= CUSTOM_ID_MAX:
             message = f"custom_id has 1 to {CUSTOM_ID_MAX} characters."
-            self._tell(number, "invalid_custom_id", message)
+            self._report(number, "invalid_custom_id", message)
         first = self._seen.add(identity, number)
         if first != number:
             message = f"custom_id {identity[:80]!r} is on line {first} too."
-            self._tell(number, "duplicate_custom_id", message)
+            self._report(number, "duplicate_custom_id", message)
         return {"custom_id": identity} if given is None else {}
 
     def _method(self, number: int, fields: Mapping[str, msgspec.Raw]) -> dict[str, Any]:
         method = self._text(number, fields, "method")
         if method is not None and method.upper() != "POST":
             message = f"The method must be POST, not {method[:80]!r}."
-            self._tell(number, "invalid_method", message)
+            self._report(number, "invalid_method", message)
         return {} if method == "POST" else {"method": "POST"}
 
     def _url(self, number: int, fields: Mapping[str, msgspec.Raw]) -> dict[str, Any]:
@@ -207,27 +207,27 @@ class _Check:
         if url is None:
             if self.result.url is None:
                 message = "There is no url: give one, or name the endpoint of them all."
-                self._tell(number, "missing_url", message)
+                self._report(number, "missing_url", message)
             return {"url": self.result.url}
         if len(url) > URL_MAX or not URL.fullmatch(url):
-            self._tell(number, "invalid_url", "url must be a path such as /v1/responses.")
+            self._report(number, "invalid_url", "url must be a path such as /v1/responses.")
         self._check_same(number, "url", url)
         return {}
 
     def _body(self, number: int, fields: Mapping[str, msgspec.Raw]) -> dict[str, Any]:
         raw = fields.get("body")
         if raw is None:
-            self._tell(number, "missing_body", "There is no body: the request goes there.")
+            self._report(number, "missing_body", "There is no body: the request goes there.")
         try:
             body = self._once(number, bytes(raw), "body.")
         except msgspec.DecodeError:
-            self._tell(number, "invalid_body", "body must be an object.")
+            self._report(number, "invalid_body", "body must be an object.")
         model = self._text(number, body, "model", where="body.")
         if model is None:
             return {}
         if not 1 <= len(model) <= MODEL_MAX or "\0" in model:
             message = f"body.model must be a string of 1 to {MODEL_MAX} characters."
-            self._tell(number, "invalid_model", message)
+            self._report(number, "invalid_model", message)
         self._check_same(number, "model", model)
         return {}
 
@@ -238,7 +238,7 @@ class _Check:
             setattr(self.result, name, value)
         elif value != kept:
             message = f"{name} is {value[:200]!r}, but {kept[:200]!r} before: a batch has one."
-            self._tell(number, f"mismatched_{name}", message)
+            self._report(number, f"mismatched_{name}", message)
 
 
 def split(

@@ -42,7 +42,7 @@ class StoredFile:
         }
 
 
-class Shelf:
+class Files:
     """All files by id, oldest first; one that has expired is gone."""
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from batchbell.core.model import Status
 from batchbell.sandbox.answers import ApiError, invalid, missing, no_batch
 from batchbell.sandbox.faults import Faults
-from batchbell.sandbox.files import Shelf, StoredFile, expiry
+from batchbell.sandbox.files import Files, StoredFile, expiry
 from batchbell.sandbox.inputs import read_input
 from batchbell.sandbox.jobs import Job
 from batchbell.sandbox.schedule import ENDS, OPEN, Progress, Schedule
@@ -57,7 +57,7 @@ class SandboxProvider:
         self.calls: Counter[str] = Counter()
         self.log: deque[tuple[str, str]] = deque(maxlen=LOG_LENGTH)
         self._random = random.Random(seed)  # noqa: S311 - ids of a fake
-        self._shelf = Shelf()
+        self._files = Files()
         self._jobs: dict[str, Job] = {}
         self._order: list[str] = []
         self._place: dict[str, int] = {}
@@ -82,11 +82,11 @@ class SandboxProvider:
 
     def file(self, file_id: str) -> StoredFile:
         """Raises ApiError (404)."""
-        return self._shelf.get(file_id, self.clock())
+        return self._files.get(file_id, self.clock())
 
     def delete_file(self, file_id: str) -> dict[str, Any]:
         """Raises ApiError (404)."""
-        return self._shelf.delete(file_id, self.clock())
+        return self._files.delete(file_id, self.clock())
 
     def file_page(
         self, *, purpose: str | None, after: str | None, limit: int, newest_first: bool
@@ -95,7 +95,7 @@ class SandboxProvider:
         for job in self._jobs.values():
             if not job.settled:
                 self._look(job)
-        return self._shelf.page(
+        return self._files.page(
             self.clock(), purpose=purpose, after=after, limit=limit, newest_first=newest_first
         )
 
@@ -296,7 +296,7 @@ class SandboxProvider:
             expires_at=None if keep_seconds is None else created_at + keep_seconds,
             make=make,
         )
-        self._shelf.put(file)
+        self._files.put(file)
         return file
 
     def _input(self, file_id: str) -> bytes:

@@ -293,7 +293,7 @@ def add(
             message = f"There is an account {name!r} already."
             raise InvalidRequest(message, param="name", code="name_taken", status=409)
         _update(connection, found.id, {**row, "removed_at": None})
-    _tell(connection)
+    _wake(connection)
     return find(connection, project_id, found.id)
 
 
@@ -332,7 +332,7 @@ def change(
     if values or pause != was_paused:
         state = AccountState.PAUSED if pause else AccountState.ACTIVE
         _update(connection, found.id, {**values, **_anew(state, now)})
-        _tell(connection)
+        _wake(connection)
     return find(connection, project_id, found.id)
 
 
@@ -356,7 +356,7 @@ def remove(connection: Connection, project_id: str, word: str, *, force: bool, n
         )
     gone = {"credentials": None, "removed_at": now}
     _update(connection, found.id, {**_anew(AccountState.ACTIVE, now), **gone})
-    _tell(connection)
+    _wake(connection)
     return number
 
 
@@ -414,6 +414,6 @@ def _update(connection: Connection, account_id: str, values: dict[str, Any]) -> 
     connection.execute(update(accounts).where(accounts.c.id == account_id).values(values))
 
 
-def _tell(connection: Connection) -> None:
+def _wake(connection: Connection) -> None:
     wake(connection, ROSTER)
     wake(connection, ACCOUNTS)

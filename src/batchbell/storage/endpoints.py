@@ -149,7 +149,7 @@ def to_endpoint(row: Row[Any], *, now: float = 0.0) -> Endpoint:
         project_id=row.project_id,
         url=row.url,
         secrets=_secrets(row, now),
-        trouble=_trouble(row),
+        trouble=_reason(row),
         name=row.name,
         headers=own_headers(row) or {},
         timeout_seconds=row.timeout_seconds,
@@ -176,7 +176,7 @@ def own_headers(row: Row[Any]) -> dict[str, str] | None:
     return headers
 
 
-def _trouble(row: Row[Any]) -> str | None:
+def _reason(row: Row[Any]) -> str | None:
     signed_with = row.webhook_secret if row.secrets is None else row.secrets
     damaged = (one for one in (signed_with, row.headers) if isinstance(one, Damaged))
     return next(map(str, damaged), None)

@@ -109,7 +109,7 @@ class Recorded:
     type: str
     body: str
     recorded_at: float
-    parcel: Attachment | None
+    attachment: Attachment | None
     """The results that travel with it."""
 
 

@@ -177,7 +177,7 @@ def keep(
     batch = _note(connection, held, tally, seen)
     deletions.request(connection, replace(held, batch=batch), tally, deletes, now=now)
     _let_go(connection, held.results.id, now=now)
-    if not _was_told(connection, batch):
+    if not _was_announced(connection, batch):
         outbox.record(connection, [(batch, EventType.RESULTS_READY)], mint=mint, now=now)
     wake_submissions(connection, [batch], now=now)
     join_soon(connection, batch, now=now)
@@ -209,7 +209,7 @@ def _note(connection: Connection, held: Collecting, tally: Tally, seen: Snapshot
     return noted
 
 
-def _was_told(connection: Connection, batch: Batch) -> bool:
+def _was_announced(connection: Connection, batch: Batch) -> bool:
     """Results that are merged anew were told of before."""
     told = exists().where(
         events.c.batch_key == batch.key,

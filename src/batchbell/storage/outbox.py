@@ -45,7 +45,7 @@ def record(connection: Connection, happened: Sequence[Happened], *, mint: Mint, 
     # In the order in which it happened, whatever the order of the provider's list.
     in_order = sorted(happened, key=lambda one: _occurred_at(one[0], now))
     told = [(batch, type_, audience.for_event(batch, type_)) for batch, type_ in in_order]
-    parcels = _wanted_results(connection, told, mint=mint, now=now)
+    attachments = _wanted_results(connection, told, mint=mint, now=now)
     event_rows: list[dict[str, Any]] = []
     delivery_rows: list[dict[str, Any]] = []
     for batch, type_, listening in told:
@@ -53,7 +53,7 @@ def record(connection: Connection, happened: Sequence[Happened], *, mint: Mint, 
             listening.setdefault(lifecycle.STANDS_IN.get(type_, type_), [])
         for chosen, listeners in listening.items():
             event = _event_row(batch, chosen, mint=mint, now=now)
-            wanted = parcels.get(batch.key)
+            wanted = attachments.get(batch.key)
             event["results_id"] = wanted and wanted.id
             event_rows.append(event)
             delivery_rows += [

@@ -352,7 +352,7 @@ def _refuse(
     account_id, model = _room_of(held)
     known = locked(connection, account_id, model)
     enqueued = enqueued_tokens(connection, account_id, model)
-    told = governor.told_limit(message)
+    told = governor.stated_limit(message)
     known = governor.refused(known, enqueued=enqueued, told=told, now=now)
     keep(connection, account_id, model, known)
     wait = rules.refused_wait(part.tries, rand=rand)

@@ -393,7 +393,7 @@ def take(
             first_due_at=row[10],
             message_id=row[11],
             results=MODES[row[12]],
-            parcel=sent.get(row[13]),
+            attachment=sent.get(row[13]),
             ends=bool(row[14]),
             lease_token=times["token"],
             lease_until=times["lease"],

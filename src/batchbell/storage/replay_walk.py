@@ -317,7 +317,7 @@ def _events(filter: ReplayFilter, project_id: str, before: float, after: str) ->
 def _missed(
     connection: Connection, filter: ReplayFilter, project_id: str, rows: Sequence[Row[Any]]
 ) -> list[Missed]:
-    there = _told(connection, [row.id for row in rows])
+    there = _existing(connection, [row.id for row in rows])
     return [
         Missed(row, listener)
         for row, listener in _wanted(connection, project_id, rows)
@@ -356,7 +356,7 @@ def _notice(row: Row[Any]) -> Notice:
     return Notice(type=EventType(row.type), project_id=row.project_id, at=row.created_at, data=data)
 
 
-def _told(connection: Connection, ids: Collection[str]) -> set[tuple[str, str]]:
+def _existing(connection: Connection, ids: Collection[str]) -> set[tuple[str, str]]:
     query = select(deliveries.c.event_id, deliveries.c.endpoint_id)
     rows = connection.execute(query.where(among(connection, deliveries.c.event_id, ids)))
     return {(row.event_id, row.endpoint_id) for row in rows}

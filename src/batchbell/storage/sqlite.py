@@ -66,7 +66,7 @@ MOVED = (
     " start again."
 )
 
-TROUBLE = frozenset(
+UNAVAILABLE = frozenset(
     {
         sqlite3.SQLITE_BUSY,
         sqlite3.SQLITE_LOCKED,
@@ -188,12 +188,12 @@ def _code(error: BaseException) -> int | None:
     return None if code is None else code & 0xFF
 
 
-def _is_trouble(error: BaseException) -> bool:
-    return _code(error) in TROUBLE
+def _is_unavailable(error: BaseException) -> bool:
+    return _code(error) in UNAVAILABLE
 
 
-def _trouble(error: BaseException | None, path: Path, what: str) -> StoreUnavailable:
-    """What the file's trouble is, as it is told; of an error of SQLite's own."""
+def _unavailable(error: BaseException | None, path: Path, what: str) -> StoreUnavailable:
+    """What to raise for an error of SQLite's own, with the reason."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     full = code == sqlite3.SQLITE_FULL
     if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):
@@ -282,7 +282,7 @@ class SqliteStore(Store):
         try:
             connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except sqlite3.OperationalError as error:
-            raise _trouble(error, self._path, "written") from error
+            raise _unavailable(error, self._path, "written") from error
         finally:
             connection.close()
 
@@ -346,9 +346,9 @@ class SqliteStore(Store):
         except OperationalError as error:
             if _code(error) == sqlite3.SQLITE_INTERRUPT:
                 raise _Overrun from error
-            if not _is_trouble(error):
+            if not _is_unavailable(error):
                 raise
-            raise _trouble(error.orig, self._path, "read") from error
+            raise _unavailable(error.orig, self._path, "read") from error
 
     def _check_open(self) -> None:
         if self._closed:
@@ -390,8 +390,8 @@ class SqliteStore(Store):
                     self._step(connection, job, alone=len(group.jobs) == 1)
                 group.wakes = take_wakes(connection)
         except BaseException as error:
-            if isinstance(error, OperationalError) and _is_trouble(error):
-                error = _trouble(error.orig, self._path, "written")
+            if isinstance(error, OperationalError) and _is_unavailable(error):
+                error = _unavailable(error.orig, self._path, "written")
             self.is_full = isinstance(error, StoreFull)
             group.fail(error)
         else:
@@ -407,7 +407,7 @@ class SqliteStore(Store):
         except Exception as error:
             # Some failures end the whole transaction, as a full disk does: the savepoint is gone,
             # and the others must not go on without a transaction.
-            if _is_trouble(error) or not _in_transaction(connection):
+            if _is_unavailable(error) or not _in_transaction(connection):
                 raise
             savepoint.rollback()
             job.error = error

@@ -279,8 +279,10 @@ def frame(event: Recorded, link_url: str) -> bytes:
         dialect=Dialect.WATCH,
         watch_id=None,
         watch_metadata=None,
-        results=wrapped(event.parcel, ResultsMode.LINK, base_url=link_url, now=event.recorded_at),
-        parcel=event.parcel,
+        results=wrapped(
+            event.attachment, ResultsMode.LINK, base_url=link_url, now=event.recorded_at
+        ),
+        attachment=event.attachment,
     )
     return b"id: %b\nevent: %b\ndata: %b\n\n" % (event.id.encode(), event.type.encode(), body)
 

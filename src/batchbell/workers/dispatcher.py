@@ -217,12 +217,12 @@ class Dispatcher:
             watch_metadata=delivery.watch_metadata,
             message_id=delivery.message_id,
             results=wrapped(
-                delivery.parcel,
+                delivery.attachment,
                 delivery.results,
                 base_url=self._public_url,
                 now=delivery.first_due_at,
             ),
-            parcel=delivery.parcel,
+            attachment=delivery.attachment,
         )
         headers = request_headers(
             endpoint,

@@ -161,7 +161,7 @@ class Submitter:
     async def _put_off(self, held: Submission, error: Exception) -> None:
         words = getattr(error, "message", None) or str(error)
         asked = error.retry_after_seconds if isinstance(error, ProviderError) else None
-        wait = rules.trouble_wait(held.failures + 1, asked_seconds=asked, rand=self._rand())
+        wait = rules.failure_wait(held.failures + 1, asked_seconds=asked, rand=self._rand())
         log.warning("submission waits", submission=held.id, error=words, seconds=round(wait))
         now = self._clock()
         await self._store.write(

@@ -190,8 +190,8 @@ class Watcher:
             mint=self._mint,
             now=self._clock(),
         )
-        self._tell_finds(account, finds)
-        self._tell_unknown(account, found)
+        self._log_finds(account, finds)
+        self._log_unknown(account, found)
         for change in changes:
             self._metrics.changes.labels(change.batch.status).inc()
             log.info(
@@ -204,7 +204,7 @@ class Watcher:
             )
         return changes
 
-    def _tell_finds(self, account: Account, finds: Sequence[Find]) -> None:
+    def _log_finds(self, account: Account, finds: Sequence[Find]) -> None:
         for find in finds:
             told = {"batch": find.snapshot.id, "account": account.label}
             log.info("batch found", **told, watched=bool(find.wishes))
@@ -212,7 +212,7 @@ class Watcher:
                 log.warning("batch asks for a webhook that is not called", **told, why=find.refused)
         self._metrics.discovered.inc(len(finds))
 
-    def _tell_unknown(self, account: Account, found: Found) -> None:
+    def _log_unknown(self, account: Account, found: Found) -> None:
         """Once for each batch and word that we do not know: it is watched on."""
         for seen in found.sightings:
             if not isinstance(seen, Snapshot) or seen.status is not None:
@@ -273,7 +273,7 @@ class Watcher:
         notice = notices.of_account(
             account, failures=failures, trouble=error.message, since=since, now=now
         )
-        next_at = polling.after_trouble(
+        next_at = polling.after_failure(
             error, failures=failures, now=now, pace=self.pace, rand=self._rand()
         )
         await self._store.write(
