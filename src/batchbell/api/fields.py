@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -14,6 +14,7 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
+    PlainValidator,
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
@@ -26,6 +27,8 @@ URL_MAX = 2048
 PAIRS_MAX = 16
 PAIR_NAME_MAX = 64
 PAIR_VALUE_MAX = 512
+LEFT_OUT = ""
+"""The default of a field that may be left out but may not be null: ask `Request.named` for it."""
 LAST_SECOND = 253_402_300_799
 """The end of the year 9999."""
 
@@ -57,8 +60,11 @@ class Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     @classmethod
-    def conflicts(cls, sent: Mapping[str, Any]) -> Iterator[Conflict]:
-        """What is wrong between fields. `sent` has those that nothing else is wrong with."""
+    def conflicts(cls, sound: Mapping[str, Any], spoilt: Collection[str]) -> Iterator[Conflict]:
+        """What is wrong between fields.
+
+        `sound` has those that nothing else is wrong with, and `spoilt` the names of the others.
+        """
         yield from ()
 
     def named(self) -> dict[str, Any]:
@@ -77,10 +83,11 @@ def wrong(message: str) -> PydanticCustomError:
     return PydanticCustomError("invalid_value", "{message}", {"message": message})
 
 
-def _of_batch(type_: EventType) -> EventType:
-    if type_ not in BATCH_EVENTS:
-        raise wrong(f"{ABOUT_NO_BATCH}: use {', '.join(BATCH_EVENTS)}.")
-    return type_
+def _of_batch(value: Any) -> EventType:
+    if value in BATCH_EVENTS:
+        return EventType(value)
+    problem = ABOUT_NO_BATCH if value in list(EventType) else "is no event type"
+    raise wrong(f"{problem}: use {', '.join(BATCH_EVENTS)}.")
 
 
 class Shaped:
@@ -121,6 +128,7 @@ BatchId = Annotated[
     Shaped(ID_PATTERN, ID_SHAPE),
 ]
 ProjectId = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH), Storable]
+EndpointId = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH), Storable]
 WebhookUrl = Annotated[
     str,
     Field(
@@ -131,13 +139,19 @@ WebhookUrl = Annotated[
     ),
     Storable,
 ]
+Flag = bool | None
+"""Null is false."""
 Moment = Annotated[float, Field(ge=0, le=LAST_SECOND)]
 """Seconds since the epoch; a fraction is allowed."""
 
 AnyEvent = Annotated[EventType, Field(strict=False)]
 AnyEvents = Annotated[list[AnyEvent], Field(min_length=1, examples=[["batch.completed"]])]
+BatchEvent = Annotated[
+    EventType,
+    PlainValidator(_of_batch, json_schema_input_type=Literal[BATCH_EVENTS]),
+]
 BatchEvents = Annotated[
-    list[Annotated[AnyEvent, AfterValidator(_of_batch)]],
+    list[BatchEvent],
     Field(min_length=1, examples=[["batch.completed", "batch.failed"]]),
 ]
 Results = Annotated[ResultsMode, Field(strict=False)]

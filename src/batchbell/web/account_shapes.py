@@ -1,36 +1,12 @@
-"""Accounts as they are sent and answered. Credentials are sent only, and answered never."""
+"""Accounts as they are answered, without their credentials."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from msgspec import Meta, Struct
+from msgspec import Struct
 
-from batchbell.core.model import NAME_PATTERN, AccountState
-
-NAME_MAX = 100
-API_KEY_MAX = 1000
-BASE_URL_MAX = 2048
-
-Name = Annotated[str, Meta(pattern=NAME_PATTERN, min_length=1, max_length=NAME_MAX)]
-BaseUrl = Annotated[str, Meta(min_length=1, max_length=BASE_URL_MAX)]
-ApiKey = Annotated[str, Meta(min_length=1, max_length=API_KEY_MAX)]
-Wanted = Literal["active", "paused"]
-
-
-class AccountRequest(Struct, frozen=True, kw_only=True):
-    name: Name
-    provider: Annotated[str, Meta(min_length=1, max_length=NAME_MAX)]
-    base_url: BaseUrl | None = None
-    api_key: ApiKey
-    discover: bool = False
-
-
-class AccountChanges(Struct, frozen=True, kw_only=True):
-    base_url: BaseUrl | None = None
-    api_key: ApiKey | None = None
-    state: Wanted | None = None
-    discover: bool | None = None
+from batchbell.core.model import AccountState
 
 
 class Account(Struct, frozen=True, kw_only=True):

@@ -9,9 +9,11 @@ from typing import Annotated, Any
 from fastapi import Query, Request
 from starlette.responses import Response
 
+from batchbell.api.accounts import AccountChanges, AccountRequest
 from batchbell.core.errors import InvalidRequest, ProviderError, SettingsError
-from batchbell.core.model import DEFAULT_PROJECT, NAME_PATTERN, Account
+from batchbell.core.model import DEFAULT_PROJECT, Account
 from batchbell.net.api import ApiClient, checked_base
+from batchbell.net.guard import AddressRules
 from batchbell.net.proxy import provider_proxy
 from batchbell.providers import open_provider
 from batchbell.providers.registry import ADAPTERS, is_sendable
@@ -20,21 +22,13 @@ from batchbell.storage import accounts
 from batchbell.storage.engine import Store
 from batchbell.storage.paging import Page
 from batchbell.web import account_shapes, describing, shapes
-from batchbell.web.account_shapes import (
-    API_KEY_MAX,
-    BASE_URL_MAX,
-    NAME_MAX,
-    AccountChanges,
-    AccountRequest,
-    AccountTest,
-)
-from batchbell.web.bodies import Fields, read_json
+from batchbell.web.account_shapes import AccountTest
+from batchbell.web.bodies import Check, read, read_json
 from batchbell.web.cache import Remembered
 from batchbell.web.call import Call, Caller, Context, answer, page_answer
 from batchbell.web.errors import Code
 from batchbell.web.openapi import answers, takes
 from batchbell.web.parameters import strict_router
-from batchbell.web.watches import NAME_SHAPE, webhook_url
 
 ACCOUNTS_KEPT_SECONDS = 0.5
 """An account that another process has added or removed is known within this."""
@@ -76,73 +70,65 @@ TEST_SECONDS = 15.0
 ENVIRONMENT_NAME = "openai"
 
 
-class AccountForm:
-    """Reads what a body asks of an account, under the address rules of this moment."""
-
-    def __init__(self, context: Context, project_id: str) -> None:
-        self._rules = context.rules()
-        self._project_id = project_id
-
-    def add(self, body: Any) -> dict[str, Any]:
-        """All that a new account is made of. Raises InvalidBody."""
-        fields = Fields(body, AccountRequest)
-        name = fields.text("name", most=NAME_MAX, pattern=NAME_PATTERN, shape=NAME_SHAPE)
-        provider = fields.text("provider", most=NAME_MAX)
-        if provider and provider not in ADAPTERS:
-            known = ", ".join(sorted(ADAPTERS))
-            fields.wrong("provider", f"There is no provider {provider!r}: {known}.")
-        base_url = self._base_url(fields) if fields.get("base_url") is not None else OPENAI_URL
-        wanted = {
-            "name": name,
-            "provider": provider,
-            "base_url": base_url,
-            "credentials": _api_key(fields),
-            "discover": fields.flag("discover"),
-        }
-        fields.raise_problems()
-        if self._project_id == DEFAULT_PROJECT and name == ENVIRONMENT_NAME:
-            raise InvalidRequest(
-                f"The name {name!r} is kept for the account that comes from OPENAI_API_KEY:"
-                " choose another.",
-                param="name",
-                code=Code.NAME_TAKEN,
-                status=409,
-            )
-        return wanted
-
-    def changes(self, body: Any) -> dict[str, Any]:
-        """Those of the fields that the body names. Raises InvalidBody."""
-        fields = Fields(body, AccountChanges)
-        values: dict[str, Any] = {}
-        if fields.get("base_url") is not None:
-            values["base_url"] = self._base_url(fields)
-        if fields.get("api_key") is not None:
-            values["credentials"] = _api_key(fields)
-        state = fields.get("state")
-        if state not in (None, "active", "paused"):
-            fields.wrong("state", "state must be active or paused.")
-        elif state is not None:
-            values["paused"] = state == "paused"
-        if fields.get("discover") is not None:
-            values["discover"] = fields.flag("discover")
-        fields.raise_problems()
-        return values
-
-    def _base_url(self, fields: Fields) -> str:
-        """As for webhooks: whoever may add an account names a URL that this server calls."""
-        url = webhook_url(fields, "base_url", self._rules)[:BASE_URL_MAX]
-        try:
-            return checked_base(url) if url else ""
-        except SettingsError as error:
-            fields.wrong("base_url", str(error))
-            return ""
+def read_account(body: Any, rules: AddressRules, project_id: str) -> dict[str, Any]:
+    """All that a new account is made of. Raises InvalidBody."""
+    checks = _checks(rules) | {"provider": _check_provider}
+    made = read(AccountRequest, body, checks)
+    if project_id == DEFAULT_PROJECT and made.name == ENVIRONMENT_NAME:
+        raise InvalidRequest(
+            f"The name {made.name!r} is kept for the account that comes from OPENAI_API_KEY:"
+            " choose another.",
+            param="name",
+            code=Code.NAME_TAKEN,
+            status=409,
+        )
+    return {
+        "name": made.name,
+        "provider": made.provider,
+        "base_url": checked_base(made.base_url) if made.base_url else OPENAI_URL,
+        "credentials": made.api_key.strip(),
+        "discover": bool(made.discover),
+    }
 
 
-def _api_key(fields: Fields) -> str:
-    key = fields.text("api_key", most=API_KEY_MAX).strip()
-    if key and not is_sendable(key):
-        fields.wrong("api_key", "api_key holds a character that no API key has.")
-    return key
+def read_changes(body: Any, rules: AddressRules) -> dict[str, Any]:
+    """What is to be different; null changes nothing. Raises InvalidBody."""
+    made = read(AccountChanges, body, _checks(rules))
+    values: dict[str, Any] = {}
+    if made.base_url is not None:
+        values["base_url"] = checked_base(made.base_url)
+    if made.api_key is not None:
+        values["credentials"] = made.api_key.strip()
+    if made.state is not None:
+        values["paused"] = made.state == "paused"
+    if made.discover is not None:
+        values["discover"] = made.discover
+    return values
+
+
+def _checks(rules: AddressRules) -> dict[str, Check]:
+    return {"base_url": lambda url: _check_base(url, rules), "api_key": _check_api_key}
+
+
+def _check_provider(name: str) -> None:
+    if name not in ADAPTERS:
+        raise InvalidRequest(f"There is no provider {name!r}: {', '.join(sorted(ADAPTERS))}.")
+
+
+def _check_base(url: str | None, rules: AddressRules) -> None:
+    """As for webhooks: whoever may add an account names a URL that this server calls."""
+    if url is None:
+        return
+    rules.check_url(url)
+    try:
+        checked_base(url)
+    except SettingsError as error:
+        raise InvalidRequest(str(error)) from error
+
+
+def _check_api_key(key: str | None) -> None:
+    if key is not None and not is_sendable(key.strip()):
+        raise InvalidRequest("api_key is empty, or holds a character that no API key has.")
 
 
 def check_sealed(store: Store) -> None:
@@ -228,12 +214,12 @@ Force = Annotated[
 @router.post(
     "/v1/accounts",
     summary="Add an account, watched from now on",
-    openapi_extra=takes(account_shapes.AccountRequest),
+    openapi_extra=takes(AccountRequest),
     **answers(account_shapes.Account, 409, 413, status=201, says="The account."),
 )
 async def add_account(call: Caller, request: Request) -> Response:
     context = call.context
-    wanted = AccountForm(context, call.project_id).add(await read_json(request))
+    wanted = read_account(await read_json(request), context.rules(), call.project_id)
     check_sealed(context.store)
     added = await context.store.write(
         accounts.add, call.project_id, **wanted, mint=context.mint, now=context.clock()
@@ -265,12 +251,12 @@ async def get_account(call: Caller, account_id: str) -> Response:
 @router.post(
     "/v1/accounts/{account_id}",
     summary="Change an account's address, API key or state",
-    openapi_extra=takes(account_shapes.AccountChanges),
+    openapi_extra=takes(AccountChanges),
     **answers(account_shapes.Account, 404, 409, 413),
 )
 async def change_account(call: Caller, account_id: str, request: Request) -> Response:
     context = call.context
-    changes = AccountForm(context, call.project_id).changes(await read_json(request))
+    changes = read_changes(await read_json(request), context.rules())
     if "credentials" in changes:
         check_sealed(context.store)
     return await _change(call, account_id, **changes)

@@ -153,8 +153,9 @@ def read(
 ) -> Model:
     """The value as `model` declares it. Raises InvalidBody with all that is wrong.
 
-    `checks` judge what the declaration cannot, such as the addresses that are allowed just now:
-    each is given the value of its field, if nothing else is wrong with it and it is not null.
+    `checks` judge what the declaration cannot, such as the addresses that are allowed just now.
+    Each is given the value of its field if nothing else is wrong with that, None where it is
+    missing. Its error may name an entry of the field, such as `accounts[2]`.
     `where` stands before the names of the fields, such as `webhook.`.
     """
     made, problems = judge(model, value, checks or {}, where=where)
@@ -185,28 +186,29 @@ def judge(
     else:
         found = []
     problems = [*_unknown(model, found, where), *_wrong(found, where)]
-    spoilt = {one["loc"][0] for one in found}
+    spoilt = {str(one["loc"][0]) for one in found}
     sound = {name: one for name, one in value.items() if name not in spoilt}
-    for conflict in model.conflicts(sound):
+    for conflict in model.conflicts(sound, spoilt):
         path = f"{where}{conflict.field}"
         says = f"{path} {conflict.message}"
         problems.append(Problem(message=says, param=path, code=conflict.code))
-        sound.pop(conflict.field, None)
+        spoilt.add(conflict.field)
     for name, check in checks.items():
-        if sound.get(name) is not None:
-            problems.extend(_checked(check, sound[name], f"{where}{name}"))
+        if name not in spoilt:
+            problems.extend(_checked(check, sound.get(name), where, name))
     if not problems:
         return made, []
     return None, [dataclasses.replace(one, index=index) for one in problems]
 
 
-def _checked(check: Check, value: Any, path: str) -> Iterator[Problem]:
+def _checked(check: Check, value: Any, where: str, name: str) -> Iterator[Problem]:
     try:
         check(value)
     except AddressRefused as error:
-        yield Problem(message=str(error), param=path, code=Code.ADDRESS_REFUSED)
+        yield Problem(message=str(error), param=where + name, code=Code.ADDRESS_REFUSED)
     except InvalidRequest as error:
-        yield Problem(message=error.message, param=path, code=error.code)
+        entry = error.param if (error.param or "").startswith(f"{name}[") else name
+        yield Problem(message=error.message, param=f"{where}{entry}", code=error.code)
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""From a body to an endpoint: what may be wished for, field by field."""
+"""Webhook endpoints: their routes, and from a body to an endpoint and back."""
 
 from __future__ import annotations
 
@@ -7,193 +7,120 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 from fastapi import Query, Request
-from msgspec import UNSET, Struct
+from msgspec import UNSET
 from starlette.responses import Response
 
 from batchbell import __version__
-from batchbell.core import signing
-from batchbell.core.endpoint import (
-    GRACE_MAX_SECONDS,
-    TIMEOUT_SECONDS,
-    header_problem,
-    request_headers,
-    unsendable,
-)
-from batchbell.core.errors import InvalidRequest
-from batchbell.core.model import Account, Attempt, DeliveryState, Endpoint, EventType, Outcome
-from batchbell.core.rate import RATE_PER_SECOND
-from batchbell.core.samples import sample_body
-from batchbell.core.signing import SECRET_PREFIX
-from batchbell.storage import endpoints, health
-from batchbell.storage.endpoints import EndpointFields, Known
-from batchbell.web import describing, endpoint_shapes, shapes
-from batchbell.web.bodies import Fields, read_json
-from batchbell.web.call import Call, Caller, Context, answer, page_answer
-from batchbell.web.endpoint_shapes import (
-    ACCOUNTS_MAX,
-    DESCRIPTION_MAX,
-    HEADER_VALUE_MAX,
-    HEADERS_MAX,
-    NAME_MAX,
-    WAIT_SECONDS,
-    WAITS_MAX,
+from batchbell.api.endpoints import (
+    MASK,
     EndpointChanges,
     EndpointRequest,
     RotateRequest,
+    TestRequest,
 )
+from batchbell.core import signing
+from batchbell.core.attachment import ResultsMode
+from batchbell.core.endpoint import request_headers, unsendable
+from batchbell.core.errors import InvalidRequest
+from batchbell.core.model import (
+    DEFAULT_EVENTS,
+    Account,
+    Attempt,
+    DeliveryState,
+    Endpoint,
+    EventType,
+    Outcome,
+)
+from batchbell.core.samples import sample_body
+from batchbell.core.signing import SECRET_PREFIX
+from batchbell.net.guard import AddressRules
+from batchbell.storage import endpoints, health
+from batchbell.storage.endpoints import EndpointFields, Known
+from batchbell.web import describing, endpoint_shapes, shapes
+from batchbell.web.bodies import Check, read, read_json
+from batchbell.web.call import Call, Caller, answer, page_answer
 from batchbell.web.errors import Code
 from batchbell.web.openapi import answers, takes
 from batchbell.web.parameters import LIMIT_DEFAULT, After, Limit, strict_router
-from batchbell.web.watches import event_types, metadata_pairs, results_mode, webhook_url
+from batchbell.web.watches import url_check
 
 DAY_SECONDS = 86_400.0
-SECRET_MAX = 200
 
 
-class EndpointForm:
-    """Reads what a body asks of an endpoint, under the rules and accounts of this moment."""
-
-    def __init__(self, context: Context, accounts: Mapping[str, Account]) -> None:
-        rules = context.rules()
-        self._readers: Mapping[str, Callable[[Fields], Any]] = {
-            "url": lambda fields: webhook_url(fields, "url", rules),
-            "name": lambda fields: fields.text("name", most=NAME_MAX),
-            "event_types": lambda fields: event_types(fields, "event_types", list(EventType)),
-            "description": lambda fields: fields.optional_text("description", most=DESCRIPTION_MAX),
-            "accounts": lambda fields: _accounts(fields, accounts),
-            "metadata": lambda fields: metadata_pairs(fields) or None,
-            "headers": _headers,
-            "timeout_seconds": _timeout,
-            "schedule": _schedule,
-            "rate_limit": _rate_limit,
-            "ordered": lambda fields: fields.flag("ordered"),
-            "results": results_mode,
-        }
-
-    def create(self, body: Any) -> tuple[EndpointFields, str]:
-        """What is wished for, and the secret: a new one unless one is given."""
-        fields = Fields(body, EndpointRequest)
-        values = {name: read(fields) for name, read in self._readers.items()}
-        secret = signing_secret(fields)
-        fields.raise_problems()
-        return EndpointFields(**values), secret
-
-    def changes(self, body: Any) -> dict[str, Any]:
-        """Those of the Wishes that the body names."""
-        fields = Fields(body, EndpointChanges)
-        values = {name: read(fields) for name, read in self._readers.items() if fields.has(name)}
-        fields.raise_problems()
-        return values
+def read_endpoint(
+    body: Any, rules: AddressRules, accounts: Mapping[str, Account]
+) -> tuple[EndpointFields, str]:
+    """What a new endpoint is made of, and its secret. Raises InvalidBody."""
+    made = read(EndpointRequest, body, _checks(rules, accounts))
+    fields = made.model_dump(exclude={"signing_secret"})
+    return EndpointFields(**_stored(fields)), _secret(made.signing_secret)
 
 
-def rotation(body: Any) -> tuple[str, float]:
+def read_changes(body: Any, rules: AddressRules, accounts: Mapping[str, Account]) -> dict[str, Any]:
+    """Those of the EndpointFields that the body names. Raises InvalidBody."""
+    made = read(EndpointChanges, body, _checks(rules, accounts, optional=True))
+    return _stored(made.named())
+
+
+def read_rotation(body: Any) -> tuple[str, float]:
     """The next secret, and for how many seconds those before it go on signing."""
-    fields = Fields(body, RotateRequest)
-    day = fields.flag("keep_old_secret_active_for_24_hours")
-    seconds = fields.optional_number(
-        "keep_old_secret_active_seconds", least=0.0, most=GRACE_MAX_SECONDS
-    )
-    secret = signing_secret(fields)
-    fields.raise_problems()
+    made = read(RotateRequest, body, {"signing_secret": _check_secret})
+    seconds = made.keep_old_secret_active_seconds
     if seconds is None:
-        seconds = DAY_SECONDS if day else 0.0
-    return secret, seconds
+        seconds = DAY_SECONDS if made.keep_old_secret_active_for_24_hours else 0.0
+    return _secret(made.signing_secret), seconds
 
 
-def tested_type(body: Any, shape: type[Struct], name: str) -> EventType:
-    """What a test event tells of, from the field `name`; `batch.completed` by default."""
-    fields = Fields(body, shape)
-    value = fields.get(name)
-    known = list(EventType)
-    if value is not None and value not in known:
-        fields.wrong(name, f"{name} is no event type: use {', '.join(known)}.")
-    fields.raise_problems()
-    return EventType.COMPLETED if value is None else EventType(value)
+def _checks(
+    rules: AddressRules, accounts: Mapping[str, Account], *, optional: bool = False
+) -> Mapping[str, Check]:
+    checks: dict[str, Check] = {
+        "url": url_check(rules),
+        "accounts": lambda names: _check_accounts(names, accounts),
+    }
+    return checks if optional else checks | {"signing_secret": _check_secret}
 
 
-def signing_secret(fields: Fields) -> str:
-    """The secret that is to be imported, or a new one."""
-    given = fields.optional_text("signing_secret", most=SECRET_MAX)
-    if given is None:
-        return signing.make_secret(secrets.token_bytes(signing.SECRET_BYTES))
-    try:
-        signing.check_secret(given)
-    except InvalidRequest as error:
-        fields.wrong("signing_secret", error.message)
-    return given
+def _check_secret(secret: str | None) -> None:
+    if secret is not None:
+        signing.check_secret(secret)
 
 
-def _accounts(fields: Fields, known: Mapping[str, Any]) -> tuple[str, ...] | None:
-    value = fields.get("accounts")
-    if value is None:
-        return None
-    if not isinstance(value, list) or not 1 <= len(value) <= ACCOUNTS_MAX:
-        fields.wrong("accounts", f"accounts must be a list of 1 to {ACCOUNTS_MAX} names.")
-        return None
-    for i, name in enumerate(value):
-        if not isinstance(name, str) or name not in known:
+def _check_accounts(names: list[str] | None, known: Mapping[str, Account]) -> None:
+    for i, name in enumerate(names or ()):
+        if name not in known:
             there = ", ".join(known) or "none"
-            message = f"There is no such account; there are: {there}."
-            fields.wrong(f"accounts[{i}]", message, Code.UNKNOWN_ACCOUNT)
-            return None
-    return tuple(dict.fromkeys(value))
+            raise InvalidRequest(
+                f"There is no such account; there are: {there}.",
+                param=f"accounts[{i}]",
+                code=Code.UNKNOWN_ACCOUNT,
+            )
 
 
-def _headers(fields: Fields) -> dict[str, str] | None:
-    value = fields.get("headers")
-    if value is None:
-        return None
-    if not isinstance(value, dict) or len(value) > HEADERS_MAX:
-        fields.wrong("headers", f"headers must be an object of up to {HEADERS_MAX} headers.")
-        return None
-    for name, text in value.items():
-        if problem := _header_problem(name, text):
-            fields.wrong("headers", f"headers: {problem}")
-    if len({name.lower() for name in value}) < len(value):
-        fields.wrong("headers", "headers: a name is there twice; case makes no difference.")
-    return value or None
+def _secret(given: str | None) -> str:
+    """The secret that is to be imported, or a new one."""
+    return given or signing.make_secret(secrets.token_bytes(signing.SECRET_BYTES))
 
 
-def _header_problem(name: str, text: Any) -> str | None:
-    if not isinstance(text, str) or len(text) > HEADER_VALUE_MAX:
-        return f"a value is a string of up to {HEADER_VALUE_MAX} characters."
-    if text == MASK:
-        return f"{MASK} stands in answers for the value of {name!r}: send the value itself."
-    return header_problem(name, text)
+def _stored(fields: dict[str, Any]) -> dict[str, Any]:
+    """As the store keeps them: null is the default, and nothing is named twice."""
+    return {
+        name: STORED[name](value) if name in STORED else value for name, value in fields.items()
+    }
 
 
-def _timeout(fields: Fields) -> float | None:
-    least, most = TIMEOUT_SECONDS
-    return fields.optional_number("timeout_seconds", least=least, most=most)
-
-
-def _rate_limit(fields: Fields) -> float | None:
-    least, most = RATE_PER_SECOND
-    return fields.optional_number("rate_limit", least=least, most=most)
-
-
-def _schedule(fields: Fields) -> tuple[float, ...] | None:
-    value = fields.get("schedule")
-    if value is None:
-        return None
-    if not isinstance(value, list) or len(value) > WAITS_MAX:
-        fields.wrong("schedule", f"schedule must be a list of up to {WAITS_MAX} waits.")
-        return None
-    least, most = WAIT_SECONDS
-    for i, wait in enumerate(value):
-        if not _is_number(wait) or not least <= wait <= most:
-            name = f"schedule[{i}]"
-            fields.wrong(name, f"{name} must be a number of seconds from {least:g} to {most:g}.")
-            return None
-    return tuple(float(wait) for wait in value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+STORED: Mapping[str, Callable[[Any], Any]] = {
+    "event_types": lambda types: tuple(dict.fromkeys(types)) if types else DEFAULT_EVENTS,
+    "accounts": lambda names: None if names is None else tuple(dict.fromkeys(names)),
+    "metadata": lambda pairs: pairs or None,
+    "headers": lambda headers: headers or None,
+    "schedule": lambda waits: None if waits is None else tuple(waits),
+    "ordered": bool,
+    "results": lambda mode: mode or ResultsMode.LINK,
+}
 
 
 HINT_CHARACTERS = 4
-MASK = "***"
 
 
 def endpoint(
@@ -259,7 +186,7 @@ Implied = Annotated[bool, Query(description="Whether to list endpoints of watche
 @router.post(
     "/v1/webhook_endpoints",
     summary="Make an endpoint that hears of the whole project",
-    openapi_extra=takes(endpoint_shapes.EndpointRequest),
+    openapi_extra=takes(EndpointRequest),
     **answers(
         endpoint_shapes.Endpoint, 413, says="The endpoint. `signing_secret` is shown this once."
     ),
@@ -267,7 +194,7 @@ Implied = Annotated[bool, Query(description="Whether to list endpoints of watche
 async def create_endpoint(call: Caller, request: Request) -> Response:
     context = call.context
     body = await read_json(request)
-    wishes, secret = EndpointForm(context, await call.accounts()).create(body)
+    wishes, secret = read_endpoint(body, context.rules(), await call.accounts())
     made = await context.store.write(
         endpoints.create,
         call.project_id,
@@ -318,13 +245,13 @@ async def _get(call: Call, endpoint_id: str) -> endpoints.Known:
 @router.post(
     "/v1/webhook_endpoints/{webhook_endpoint_id}",
     summary="Change an endpoint",
-    openapi_extra=takes(endpoint_shapes.EndpointChanges),
+    openapi_extra=takes(EndpointChanges),
     **answers(endpoint_shapes.Endpoint, 404, 413),
 )
 async def change_endpoint(call: Caller, webhook_endpoint_id: str, request: Request) -> Response:
     context = call.context
     body = await read_json(request)
-    changes = EndpointForm(context, await call.accounts()).changes(body)
+    changes = read_changes(body, context.rules(), await call.accounts())
     changed = await context.store.write(
         endpoints.change, call.project_id, webhook_endpoint_id, changes, now=context.clock()
     )
@@ -347,7 +274,7 @@ async def delete_endpoint(call: Caller, webhook_endpoint_id: str) -> Response:
 @router.post(
     "/v1/webhook_endpoints/{webhook_endpoint_id}/rotate_secret",
     summary="Sign with a new secret",
-    openapi_extra=takes(endpoint_shapes.RotateRequest, required=False),
+    openapi_extra=takes(RotateRequest, required=False),
     **answers(
         endpoint_shapes.Endpoint,
         404,
@@ -357,7 +284,7 @@ async def delete_endpoint(call: Caller, webhook_endpoint_id: str) -> Response:
 )
 async def rotate_secret(call: Caller, webhook_endpoint_id: str, request: Request) -> Response:
     context = call.context
-    secret, grace_seconds = rotation(await read_json(request, optional=True))
+    secret, grace_seconds = read_rotation(await read_json(request, optional=True))
     rotated = await context.store.write(
         endpoints.rotate,
         call.project_id,
@@ -385,13 +312,12 @@ async def enable_endpoint(call: Caller, webhook_endpoint_id: str) -> Response:
 @router.post(
     "/v1/webhook_endpoints/{webhook_endpoint_id}/test",
     summary="Send a test event to an endpoint now, once",
-    openapi_extra=takes(endpoint_shapes.TestRequest, required=False),
+    openapi_extra=takes(TestRequest, required=False),
     **answers(endpoint_shapes.TestResult, 404, 413, says="What came of it."),
 )
 async def test_endpoint(call: Caller, webhook_endpoint_id: str, request: Request) -> Response:
-    type_ = tested_type(
-        await read_json(request, optional=True), endpoint_shapes.TestRequest, "event_type"
-    )
+    wanted = read(TestRequest, await read_json(request, optional=True))
+    type_ = wanted.event_type or EventType.COMPLETED
     endpoint = (await _get(call, webhook_endpoint_id)).endpoint
     event_id = call.context.mint("evt")
     outcome = unsendable(endpoint, now=call.context.clock()) or await _send(

@@ -12,7 +12,10 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from starlette.responses import Response
 
+from batchbell.api.accounts import AccountChanges, AccountRequest
+from batchbell.api.endpoints import EndpointChanges, EndpointRequest, RotateRequest, TestRequest
 from batchbell.api.events import ResendRequest, TestEventRequest
+from batchbell.api.fields import LEFT_OUT
 from batchbell.api.keys import KeyRequest
 from batchbell.api.projects import ProjectRequest
 from batchbell.api.replays import ReplayRequest
@@ -27,12 +30,6 @@ REQUESTS = (
     shapes.WatchChanges,
     list[shapes.WatchRequest],
     gateway_shapes.BatchRequest,
-    account_shapes.AccountRequest,
-    account_shapes.AccountChanges,
-    endpoint_shapes.EndpointRequest,
-    endpoint_shapes.EndpointChanges,
-    endpoint_shapes.RotateRequest,
-    endpoint_shapes.TestRequest,
     submission_shapes.SubmissionRequest,
 )
 ANSWERS = (
@@ -73,6 +70,12 @@ ANSWERS = (
     shapes.Page[submission_shapes.Submission],
 )
 MODELS: tuple[type[BaseModel], ...] = (
+    AccountChanges,
+    AccountRequest,
+    EndpointChanges,
+    EndpointRequest,
+    RotateRequest,
+    TestRequest,
     KeyRequest,
     ProjectRequest,
     ReplayRequest,
@@ -82,11 +85,16 @@ MODELS: tuple[type[BaseModel], ...] = (
 """Declared in `batchbell.api`; what stands above are shapes of msgspec."""
 
 
-class _WithoutTitles(GenerateJsonSchema):
-    """A field's title would say its name again."""
+class _Schemas(GenerateJsonSchema):
+    """Without titles, which would say the names of fields again, and defaults that are none."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
+
+    def default_schema(self, schema: Any) -> dict[str, Any]:
+        if schema.get("default") == LEFT_OUT:
+            return self.generate_inner(schema["schema"])
+        return super().default_schema(schema)
 
 
 def _described() -> tuple[dict[Any, dict[str, Any]], dict[str, Any]]:
@@ -96,7 +104,7 @@ def _described() -> tuple[dict[Any, dict[str, Any]], dict[str, Any]]:
     made, definitions = models_json_schema(
         [(model, "validation") for model in MODELS],
         ref_template=REFERENCE.replace("{name}", "{model}"),
-        schema_generator=_WithoutTitles,
+        schema_generator=_Schemas,
     )
     schema_of: dict[Any, dict[str, Any]] = dict(zip(shapes_, schemas, strict=True))
     schema_of |= {model: schema for (model, _), schema in made.items()}

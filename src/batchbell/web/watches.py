@@ -26,7 +26,7 @@ from batchbell.net.guard import URL_MAX_CHARACTERS, AddressRules
 from batchbell.storage import watches
 from batchbell.storage.watches import OPTIONS, Registered, Registration, WatchDiffers
 from batchbell.web import describing, shapes
-from batchbell.web.bodies import BULK_MAX_BYTES, Fields, read_json
+from batchbell.web.bodies import BULK_MAX_BYTES, Check, Fields, read_json
 from batchbell.web.call import Call, Caller, Context, answer, call_of, page_answer
 from batchbell.web.errors import Code, InvalidBody, Problem
 from batchbell.web.openapi import answers, json_content, takes
@@ -231,6 +231,16 @@ class WatchesDiffer(InvalidBody):
 
 def _shown(value: Any) -> str:
     return json.dumps(value)
+
+
+def url_check(rules: AddressRules) -> Check:
+    """Whether a URL may be called, as far as the URL alone can tell."""
+
+    def check(url: str | None) -> None:
+        if url is not None:
+            rules.check_url(url)
+
+    return check
 
 
 def webhook_url(fields: Fields, name: str, rules: AddressRules) -> str:
