@@ -27,7 +27,7 @@ def test_providers_keep_their_files_by_default() -> None:
         ("BATCHBELL_OUTPUT_EXPIRES_AFTER_SECONDS", "30 days", "integer"),
         ("BATCHBELL_TRUSTED_PROXIES", "10.0.0.0/8, proxy.internal", "'proxy.internal'"),
         ("BATCHBELL_TRUSTED_PROXIES", "*", "no address and no network"),
-        ("BATCHBELL_URL", "localhost:3000", "must begin with http://"),
+        ("BATCHBELL_URL", "localhost", "must begin with http://"),
         ("HOST", "http://0.0.0.0:3000", "set PORT for the port"),
         ("HOST", "127.0.0.1:8080", "set PORT for the port"),
     ],

@@ -26,6 +26,7 @@ from pydantic_settings import (
 from batchbell.core.deletion import Deletes
 from batchbell.core.errors import SettingsError
 from batchbell.core.nearest import hint
+from batchbell.core.server import server_url
 
 OPENAI_URL = "https://api.openai.com/v1"
 CONFIG_VARIABLE = "BATCHBELL_CONFIG"
@@ -287,6 +288,11 @@ class Settings(BaseSettings):
             raise ValueError(f"{value!r} is no address: name it alone, and set PORT for the port")
         return value
 
+    @field_validator("url", mode="before")
+    @classmethod
+    def _is_a_server(cls, value: Any) -> Any:
+        return server_url(value) if isinstance(value, str) else value
+
     @field_validator("url", "public_url")
     @classmethod
     def _has_a_scheme(cls, value: str | None) -> str | None:
@@ -331,7 +337,7 @@ class Settings(BaseSettings):
     def server_url(self) -> str:
         """Where the server is to be found by clients on this machine."""
         if self.url:
-            return self.url.rstrip("/")
+            return self.url
         host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104 - compared
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 

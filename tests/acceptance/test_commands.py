@@ -180,5 +180,33 @@ async def test_an_endpoint_is_made_tested_rotated_and_deleted(
     await shell.run("endpoints", "update", endpoint["id"], "--name", "daily")
     assert "daily" in (await shell.run("endpoints", "show", endpoint["id"])).out
     assert (await shell.run("endpoints", "enable", endpoint["id"])).code == 0
-    assert (await shell.run("endpoints", "delete", endpoint["id"])).code == 0
+    asked = await shell.run("endpoints", "delete", endpoint["id"])
+    assert (asked.code, "Pass --yes" in asked.err) == (2, True), asked.err
+    assert endpoint["id"] in (await shell.run("endpoints", "list")).out
+    gone = await shell.run("endpoints", "delete", endpoint["id"], "--yes")
+    assert gone.code == 0, gone.err
     assert (await shell.run("endpoints", "list")).err == "No endpoints.\n"
+
+
+async def test_watches_are_deleted_by_their_id_or_that_of_their_batch(
+    shell: Shell, sandbox: Sandbox
+) -> None:
+    await shell.serve()
+    one, other = sandbox.provider.add_batches(2)
+    hooks = ("http://127.0.0.1:9/a", "http://127.0.0.1:9/b", "http://127.0.0.1:9/c")
+    for hook in hooks:
+        await shell.run("watch", one, other, "--url", hook)
+    at = shell.url.removeprefix("http://")
+    of_one = ("list", "watches", "--batch", one, "--json", "--server", at)
+    ended = await shell.run("unwatch", one, "--url", hooks[0])
+    assert ended.out == f"{one} is no longer watched for {hooks[0]}.\n", ended.err
+    listed = await shell.run(*of_one)
+    left = listed.json_lines
+    assert listed.err == ""
+    assert sorted(watch["url"] for watch in left) == [*hooks[1:]]
+    gone = await shell.run("unwatch", left[0]["id"], "--json")
+    assert gone.json_lines == [{"id": left[0]["id"], "deleted": True}]
+    assert (await shell.run("unwatch", one)).code == 0
+    again = await shell.run("unwatch", one)
+    assert (again.code, f"Nobody watches batch '{one}'" in again.err) == (1, True), again.err
+    assert len((await shell.run("list", "watches", "--batch", other, "--json")).json_lines) == 3

@@ -41,7 +41,7 @@ async def test_a_file_is_submitted_and_its_results_written(
     file = shell.folder / "prompts.jsonl"
     file.write_text("".join(json.dumps(one) + "\n" for one in requests(50)))
     ending = asyncio.create_task(end_all(sandbox))
-    hook = ("--webhook", receiver.url(), "--endpoint", ENDPOINT)
+    hook = ("--url", receiver.url(), "--endpoint", ENDPOINT)
     ended = await shell.run("submit", "prompts.jsonl", *hook, "-o", "out.jsonl")
     assert ended.code == 0, ended.err
     assert "50 requests in 1 part" in ended.err
@@ -57,14 +57,23 @@ async def test_a_file_is_submitted_and_its_results_written(
 async def test_what_is_wrong_is_said_line_by_line(shell: Shell) -> None:
     await shell.serve()
     bad = shell.folder / "bad.jsonl"
-    bad.write_text('{"body": {"model": "m"}}\nno json\n')
+    bad.write_text('{"body": {"model": "m"}}\nno json\n[1]\n')
     ended = await shell.run("submit", "bad.jsonl", "--endpoint", ENDPOINT)
     assert ended.code == 1
     assert "line 2: This is no JSON" in ended.err
+    assert ended.err.count("This is no JSON") == 1
+    bad.write_text("no json\n")
+    once = await shell.run("submit", "bad.jsonl", "--endpoint", ENDPOINT)
+    assert (once.code, len(once.err.splitlines())) == (1, 1), once.err
     none = await shell.run("submit", "none.jsonl", "--endpoint", ENDPOINT)
     assert none.code == 2
     given = await shell.run("submit", "-", "--json", input='{"url": "/v1/x", "body": {}}')
     assert given.json["status"] == "validating"
+    [row] = (await shell.run("list", "submissions", "--json")).json_lines
+    assert row["id"] == given.json["id"]
+    assert row["id"] in (await shell.run("list", "submissions")).out
+    stopped = await shell.run("cancel", row["id"], "--json")
+    assert (stopped.code, stopped.json["id"]) == (0, row["id"]), stopped.err
 
 
 async def test_python_submits_what_it_makes(shell: Shell, sandbox: Sandbox) -> None:

@@ -30,6 +30,10 @@ USAGE: list[tuple[str, str]] = [
     ("list deliveries --batch b", "cannot be chosen by batch"),
     ("show", "Missing argument 'ID'."),
     ("show a b", "unexpected extra argument"),
+    ("list submissions --status x", "cannot be chosen by status"),
+    ("cancel batch_1", "Cancel a batch at its provider. See"),
+    ("expunge batch_1", "Pass --yes"),
+    ("unwatch", "Missing argument 'ID'."),
     ("watch b", "Missing option '--url'."),
     ("watch b --url", "'--url' requires an argument."),
     ("watch --url http://a", "Name at least one batch"),
@@ -72,6 +76,11 @@ WITH_A_SERVER: list[str] = [
     "accounts test openai",
     "endpoints list",
     "endpoints delete whe_1",
+    "endpoints delete whe_1 --yes",
+    "cancel sub_1",
+    "cancel rpl_1",
+    "unwatch wat_1 batch_1",
+    "list submissions",
     "projects list",
     "keys list",
     "secret",
@@ -206,3 +215,14 @@ def test_a_file_that_cannot_be_written_is_named(
     assert code == 1
     assert "nowhere/results.jsonl" in one_line(said, "results")
     assert "No such file or directory" in said
+
+
+def test_completion_names_commands_and_can_be_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert "--install-completion" in CliRunner().invoke(app, ["--help"]).stdout
+    monkeypatch.setenv("_BATCHBELL_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "batchbell unw")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    ended = CliRunner().invoke(app, [], prog_name="batchbell")
+    assert (ended.exit_code, ended.stdout.split()) == (0, ["unwatch"])

@@ -38,7 +38,6 @@ app = typer.Typer(
     "Settings come from the environment; the first two that you need are OPENAI_API_KEY and"
     " DATABASE_PATH. `batchbell demo` shows all of it without a key.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -114,7 +113,9 @@ app.command("worker", rich_help_panel=RUNNING)(server.worker)
 app.command("migrate", rich_help_panel=RUNNING)(server.migrate)
 app.command("doctor", rich_help_panel=RUNNING)(doctor.doctor)
 app.command("submit", rich_help_panel=WATCHING)(submissions.submit)
+app.command("cancel", rich_help_panel=WATCHING)(submissions.cancel)
 app.command("watch", rich_help_panel=WATCHING)(watches.watch)
+app.command("unwatch", rich_help_panel=WATCHING)(watches.unwatch)
 app.command("wait", rich_help_panel=WATCHING)(batches.wait)
 app.command("list", rich_help_panel=WATCHING)(lists.list_)
 app.command("show", rich_help_panel=WATCHING)(lists.show)

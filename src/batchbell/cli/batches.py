@@ -11,8 +11,8 @@ import typer
 from batchbell.cli import lists
 from batchbell.cli.connection import connected
 from batchbell.cli.errors import Code, complain
-from batchbell.cli.options import ApiKey, BatchId, Json, Server, WebhookUrl
-from batchbell.cli.output import console, plain, print_facts, print_json
+from batchbell.cli.options import ApiKey, BatchId, Json, Server, WebhookUrl, Yes
+from batchbell.cli.output import confirm, console, plain, print_facts, print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,14 +22,13 @@ if TYPE_CHECKING:
 
 def expunge(
     batch_id: BatchId,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask first.")] = False,
+    yes: Yes = False,
     json: Json = False,
     server: Server = None,
     api_key: ApiKey = None,
 ) -> None:
     """Remove the payloads of an ended batch: events, metadata, what receivers answered."""
-    if not yes:
-        typer.confirm(f"Remove the payloads of {batch_id}? They cannot be had again.", abort=True)
+    confirm(f"Remove the payloads of {batch_id}? They cannot be had again.", yes=yes)
     with connected(server, api_key) as client:
         expunged = client.expunge(batch_id)
     if json:

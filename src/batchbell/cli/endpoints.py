@@ -9,8 +9,15 @@ import typer
 from batchbell.cli import lists
 from batchbell.cli.attempts import print_attempts
 from batchbell.cli.connection import connected
-from batchbell.cli.options import ApiKey, Json, Results, Server
-from batchbell.cli.output import print_facts, print_json, print_json_lines, print_table, tell
+from batchbell.cli.options import ApiKey, Json, Results, Server, Yes
+from batchbell.cli.output import (
+    confirm,
+    print_facts,
+    print_json,
+    print_json_lines,
+    print_table,
+    tell,
+)
 
 if TYPE_CHECKING:
     from batchbell.client import Endpoint, EndpointTest
@@ -173,10 +180,18 @@ def show(
 
 
 def delete(
-    endpoint_id: EndpointId, json: Json = False, server: Server = None, api_key: ApiKey = None
+    endpoint_id: EndpointId,
+    yes: Yes = False,
+    json: Json = False,
+    server: Server = None,
+    api_key: ApiKey = None,
 ) -> None:
-    """Delete an endpoint and its pending deliveries."""
+    """Delete an endpoint and its pending deliveries. Asks first."""
     with connected(server, api_key) as client:
+        if not yes:
+            found = client.endpoint(endpoint_id)
+            lost = "Its pending deliveries are dropped."
+            confirm(f"Delete endpoint {endpoint_id} ({found.url})? {lost}", yes=yes)
         client.delete_endpoint(endpoint_id)
     if json:
         print_json({"id": endpoint_id, "deleted": True})

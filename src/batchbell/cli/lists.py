@@ -22,7 +22,7 @@ from batchbell.cli.output import (
 )
 
 if TYPE_CHECKING:
-    from batchbell.client import Batch, Batchbell, Delivery, Endpoint, Event, Watch
+    from batchbell.client import Batch, Batchbell, Delivery, Endpoint, Event, Submission, Watch
 
 Look = tuple[Sequence[str], Callable[[Any], Sequence[object]]]
 """Column heads, and what makes a row of an item."""
@@ -65,6 +65,19 @@ def _delivery_row(delivery: Delivery) -> Sequence[object]:
     )
 
 
+def _submission_row(submission: Submission) -> Sequence[object]:
+    return (
+        submission.id,
+        submission.status,
+        submission.outcome,
+        counted(submission),
+        submission.account,
+        moment(submission.created_at),
+        moment(submission.ended_at),
+        submission.trouble,
+    )
+
+
 def _endpoint_row(endpoint: Endpoint) -> Sequence[object]:
     events = " ".join(event.removeprefix("batch.") for event in endpoint.event_types)
     return (
@@ -89,6 +102,10 @@ TABLES: dict[str, Look] = {
         ["delivery", "state", "event", "batch", "tries", "HTTP", "next", "event id", "because"],
         _delivery_row,
     ),
+    "submissions": (
+        ["submission", "status", "outcome", "requests", "account", "made", "ended", "because"],
+        _submission_row,
+    ),
 }
 ENDPOINTS: Look = (
     ["endpoint", "name", "url", "events", "state", "since", "because"],
@@ -96,7 +113,7 @@ ENDPOINTS: Look = (
 )
 
 
-def counted(batch: Batch) -> str | None:
+def counted(batch: Batch | Submission) -> str | None:
     """Done of total, and how many of these failed."""
     counts = batch.request_counts
     if counts is None:
@@ -117,10 +134,14 @@ def facts(thing: Any) -> Iterator[tuple[str, object]]:
             yield name, _fact(name, value)
 
 
+TIMES = frozenset({"since", "state_since", "until"})
+"""Fields that hold a time, beside those that end in `_at`."""
+
+
 def _fact(name: str, value: object) -> object:
     if isinstance(value, bool) or value in (None, "", (), {}):
         return value if isinstance(value, bool) else None
-    if isinstance(value, int | float) and name.endswith("_at"):
+    if isinstance(value, int | float) and (name.endswith("_at") or name in TIMES):
         return moment(value)
     if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
         return ", ".join(value)
@@ -146,6 +167,7 @@ class Kind(StrEnum):
     WATCHES = "watches"
     EVENTS = "events"
     DELIVERIES = "deliveries"
+    SUBMISSIONS = "submissions"
 
 
 DELIVERED = {"delivered": True, "undelivered": False}
@@ -153,7 +175,8 @@ DELIVERED = {"delivered": True, "undelivered": False}
 
 def list_(
     kind: Annotated[
-        Kind, typer.Argument(metavar="KIND", help="batches, watches, events or deliveries.")
+        Kind,
+        typer.Argument(metavar="KIND", help="batches, watches, events, deliveries or submissions."),
     ] = Kind.BATCHES,
     *,
     status: Annotated[
@@ -179,7 +202,7 @@ def list_(
     server: Server = None,
     api_key: ApiKey = None,
 ) -> None:
-    """List batches, watches, events or deliveries, the newest first."""
+    """List batches, watches, events, deliveries or submissions, the newest first."""
     most = None if all_ else limit
     with connected(server, api_key) as client:
         items = _items(client, kind, status, batch, min(most or PAGE_MAX, PAGE_MAX))
@@ -203,9 +226,11 @@ def _items(
         return client.batches(status=status, page_size=page_size)
     if kind is Kind.DELIVERIES:
         return client.deliveries(state=status, page_size=page_size)
+    if kind in (Kind.WATCHES, Kind.SUBMISSIONS) and status is not None:
+        raise typer.BadParameter(f"{kind} cannot be chosen by status.", param_hint="--status")
+    if kind is Kind.SUBMISSIONS:
+        return client.submissions(page_size=page_size)
     if kind is Kind.WATCHES:
-        if status is not None:
-            raise typer.BadParameter("Watches have no status.", param_hint="--status")
         return client.list_watches(batch_id=batch, page_size=page_size)
     if status is not None and status not in DELIVERED:
         raise typer.BadParameter("Events are delivered or undelivered.", param_hint="--status")

@@ -15,7 +15,7 @@ Server = Annotated[
     typer.Option(
         "--server",
         metavar="URL",
-        help="The Batchbell server to speak to. Default: BATCHBELL_URL, else HOST and PORT.",
+        help="The server, as a URL or host:port. Default: BATCHBELL_URL, else HOST and PORT.",
     ),
 ]
 ApiKey = Annotated[
@@ -40,6 +40,7 @@ Project = Annotated[
         "--project", metavar="NAME", help="Another project, by name or id; only `default` may."
     ),
 ]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask first.")]
 Results = Annotated[
     str | None,
     typer.Option(

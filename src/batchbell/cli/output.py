@@ -119,6 +119,17 @@ def tell(line: str) -> None:
     print(plain(line), file=sys.stderr, flush=True)
 
 
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something that cannot be undone, unless `yes`. Raises Abort, and BadParameter."""
+    import typer
+
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise typer.BadParameter("Pass --yes: there is no terminal to ask at.")
+    typer.confirm(plain(question), abort=True, err=True)
+
+
 GAP = 2
 TEXT_LEAST = 24
 """Columns of the terminal below which wrapped text is hard to read."""

@@ -15,7 +15,7 @@ from batchbell.cli.options import ApiKey, Json, Results, Server, metadata_pairs
 from batchbell.cli.output import print_json, tell
 
 if TYPE_CHECKING:
-    from batchbell.client import ApiError, Batchbell, Submission
+    from batchbell.client import ApiError, Batchbell, Replay, Submission
 
 
 PROBLEMS_MAX = 20
@@ -29,7 +29,9 @@ File = Annotated[
 ]
 Webhook = Annotated[
     str | None,
-    typer.Option("--webhook", metavar="URL", help="The webhook to call when all is answered."),
+    typer.Option(
+        "--url", "--webhook", metavar="URL", help="The webhook to call when all is answered."
+    ),
 ]
 Endpoint = Annotated[
     str | None,
@@ -85,7 +87,7 @@ Output = Annotated[
 def submit(
     file: File,
     *,
-    webhook: Webhook = None,
+    url: Webhook = None,
     endpoint: Endpoint = None,
     account: HandedTo = None,
     retry_missing: RetryMissing = 0,
@@ -104,7 +106,7 @@ def submit(
     It is checked first, split where the provider's limits ask for it, and joined in the end.
     """
     wishes: dict[str, Any] = {
-        "webhook_url": webhook,
+        "url": url,
         "endpoint": endpoint,
         "account": account,
         "retry_missing": retry_missing,
@@ -131,6 +133,35 @@ def submit(
     raise typer.Exit(exit_code(batch))
 
 
+def cancel(
+    identity: Annotated[
+        str, typer.Argument(metavar="ID", help="A submission's id, sub_…, or a replay's, rpl_….")
+    ],
+    json: Json = False,
+    server: Server = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Cancel a submission or a replay. What is done already is kept."""
+    prefix = identity.partition("_")[0]
+    if prefix not in ("sub", "rpl"):
+        raise typer.BadParameter(
+            f"{identity} is no submission and no replay. Cancel a batch at its provider.",
+            param_hint="ID",
+        )
+    with connected(server, api_key) as client:
+        if prefix == "sub":
+            submission = client.cancel_submission(identity)
+            ended: Submission | Replay = submission
+            now = submission.status
+        else:
+            replay = client.cancel_replay(identity)
+            ended, now = replay, replay.state
+    if json:
+        print_json(ended)
+    else:
+        print(f"{identity}: {now}.")
+
+
 def _hand_in(client: Batchbell, file: str, wishes: dict[str, Any]) -> Submission:
     from batchbell.client import ApiError
 
@@ -146,7 +177,10 @@ def _hand_in(client: Batchbell, file: str, wishes: dict[str, Any]) -> Submission
 
 
 def _complain_of_lines(error: ApiError) -> None:
-    complain(error.message)
+    if len(error.problems) < 2:
+        complain(error.message)
+        return
+    complain(error.message.partition(" Line ")[0])
     for problem in error.problems[:PROBLEMS_MAX]:
         where = "file" if problem.line is None else f"line {problem.line}"
         tell(f"  {where}: {problem.message}")

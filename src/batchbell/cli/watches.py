@@ -11,10 +11,10 @@ import typer
 
 from batchbell.cli.connection import connected
 from batchbell.cli.options import Account, ApiKey, Json, Results, Server, metadata_pairs
-from batchbell.cli.output import print_json_lines, print_table
+from batchbell.cli.output import plain, print_json_lines, print_table
 
 if TYPE_CHECKING:
-    from batchbell.client import Watch, WatchSpec
+    from batchbell.client import Batchbell, Watch, WatchSpec
 
 
 BULK_MAX = 1000
@@ -74,6 +74,44 @@ def watch(
         rows = [(one.batch_id, one.id, one.url) for one in made]
         print_table(["batch", "watch", "url"], rows, empty="")
     print(f"Watching {len(made):,} {'batch' if len(made) == 1 else 'batches'}.")
+
+
+def unwatch(
+    ids: Annotated[
+        list[str],
+        typer.Argument(metavar="ID", help="Watches' ids, wat_…, or batches': all their watches."),
+    ],
+    url: Annotated[
+        str | None,
+        typer.Option("--url", metavar="URL", help="Of a batch, only the watch for this webhook."),
+    ] = None,
+    json: Json = False,
+    server: Server = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Forget watches, and the deliveries that they were still to make."""
+    with connected(server, api_key) as client:
+        gone = [watch for id in ids for watch in _watches_of(client, id, url)]
+        for watch in gone:
+            client.delete_watch(watch.id)
+    if json:
+        print_json_lines({"id": watch.id, "deleted": True} for watch in gone)
+        return
+    for watch in gone:
+        print(f"{watch.batch_id} is no longer watched for {plain(watch.url)}.")
+
+
+def _watches_of(client: Batchbell, id: str, url: str | None) -> list[Watch]:
+    """The watch of this id, or those of the batch. Raises NothingFound where there is none."""
+    from batchbell.client import NothingFound
+
+    if id.startswith("wat_"):
+        return [client.get_watch(id)]
+    found = [one for one in client.list_watches(batch_id=id) if url in (None, one.url)]
+    if not found:
+        what = f"batch {id!r}" + ("" if url is None else f" for {url}")
+        raise NothingFound(f"Nobody watches {what}. See `batchbell list watches`.", status=404)
+    return found
 
 
 def chunks(specs: Sequence[WatchSpec]) -> Iterator[Sequence[WatchSpec]]:

@@ -14,6 +14,7 @@ import msgspec
 from batchbell.client import shapes
 from batchbell.client.errors import ApiError, Problem, ServerUnreachable, api_error
 from batchbell.client.shapes import Page, WatchSpec
+from batchbell.core import server as core
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -88,7 +89,7 @@ class _Secret(msgspec.Struct):
 
 def server_url(url: str | None) -> str:
     """Where the server is: as given, else `BATCHBELL_URL`, else this machine."""
-    return (url or os.environ.get("BATCHBELL_URL") or DEFAULT_URL).rstrip("/")
+    return core.server_url(url or os.environ.get("BATCHBELL_URL") or DEFAULT_URL)
 
 
 def headers(api_key: str | None) -> dict[str, str]:

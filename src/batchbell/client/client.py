@@ -345,7 +345,7 @@ class Batchbell:
         self,
         requests: Requests,
         *,
-        webhook_url: str | None = None,
+        url: str | None = None,
         endpoint_id: str | None = None,
         endpoint: str | None = None,
         account: str | None = None,
@@ -358,17 +358,18 @@ class Batchbell:
     ) -> Submission:
         """Have requests answered: a file of JSON lines in OpenAI's shape, or dicts of that shape.
 
-        `endpoint`, such as `/v1/responses`, is for requests without a `url`. What was not
-        answered is handed in again `retry_missing` times, as long as all of that takes
-        `retry_max_tokens` at most, by estimate. `wait`, `batch` and `results` take the
-        submission's id. Raises ApiError with `problems` where requests are wrong.
+        `url` is called at the end, or the endpoint `endpoint_id`. `endpoint`, such as
+        `/v1/responses`, is for requests without a `url`. What was not answered is sent again
+        `retry_missing` times, as long as all of that takes `retry_max_tokens` at most, by estimate.
+        `wait`, `batch` and `results` take the submission's id. Raises ApiError with `problems`
+        where requests are wrong.
 
         Each call has an `idempotency_key`, by default a new one: the same again makes nothing
         twice. So where the connection breaks, a file or a list is sent again by itself; all else
         can be read once only, and ServerUnreachable names the key for a try of yours.
         """
         query = submissions.query(
-            webhook_url=webhook_url,
+            url=url,
             endpoint_id=endpoint_id,
             endpoint=endpoint,
             account=account,

@@ -78,7 +78,7 @@ def _can_be_read_again(requests: Requests) -> bool:
 
 def query(
     *,
-    webhook_url: str | None,
+    url: str | None,
     endpoint_id: str | None,
     endpoint: str | None,
     account: str | None,
@@ -89,7 +89,7 @@ def query(
     retry_max_tokens: int | None,
 ) -> dict[str, str]:
     told = {
-        "webhook_url": webhook_url,
+        "webhook_url": url,
         "endpoint_id": endpoint_id,
         "endpoint": endpoint,
         "account": account,
