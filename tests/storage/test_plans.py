@@ -20,6 +20,7 @@ from batchbell.storage import (
     events,
     health,
     merges,
+    parts,
     queue,
     replays,
     watches,
@@ -270,3 +271,34 @@ async def test_the_results_that_wait_for_longest_are_found_by_an_index(crowded: 
     assert "ix_results_next" in found, found
     assert "ix_results_leased" in found, found
     assert await crowded.store.read(merges.next_due) == 1000
+
+
+async def test_the_accounts_whose_submissions_wait_are_found_by_an_index(scene: Scene) -> None:
+    """Of 3,000 submissions of which most run, and wait for their parts."""
+    await scene.register(*(f"batch_{n:04}" for n in range(3000)))
+
+    def fill(connection: Connection) -> None:
+        connection.execute(
+            text(
+                "INSERT INTO submissions (id, project_id, batch_key, model, retry_missing,"
+                " failures, due_at, created_at, account_id)"
+                " SELECT 'sub_' || id, project_id, key, '', 0, 0, 1000 + key, 1, account_id"
+                " FROM batches"
+            )
+        )
+        leased = "lease_until = 900, lease_token = 'l', due_at = 9000000"
+        first = "SELECT min(batch_key) FROM submissions"
+        connection.execute(text(f"UPDATE submissions SET {leased} WHERE batch_key = ({first})"))
+        connection.execute(text("ANALYZE"))
+
+    await scene.store.write(fill)
+    found = await plan(scene, parts.waiting, of="submissions")
+    assert "ix_submissions_account" in found, found
+    assert "ix_submissions_leased" in found, found
+    next_ = await plan(scene, parts.next_due, of="submissions")
+    assert "ix_submissions_due" in next_, next_
+    assert "Seq Scan on submissions" not in found + next_
+    assert not re.search(r"SCAN (submissions|s)\b(?! USING)", found + next_), found + next_
+    (account,) = await scene.store.read(parts.waiting)
+    assert (account.account_id, account.due_at) == (scene.account.id, 900)
+    assert await scene.store.read(parts.next_due) == 900

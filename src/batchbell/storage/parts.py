@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, Update, and_, delete, func, or_, select, update
+from sqlalchemy import Connection, Update, and_, delete, func, or_, select, text, update
 
 from batchbell.core import governor
 from batchbell.core import submission as rules
@@ -30,15 +30,30 @@ LOOK_SECONDS = 60.0
 
 
 def waiting(connection: Connection) -> list[Waiting]:
-    """The accounts with submissions to go on with. Reads all that have not ended."""
-    when = func.min(func.coalesce(table.c.lease_until, table.c.due_at)).label("due_at")
-    query = (
-        select(batches.c.account_id, table.c.project_id, when)
-        .join(batches, batches.c.key == table.c.batch_key)
-        .where(table.c.due_at.isnot(None))
-        .group_by(batches.c.account_id, table.c.project_id)
-    )
-    return [Waiting(**row) for row in connection.execute(query).mappings()]
+    """The accounts with submissions to go on with. Costs as much as there are accounts."""
+    return [Waiting(**row) for row in connection.execute(WAITING).mappings()]
+
+
+WAITING = text("""
+WITH RECURSIVE ring(id) AS (
+  SELECT (SELECT min(account_id) FROM submissions WHERE due_at IS NOT NULL)
+  UNION ALL
+  SELECT (SELECT min(s.account_id) FROM submissions s
+          WHERE s.due_at IS NOT NULL AND s.account_id > ring.id)
+  FROM ring WHERE ring.id IS NOT NULL),
+free(id, due_at, lease_until) AS (
+  SELECT ring.id,
+    (SELECT s.due_at FROM submissions s
+     WHERE s.account_id = ring.id AND s.due_at IS NOT NULL AND s.lease_until IS NULL
+     ORDER BY s.due_at LIMIT 1),
+    (SELECT min(s.lease_until) FROM submissions s
+     WHERE s.account_id = ring.id AND s.lease_until IS NOT NULL)
+  FROM ring WHERE ring.id IS NOT NULL)
+SELECT free.id AS account_id, coalesce(a.project_id, '') AS project_id,
+  CASE WHEN free.due_at < free.lease_until THEN free.due_at
+       ELSE coalesce(free.lease_until, free.due_at) END AS due_at
+FROM free LEFT JOIN accounts a ON a.id = free.id
+""")
 
 
 def claim_due(
@@ -48,8 +63,7 @@ def claim_due(
     free = and_(table.c.lease_until.is_(None), table.c.due_at <= now)
     due = (
         select(table.c.id)
-        .join(batches, batches.c.key == table.c.batch_key)
-        .where(batches.c.account_id == account_id, table.c.due_at.isnot(None))
+        .where(table.c.account_id == account_id, table.c.due_at.isnot(None))
         .where(or_(free, table.c.lease_until <= now))
         .order_by(table.c.due_at)
         .limit(1)
@@ -67,10 +81,15 @@ def claim_due(
 
 def next_due(connection: Connection) -> float | None:
     """When a worker is next wanted."""
-    when = func.coalesce(table.c.lease_until, table.c.due_at)
-    query = select(func.min(when)).where(table.c.due_at.isnot(None))
-    soonest: float | None = connection.execute(query).scalar_one()
-    return soonest
+    free = (
+        select(table.c.due_at)
+        .where(table.c.due_at.isnot(None), table.c.lease_until.is_(None))
+        .order_by(table.c.due_at)
+        .limit(1)
+    )
+    run_out = select(func.min(table.c.lease_until)).where(table.c.lease_until.isnot(None))
+    times = [connection.execute(query).scalar() for query in (free, run_out)]
+    return min((time for time in times if time is not None), default=None)
 
 
 def hold(connection: Connection, held: Submission, *, now: float, lease_seconds: float) -> None:

@@ -460,6 +460,7 @@ submissions = Table(
     Column("idempotency_key", Text),
     Column("fingerprint", Text),
     Column("retry_max_tokens", BigInteger),
+    Column("account_id", Text, nullable=False, server_default=""),
     CheckConstraint("(lease_token IS NULL) = (lease_until IS NULL)", name="lease"),
     CheckConstraint("retry_missing >= 0", name="retry_missing"),
     Index("ix_submissions_listed", "project_id", "id"),
@@ -469,6 +470,9 @@ _key = (submissions.c.project_id, submissions.c.idempotency_key)
 partial("uq_submissions_idempotency_key", *_key, unique=True, where=_keyed)
 _unfinished = text("due_at IS NOT NULL")
 partial("ix_submissions_due", submissions.c.due_at, where=_unfinished)
+partial("ix_submissions_account", submissions.c.account_id, submissions.c.due_at, where=_unfinished)
+_taken_until = submissions.c.lease_until
+partial("ix_submissions_leased", _taken_until, where=_taken_until.isnot(None))
 
 parts = Table(
     "parts",

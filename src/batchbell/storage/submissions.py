@@ -119,6 +119,7 @@ def _row(project_id: str, asked: Asked, batch_key: int, *, now: float) -> dict[s
         "id": asked.id,
         "project_id": project_id,
         "batch_key": batch_key,
+        "account_id": asked.account_id,
         "model": asked.model or "",
         "retry_missing": asked.retry_missing,
         "retry_max_tokens": asked.retry_max_tokens,
