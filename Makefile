@@ -51,6 +51,7 @@ format: setup ## Let ruff mend what it can; make the blocking client
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/python -m tools.blocking_client
+	$(BIN)/python -m tools.client_reference
 
 check: static test ## What CI runs: lint, then test, which has the docs too
 

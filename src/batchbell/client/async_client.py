@@ -218,12 +218,12 @@ class AsyncBatchbell:
         """All deliveries, newest first."""
         return self._items(calls.deliveries(state=state, event_id=event_id, page_size=page_size))
 
-    async def create_endpoint(self, url: str, name: str, **wishes: Any) -> shapes.Endpoint:
+    async def create_endpoint(self, url: str, name: str, **fields: Any) -> shapes.Endpoint:
         """Make an endpoint that hears of the whole project. Its secret is shown this once.
 
-        `wishes` are the other fields of `POST /v1/webhook_endpoints`, such as `event_types`.
+        `fields` are the other fields of `POST /v1/webhook_endpoints`, such as `event_types`.
         """
-        return await self._send(calls.create_endpoint({"url": url, "name": name, **wishes}))
+        return await self._send(calls.create_endpoint({"url": url, "name": name, **fields}))
 
     async def endpoint(self, endpoint_id: str) -> shapes.Endpoint:
         """One endpoint."""

@@ -213,12 +213,12 @@ class Batchbell:
         """All deliveries, newest first."""
         return self._items(calls.deliveries(state=state, event_id=event_id, page_size=page_size))
 
-    def create_endpoint(self, url: str, name: str, **wishes: Any) -> shapes.Endpoint:
+    def create_endpoint(self, url: str, name: str, **fields: Any) -> shapes.Endpoint:
         """Make an endpoint that hears of the whole project. Its secret is shown this once.
 
-        `wishes` are the other fields of `POST /v1/webhook_endpoints`, such as `event_types`.
+        `fields` are the other fields of `POST /v1/webhook_endpoints`, such as `event_types`.
         """
-        return self._send(calls.create_endpoint({"url": url, "name": name, **wishes}))
+        return self._send(calls.create_endpoint({"url": url, "name": name, **fields}))
 
     def endpoint(self, endpoint_id: str) -> shapes.Endpoint:
         """One endpoint."""
