@@ -109,7 +109,7 @@ class AsyncBatchbell:
         return await self._send(calls.update_watch(watch_id, changes))
 
     async def delete_watch(self, watch_id: str) -> None:
-        """Forget the watch, and what it was still to be told."""
+        """Forget the watch, and the deliveries that still wait for it."""
         await self._send(calls.delete_watch(watch_id))
 
     async def batch(self, batch_id: str) -> shapes.Batch:
@@ -195,7 +195,7 @@ class AsyncBatchbell:
         return httpx2.Timeout(self._http.timeout.connect, read=streaming.SILENCE_SECONDS)
 
     async def trigger(self, type: str = "batch.completed") -> shapes.Event:
-        """Record a test event, which streams tell and no endpoint is told of."""
+        """Record a test event, which streams carry and no endpoint gets."""
         return await self._send(calls.trigger(type))
 
     async def resend(
@@ -236,11 +236,11 @@ class AsyncBatchbell:
         return self._items(calls.endpoints(implied=implied, page_size=page_size))
 
     async def update_endpoint(self, endpoint_id: str, **changes: Any) -> shapes.Endpoint:
-        """Change some of what was wished for; None sets an optional field back."""
+        """Change some of its fields; None sets an optional field back."""
         return await self._send(calls.update_endpoint(endpoint_id, changes))
 
     async def delete_endpoint(self, endpoint_id: str) -> None:
-        """Delete an endpoint, and what it was still to be told."""
+        """Delete an endpoint, and the deliveries that still wait for it."""
         await self._send(calls.delete_endpoint(endpoint_id))
 
     async def rotate_secret(
@@ -563,7 +563,7 @@ class AsyncBatchbell:
         return list((await self._send(calls.list_keys(project=project))).data)
 
     async def revoke_key(self, key_id: str, *, project: str | None = None) -> None:
-        """Put a key out of force."""
+        """Revoke a key."""
         await self._send(calls.revoke_key(key_id, project=project))
 
     async def secret(self, *, project: str | None = None) -> str:

@@ -106,7 +106,7 @@ class Batchbell:
         return self._send(calls.update_watch(watch_id, changes))
 
     def delete_watch(self, watch_id: str) -> None:
-        """Forget the watch, and what it was still to be told."""
+        """Forget the watch, and the deliveries that still wait for it."""
         self._send(calls.delete_watch(watch_id))
 
     def batch(self, batch_id: str) -> shapes.Batch:
@@ -192,7 +192,7 @@ class Batchbell:
         return httpx2.Timeout(self._http.timeout.connect, read=streaming.SILENCE_SECONDS)
 
     def trigger(self, type: str = "batch.completed") -> shapes.Event:
-        """Record a test event, which streams tell and no endpoint is told of."""
+        """Record a test event, which streams carry and no endpoint gets."""
         return self._send(calls.trigger(type))
 
     def resend(self, event_id: str, *, endpoint_id: str | None = None) -> list[shapes.Delivery]:
@@ -231,11 +231,11 @@ class Batchbell:
         return self._items(calls.endpoints(implied=implied, page_size=page_size))
 
     def update_endpoint(self, endpoint_id: str, **changes: Any) -> shapes.Endpoint:
-        """Change some of what was wished for; None sets an optional field back."""
+        """Change some of its fields; None sets an optional field back."""
         return self._send(calls.update_endpoint(endpoint_id, changes))
 
     def delete_endpoint(self, endpoint_id: str) -> None:
-        """Delete an endpoint, and what it was still to be told."""
+        """Delete an endpoint, and the deliveries that still wait for it."""
         self._send(calls.delete_endpoint(endpoint_id))
 
     def rotate_secret(self, endpoint_id: str, *, keep_old_seconds: float = 0) -> shapes.Endpoint:
@@ -552,7 +552,7 @@ class Batchbell:
         return list((self._send(calls.list_keys(project=project))).data)
 
     def revoke_key(self, key_id: str, *, project: str | None = None) -> None:
-        """Put a key out of force."""
+        """Revoke a key."""
         self._send(calls.revoke_key(key_id, project=project))
 
     def secret(self, *, project: str | None = None) -> str:
