@@ -429,6 +429,24 @@ async def lose(counter: Counter, batch_id: str) -> None:
     await counter.step()
 
 
+async def test_a_lost_part_that_comes_back_brings_nothing_expunged_back(counter: Counter) -> None:
+    id = await counter.submit(8)
+    await counter.step()
+    first, second = await counter.running(id)
+    await counter.end([first])
+    await lose(counter, second)
+    await counter.house.deliver()
+    now = counter.house.clock()
+    await counter.house.store.write(retention.expunge, DEFAULT_PROJECT, id, now=now)
+    counter.house.provider.faults.clear()
+    counter.house.provider.finish(second, "completed")
+    counter.house.clock.advance(86_400)
+    await counter.house.sweep()
+    await counter.step()
+    found = await counter.of(id)
+    assert (found.batch.generation, found.batch.expunged_at) == (1, now)
+
+
 @pytest.mark.parametrize("while_running", [False, True])
 async def test_a_lost_part_that_comes_back_rings_the_true_end(
     counter: Counter, *, while_running: bool

@@ -364,7 +364,8 @@ def wake_submissions(
     """
     ended = [batch for batch in changed if batch.kind is BatchKind.PART and batch.status.ended]
     account_ids = sorted({batch.account_id for batch in ended})
-    found_again = [batch.key for batch in back if batch.kind is BatchKind.PART]
+    lost = [batch.key for batch in back if batch.kind is BatchKind.PART]
+    found_again = _not_expunged(connection, lost)
     ids = set(_open_of(connection, account_ids)).union(_with_parts(connection, found_again))
     if not ids:
         return
@@ -379,6 +380,22 @@ def wake_submissions(
     stirred = update(submissions).where(among(connection, submissions.c.id, sorted(ids)))
     connection.execute(stirred.values(due_at=now))
     wake(connection, SUBMISSIONS)
+
+
+def _not_expunged(connection: Connection, keys: Sequence[int]) -> Sequence[int]:
+    """Those of the parts whose submission still has its payloads.
+
+    What was removed on request is not fetched again because a part is seen again.
+    """
+    if not keys:
+        return ()
+    query = (
+        select(parts.c.batch_key)
+        .join(submissions, submissions.c.id == parts.c.submission_id)
+        .join(batches, batches.c.key == submissions.c.batch_key)
+        .where(among(connection, parts.c.batch_key, keys), batches.c.expunged_at.is_(None))
+    )
+    return connection.execute(query).scalars().all()
 
 
 def _open_of(connection: Connection, account_ids: Sequence[str]) -> Sequence[str]:
