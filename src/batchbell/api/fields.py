@@ -95,10 +95,10 @@ class Shaped:
 
     def __init__(self, pattern: str, shape: str) -> None:
         self._pattern, self._shape = pattern, shape
-        self._regex = re.compile(pattern)
+        self._fullmatch = re.compile(pattern).fullmatch
 
     def _check(self, text: str) -> str:
-        if not self._regex.fullmatch(text):
+        if self._fullmatch(text) is None:
             raise wrong(self._shape)
         return text
 

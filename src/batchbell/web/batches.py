@@ -12,6 +12,7 @@ from fastapi import Query, Request
 from starlette.responses import Response
 
 from batchbell import failpoints
+from batchbell.api.batches import BatchRequest
 from batchbell.core import twins
 from batchbell.core.deletion import Deletion
 from batchbell.core.errors import (
@@ -29,7 +30,7 @@ from batchbell.providers.rows import snapshot_from, without_nul
 from batchbell.storage import accounts, batches, deletions, retention, submissions
 from batchbell.storage import creations as stored
 from batchbell.storage.creations import Creation
-from batchbell.web import describing, gateway_shapes, shapes
+from batchbell.web import describing, shapes
 from batchbell.web.bodies import BODY_MAX_BYTES, decode_json, read_body
 from batchbell.web.call import ENCODER, Call, Caller, answer, call_of, page_answer
 from batchbell.web.errors import Code, error_response
@@ -59,7 +60,7 @@ Fresh = Annotated[
 @router.post(
     "/v1/batches",
     summary="Make a batch at the provider, and watch it",
-    openapi_extra=takes(gateway_shapes.BatchRequest),
+    openapi_extra=takes(BatchRequest),
     **passes(413),
 )
 async def create_batch(request: Request, bb_account: AccountName = None) -> Response:

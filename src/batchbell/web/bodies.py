@@ -6,7 +6,6 @@ import asyncio
 import dataclasses
 import functools
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -16,7 +15,7 @@ from pydantic_core import ErrorDetails
 from python_multipart.multipart import parse_options_header
 from starlette.requests import Request as HttpRequest
 
-from batchbell.api.fields import UNSTORABLE, Request
+from batchbell.api.fields import Request
 from batchbell.core.errors import AddressRefused, InvalidRequest
 from batchbell.core.nearest import SHOWN_MAX, hint, shown
 from batchbell.web.errors import Code, InvalidBody, Problem
@@ -174,41 +173,50 @@ def judge(
 ) -> tuple[Model | None, list[Problem]]:
     """As `read`, but gives what is wrong back: the model is None where anything is."""
     try:
-        made = model.model_validate(value)
+        made: Model | None = model.model_validate(value)
     except ValidationError as error:
         if not isinstance(value, dict):
-            subject = where.rstrip(".") or "The body"
-            param = where.rstrip(".") or None
-            return None, [
-                Problem(message=f"{subject} must be a JSON object.", param=param, index=index)
-            ]
-        made, found = None, error.errors(include_url=False, include_context=True)
+            return None, [_no_object(where, index)]
+        made, problems, spoilt = None, *_refused(model, error, where)
     else:
-        found = []
-    problems = [*_unknown(model, found, where), *_wrong(found, where)]
-    spoilt = {str(one["loc"][0]) for one in found}
-    sound = {name: one for name, one in value.items() if name not in spoilt}
+        problems, spoilt = [], set()
+    sound = {name: one for name, one in value.items() if name not in spoilt} if spoilt else value
     for conflict in model.conflicts(sound, spoilt):
         path = f"{where}{conflict.field}"
         says = f"{path} {conflict.message}"
         problems.append(Problem(message=says, param=path, code=conflict.code))
-        spoilt.add(conflict.field)
+        spoilt = spoilt | {conflict.field}
     for name, check in checks.items():
         if name not in spoilt:
-            problems.extend(_checked(check, sound.get(name), where, name))
+            try:
+                check(sound.get(name))
+            except (AddressRefused, InvalidRequest) as error:
+                problems.append(_checked(error, where, name))
     if not problems:
         return made, []
     return None, [dataclasses.replace(one, index=index) for one in problems]
 
 
-def _checked(check: Check, value: Any, where: str, name: str) -> Iterator[Problem]:
-    try:
-        check(value)
-    except AddressRefused as error:
-        yield Problem(message=str(error), param=where + name, code=Code.ADDRESS_REFUSED)
-    except InvalidRequest as error:
-        entry = error.param if (error.param or "").startswith(f"{name}[") else name
-        yield Problem(message=error.message, param=f"{where}{entry}", code=error.code)
+def _no_object(where: str, index: int | None) -> Problem:
+    name = where.rstrip(".") or None
+    return Problem(message=f"{name or 'The body'} must be a JSON object.", param=name, index=index)
+
+
+def _refused(
+    model: type[Request], error: ValidationError, where: str
+) -> tuple[list[Problem], set[str]]:
+    """What is wrong, and the fields that it is wrong with."""
+    found = error.errors(include_url=False)
+    unknown = [str(one["loc"][0]) for one in found if one["type"] == "extra_forbidden"]
+    problems = [*_unknown(model, unknown, where), *_wrong(found, where)]
+    return problems, {str(one["loc"][0]) for one in found}
+
+
+def _checked(error: AddressRefused | InvalidRequest, where: str, name: str) -> Problem:
+    if isinstance(error, AddressRefused):
+        return Problem(message=str(error), param=where + name, code=Code.ADDRESS_REFUSED)
+    entry = error.param if (error.param or "").startswith(f"{name}[") else name
+    return Problem(message=error.message, param=f"{where}{entry}", code=error.code)
 
 
 @functools.cache
@@ -217,8 +225,14 @@ def names_of(model: type[Request]) -> frozenset[str]:
     return frozenset(field.alias or name for name, field in model.model_fields.items())
 
 
-def _unknown(model: type[Request], found: Sequence[ErrorDetails], where: str) -> Iterator[Problem]:
-    names = [str(one["loc"][0]) for one in found if one["type"] == "extra_forbidden"]
+def refuse_unknown(model: type[Request], value: Mapping[str, Any]) -> None:
+    """Raise InvalidBody for fields that `model` does not declare, and judge no others."""
+    unknown = [name for name in value if name not in names_of(model)]
+    if unknown:
+        raise InvalidBody(list(_unknown(model, unknown, "")))
+
+
+def _unknown(model: type[Request], names: Sequence[str], where: str) -> Iterator[Problem]:
     for name in names[:UNKNOWN_MAX]:
         yield Problem(
             message=f"Unknown field {shown(where + name)}. {hint(name, names_of(model))}",
@@ -287,113 +301,3 @@ WORDS = {
     "too_long": "must have at most {limit:,} entries.",
 }
 """By Pydantic's kind of error. A validator of ours brings its own words."""
-
-
-@functools.cache
-def field_names(shape: type[msgspec.Struct]) -> frozenset[str]:
-    """The names of a shape's fields, as they are sent."""
-    return frozenset(field.encode_name for field in msgspec.structs.fields(shape))
-
-
-class Fields:
-    """The fields of one JSON object; what is wrong with them gathers in `problems`.
-
-    `shape` is the type that declares them: a field that it has not is a problem. It is None where
-    the object goes on to a provider, or its names are the caller's own. `where` stands before the
-    names of the fields, such as `watches[3].`. A field that is wrong reads as an empty value: ask
-    `raise_problems` before using any.
-    """
-
-    def __init__(
-        self,
-        value: Any,
-        shape: type[msgspec.Struct] | None,
-        *,
-        where: str = "",
-        index: int | None = None,
-    ) -> None:
-        self._is_no_object = not isinstance(value, dict)
-        self._values: Mapping[str, Any] = value if isinstance(value, dict) else {}
-        self._where = where
-        self._index = index
-        self.problems: list[Problem] = []
-        if self._is_no_object:
-            self.wrong(None, f"{where.rstrip('.') or 'The body'} must be a JSON object.")
-        elif shape is not None:
-            self._refuse_unknown(field_names(shape))
-
-    def _refuse_unknown(self, known: frozenset[str]) -> None:
-        unknown = [name for name in self._values if name not in known]
-        for name in unknown[:UNKNOWN_MAX]:
-            self.wrong(
-                name[:SHOWN_MAX],
-                f"Unknown field {shown(self._where + name)}. {hint(name, known)}",
-                Code.UNKNOWN_PARAMETER,
-            )
-
-    def path(self, name: str | None) -> str | None:
-        """The field's name as an error names it."""
-        return f"{self._where}{name}" if name else self._where.rstrip(".") or None
-
-    def wrong(self, name: str | None, message: str, code: str = Code.INVALID_VALUE) -> None:
-        """Note a problem of the field."""
-        self.problems.append(
-            Problem(message=message, param=self.path(name), code=code, index=self._index)
-        )
-
-    def raise_problems(self) -> None:
-        """Raise InvalidBody if anything was wrong."""
-        if self.problems:
-            raise InvalidBody(self.problems)
-
-    def get(self, name: str) -> Any:
-        """The value as it came; None where it is missing."""
-        return self._values.get(name)
-
-    def has(self, name: str) -> bool:
-        """Whether it is there at all, if only as null."""
-        return name in self._values
-
-    def flag(self, name: str) -> bool:
-        """True or false; false where it is missing or null."""
-        value = self.get(name)
-        if value is not None and not isinstance(value, bool):
-            self.wrong(name, f"{self.path(name)} must be true or false.")
-        return value is True
-
-    def optional_number(self, name: str, *, least: float, most: float) -> float | None:
-        """A number from `least` to `most`, or None where it is missing or null."""
-        value = self.get(name)
-        if value is None:
-            return None
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not least <= value <= most:
-            self.wrong(name, f"{self.path(name)} must be a number from {least:g} to {most:g}.")
-            return None
-        return float(value)
-
-    def text(self, name: str, *, most: int, pattern: str | None = None, shape: str = "") -> str:
-        """A string of 1 to `most` characters that must be there; `shape` explains `pattern`."""
-        value = self.get(name)
-        if value is None:
-            self._missing(name)
-        elif not isinstance(value, str):
-            self.wrong(name, f"{self.path(name)} must be a string.")
-        elif not 1 <= len(value) <= most:
-            self.wrong(name, f"{self.path(name)} must have 1 to {most} characters.")
-        elif UNSTORABLE.search(value):
-            self.wrong(name, f"{self.path(name)} holds a character that cannot be stored.")
-        elif pattern is not None and not re.fullmatch(pattern, value):
-            self.wrong(name, f"{self.path(name)} {shape}")
-        else:
-            return value
-        return ""
-
-    def optional_text(self, name: str, *, most: int) -> str | None:
-        """A string, or None where it is missing or null."""
-        return None if self.get(name) is None else self.text(name, most=most)
-
-    def _missing(self, name: str) -> None:
-        if self._is_no_object:
-            return  # that was said
-        self.wrong(name, f"{self.path(name)} is required.", Code.MISSING_FIELD)

@@ -11,16 +11,16 @@ from typing import Any
 import msgspec
 from starlette.requests import Request
 
+from batchbell.api.submissions import SubmissionOptions
 from batchbell.core.errors import InvalidRequest
 from batchbell.storage.submissions import Key
 from batchbell.web.errors import Code
-from batchbell.web.submission_shapes import SubmissionRequest
 
 HEADER = "Idempotency-Key"
 REPLAYED = {"Idempotent-Replayed": "true"}
 """Headers of an answer that tells of what was made before."""
 WORD_MAX = 255
-WISHES = tuple(name for name in SubmissionRequest.__struct_fields__ if name != "requests")
+WISHES = tuple(SubmissionOptions.model_fields)
 
 
 def key_word(request: Request) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_origin
 
 import msgspec
 from fastapi import FastAPI, Header
@@ -13,25 +13,19 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from starlette.responses import Response
 
 from batchbell.api.accounts import AccountChanges, AccountRequest
+from batchbell.api.batches import BatchRequest
 from batchbell.api.endpoints import EndpointChanges, EndpointRequest, RotateRequest, TestRequest
 from batchbell.api.events import ResendRequest, TestEventRequest
 from batchbell.api.fields import LEFT_OUT
 from batchbell.api.keys import KeyRequest
 from batchbell.api.projects import ProjectRequest
 from batchbell.api.replays import ReplayRequest
+from batchbell.api.submissions import SubmissionRequest
+from batchbell.api.watches import AwaiterRequest, WatchChanges, WatchesRequest, WatchRequest
 from batchbell.files.tables import Format
 from batchbell.web import account_shapes, endpoint_shapes, gateway_shapes, shapes, submission_shapes
 
 REFERENCE = "#/components/schemas/{name}"
-REQUESTS = (
-    shapes.AwaiterRequest,
-    shapes.WatchRequest,
-    shapes.WatchesRequest,
-    shapes.WatchChanges,
-    list[shapes.WatchRequest],
-    gateway_shapes.BatchRequest,
-    submission_shapes.SubmissionRequest,
-)
 ANSWERS = (
     shapes.ErrorBody,
     gateway_shapes.PassedErrorBody,
@@ -69,7 +63,7 @@ ANSWERS = (
     submission_shapes.Submission,
     shapes.Page[submission_shapes.Submission],
 )
-MODELS: tuple[type[BaseModel], ...] = (
+REQUESTS: tuple[type[BaseModel], ...] = (
     AccountChanges,
     AccountRequest,
     EndpointChanges,
@@ -81,8 +75,13 @@ MODELS: tuple[type[BaseModel], ...] = (
     ReplayRequest,
     ResendRequest,
     TestEventRequest,
+    AwaiterRequest,
+    WatchChanges,
+    WatchesRequest,
+    WatchRequest,
+    BatchRequest,
+    SubmissionRequest,
 )
-"""Declared in `batchbell.api`; what stands above are shapes of msgspec."""
 
 
 class _Schemas(GenerateJsonSchema):
@@ -99,14 +98,13 @@ class _Schemas(GenerateJsonSchema):
 
 def _described() -> tuple[dict[Any, dict[str, Any]], dict[str, Any]]:
     """The schema of each type, and the components that these refer to."""
-    shapes_ = (*REQUESTS, *ANSWERS)
-    schemas, components = msgspec.json.schema_components(shapes_, ref_template=REFERENCE)
+    schemas, components = msgspec.json.schema_components(ANSWERS, ref_template=REFERENCE)
     made, definitions = models_json_schema(
-        [(model, "validation") for model in MODELS],
+        [(model, "validation") for model in REQUESTS],
         ref_template=REFERENCE.replace("{name}", "{model}"),
         schema_generator=_Schemas,
     )
-    schema_of: dict[Any, dict[str, Any]] = dict(zip(shapes_, schemas, strict=True))
+    schema_of: dict[Any, dict[str, Any]] = dict(zip(ANSWERS, schemas, strict=True))
     schema_of |= {model: schema for (model, _), schema in made.items()}
     return schema_of, definitions.get("$defs", {}) | components
 
@@ -227,9 +225,16 @@ def file_answers(*also: int) -> dict[str, Any]:
     return made
 
 
+def _schema(kind: Any) -> dict[str, Any]:
+    """That of a request, or of a `list` of one."""
+    if get_origin(kind) is list:
+        return {"type": "array", "items": _schema(*get_args(kind))}
+    return SCHEMA_OF[kind]
+
+
 def takes(*kinds: Any, required: bool = True) -> dict[str, Any]:
     """A route's `openapi_extra` for a JSON body of one of these shapes."""
-    schemas = [SCHEMA_OF[kind] for kind in kinds]
+    schemas = [_schema(kind) for kind in kinds]
     schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
     return {
         "requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}

@@ -3,7 +3,7 @@
 The rule holds for every route, and follows from what the route declares: the query parameters of
 its handler, those of its `openapi_extra`, and whether it has a body. A parameter that is ignored in
 silence would do something else than its writer thinks: `?status=failed` would list everything, and
-`?dry_run=1` would start a replay. Fields of a body are held to the same rule by `bodies.Fields`.
+`?dry_run=1` would start a replay. Fields of a body are held to the same rule by `bodies.read`.
 
 What a route passes on to a provider is the provider's to judge, and probes and scrapes may ask as
 they like.

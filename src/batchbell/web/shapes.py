@@ -1,18 +1,16 @@
-"""What is sent and what is answered, as types: the schemas of the OpenAPI document.
+"""What is answered, as types: the schemas of the OpenAPI document.
 
 Times are whole seconds since the epoch, as OpenAI's are, unless the name says otherwise.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
 from batchbell.core.attachment import ResultsMode
 from batchbell.core.model import (
-    ID_PATTERN,
-    MAX_ID_LENGTH,
     BatchOutcome,
     DeliveryState,
     Dialect,
@@ -24,16 +22,6 @@ from batchbell.web.result_shapes import Results
 
 T = TypeVar("T")
 
-ID_MAX = 64
-LAST_SECOND = 253_402_300_799
-"""The end of the year 9999."""
-Moment = Annotated[float, Meta(ge=0, le=LAST_SECOND)]
-Identity = Annotated[str, Meta(min_length=1, max_length=ID_MAX)]
-
-BatchId = Annotated[str, Meta(pattern=ID_PATTERN, max_length=MAX_ID_LENGTH, min_length=1)]
-WebhookUrl = Annotated[
-    str, Meta(max_length=2048, min_length=1, extra_json_schema={"format": "uri"})
-]
 OpenAIStatus = Literal[
     "validating",
     "in_progress",
@@ -78,49 +66,9 @@ class Page(Struct, Generic[T], frozen=True, kw_only=True):
     has_more: bool
 
 
-class AwaiterRequest(Struct, frozen=True, kw_only=True, rename={"webhook_url": "webhookUrl"}):
-    id: BatchId
-    webhook_url: WebhookUrl
-    account: str | None = None
-
-
 class AwaiterAnswer(Struct, frozen=True, kw_only=True, rename={"batch_id": "batchId"}):
     message: str
     batch_id: str
-
-
-BatchEvent = Annotated[
-    str, Meta(extra_json_schema={"enum": [type_ for type_ in EventType if type_.of_batch]})
-]
-Events = Annotated[list[BatchEvent], Meta(min_length=1)]
-Pairs = Annotated[
-    dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]],
-    Meta(max_length=16),
-]
-
-
-class WatchRequest(Struct, frozen=True, kw_only=True):
-    """Either `url` or `endpoint_id` must be there."""
-
-    batch_id: BatchId
-    url: WebhookUrl | None = None
-    endpoint_id: str | None = None
-    events: Events | None = None
-    metadata: Pairs | None = None
-    account: str | None = None
-    results: ResultsMode | None = None
-
-
-class WatchChanges(Struct, frozen=True, kw_only=True):
-    """What is left out stays; what is null is as if it had never been set."""
-
-    events: Events | None = None
-    metadata: Pairs | None = None
-    results: ResultsMode | None = None
-
-
-class WatchesRequest(Struct, frozen=True, kw_only=True):
-    watches: Annotated[list[WatchRequest], Meta(min_length=1, max_length=1000)]
 
 
 class Watch(Struct, frozen=True, kw_only=True):

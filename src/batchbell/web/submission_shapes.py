@@ -1,34 +1,16 @@
-"""Submissions as they are asked for and answered."""
+"""Submissions as they are answered."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from batchbell.core import submission as core
-from batchbell.core.attachment import ResultsMode
-from batchbell.core.model import BatchOutcome, EventType, Status
-from batchbell.core.submission import RETRY_MISSING_MAX, RETRY_TOKENS_MAX, PartState
+from batchbell.core.model import BatchOutcome, Status
+from batchbell.core.submission import PartState
 from batchbell.web.describing import counts_of
-from batchbell.web.shapes import RequestCounts, WebhookUrl
-
-Name = Annotated[str, Meta(min_length=1, max_length=256)]
-
-
-class SubmissionRequest(Struct, frozen=True, kw_only=True):
-    """The other way in: a body of JSON lines, or a form with a `file`, and these as parameters."""
-
-    requests: Annotated[list[dict[str, Any]], Meta(min_length=1)]
-    endpoint: Name | None = None
-    account: Name | None = None
-    webhook_url: WebhookUrl | None = None
-    endpoint_id: Name | None = None
-    events: Annotated[list[EventType], Meta(min_length=1)] | None = None
-    metadata: dict[str, str] | None = None
-    results: ResultsMode | None = None
-    retry_missing: Annotated[int, Meta(ge=0, le=RETRY_MISSING_MAX)] | None = None
-    retry_max_tokens: Annotated[int, Meta(ge=0, le=RETRY_TOKENS_MAX)] | None = None
+from batchbell.web.shapes import RequestCounts
 
 
 class Part(Struct, frozen=True, kw_only=True):

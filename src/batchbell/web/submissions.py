@@ -12,11 +12,12 @@ from fastapi import Header, Request
 from starlette.responses import Response
 
 from batchbell import failpoints
+from batchbell.api.submissions import SubmissionOptions, SubmissionRequest
 from batchbell.core.errors import InvalidRequest, ResultsError
 from batchbell.core.governor import Learnt
 from batchbell.core.limits import Limits
 from batchbell.core.model import Account
-from batchbell.core.submission import RETRY_MISSING_MAX, RETRY_TOKENS_MAX, TAG, Submission, new_name
+from batchbell.core.submission import Submission, new_name
 from batchbell.files.lines import open_lines
 from batchbell.files.preflight import Prepared, first_model, prepare
 from batchbell.files.results_store import scratch_of
@@ -27,27 +28,16 @@ from batchbell.storage.submissions import Asked, Key, NewPart
 from batchbell.storage.watches import Registration
 from batchbell.threads import heavy
 from batchbell.web import shapes, submission_shapes
-from batchbell.web.bodies import Fields
+from batchbell.web.bodies import read
 from batchbell.web.call import Call, Caller, answer, call_of, page_answer
 from batchbell.web.errors import Code, InvalidBody, Problem
 from batchbell.web.idempotency import HEADER, REPLAYED, WORD_MAX, key_of, key_word
 from batchbell.web.openapi import answers, file_answers, takes
 from batchbell.web.parameters import LIMIT_DEFAULT, After, Limit, strict_router
 from batchbell.web.results import ResultsQuery, results_of
-from batchbell.web.submission_shapes import SubmissionRequest, describe
+from batchbell.web.submission_shapes import describe
 from batchbell.web.uploads import receive
-from batchbell.web.watches import (
-    METADATA_PAIRS_MAX,
-    NAME_MAX,
-    WATCHED_EVENTS,
-    chosen_account,
-    event_types,
-    metadata_pairs,
-    results_mode,
-    webhook_url,
-)
-
-ENDPOINT_SHAPE = "must be a path such as /v1/responses."
+from batchbell.web.watches import READ, account_check, url_check
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,42 +79,34 @@ def _summary(found: Prepared) -> str:
 
 def read_spec(call: Call, body: Any, accounts: Mapping[str, Account]) -> SubmissionSpec:
     """Raises InvalidBody with all that is wrong."""
-    fields = Fields(body, SubmissionRequest)
-    watch: dict[str, Any] = {
-        "events": event_types(fields, "events", WATCHED_EVENTS),
-        "results": results_mode(fields),
+    checks = {
+        "webhook_url": url_check(call.context.rules()),
+        "account": account_check(accounts),
     }
-    if fields.get("webhook_url") is not None:
-        watch["url"] = webhook_url(fields, "webhook_url", call.context.rules())
-    elif fields.get("endpoint_id") is not None:
-        watch["endpoint_id"] = fields.text("endpoint_id", most=NAME_MAX)
-    metadata = metadata_pairs(fields)
-    if len({*metadata, TAG}) > METADATA_PAIRS_MAX:
-        fields.wrong("metadata", f"metadata may have {METADATA_PAIRS_MAX - 1} pairs: one is ours.")
-    account = chosen_account(fields, accounts)
-    wish = SubmissionSpec(
-        account=account if fields.get("account") is not None else None,
-        endpoint=_endpoint(fields),
-        retry_missing=_whole(fields, "retry_missing", most=RETRY_MISSING_MAX) or 0,
-        retry_max_tokens=_whole(fields, "retry_max_tokens", most=RETRY_TOKENS_MAX),
-        metadata=metadata,
-        watch=watch if "url" in watch or "endpoint_id" in watch else None,
+    made = read(SubmissionOptions, body, checks)
+    return SubmissionSpec(
+        account=None if made.account is None else accounts[made.account],
+        endpoint=made.endpoint,
+        retry_missing=made.retry_missing or 0,
+        retry_max_tokens=made.retry_max_tokens,
+        metadata=made.metadata or {},
+        watch=_asked_watch(made),
     )
-    fields.raise_problems()
-    return wish
 
 
-def _endpoint(fields: Fields) -> str | None:
-    if fields.get("endpoint") is None:
+def _asked_watch(made: SubmissionOptions) -> dict[str, Any] | None:
+    """Where both a URL and an endpoint are named, the URL counts."""
+    if made.webhook_url is not None:
+        target = {"url": made.webhook_url}
+    elif made.endpoint_id is not None:
+        target = {"endpoint_id": made.endpoint_id}
+    else:
         return None
-    return fields.text("endpoint", most=NAME_MAX, pattern=r"/[!-~]+", shape=ENDPOINT_SHAPE)
-
-
-def _whole(fields: Fields, name: str, *, most: int) -> int | None:
-    number = fields.optional_number(name, least=0, most=most)
-    if number is not None and not number.is_integer():
-        fields.wrong(name, f"{name} must be a whole number.")
-    return None if number is None else int(number)
+    return {
+        "events": READ["events"](made.events),
+        "results": READ["results"](made.results),
+        **target,
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,8 +255,7 @@ def _bodies() -> dict[str, Any]:
     extra = takes(SubmissionRequest)
     extra["parameters"] = [
         {"name": name, "in": "query", "required": False, "schema": {"type": "string"}}
-        for name in SubmissionRequest.__struct_fields__
-        if name != "requests"
+        for name in SubmissionOptions.model_fields
     ]
     lines = {"schema": {"type": "string"}}
     form = {

@@ -185,7 +185,7 @@ async def _from_json(request: Request, file: Path, words: Mapping[str, Any]) -> 
         raise InvalidRequest(message, param="requests")
     lines = b"".join(_line(one) for one in requests)
     await disk(file.write_bytes, lines)
-    return _together(words, body)
+    return _together(words, {name: one for name, one in body.items() if name != "requests"})
 
 
 def _line(one: Any) -> bytes:

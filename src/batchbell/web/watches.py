@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request
 from starlette.responses import Response
 
-from batchbell.api.fields import UNSTORABLE
+from batchbell.api.fields import NAME_MAX
+from batchbell.api.watches import (
+    BULK_MAX,
+    AwaiterRequest,
+    WatchChanges,
+    WatchesRequest,
+    WatchRequest,
+    Webhook,
+)
 from batchbell.core.attachment import ResultsMode
-from batchbell.core.errors import AddressRefused, InvalidRequest
+from batchbell.core.errors import InvalidRequest
 from batchbell.core.model import (
     DEFAULT_EVENTS,
-    ID_PATTERN,
-    MAX_ID_LENGTH,
     Account,
     Dialect,
-    EventType,
 )
 from batchbell.group_commit import GroupCommit
-from batchbell.net.guard import URL_MAX_CHARACTERS, AddressRules
+from batchbell.net.guard import AddressRules
 from batchbell.storage import watches
 from batchbell.storage.watches import OPTIONS, Registered, Registration, WatchDiffers
 from batchbell.web import describing, shapes
-from batchbell.web.bodies import BULK_MAX_BYTES, Check, Fields, read_json
+from batchbell.web.bodies import BULK_MAX_BYTES, Check, judge, read, read_json, refuse_unknown
 from batchbell.web.call import Call, Caller, Context, answer, call_of, page_answer
 from batchbell.web.errors import Code, InvalidBody, Problem
 from batchbell.web.openapi import answers, json_content, takes
@@ -34,19 +39,6 @@ from batchbell.web.parameters import LIMIT_DEFAULT, After, Limit, strict_router
 
 GATHER_MAX = 500
 """Registrations that one transaction carries at most."""
-BULK_MAX = 1000
-NAME_MAX = 100
-METADATA_PAIRS_MAX = 16
-METADATA_KEY_MAX = 64
-METADATA_VALUE_MAX = 512
-WATCHED_EVENTS = tuple(type_ for type_ in EventType if type_.of_batch)
-ABOUT_NO_BATCH = "happens to no batch, so only endpoints of the whole project hear of it"
-
-ID_SHAPE = (
-    "must consist of letters, digits and . _ : @ = + ~ - /, such as batch_abc123 or"
-    " batches/abc123; no part of it may be empty or begin with a dot."
-)
-NAME_SHAPE = "must be a plain token of letters, digits and . _ : @ = + -, such as nightly."
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,101 +102,79 @@ class Registrar:
 
 
 class WatchForm:
-    """Reads what a body asks to be told of, under the rules and accounts of this moment."""
+    """Reads what a body asks to hear of, under the rules and accounts of this moment."""
 
     def __init__(self, context: Context, accounts: Mapping[str, Account]) -> None:
         self._accounts = accounts
-        self._rules = context.rules()
+        url, account = url_check(context.rules()), account_check(accounts)
+        self._awaiter_checks = {"webhookUrl": url, "account": account}
+        self._checks = {"url": url, "account": account}
 
     def awaiter(self, body: Any) -> Registration:
-        """`{"id", "webhookUrl", "account"?}`. Raises InvalidRequest."""
-        fields = Fields(body, shapes.AwaiterRequest)
-        read = self._registration(fields, id="id", url="webhookUrl", dialect=Dialect.AWAITER)
-        fields.raise_problems()
-        return read()
+        """The watch of `/batch-awaiter`. Raises InvalidBody."""
+        made = read(AwaiterRequest, body, self._awaiter_checks)
+        return Registration(
+            account_id=self._account_id(made.account),
+            batch_id=made.id,
+            url=made.webhook_url,
+            dialect=Dialect.AWAITER,
+        )
 
     def watch(self, body: Any) -> Registration:
-        """`{"batch_id", "url" or "endpoint_id", "events"?, "metadata"?, "account"?}`.
-
-        Raises InvalidRequest.
-        """
-        fields = Fields(body, shapes.WatchRequest)
-        read = self._watch(fields)
-        fields.raise_problems()
-        return read()
+        """One watch. Raises InvalidBody."""
+        return self._registration(read(WatchRequest, body, self._checks))
 
     def watches(self, items: Sequence[Any], *, name: str) -> list[Registration]:
         """Up to BULK_MAX of them; raises InvalidBody with every problem of every item."""
         if not 1 <= len(items) <= BULK_MAX:
             message = f"One call takes 1 to {BULK_MAX:,} watches; these are {len(items):,}."
             raise InvalidRequest(message, param=name or None)
-        forms = [
-            Fields(item, shapes.WatchRequest, where=f"{name}[{index}].", index=index)
-            for index, item in enumerate(items)
-        ]
-        reads = [self._watch(fields) for fields in forms]
-        problems: list[Problem] = [problem for fields in forms for problem in fields.problems]
+        wanted: list[Registration] = []
+        problems: list[Problem] = []
+        for index, item in enumerate(items):
+            made, wrong = judge(
+                WatchRequest, item, self._checks, where=f"{name}[{index}].", index=index
+            )
+            problems += wrong
+            if made is not None and not problems:
+                wanted.append(self._registration(made))
         if problems:
             raise InvalidBody(problems)
-        return [read() for read in reads]
+        return wanted
 
-    def wish(self, fields: Fields) -> Callable[[str, str], Registration]:
-        """`{"url" or "endpoint_id", …}` as for a watch, of a batch that is yet to be.
+    def _registration(self, made: WatchRequest) -> Registration:
+        return registration(made, self._account_id(made.account), made.batch_id)
 
-        Call the answer with its account's id and its own, once nothing was wrong.
-        """
-        rest = _telling(fields)
-        target, endpoint_id = self._destination(fields, "url")
-        return lambda account_id, batch_id: Registration(
-            account_id=account_id, batch_id=batch_id, url=target, endpoint_id=endpoint_id, **rest
-        )
-
-    def _watch(self, fields: Fields) -> Callable[[], Registration]:
-        return self._registration(fields, id="batch_id", url="url", **_telling(fields))
-
-    def _registration(
-        self, fields: Fields, *, id: str, url: str, **rest: Any
-    ) -> Callable[[], Registration]:
-        """Check what all registrations have; call the answer once nothing was wrong."""
-        batch_id = fields.text(id, most=MAX_ID_LENGTH, pattern=ID_PATTERN, shape=ID_SHAPE)
-        target, endpoint_id = self._destination(fields, url)
-        account = chosen_account(fields, self._accounts)
-        return lambda: Registration(
-            account_id=account.id if account else "",
-            batch_id=batch_id,
-            url=target,
-            endpoint_id=endpoint_id,
-            **rest,
-        )
-
-    def _destination(self, fields: Fields, url: str) -> tuple[str, str | None]:
-        """A URL, or an endpoint where `url` leaves the choice."""
-        if url == "url" and fields.get("url") is None and fields.has("endpoint_id"):
-            return "", fields.text("endpoint_id", most=MAX_ID_LENGTH)
-        return webhook_url(fields, url, self._rules), None
+    def _account_id(self, name: str | None) -> str:
+        """Of one that was checked."""
+        return (self._accounts[name] if name else next(iter(self._accounts.values()))).id
 
 
-def _telling(fields: Fields) -> dict[str, Any]:
-    """What is to be told, and with which words."""
-    return {
-        "events": event_types(fields, "events", WATCHED_EVENTS),
-        "metadata": metadata_pairs(fields),
-        "results": results_mode(fields),
-        "asked": frozenset(name for name in OPTIONS if fields.get(name) is not None),
-    }
+def registration(wanted: Webhook, account_id: str, batch_id: str) -> Registration:
+    """The watch of a batch. Where both a URL and an endpoint are named, the URL counts."""
+    return Registration(
+        account_id=account_id,
+        batch_id=batch_id,
+        url=wanted.url or "",
+        endpoint_id=None if wanted.url else wanted.endpoint_id,
+        events=READ["events"](wanted.events),
+        metadata=wanted.metadata or {},
+        results=wanted.results or ResultsMode.LINK,
+        asked=frozenset([name for name in OPTIONS if getattr(wanted, name) is not None]),
+    )
+
+
+READ: Mapping[str, Callable[[Any], Any]] = {
+    "events": lambda events: tuple(dict.fromkeys(events)) if events else DEFAULT_EVENTS,
+    "metadata": lambda pairs: pairs or {},
+    "results": lambda mode: mode or ResultsMode.LINK,
+}
+"""By option: what null means, and that nothing is named twice."""
 
 
 def watch_changes(body: Any) -> dict[str, Any]:
     """Those of the OPTIONS that the body names; null is the default. Raises InvalidBody."""
-    fields = Fields(body, shapes.WatchChanges)
-    read: Mapping[str, Callable[[], Any]] = {
-        "events": lambda: event_types(fields, "events", WATCHED_EVENTS),
-        "metadata": lambda: metadata_pairs(fields),
-        "results": lambda: results_mode(fields),
-    }
-    changes = {name: read[name]() for name in OPTIONS if fields.has(name)}
-    fields.raise_problems()
-    return changes
+    return {name: READ[name](value) for name, value in read(WatchChanges, body).named().items()}
 
 
 class WatchesDiffer(InvalidBody):
@@ -243,20 +213,6 @@ def url_check(rules: AddressRules) -> Check:
     return check
 
 
-def webhook_url(fields: Fields, name: str, rules: AddressRules) -> str:
-    """A URL that may be called, as far as the URL alone can tell."""
-    url = fields.text(name, most=URL_MAX_CHARACTERS)
-    if not url:
-        return url
-    try:
-        rules.check_url(url, param=fields.path(name) or name)
-    except AddressRefused as error:
-        fields.wrong(name, str(error), Code.ADDRESS_REFUSED)
-    except InvalidRequest as error:
-        fields.wrong(name, error.message, error.code)
-    return url
-
-
 def named_account(accounts: Mapping[str, Account], name: str | None, *, param: str) -> Account:
     """The account of this name, or the first one. Raises InvalidRequest."""
     if not accounts:
@@ -275,74 +231,13 @@ def named_account(accounts: Mapping[str, Account], name: str | None, *, param: s
     return accounts[name]
 
 
-def chosen_account(fields: Fields, accounts: Mapping[str, Account]) -> Account | None:
-    """The account that is named, or the first one."""
-    name = fields.optional_text("account", most=NAME_MAX)
-    if name == "":
-        return None  # it is no name at all, and that was said
-    try:
-        return named_account(accounts, name, param="account")
-    except InvalidRequest as error:
-        fields.wrong("account", error.message, error.code)
-        return None
+def account_check(accounts: Mapping[str, Account]) -> Check:
+    """Whether there is an account of this name, or any at all where none is named."""
 
+    def check(name: str | None) -> None:
+        named_account(accounts, name, param="account")
 
-def event_types(
-    fields: Fields, field: str, allowed: Collection[EventType]
-) -> tuple[EventType, ...]:
-    """What somebody wants to hear of; OpenAI's four by default."""
-    value = fields.get(field)
-    if value is None:
-        return DEFAULT_EVENTS
-    if not isinstance(value, list) or not value:
-        fields.wrong(field, f"{fields.path(field)} must be a list with one event or more.")
-        return ()
-    wrong = [i for i, word in enumerate(value) if word not in allowed]
-    for i in wrong[:1]:
-        name = f"{field}[{i}]"
-        problem = ABOUT_NO_BATCH if value[i] in list(EventType) else "is no event type"
-        fields.wrong(name, f"{fields.path(name)} {problem}: use {', '.join(allowed)}.")
-    return () if wrong else tuple(dict.fromkeys(EventType(word) for word in value))
-
-
-def results_mode(fields: Fields) -> ResultsMode:
-    """How results are to travel; the link by default."""
-    value = fields.get("results")
-    known = list(ResultsMode)
-    if value is not None and value not in known:
-        fields.wrong("results", f"{fields.path('results')} must be one of {', '.join(known)}.")
-        return ResultsMode.LINK
-    return ResultsMode.LINK if value is None else ResultsMode(value)
-
-
-def metadata_pairs(fields: Fields) -> dict[str, str]:
-    """OpenAI's limits: 16 pairs of strings, keys of 64 and values of 512 characters."""
-    value = fields.get("metadata")
-    if value is None:
-        return {}
-    if not isinstance(value, dict) or len(value) > METADATA_PAIRS_MAX:
-        limit = f"an object of up to {METADATA_PAIRS_MAX} pairs"
-        fields.wrong("metadata", f"{fields.path('metadata')} must be {limit}.")
-        return {}
-    for key, word in value.items():
-        if not _is_pair(key, word):
-            fields.wrong(
-                "metadata",
-                f"{fields.path('metadata')}: {key[:METADATA_KEY_MAX]!r} is no pair that can be"
-                f" kept: keys are strings of up to {METADATA_KEY_MAX} characters, values of up to"
-                f" {METADATA_VALUE_MAX}, without NUL.",
-            )
-    return value
-
-
-def _is_pair(key: str, word: Any) -> bool:
-    return (
-        isinstance(word, str)
-        and len(key) <= METADATA_KEY_MAX
-        and len(word) <= METADATA_VALUE_MAX
-        and not UNSTORABLE.search(key)
-        and not UNSTORABLE.search(word)
-    )
+    return check
 
 
 router = strict_router("watches")
@@ -367,7 +262,7 @@ for _status in (200, 201):
 @router.post(
     "/v1/watches",
     summary="Watch one batch, or up to 1,000",
-    openapi_extra=takes(shapes.WatchRequest, shapes.WatchesRequest, list[shapes.WatchRequest]),
+    openapi_extra=takes(WatchRequest, WatchesRequest, list[WatchRequest]),
     **CREATE,
 )
 async def create_watches(request: Request) -> Response:
@@ -376,7 +271,7 @@ async def create_watches(request: Request) -> Response:
     if isinstance(body, list):
         return await _create_many(call, body, name="")
     if isinstance(body, dict) and isinstance(body.get("watches"), list):
-        Fields(body, shapes.WatchesRequest).raise_problems()
+        refuse_unknown(WatchesRequest, body)
         return await _create_many(call, body["watches"], name="watches")
     wanted = WatchForm(call.context, await call.accounts()).watch(body)
     try:
@@ -416,7 +311,7 @@ async def get_watch(call: Caller, watch_id: str) -> Response:
 @router.post(
     "/v1/watches/{watch_id}",
     summary="Change what a watch is to hear from now on",
-    openapi_extra=takes(shapes.WatchChanges),
+    openapi_extra=takes(WatchChanges),
     **answers(shapes.Watch, 404, 413),
 )
 async def change_watch(call: Caller, watch_id: str, request: Request) -> Response:
@@ -444,7 +339,7 @@ KNOWN = "Batch already registered for this webhook: it is called once, when the 
 @router.post(
     "/batch-awaiter",
     summary="Call a URL when a batch ends",
-    openapi_extra=takes(shapes.AwaiterRequest),
+    openapi_extra=takes(AwaiterRequest),
     **answers(shapes.AwaiterAnswer, 413, status=201, says="Registered, now or before."),
 )
 async def await_batch(request: Request) -> Response:

@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -18,6 +19,8 @@ import structlog
 from fastapi import Request
 from starlette.responses import Response
 
+from batchbell.api.batches import MetadataWebhook
+from batchbell.api.watches import Webhook
 from batchbell.core import backoff, twins
 from batchbell.core.errors import InvalidRequest, StoreUnavailable
 from batchbell.core.model import Account, Batch, Snapshot
@@ -26,11 +29,11 @@ from batchbell.storage import batches, creations, endpoints, sweeps
 from batchbell.storage.creations import Creation
 from batchbell.storage.sweeps import Find
 from batchbell.storage.watches import Registration
-from batchbell.web import describing, gateway_shapes
-from batchbell.web.bodies import Fields
+from batchbell.web import describing
+from batchbell.web.bodies import judge
 from batchbell.web.call import Call, Context, answer
-from batchbell.web.errors import Code, InvalidBody, error_response
-from batchbell.web.watches import WatchForm, webhook_url
+from batchbell.web.errors import Code, InvalidBody, Problem, error_response
+from batchbell.web.watches import registration, url_check
 
 HOLD_SECONDS = 8.0
 """How long a caller is held while the batch is looked for."""
@@ -158,22 +161,28 @@ class BatchForm:
 
     def __init__(self, context: Context, body: Any) -> None:
         """Raises InvalidRequest for what is no object."""
+        if not isinstance(body, dict):
+            raise InvalidRequest("The body must be a JSON object.", code=Code.INVALID_VALUE)
         self._context = context
-        self._body = Fields(body, None)
-        self._body.raise_problems()
+        self._body = body
 
     async def wishes(self, project_id: str) -> list[Wish]:
         """As `webhook` and `metadata.webhook_url` say. Raises InvalidRequest."""
-        own = Fields(self._body.get(WISH) or {}, gateway_shapes.Wish, where=f"{WISH}.")
-        metadata = self._body.get("metadata")
-        pairs = Fields(metadata if isinstance(metadata, dict) else {}, None, where="metadata.")
-        wishes: list[Wish] = []
+        url = url_check(self._context.rules())
+        own = pair = None
+        problems: list[Problem] = []
         if self._body.get(WISH) is not None:
-            wishes.append(WatchForm(self._context, {}).wish(own))
-        if pairs.has(METADATA_WISH):
-            wishes.append(_calling(webhook_url(pairs, METADATA_WISH, self._context.rules())))
-        if problems := [*own.problems, *pairs.problems]:
+            own, problems = judge(Webhook, self._body[WISH], {"url": url}, where=f"{WISH}.")
+        metadata = self._body.get("metadata")
+        if isinstance(metadata, dict) and METADATA_WISH in metadata:
+            named = {METADATA_WISH: metadata[METADATA_WISH]}
+            pair, wrong = judge(MetadataWebhook, named, {METADATA_WISH: url}, where="metadata.")
+            problems += wrong
+        if problems:
             raise InvalidBody(problems)
+        wishes: list[Wish] = [] if own is None else [partial(registration, own)]
+        if pair is not None:
+            wishes.append(_calling(pair.webhook_url))
         await self._check_endpoints(project_id, wishes)
         return wishes
 

@@ -1,0 +1,60 @@
+"""Submissions: requests of any number, sent as the batches that they need."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from batchbell.api.fields import (
+    NAME_MAX,
+    PAIRS_MAX,
+    BatchEvents,
+    Conflict,
+    Pairs,
+    Request,
+    Results,
+    Shaped,
+    Text,
+    WebhookUrl,
+)
+from batchbell.core.submission import RETRY_MISSING_MAX, RETRY_TOKENS_MAX, TAG
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = BeforeValidator(_whole)
+"""JSON has one kind of numbers: 2.0 is whole, too."""
+Path = Annotated[
+    str,
+    Field(min_length=1, max_length=NAME_MAX, examples=["/v1/responses"]),
+    Shaped(r"^/[!-~]+$", "must be a path such as /v1/responses."),
+]
+
+
+class SubmissionOptions(Request):
+    """What is said of a submission beside its requests."""
+
+    endpoint: Path | None = None
+    account: Text | None = None
+    webhook_url: WebhookUrl | None = None
+    endpoint_id: Text | None = None
+    events: BatchEvents | None = None
+    metadata: Pairs | None = None
+    results: Results | None = None
+    retry_missing: Annotated[int, Field(ge=0, le=RETRY_MISSING_MAX), Whole] | None = None
+    retry_max_tokens: Annotated[int, Field(ge=0, le=RETRY_TOKENS_MAX), Whole] | None = None
+
+    @classmethod
+    def conflicts(cls, sound: Mapping[str, Any], spoilt: Collection[str]) -> Iterator[Conflict]:
+        if len({*(sound.get("metadata") or ()), TAG}) > PAIRS_MAX:
+            yield Conflict("metadata", f"may have {PAIRS_MAX - 1} pairs: one is ours.")
+
+
+class SubmissionRequest(SubmissionOptions):
+    """The other way in: a body of JSON lines, or a form with a `file`, and these as parameters."""
+
+    requests: Annotated[list[dict[str, Any]], Field(min_length=1)]

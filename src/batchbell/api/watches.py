@@ -1,0 +1,62 @@
+"""Watches: who wants to hear of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from batchbell.api.fields import (
+    BatchEvents,
+    BatchId,
+    Conflict,
+    EndpointId,
+    Pairs,
+    Request,
+    Results,
+    Text,
+    WebhookUrl,
+)
+
+BULK_MAX = 1000
+
+
+class AwaiterRequest(Request):
+    id: BatchId
+    webhook_url: WebhookUrl = Field(alias="webhookUrl")
+    account: Text | None = None
+
+
+class WatchChanges(Request):
+    """What is left out stays; what is null is as if it had never been set."""
+
+    events: BatchEvents | None = None
+    metadata: Pairs | None = None
+    results: Results | None = None
+
+
+class Webhook(WatchChanges):
+    """Who is to be called: `url` or `endpoint_id` must be there."""
+
+    url: WebhookUrl | None = None
+    endpoint_id: EndpointId | None = None
+
+    @classmethod
+    def conflicts(cls, sound: Mapping[str, Any], spoilt: Collection[str]) -> Iterator[Conflict]:
+        if "url" in spoilt or "endpoint_id" in spoilt:
+            return
+        if sound.get("url") is None and sound.get("endpoint_id") is None:
+            field = "endpoint_id" if "endpoint_id" in sound else "url"
+            yield Conflict(field, "is required.", "missing_field")
+
+
+class WatchRequest(Webhook):
+    """Either `url` or `endpoint_id` must be there."""
+
+    batch_id: BatchId
+    account: Text | None = None
+
+
+class WatchesRequest(Request):
+    watches: Annotated[list[WatchRequest], Field(min_length=1, max_length=BULK_MAX)]
