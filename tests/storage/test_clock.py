@@ -97,6 +97,7 @@ def add_jobs(connection: Connection, now: float) -> None:
         "id": "sub_1",
         "project_id": DEFAULT_PROJECT,
         "batch_key": batch.key,
+        "account_id": batch.account_id,
         "model": json.dumps("m"),
         "retry_missing": 0,
         "failures": 0,

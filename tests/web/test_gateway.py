@@ -177,7 +177,7 @@ def test_what_is_for_us_alone_does_not_go_on() -> None:
         ({"webhook": {"url": "ftp://a.example"}}, "webhook.url", "invalid_value"),
         ({"webhook": {"url": "http://10.0.0.1/"}}, "webhook.url", "address_refused"),
         ({"webhook": {}}, "webhook.url", "missing_field"),
-        ({"webhook": {"url": "x", "endpoint_id": [1]}}, "webhook.url", "invalid_value"),
+        ({"webhook": {"url": "x", "endpoint_id": [1]}}, "webhook.endpoint_id", "invalid_value"),
         ({"webhook": "https://a.example"}, "webhook", "invalid_value"),
         ({"webhook": {"url": HOOK, "events": ["no"]}}, "webhook.events[0]", "invalid_value"),
         ({"webhook": {"url": HOOK, "metadata": 1}}, "webhook.metadata", "invalid_value"),
