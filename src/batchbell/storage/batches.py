@@ -365,12 +365,12 @@ def wake_submissions(
     ended = [batch for batch in changed if batch.kind is BatchKind.PART and batch.status.ended]
     account_ids = sorted({batch.account_id for batch in ended})
     lost = [batch.key for batch in back if batch.kind is BatchKind.PART]
-    found_again = _not_expunged(connection, lost)
-    ids = set(_open_of(connection, account_ids)).union(_with_parts(connection, found_again))
+    found_again = _submissions_of(connection, lost)
+    ids = {*_open_of(connection, account_ids), *found_again.values()}
     if not ids:
         return
     _lock(connection, sorted(ids))
-    _resume(connection, found_again, now=now)
+    _resume(connection, [*found_again], now=now)
     waiting = (
         parts.c.state == PartState.WAITING,
         parts.c.due_at > now,
@@ -380,22 +380,6 @@ def wake_submissions(
     stirred = update(submissions).where(among(connection, submissions.c.id, sorted(ids)))
     connection.execute(stirred.values(due_at=now))
     wake(connection, SUBMISSIONS)
-
-
-def _not_expunged(connection: Connection, keys: Sequence[int]) -> Sequence[int]:
-    """Those of the parts whose submission still has its payloads.
-
-    What was removed on request is not fetched again because a part is seen again.
-    """
-    if not keys:
-        return ()
-    query = (
-        select(parts.c.batch_key)
-        .join(submissions, submissions.c.id == parts.c.submission_id)
-        .join(batches, batches.c.key == submissions.c.batch_key)
-        .where(among(connection, parts.c.batch_key, keys), batches.c.expunged_at.is_(None))
-    )
-    return connection.execute(query).scalars().all()
 
 
 def _open_of(connection: Connection, account_ids: Sequence[str]) -> Sequence[str]:
@@ -411,12 +395,20 @@ def _open_of(connection: Connection, account_ids: Sequence[str]) -> Sequence[str
     return connection.execute(query).scalars().all()
 
 
-def _with_parts(connection: Connection, keys: Sequence[int]) -> Sequence[str]:
-    """The submissions of which these batches are parts."""
+def _submissions_of(connection: Connection, keys: Sequence[int]) -> dict[int, str]:
+    """The submission of each of these parts, but for those whose payloads were removed on request.
+
+    A part that is seen again must not have the answers of the others fetched again.
+    """
     if not keys:
-        return ()
-    query = select(parts.c.submission_id).where(among(connection, parts.c.batch_key, keys))
-    return connection.execute(query).scalars().all()
+        return {}
+    query = (
+        select(parts.c.batch_key, parts.c.submission_id)
+        .join(submissions, submissions.c.id == parts.c.submission_id)
+        .join(batches, batches.c.key == submissions.c.batch_key)
+        .where(among(connection, parts.c.batch_key, keys), batches.c.expunged_at.is_(None))
+    )
+    return {row.batch_key: row.submission_id for row in connection.execute(query)}
 
 
 def _lock(connection: Connection, ids: Sequence[str]) -> None:
