@@ -1,4 +1,4 @@
-"""`expunge`: remove what is kept of a batch's payloads."""
+"""One batch from the command line: `wait` for its end, `expunge` its payloads, and its progress."""
 
 from __future__ import annotations
 

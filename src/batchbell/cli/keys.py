@@ -1,4 +1,4 @@
-"""The secret that signs webhooks, and the keys that callers need."""
+"""The secret that signs webhooks; API keys made, listed, revoked; and the master key changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stream's events to a URL of this machine, each as a real delivery would come."""
+"""`listen` and `trigger`: develop against webhooks on your own machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tables show of each thing."""
+"""`list`, `show` and `resend`: what there is, as tables for people."""
 
 from __future__ import annotations
 

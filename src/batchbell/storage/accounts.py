@@ -1,4 +1,4 @@
-"""Accounts: who is swept, when, and by whom just now."""
+"""Accounts: added, changed and removed by their owners; and who is swept, when, and by whom."""
 
 from __future__ import annotations
 

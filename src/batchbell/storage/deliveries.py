@@ -1,4 +1,4 @@
-"""Deliveries and their attempts, read back; sending again; and forgetting what is old."""
+"""Deliveries and their attempts: read back, and sent again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Endpoints: webhook destinations. A URL that is watched is an endpoint of its own."""
+"""Endpoints: made, changed, their secrets rotated, deleted. A watched URL is one of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events, and the deliveries they cause: the outbox. Both are written with the change itself."""
+"""Events, read back and followed in the order of their ids; and events that are only a test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results: whose are wanted, who merges them just now, and what came of it."""
+"""Merging results: who merges them just now, and what is written when they are there."""
 
 from __future__ import annotations
 

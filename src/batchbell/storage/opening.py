@@ -1,4 +1,4 @@
-"""From a database URL to an open store whose schema is the right one."""
+"""From a database URL to an open store whose schema is up to date."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events, and the deliveries they cause: the outbox. Both are written with the change itself."""
+"""The outbox: events and the deliveries that they cause, written with the change itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the submitter writes: each step of a part on its way, under the submission's lease."""
+"""Parts of submissions: each step on their way, and what was learnt of the provider's limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results that somebody wants: written with the event that tells of them, and sent with it."""
+"""Results of batches: requested with an event, found again, and asked for again."""
 
 from __future__ import annotations
 

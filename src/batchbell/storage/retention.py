@@ -1,4 +1,4 @@
-"""Deliveries and their attempts, read back; sending again; and forgetting what is old."""
+"""Forgetting what is old, in bounded steps, and removing a batch's payloads on request."""
 
 from __future__ import annotations
 

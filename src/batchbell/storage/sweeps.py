@@ -1,4 +1,4 @@
-"""What a sweep writes: everything that one answer of the provider told, in one transaction."""
+"""What a sweep writes in one transaction: what became of batches, and batches found in a list."""
 
 from __future__ import annotations
 

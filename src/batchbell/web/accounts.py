@@ -1,4 +1,4 @@
-"""The accounts of each project, as whoever registers a batch needs them: at once."""
+"""Accounts: their routes, what a request may ask for, and those of a project kept at hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the HTTP surface is given to work with. `runtime` makes it."""
+"""What the HTTP surface is given to work with, what a handler is given, and how it answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Handing out merged results: whole, in part, compressed, or only some of the lines."""
+"""Handing out merged results: as lines or tables, whole or in part, compressed or filtered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What should have been done and was not, read from the database by whoever is asked.
+"""Probes and metrics: whether the server is ready, and what should have been done and was not.
 
 No figure here needs a live worker to be true.
 """

@@ -1,4 +1,4 @@
-"""Replays as they are asked for and answered: shapes, and the reading of a request."""
+"""Replays: their routes, and what a request may ask for."""
 
 from __future__ import annotations
 

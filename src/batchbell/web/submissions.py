@@ -1,4 +1,4 @@
-"""From a file of requests to a submission: checked, split, put on the shelf, written down."""
+"""Submissions: their routes, and the way from a file of requests to parts that are stored."""
 
 from __future__ import annotations
 

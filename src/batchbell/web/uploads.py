@@ -1,4 +1,4 @@
-"""Reading a form as it comes, part by part."""
+"""Requests on their way in: from any kind of body to one file of JSON lines on the disk."""
 
 from __future__ import annotations
 

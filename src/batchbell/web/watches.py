@@ -1,4 +1,4 @@
-"""From a body to watches: what may be asked for, and writing together what comes together."""
+"""Watches and `/batch-awaiter`: their routes, and registering together what comes together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The collector: merges the results of ended batches, and puts them on the shelf."""
+"""The collector: merges the results of ended batches, and joins those of submissions."""
 
 from __future__ import annotations
 

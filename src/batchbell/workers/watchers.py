@@ -1,4 +1,4 @@
-"""The roster: one watcher for each account that there is, in this process as in every other.
+"""One watcher for each account that there is, in this process as in every other.
 
 Accounts come and go by API, in any process. The roster looks at the table when it is told, and
 every few seconds; an account whose address or credentials changed gets a new watcher.

@@ -1,4 +1,4 @@
-"""Passing on what a caller sends, and sending what comes back, until one of them leaves."""
+"""Calls that are passed on to a provider under an account's credentials, and what comes back."""
 
 from __future__ import annotations
 
