@@ -21,17 +21,17 @@ async def main(talk: Talk, *, base_url: str, into: str) -> None:
     """Each order names the `copy` of files to make: streamed to disk, then put on the shelf."""
     root, api = Path(into), ApiClient(base_url, {})
     await asyncio.to_thread(root.mkdir)
-    provider, shelf = OpenAI(api), Folder(root / "shelf")
+    provider, results_store = OpenAI(api), Folder(root / "shelf")
     calm_collector()
     talk.say()
     while (order := await talk.hear()) is not None:
         started, cpu = time.perf_counter(), _cpu_seconds()
         for file_id in order["copy"]:
             await _stream(provider, file_id, root / "copy")
-            await shelf.put(file_id, root / "copy")
+            await results_store.put(file_id, root / "copy")
         talk.say(seconds=time.perf_counter() - started, cpu_seconds=_cpu_seconds() - cpu)
         for file_id in order["copy"]:
-            await shelf.delete(file_id)
+            await results_store.delete(file_id)
     await api.aclose()
 
 

@@ -56,7 +56,7 @@ class Runtime:
     store: Store
     metrics: Metrics
     access: Access
-    shelf: ResultsStore
+    results_store: ResultsStore
     accounts: Sequence[Account]
     """Those that could be watched at the start."""
     crew: Loops | None = None
@@ -81,7 +81,7 @@ class Runtime:
             mint=mint,
             rules=self.access.rules,
             keys_changed=self.access.changed.set,
-            shelf=self.shelf,
+            results_store=self.results_store,
             sender=sender,
             relay=relay,
             workers_alive=lambda: {} if self.crew is None else self.crew.alive(),
@@ -93,13 +93,13 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
     """Open the database, migrated, with its project and the accounts of the environment."""
     parse_cidrs(settings.allow_cidrs)
     check_proxies(settings)
-    shelf = open_results_store(settings.results_place)
+    results_store = open_results_store(settings.results_place)
     raise_file_limit()
     calm_collector()
     store = await open_store(settings.store_url, master_key=settings.master_keys)
     try:
-        if isinstance(shelf, Folder):
-            log.info("results folder", path=str(shelf.root))
+        if isinstance(results_store, Folder):
+            log.info("results folder", path=str(results_store.root))
         tell_of_keys(store)
         await ensure_secret(store, settings)
         if is_sqlite(settings):
@@ -107,10 +107,10 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
         access = Access(settings)
         await access.look(store)
         watched = await _accounts(store, settings)
-        runtime = Runtime(settings, store, Metrics(), access, shelf, watched)
+        runtime = Runtime(settings, store, Metrics(), access, results_store, watched)
         placing = Placing(
             store,
-            shelf,
+            results_store,
             settings.results_place,
             marker=mint("plc"),
             keep_seconds=settings.results_retention_days * 86400.0,

@@ -26,10 +26,10 @@ NOTE_SECONDS = 60.0
 log = structlog.get_logger("batchbell.places")
 
 
-def name_of(shelf: ResultsStore, url: str) -> str:
+def name_of(results_store: ResultsStore, url: str) -> str:
     """What a place is called: a whole path, or a bucket's URL without anything secret."""
-    if isinstance(shelf, Folder):
-        return str(shelf.root)
+    if isinstance(results_store, Folder):
+        return str(results_store.root)
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
@@ -40,7 +40,7 @@ class Placing:
     def __init__(
         self,
         store: Store,
-        shelf: ResultsStore,
+        results_store: ResultsStore,
         url: str,
         *,
         marker: str,
@@ -49,8 +49,8 @@ class Placing:
     ) -> None:
         """`marker` is written where the place has none; `keep_seconds` is how long results last."""
         self._store = store
-        self._shelf = shelf
-        self._name = name_of(shelf, url)
+        self._results_store = results_store
+        self._name = name_of(results_store, url)
         self._marker = marker
         self._keep_seconds = keep_seconds
         self._clock = clock
@@ -62,7 +62,7 @@ class Placing:
         A marker that was there before and is gone, as where a bucket deletes what is old, is
         written again.
         """
-        self._marker = await self._shelf.mark(self._marker)
+        self._marker = await self._results_store.mark(self._marker)
         now = self._clock()
         mine = Place(marker=self._marker, name=self._name, host=socket.gethostname(), seen_at=now)
         await self._store.write(places.note, mine)

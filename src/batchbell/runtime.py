@@ -86,7 +86,7 @@ async def running_workers(runtime: Runtime) -> AsyncIterator[Loops]:
                 clock=time.time,
                 retention_days=settings.retention_days,
                 attempt_retention_days=settings.attempt_retention_days,
-                folder=runtime.shelf if isinstance(runtime.shelf, Folder) else None,
+                folder=runtime.results_store if isinstance(runtime.results_store, Folder) else None,
             ),
             Replayer(store, clock=time.time, mint=mint, metrics=runtime.metrics),
             Lookout(
@@ -125,16 +125,16 @@ def _loop(runtime: Runtime, worker: Worker, *, vital: bool = True) -> Loop:
 
 
 def _collector(runtime: Runtime) -> Collector:
-    settings, shelf = runtime.settings, runtime.shelf
+    settings, results_store = runtime.settings, runtime.results_store
     return Collector(
         runtime.store,
-        shelf,
+        results_store,
         runtime.providers.get,
         clock=time.time,
         mint=mint,
         rand=random.random,
         metrics=runtime.metrics,
-        scratch=scratch_of(shelf),
+        scratch=scratch_of(results_store),
         inline_max_bytes=settings.inline_results_max_bytes,
         retention_days=settings.results_retention_days,
         file_max_bytes=settings.results_max_bytes,
@@ -145,13 +145,13 @@ def _collector(runtime: Runtime) -> Collector:
 def _submitter(runtime: Runtime) -> Submitter:
     return Submitter(
         runtime.store,
-        runtime.shelf,
+        runtime.results_store,
         runtime.providers.get,
         clock=time.time,
         mint=mint,
         rand=random.random,
         metrics=runtime.metrics,
-        scratch=scratch_of(runtime.shelf),
+        scratch=scratch_of(runtime.results_store),
         expiry=Expiry(
             input_seconds=runtime.settings.input_expires_after_seconds,
             output_seconds=runtime.settings.output_expires_after_seconds,
@@ -165,7 +165,7 @@ def _cleaners(runtime: Runtime) -> list[Worker]:
         return []
     cleaner = Cleaner(
         runtime.store,
-        runtime.shelf,
+        runtime.results_store,
         runtime.providers.get,
         clock=time.time,
         mint=mint,

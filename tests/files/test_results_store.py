@@ -42,7 +42,7 @@ def make_bucket(url: str) -> None:
 
 
 @pytest.fixture(params=["folder", "bucket"])
-def shelf(request: pytest.FixtureRequest, tmp_path: Path) -> ResultsStore:
+def results_store(request: pytest.FixtureRequest, tmp_path: Path) -> ResultsStore:
     if request.param == "folder":
         return open_results_store(str(tmp_path / "results"))
     return open_results_store(request.getfixturevalue("bucket_url"))
@@ -55,35 +55,41 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-async def read(shelf: ResultsStore, name: str, start: int = 0, end: int | None = None) -> bytes:
-    return b"".join([chunk async for chunk in shelf.read(name, start=start, end=end)])
+async def read(
+    results_store: ResultsStore, name: str, start: int = 0, end: int | None = None
+) -> bytes:
+    return b"".join([chunk async for chunk in results_store.read(name, start=start, end=end)])
 
 
-async def test_what_is_put_can_be_read_whole_and_in_part(shelf: ResultsStore, file: Path) -> None:
-    await shelf.put("a/b.jsonl", file)
-    assert await shelf.size("a/b.jsonl") == len(CONTENT)
-    assert await read(shelf, "a/b.jsonl") == CONTENT
-    assert await read(shelf, "a/b.jsonl", 10, 300_010) == CONTENT[10:300_010]
-    assert await read(shelf, "a/b.jsonl", 600_000) == CONTENT[600_000:]
+async def test_what_is_put_can_be_read_whole_and_in_part(
+    results_store: ResultsStore, file: Path
+) -> None:
+    await results_store.put("a/b.jsonl", file)
+    assert await results_store.size("a/b.jsonl") == len(CONTENT)
+    assert await read(results_store, "a/b.jsonl") == CONTENT
+    assert await read(results_store, "a/b.jsonl", 10, 300_010) == CONTENT[10:300_010]
+    assert await read(results_store, "a/b.jsonl", 600_000) == CONTENT[600_000:]
 
 
-async def test_to_put_again_replaces(shelf: ResultsStore, file: Path, tmp_path: Path) -> None:
-    await shelf.put("a", file)
+async def test_to_put_again_replaces(
+    results_store: ResultsStore, file: Path, tmp_path: Path
+) -> None:
+    await results_store.put("a", file)
     other = tmp_path / "other"
     other.write_bytes(b"new")
-    await shelf.put("a", other)
-    assert await read(shelf, "a") == b"new"
+    await results_store.put("a", other)
+    assert await read(results_store, "a") == b"new"
 
 
-async def test_what_is_not_there_is_gone(shelf: ResultsStore, file: Path) -> None:
-    for asked in (shelf.size("never"), read(shelf, "never")):
+async def test_what_is_not_there_is_gone(results_store: ResultsStore, file: Path) -> None:
+    for asked in (results_store.size("never"), read(results_store, "never")):
         with pytest.raises(ResultsGone):
             await asked
-    await shelf.put("once", file)
-    await shelf.delete("once")
-    await shelf.delete("once")
+    await results_store.put("once", file)
+    await results_store.delete("once")
+    await results_store.delete("once")
     with pytest.raises(ResultsGone):
-        await shelf.size("once")
+        await results_store.size("once")
 
 
 async def test_a_folder_shows_nothing_that_is_not_whole(file: Path, tmp_path: Path) -> None:
@@ -93,25 +99,25 @@ async def test_a_folder_shows_nothing_that_is_not_whole(file: Path, tmp_path: Pa
 
 
 async def test_two_who_put_the_same_at_once_do_not_harm_each_other(
-    shelf: ResultsStore, tmp_path: Path
+    results_store: ResultsStore, tmp_path: Path
 ) -> None:
     contents = [bytes([n]) * 300_000 for n in range(8)]
     files = [tmp_path / f"file-{n}" for n in range(8)]
     for path, content in zip(files, contents, strict=True):
         path.write_bytes(content)
-    await asyncio.gather(*(shelf.put("same", path) for path in files))
-    assert await read(shelf, "same") in contents
+    await asyncio.gather(*(results_store.put("same", path) for path in files))
+    assert await read(results_store, "same") in contents
 
 
-async def test_a_marker_stays_until_it_is_lost(shelf: ResultsStore, tmp_path: Path) -> None:
-    await shelf.delete(MARKER)
-    found = set(await asyncio.gather(*(shelf.mark(f"plc_{n}") for n in range(4))))
+async def test_a_marker_stays_until_it_is_lost(results_store: ResultsStore, tmp_path: Path) -> None:
+    await results_store.delete(MARKER)
+    found = set(await asyncio.gather(*(results_store.mark(f"plc_{n}") for n in range(4))))
     assert len(found) == 1, "of all who mark it at once, the first wins"
-    assert {await shelf.mark("plc_late")} == found
+    assert {await results_store.mark("plc_late")} == found
     empty = tmp_path / "empty"
     empty.touch()
-    await shelf.put(MARKER, empty)
-    assert await shelf.mark("plc_new") == await shelf.mark("plc_other") == "plc_new"
+    await results_store.put(MARKER, empty)
+    assert await results_store.mark("plc_new") == await results_store.mark("plc_other") == "plc_new"
 
 
 async def test_a_folder_without_hard_links_is_marked_too(
@@ -155,9 +161,9 @@ async def test_a_reader_who_leaves_leaves_no_file_open(
 ) -> None:
     """As the server cancels one: again at everything that is awaited. A file that is left open
     warns when it is forgotten, and warnings are errors."""
-    shelf = Folder(tmp_path / "results")
-    await shelf.put("a", file)
-    reading = shelf.read("a")
+    results_store = Folder(tmp_path / "results")
+    await results_store.put("a", file)
+    reading = results_store.read("a")
     for _ in range(pieces):
         await anext(reading)
     with anyio.CancelScope() as scope:

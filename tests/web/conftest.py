@@ -105,7 +105,7 @@ async def served(
         mint=mint,
         rules=lambda: rules,
         keys_changed=lambda: key_changes.append(None),
-        shelf=Folder(tmp_path / "results"),
+        results_store=Folder(tmp_path / "results"),
         sender=sender,
         relay=relay,
         workers_alive=lambda: workers,

@@ -40,7 +40,7 @@ def ids_of(format: str, content: bytes) -> list[str]:
 
 
 def on_shelf(served: Served) -> list[str]:
-    root: Path = served.context.shelf.root  # type: ignore[attr-defined]
+    root: Path = served.context.results_store.root  # type: ignore[attr-defined]
     return sorted(path.name for path in root.rglob("*") if path.is_file())
 
 
@@ -198,7 +198,7 @@ async def test_results_that_are_not_merged_yet_are_no_table_yet(
     answer = await raw(served, f"{PATH}?format=parquet")
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "results_not_ready")
     with pytest.raises(ResultsGone):
-        await served.context.shelf.size(found.name)
+        await served.context.results_store.size(found.name)
 
 
 async def test_the_client_downloads_tables(served: Served, tmp_path: Path) -> None:

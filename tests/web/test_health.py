@@ -57,9 +57,9 @@ async def test_a_server_without_workers_tells_that_nobody_works(
 
 def placing(served: Served, folder: Path) -> Placing:
     """As another process has it."""
-    context, shelf = served.context, Folder(folder)
+    context, results_store = served.context, Folder(folder)
     marker, clock = context.mint("plc"), context.clock
-    return Placing(context.store, shelf, "", marker=marker, keep_seconds=1e6, clock=clock)
+    return Placing(context.store, results_store, "", marker=marker, keep_seconds=1e6, clock=clock)
 
 
 async def test_results_places_that_are_not_shared_are_told_but_not_named(

@@ -31,8 +31,8 @@ async def made(served: Served) -> list[dict[str, Any]]:
 
 def files_of(served: Served) -> list[Path]:
     """What lies on the shelf."""
-    assert isinstance(served.context.shelf, Folder)
-    return [file for file in served.context.shelf.root.rglob("*") if file.is_file()]
+    assert isinstance(served.context.results_store, Folder)
+    return [file for file in served.context.results_store.root.rglob("*") if file.is_file()]
 
 
 async def test_the_same_again_is_the_same_submission(served: Served) -> None:

@@ -50,7 +50,7 @@ async def merged(served: Served, tmp_path: Path, id: str = "batch_1") -> Results
     found = await wanted(served, id)
     file = tmp_path / "merged"
     file.write_bytes(LINES)
-    await served.context.shelf.put(found.name, file)
+    await served.context.results_store.put(found.name, file)
     context, now = served.context, served.context.clock()
     held = await context.store.write(merges.claim_due, now=now, lease_seconds=60.0, token="t")
     assert held is not None
@@ -229,10 +229,10 @@ async def test_results_that_are_not_on_the_disk_any_more_are_fetched_anew(
 ) -> None:
     monkeypatch.setattr("batchbell.web.results.WAIT_SECONDS", 0.0)
     found = await merged(served, tmp_path)
-    await served.context.shelf.delete(found.name)
+    await served.context.results_store.delete(found.name)
     if change == "cut":
         (tmp_path / "half").write_bytes(LINES[:1000])
-        await served.context.shelf.put(found.name, tmp_path / "half")
+        await served.context.results_store.put(found.name, tmp_path / "half")
     answer = await raw(served, "/v1/batches/batch_1/results")
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "results_not_ready")
     again = await served.context.store.read(results.by_id, found.id)
@@ -240,14 +240,14 @@ async def test_results_that_are_not_on_the_disk_any_more_are_fetched_anew(
     assert again.state == "waiting"
     file = tmp_path / "merged"
     file.write_bytes(LINES)
-    await served.context.shelf.put(found.name, file)
+    await served.context.results_store.put(found.name, file)
     context, now = served.context, served.context.clock()
     held = await context.store.write(merges.claim_due, now=now, lease_seconds=60.0, token="t")
     assert held is not None
     tally = replace(found.tally, notes=())  # type: ignore[type-var]
     await context.store.write(merges.keep, held, tally, inline=None, mint=context.mint, now=now)
     assert (await raw(served, "/v1/batches/batch_1/results")).content == LINES
-    await served.context.shelf.delete(found.name)
+    await served.context.results_store.delete(found.name)
     gone = await raw(served, "/v1/batches/batch_1/results")
     assert (gone.status_code, gone.json()["error"]["code"]) == (410, "results_gone"), "not so soon"
 

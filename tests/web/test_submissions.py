@@ -39,7 +39,7 @@ async def submit(served: Served, body: bytes, **query: str) -> Any:
 async def shelved(served: Served, part: dict[str, Any]) -> list[dict[str, Any]]:
     """The requests of a part, as they will be handed in."""
     name = new_name(DEFAULT_PROJECT, part["id"])
-    whole = b"".join([chunk async for chunk in served.context.shelf.read(name)])
+    whole = b"".join([chunk async for chunk in served.context.results_store.read(name)])
     return [json.loads(text) for text in whole.splitlines()]
 
 
@@ -195,7 +195,7 @@ async def test_more_than_may_come_is_refused(served: Served) -> None:
     object.__setattr__(served.context.settings, "submission_max_bytes", 10)
     answer = await submit(served, jsonl(line(1)))
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
-    assert not any(scratch_of(served.context.shelf).iterdir()), "nothing is left behind"
+    assert not any(scratch_of(served.context.results_store).iterdir()), "nothing is left behind"
     long = await served.http.post("/v1/submissions", json={"requests": ["x" * 2**23]})
     assert (long.status_code, "application/jsonl" in long.json()["error"]["message"]) == (413, True)
 
@@ -240,9 +240,9 @@ async def test_a_cancelled_submission_says_so(served: Served) -> None:
 
 def files_of(served: Served) -> list[Path]:
     """All that lies on the shelf and in its scratch folder."""
-    shelf = served.context.shelf
-    assert isinstance(shelf, Folder)
-    return [path for path in shelf.root.rglob("*") if not path.is_dir()]
+    results_store = served.context.results_store
+    assert isinstance(results_store, Folder)
+    return [path for path in results_store.root.rglob("*") if not path.is_dir()]
 
 
 @pytest.mark.parametrize("name", ["requests", "part-0001.jsonl"])

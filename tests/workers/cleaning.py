@@ -25,7 +25,7 @@ class Yard:
     """A collector and a cleaner that are stepped by hand."""
 
     house: House
-    shelf: Folder
+    results_store: Folder
     cleaner: Cleaner
     collector_for: Callable[[Deletes], Collector]
 
@@ -106,5 +106,5 @@ class Yard:
 
     async def lines(self, id: str) -> int:
         found = await self.results(id)
-        whole = b"".join([chunk async for chunk in self.shelf.read(found.name)])
+        whole = b"".join([chunk async for chunk in self.results_store.read(found.name)])
         return len(whole.splitlines())

@@ -44,7 +44,7 @@ def requests(number: int, model: str = "gpt-5-mini") -> list[dict[str, Any]]:
 
 async def hand_over(
     store: Store,
-    shelf: ResultsStore,
+    results_store: ResultsStore,
     account_id: str,
     number: int,
     *,
@@ -63,7 +63,7 @@ async def hand_over(
     parts = []
     for part in made.parts:
         new = NewPart(mint("prt"), part.lines, part.size, part.tokens, part.numbering.runs)
-        await shelf.put(new_name(DEFAULT_PROJECT, new.id), part.path)
+        await results_store.put(new_name(DEFAULT_PROJECT, new.id), part.path)
         parts.append(new)
     asked = Asked(
         id=id,
@@ -83,7 +83,7 @@ class Counter:
     """Where submissions are handed in and collected."""
 
     house: House
-    shelf: Folder
+    results_store: Folder
     submitter: Submitter
     collector: Collector
     folder: Path
@@ -103,7 +103,7 @@ class Counter:
         url = path and house.receiver.url(path)
         return await hand_over(
             house.store,
-            self.shelf,
+            self.results_store,
             account_id or house.account.id,
             number,
             folder=self.folder,
@@ -149,7 +149,7 @@ class Counter:
 
     async def lines(self, id: str) -> list[dict[str, Any]]:
         found = await self.results(id)
-        whole = b"".join([chunk async for chunk in self.shelf.read(found.name)])
+        whole = b"".join([chunk async for chunk in self.results_store.read(found.name)])
         return [json.loads(line) for line in whole.splitlines()]
 
     def created(self) -> list[dict[str, Any]]:
@@ -176,7 +176,7 @@ async def counting(
     expiry: Expiry = NO_EXPIRY,
 ) -> AsyncIterator[Counter]:
     """A counter whose files lie in `folder`."""
-    shelf = Folder(folder / "results")
+    results_store = Folder(folder / "results")
     chance: dict[str, Any] = {
         "clock": house.clock,
         "mint": house.mint,
@@ -186,11 +186,13 @@ async def counting(
     }
     way = house.watcher.provider
     rest: dict[str, Any] = {"inline_max_bytes": 10_000, "retention_days": 30.0}
-    collector = Collector(house.store, shelf, lambda _: way, deletes=deletes, **rest, **chance)
+    collector = Collector(
+        house.store, results_store, lambda _: way, deletes=deletes, **rest, **chance
+    )
     providers: dict[str, Provider] = {}
     submitter = Submitter(
-        house.store, shelf, lambda id: providers.get(id, way), expiry=expiry, **chance
+        house.store, results_store, lambda id: providers.get(id, way), expiry=expiry, **chance
     )
-    yield Counter(house, shelf, submitter, collector, folder / "parts", providers)
+    yield Counter(house, results_store, submitter, collector, folder / "parts", providers)
     await submitter.close()
     await collector.close()

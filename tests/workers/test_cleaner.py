@@ -26,13 +26,13 @@ DAY_SECONDS = 86_400.0
 
 @pytest.fixture
 async def yard(house: House, tmp_path: Path) -> AsyncIterator[Yard]:
-    shelf = Folder(tmp_path / "results")
+    results_store = Folder(tmp_path / "results")
     way = house.watcher.provider
     chance: dict[str, Any] = {"clock": house.clock, "mint": house.mint, "rand": lambda: 0.0}
     collectors = {
         deletes: Collector(
             house.store,
-            shelf,
+            results_store,
             lambda _: way,
             **chance,
             metrics=house.metrics,
@@ -43,8 +43,8 @@ async def yard(house: House, tmp_path: Path) -> AsyncIterator[Yard]:
         )
         for deletes in Deletes
     }
-    cleaner = Cleaner(house.store, shelf, lambda _: way, **chance, metrics=house.metrics)
-    yield Yard(house, shelf, cleaner, collectors.__getitem__)
+    cleaner = Cleaner(house.store, results_store, lambda _: way, **chance, metrics=house.metrics)
+    yield Yard(house, results_store, cleaner, collectors.__getitem__)
     for collector in collectors.values():
         await collector.close()
 
@@ -100,8 +100,8 @@ async def test_nothing_goes_whose_copy_is_not_on_the_shelf_as_it_was_written(yar
     input = yard.upload()
     first = await yard.collected(input, Deletes.OUTPUTS)
     second = await yard.collected(yard.upload(), Deletes.OUTPUTS)
-    (yard.shelf.root / (await yard.results(first)).name).unlink()
-    (yard.shelf.root / (await yard.results(second)).name).write_bytes(b"{}\n")
+    (yard.results_store.root / (await yard.results(first)).name).unlink()
+    (yard.results_store.root / (await yard.results(second)).name).write_bytes(b"{}\n")
     await yard.clean()
     for id in (first, second):
         fate = await yard.fate(id)
@@ -236,7 +236,7 @@ async def test_an_account_that_cannot_be_called_is_waited_for(yard: Yard) -> Non
     id = await yard.collected(yard.upload())
     house = yard.house
     chance: dict[str, Any] = {"clock": house.clock, "mint": house.mint, "rand": lambda: 0.0}
-    gone = Cleaner(house.store, yard.shelf, lambda _: None, **chance, metrics=house.metrics)
+    gone = Cleaner(house.store, yard.results_store, lambda _: None, **chance, metrics=house.metrics)
     assert await gone.step()
     assert "cannot be called" in str((await yard.fate(id)).reason)
     await yard.clean_later()
@@ -318,7 +318,7 @@ async def test_a_step_has_an_end_and_the_next_goes_on(yard: Yard, counter: Count
 
     chance: dict[str, Any] = {"mint": house.mint, "rand": lambda: 0.0, "metrics": house.metrics}
     way = house.watcher.provider
-    cleaner = Cleaner(house.store, yard.shelf, lambda _: way, clock=slow_clock, **chance)
+    cleaner = Cleaner(house.store, yard.results_store, lambda _: way, clock=slow_clock, **chance)
     assert await cleaner.step()
     assert (await yard.fate(id)).state is DeletionState.DUE
     assert len(purposes(house)) == 5, "five of ten files are gone"

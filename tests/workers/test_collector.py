@@ -35,7 +35,7 @@ class Desk:
 
     house: House
     collector: Collector
-    shelf: Folder
+    results_store: Folder
 
     async def ended(self, end: str = "completed", *, total: int = 10, **how: Any) -> str:
         """A batch that has ended so, and whose results are wanted."""
@@ -65,16 +65,16 @@ class Desk:
         return await self.house.read(results.of_batch, DEFAULT_PROJECT, batch_id)
 
     async def lines(self, found: Results) -> list[dict[str, Any]]:
-        whole = b"".join([chunk async for chunk in self.shelf.read(found.name)])
+        whole = b"".join([chunk async for chunk in self.results_store.read(found.name)])
         return [json.loads(line) for line in whole.splitlines()]
 
 
 @pytest.fixture
 async def desk(house: House, tmp_path: Path) -> AsyncIterator[Desk]:
-    shelf = Folder(tmp_path / "results")
+    results_store = Folder(tmp_path / "results")
     collector = Collector(
         house.store,
-        shelf,
+        results_store,
         lambda _: house.watcher.provider,
         clock=house.clock,
         mint=house.mint,
@@ -84,7 +84,7 @@ async def desk(house: House, tmp_path: Path) -> AsyncIterator[Desk]:
         inline_max_bytes=10_000,
         retention_days=30.0,
     )
-    yield Desk(house, collector, shelf)
+    yield Desk(house, collector, results_store)
     await collector.close()
 
 
@@ -99,7 +99,7 @@ async def test_the_results_of_a_completed_batch_are_merged(desk: Desk) -> None:
     assert found.tally.usage["gpt-5-mini"].requests == 26
     lines = await desk.lines(found)
     assert len({line["custom_id"] for line in lines}) == 30
-    assert found.tally.size == await desk.shelf.size(found.name)
+    assert found.tally.size == await desk.results_store.size(found.name)
 
 
 @pytest.mark.parametrize(
@@ -341,7 +341,7 @@ async def test_a_full_disk_is_said_and_the_scratch_folder_is_empty(
         ResultsState.WAITING,
         "The disk is full: make room in the folder of the results.",
     )
-    assert list((desk.shelf.root / ".scratch").iterdir()) == []
+    assert list((desk.results_store.root / ".scratch").iterdir()) == []
     assert (await desk.settled(id)).state is ResultsState.READY
 
 
@@ -380,15 +380,15 @@ async def test_everything_of_results_goes_when_their_time_is_over(desk: Desk) ->
     await desk.collect()
     found = await desk.of(id)
     for name in files_of(found):
-        (desk.shelf.root / name).write_bytes(b"PAR1")
+        (desk.results_store.root / name).write_bytes(b"PAR1")
     desk.house.clock.advance(30.0 * 86_400 - 1.0)
     assert not found.is_over(now=desk.house.clock(), keep_seconds=30.0 * 86_400)
     await desk.collect()
-    assert len([path for path in desk.shelf.root.rglob("res_*") if path.is_file()]) == 9
+    assert len([path for path in desk.results_store.root.rglob("res_*") if path.is_file()]) == 9
     desk.house.clock.advance(2.0)
     assert found.is_over(now=desk.house.clock(), keep_seconds=30.0 * 86_400)
     await desk.collect()
-    assert [path for path in desk.shelf.root.rglob("*") if path.is_file()] == []
+    assert [path for path in desk.results_store.root.rglob("*") if path.is_file()] == []
 
 
 async def test_results_that_nobody_wanted_are_not_found(desk: Desk) -> None:
@@ -420,7 +420,7 @@ async def test_odd_answers_travel_in_webhooks_as_every_parser_takes_them(
     await house.sweep()
     await desk.collect()
     assert (await desk.of(id)).state is ResultsState.READY
-    whole = b"".join([chunk async for chunk in desk.shelf.read((await desk.of(id)).name)])
+    whole = b"".join([chunk async for chunk in desk.results_store.read((await desk.of(id)).name)])
     assert whole == line + b"\n", "what is kept is what the provider wrote"
     await house.deliver()
     [hook] = house.receiver.received

@@ -36,7 +36,7 @@ async def ended(counter: Counter) -> str:
 
 
 def clear_shelf(counter: Counter, *, requests: bool = False) -> None:
-    for file in (counter.shelf.root / DEFAULT_PROJECT).iterdir():
+    for file in (counter.results_store.root / DEFAULT_PROJECT).iterdir():
         if requests or "requests" not in file.name:
             file.unlink()
 
@@ -74,7 +74,9 @@ async def test_joined_results_that_are_gone_are_made_anew_from_the_providers_fil
     assert await counter.lines(id) == before
     counter.house.clock.advance(31 * 86_400)
     await counter.step()
-    assert not [*(counter.shelf.root / DEFAULT_PROJECT).iterdir()], "no requests are left either"
+    assert not [*(counter.results_store.root / DEFAULT_PROJECT).iterdir()], (
+        "no requests are left either"
+    )
 
 
 async def test_parts_that_are_gone_at_the_provider_too_spoil_only_themselves(

@@ -80,7 +80,7 @@ async def test_results_are_joined_in_the_order_of_the_input(counter: Counter) ->
     merged = await counter.results(id)
     assert merged.tally is not None
     assert (merged.tally.succeeded, merged.tally.failed, merged.tally.notes) == (7, 3, ())
-    left = [path.name for path in (counter.shelf.root / DEFAULT_PROJECT).iterdir()]
+    left = [path.name for path in (counter.results_store.root / DEFAULT_PROJECT).iterdir()]
     assert not [name for name in left if "requests" in name], "they are kept no longer"
 
 
@@ -306,7 +306,7 @@ async def test_expunging_a_submission_leaves_nothing_of_its_parts(counter: Count
     store = counter.house.store
     await store.write(retention.expunge, DEFAULT_PROJECT, id, now=counter.house.clock())
     await counter.step()
-    assert not list((counter.shelf.root / DEFAULT_PROJECT).iterdir())
+    assert not list((counter.results_store.root / DEFAULT_PROJECT).iterdir())
     found = await counter.of(id)
     assert all(part.batch and part.batch.expunged_at for part in found.parts)
 
@@ -374,7 +374,9 @@ async def test_the_providers_lines_become_those_of_the_users_file(counter: Count
     await counter.end([second], "expired", completed=1)
     _, again = await counter.running(id)
     part = (await counter.of(id)).parts[-1]
-    requests = (counter.shelf.root / new_name(DEFAULT_PROJECT, part.id)).read_text().splitlines()
+    requests = (
+        (counter.results_store.root / new_name(DEFAULT_PROJECT, part.id)).read_text().splitlines()
+    )
     retried = int(json.loads(requests[1])["custom_id"].removeprefix("r"))
     await counter.end([again], "failed", problems=wrong)
     tight = problem("token_limit_exceeded", "Limit: 70 enqueued tokens.")
@@ -400,7 +402,7 @@ async def test_request_files_of_submissions_that_never_were_are_deleted_after_a_
     house = counter.house
     id = await counter.submit(4)
     [part] = (await counter.of(id)).parts
-    known = counter.shelf.root / new_name(DEFAULT_PROJECT, part.id)
+    known = counter.results_store.root / new_name(DEFAULT_PROJECT, part.id)
     old, new = (known.with_name(f"prt_{name}.requests.jsonl") for name in ("old", "new"))
     results = known.with_name("res_old.jsonl")
     for file in (old, new, results):
@@ -408,7 +410,7 @@ async def test_request_files_of_submissions_that_never_were_are_deleted_after_a_
     for file, age in ((known, 90_000), (old, 90_000), (results, 90_000), (new, 80_000)):
         os.utime(file, (house.clock() - age,) * 2)
     keep = {"retention_days": 30, "attempt_retention_days": 30}
-    janitor = Janitor(house.store, clock=house.clock, folder=counter.shelf, **keep)
+    janitor = Janitor(house.store, clock=house.clock, folder=counter.results_store, **keep)
     await janitor.step()
     assert [file.exists() for file in (known, old, results, new)] == [True, False, True, True]
     house.clock.advance(43_200)

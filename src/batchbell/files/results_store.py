@@ -77,18 +77,18 @@ def open_results_store(url: str) -> ResultsStore:
         raise SettingsError(f"BATCHBELL_RESULTS_URL: {url!r} cannot be used: {error}") from error
 
 
-def scratch_of(shelf: ResultsStore) -> Path:
+def scratch_of(results_store: ResultsStore) -> Path:
     """Where files are made before they are put: beside a folder's own, so that they are moved."""
-    if isinstance(shelf, Folder):
-        return shelf.root / ".scratch"
+    if isinstance(results_store, Folder):
+        return results_store.root / ".scratch"
     return Path(tempfile.gettempdir()) / "batchbell"
 
 
-async def fetch(shelf: ResultsStore, name: str, target: Path) -> None:
+async def fetch(results_store: ResultsStore, name: str, target: Path) -> None:
     """Copy a file of the shelf to this machine's disk. Raises ResultsGone."""
     file = await disk(target.open, "wb")
     try:
-        async for chunk in shelf.read(name):
+        async for chunk in results_store.read(name):
             await disk(file.write, chunk)
     finally:
         await disk(file.close)

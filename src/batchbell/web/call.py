@@ -48,7 +48,7 @@ class Context:
     """The address rules that are in force now."""
     keys_changed: Callable[[], None]
     """Call after a key was made or revoked: local mode may have begun or ended."""
-    shelf: ResultsStore
+    results_store: ResultsStore
     """Where merged results are, and requests until they are handed in."""
     sender: Sender
     """Sends test events, under the same address rules as every webhook."""

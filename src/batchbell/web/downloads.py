@@ -83,7 +83,7 @@ def table_file(found: Results, format: Format, fate: Fate | None, size: int) -> 
     return File(name=name, size=size, etag=f'"{_called(name)}-{size}"', format=format)
 
 
-def response(request: Request, file: File, shelf: ResultsStore) -> Response:
+def response(request: Request, file: File, results_store: ResultsStore) -> Response:
     """The answer to a GET or HEAD of a file, in whole or in part."""
     headers = {
         "ETag": file.etag,
@@ -101,13 +101,19 @@ def response(request: Request, file: File, shelf: ResultsStore) -> Response:
         message = f"The results have {file.size:,} bytes: none of this range."
         return error_response(416, message, code=Code.RANGE_NOT_SATISFIABLE, headers=there)
     if span is None and _takes_gzip(request, file):
-        return _streamed(request, _zipped(shelf.read(file.name)), _as_gzip(headers), file.format)
-    return _part(request, file, shelf, span or Span(0, file.size), headers, whole=span is None)
+        return _streamed(
+            request, _zipped(results_store.read(file.name)), _as_gzip(headers), file.format
+        )
+    return _part(
+        request, file, results_store, span or Span(0, file.size), headers, whole=span is None
+    )
 
 
-def some_lines(request: Request, found: Results, shelf: ResultsStore, fate: Fate) -> Response:
+def some_lines(
+    request: Request, found: Results, results_store: ResultsStore, fate: Fate
+) -> Response:
     """The lines of one fate: how long they are together is not known before."""
-    lines = _only(shelf.read(found.name), fate)
+    lines = _only(results_store.read(found.name), fate)
     headers = {"Content-Disposition": _named(found.name)}
     return _streamed(request, lines, headers, Format.JSONL)
 
@@ -115,7 +121,7 @@ def some_lines(request: Request, found: Results, shelf: ResultsStore, fate: Fate
 def _part(
     request: Request,
     file: File,
-    shelf: ResultsStore,
+    results_store: ResultsStore,
     span: Span,
     headers: dict[str, str],
     *,
@@ -124,7 +130,7 @@ def _part(
     headers["Content-Length"] = str(span.end - span.start)
     if not whole:
         headers["Content-Range"] = f"bytes {span.start}-{span.end - 1}/{file.size}"
-    bytes_ = shelf.read(file.name, start=span.start, end=span.end)
+    bytes_ = results_store.read(file.name, start=span.start, end=span.end)
     return _streamed(request, bytes_, headers, file.format, status=200 if whole else 206)
 
 
@@ -243,25 +249,25 @@ class Tables:
             log.warning("table not made", table=name, error=repr(error), exc_info=unknown)
 
     async def _ensure(self, found: Results, format: Format, fate: Fate | None) -> int:
-        shelf, name = self._context.shelf, table_of(found, format, fate)
+        results_store, name = self._context.results_store, table_of(found, format, fate)
         with contextlib.suppress(ResultsGone):
-            return await shelf.size(name)
+            return await results_store.size(name)
         async with self._turn:
             await self._make(found, format, fate)
         if await self._is_over(found):
-            await shelf.delete(name)
+            await results_store.delete(name)
             raise ResultsGone(f"{found.id} was deleted while its table was made.")
-        size = await shelf.size(name)
+        size = await results_store.size(name)
         log.info("table made", table=name, bytes=size)
         return size
 
     async def _make(self, found: Results, format: Format, fate: Fate | None) -> None:
-        shelf = self._context.shelf
-        async with scratch_folder(scratch_of(shelf)) as folder:
+        results_store = self._context.results_store
+        async with scratch_folder(scratch_of(results_store)) as folder:
             table = folder / "table"
-            lines = shelf.read(found.name)
+            lines = results_store.read(found.name)
             await tables.tabulate(lines, table, format=format, fate=fate, hands=self._hands)
-            await shelf.put(table_of(found, format, fate), table)
+            await results_store.put(table_of(found, format, fate), table)
 
     async def _is_over(self, found: Results) -> bool:
         """Whether a collector may have deleted its files before the table was among them."""

@@ -65,9 +65,9 @@ ResultsQuery = Annotated[Wanted, Depends(wanted)]
     **file_answers(404, 409, 410, 502),
 )
 async def get_results(
-    call: Caller, request: Request, batch_id: str, wish: ResultsQuery
+    call: Caller, request: Request, batch_id: str, query: ResultsQuery
 ) -> Response:
-    return await results_of(call, request, batch_id, wish)
+    return await results_of(call, request, batch_id, query)
 
 
 @router.head(
@@ -76,9 +76,9 @@ async def get_results(
     **file_answers(404, 409, 410, 502),
 )
 async def head_results(
-    call: Caller, request: Request, batch_id: str, wish: ResultsQuery
+    call: Caller, request: Request, batch_id: str, query: ResultsQuery
 ) -> Response:
-    return await results_of(call, request, batch_id, wish)
+    return await results_of(call, request, batch_id, query)
 
 
 @router.get(
@@ -90,7 +90,7 @@ async def follow_link(
     call: Caller,
     request: Request,
     results_id: str,
-    wish: ResultsQuery,
+    query: ResultsQuery,
     *,
     expires: str = "",
     signature: str = "",
@@ -107,7 +107,7 @@ async def follow_link(
             " /v1/batches/{id}/results with an API key.",
             code=Code.LINK_EXPIRED,
         )
-    return await _hand_out(call, request, found, wish)
+    return await _hand_out(call, request, found, query)
 
 
 @router.head(
@@ -119,17 +119,17 @@ async def head_link(
     call: Caller,
     request: Request,
     results_id: str,
-    wish: ResultsQuery,
+    query: ResultsQuery,
     *,
     expires: str = "",
     signature: str = "",
 ) -> Response:
-    return await follow_link(call, request, results_id, wish, expires=expires, signature=signature)
+    return await follow_link(call, request, results_id, query, expires=expires, signature=signature)
 
 
-async def results_of(call: Call, request: Request, batch_id: str, wish: Wanted) -> Response:
+async def results_of(call: Call, request: Request, batch_id: str, query: Wanted) -> Response:
     """Those of a batch, or of a submission by its id; whole, in part, or of one fate."""
-    return await _hand_out(call, request, await _find(call, batch_id), wish)
+    return await _hand_out(call, request, await _find(call, batch_id), query)
 
 
 async def _find(call: Call, batch_id: str) -> Results:
@@ -183,7 +183,7 @@ async def fetch_results(call: Caller, batch_id: str) -> Response:
     return answer(describing.batch(batch, *shown, now=call.context.clock()), 202)
 
 
-async def _hand_out(call: Call, request: Request, found: Results, wish: Wanted) -> Response:
+async def _hand_out(call: Call, request: Request, found: Results, query: Wanted) -> Response:
     until = asyncio.get_running_loop().time() + WAIT_SECONDS
     if found.ended_at == EXPUNGED_AT:
         raise _gone("These results were expunged.", Code.RESULTS_EXPUNGED)
@@ -206,11 +206,11 @@ async def _hand_out(call: Call, request: Request, found: Results, wish: Wanted) 
             " the provider still has its files: ask again in a minute.",
             Code.RESULTS_GONE,
         )
-    if wish.format is not Format.JSONL:
-        return await _hand_out_table(call, request, found, wish, until)
-    if wish.fate is not None:
-        return downloads.some_lines(request, found, call.context.shelf, wish.fate)
-    return downloads.response(request, downloads.lines_of(found), call.context.shelf)
+    if query.format is not Format.JSONL:
+        return await _hand_out_table(call, request, found, query, until)
+    if query.fate is not None:
+        return downloads.some_lines(request, found, call.context.results_store, query.fate)
+    return downloads.response(request, downloads.lines_of(found), call.context.results_store)
 
 
 async def _asked(call: Call, found: Results) -> Results:
@@ -233,21 +233,21 @@ async def _is_there(call: Call, found: Results) -> bool:
     """Whether the file is there whole: what was promised in the head must follow."""
     assert found.tally is not None
     try:
-        return await call.context.shelf.size(found.name) == found.tally.size
+        return await call.context.results_store.size(found.name) == found.tally.size
     except ResultsGone:
         return False
 
 
 async def _hand_out_table(
-    call: Call, request: Request, found: Results, wish: Wanted, until: float
+    call: Call, request: Request, found: Results, query: Wanted, until: float
 ) -> Response:
     left = max(0.0, until - asyncio.get_running_loop().time())
     tables = call.surface.tables
-    size = await tables.size(found, wish.format, wish.fate, within_seconds=left)
+    size = await tables.size(found, query.format, query.fate, within_seconds=left)
     if size is None:
         return _not_ready("The table is being made.")
-    file = downloads.table_file(found, wish.format, wish.fate, size)
-    return downloads.response(request, file, call.context.shelf)
+    file = downloads.table_file(found, query.format, query.fate, size)
+    return downloads.response(request, file, call.context.results_store)
 
 
 def _not_ready(why: str) -> Response:

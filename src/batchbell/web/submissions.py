@@ -216,7 +216,7 @@ async def _store_parts(call: Call, found: Prepared) -> list[NewPart]:
                 part.tokens,
                 part.numbering.runs,
             )
-            await call.context.shelf.put(new_name(call.project_id, new.id), part.path)
+            await call.context.results_store.put(new_name(call.project_id, new.id), part.path)
             parts.append(new)
     except ResultsError:
         await _discard_parts(call, parts)
@@ -228,7 +228,7 @@ async def _discard_parts(call: Call, parts: Sequence[NewPart]) -> None:
     """It was not made, so nobody needs its files. The janitor deletes what cannot be now."""
     with suppress(ResultsError):
         for part in parts:
-            await call.context.shelf.delete(new_name(call.project_id, part.id))
+            await call.context.results_store.delete(new_name(call.project_id, part.id))
 
 
 def _watch(wish: SubmissionSpec, account: Account, id: str) -> Registration | None:
@@ -283,7 +283,7 @@ async def create_submission(request: Request, idempotency_key: IdempotencyKey = 
     word = key_word(request)
     context = call.context
     accounts = await call.accounts()
-    async with scratch_folder(scratch_of(context.shelf)) as folder:
+    async with scratch_folder(scratch_of(context.results_store)) as folder:
         file = folder / "requests"
         most = context.settings.submission_max_bytes
         body = await receive(request, file, most=most)

@@ -61,7 +61,7 @@ class Cleaner:
     def __init__(
         self,
         store: Store,
-        shelf: ResultsStore,
+        results_store: ResultsStore,
         provider_of: Callable[[str], Provider | None],
         *,
         clock: Callable[[], float],
@@ -71,7 +71,7 @@ class Cleaner:
     ) -> None:
         self.signal = store.signal(RESULTS)
         self._store = store
-        self._shelf = shelf
+        self._results_store = results_store
         self._provider_of = provider_of
         self._clock = clock
         self._mint = mint
@@ -119,7 +119,7 @@ class Cleaner:
 
     async def _check_copy(self, found: Results) -> None:
         """That what was kept is there, whole. Raises ResultsError."""
-        size = await self._shelf.size(found.name)
+        size = await self._results_store.size(found.name)
         if found.tally is None or size != found.tally.size:
             raise ResultsGone(NO_COPY)
 

@@ -77,7 +77,7 @@ class Collector:
     def __init__(
         self,
         store: Store,
-        shelf: ResultsStore,
+        results_store: ResultsStore,
         provider_of: Callable[[str], Provider | None],
         *,
         clock: Callable[[], float],
@@ -92,7 +92,7 @@ class Collector:
     ) -> None:
         self.signal = store.signal(RESULTS)
         self._store = store
-        self._shelf = shelf
+        self._results_store = results_store
         self._provider_of = provider_of
         self._clock = clock
         self._mint = mint
@@ -235,7 +235,7 @@ class Collector:
 
     async def _delete_files(self, found: Results) -> None:
         """The lines, and the tables that were made of them."""
-        await asyncio.gather(*(self._shelf.delete(name) for name in files_of(found)))
+        await asyncio.gather(*(self._results_store.delete(name) for name in files_of(found)))
 
     async def _put_off(self, held: Collecting, error: Exception) -> None:
         now = self._clock()
@@ -272,7 +272,7 @@ class Collector:
         most = self._inline_max_bytes
         inline = await heavy(held.batch.project_id, _inline, target, tally, most)
         failpoints.reach(failpoints.BEFORE_SHELF)
-        await self._shelf.put(held.results.name, target)
+        await self._results_store.put(held.results.name, target)
         return Merged(tally, inline, seen)
 
     async def _write(self, held: Collecting, target: Path) -> tuple[Tally, Snapshot | None]:
@@ -283,12 +283,12 @@ class Collector:
             await have_parts_fetched(
                 whole,
                 self._store,
-                self._shelf,
+                self._results_store,
                 asked_at=held.results.asked_at,
                 mint=self._mint,
                 now=self._clock(),
             )
-            return reconciled(batch, await write_joined(whole, self._shelf, target)), None
+            return reconciled(batch, await write_joined(whole, self._results_store, target)), None
         provider = self._provider_of(batch.account_id)
         if provider is None:
             raise ResultsUnavailable(f"The account {batch.account!r} cannot be called now.")
@@ -301,7 +301,7 @@ class Collector:
         whole = await self._store.read(submissions.of_batch, batch_key)
         if whole is not None and whole.batch.status.ended:
             with contextlib.suppress(ResultsError):
-                await discard_requests(whole, self._shelf, every=every)
+                await discard_requests(whole, self._results_store, every=every)
 
 
 def _reason(error: Exception) -> str:
@@ -424,7 +424,7 @@ NOTES_MAX = 10
 async def have_parts_fetched(
     found: Submission,
     store: Store,
-    shelf: ResultsStore,
+    results_store: ResultsStore,
     *,
     asked_at: float | None,
     mint: Mint,
@@ -439,7 +439,7 @@ async def have_parts_fetched(
     unfetched = [
         part
         for part in found.parts
-        if submission.is_unfetched(part, asked_at=asked_at) or await _is_gone(part, shelf)
+        if submission.is_unfetched(part, asked_at=asked_at) or await _is_gone(part, results_store)
     ]
     if unfetched:
         pairs = [(p.batch, p.results.id if p.results else None) for p in unfetched if p.batch]
@@ -456,13 +456,13 @@ async def have_parts_fetched(
         raise ResultsUnavailable(f"No answers can be had. {_why_unanswered(found.parts)}")
 
 
-async def _is_gone(part: Part, shelf: ResultsStore) -> bool:
+async def _is_gone(part: Part, results_store: ResultsStore) -> bool:
     """Whether merged answers are not there any more as they were written."""
     found = part.results
     if found is None or found.state is not ResultsState.READY or found.tally is None:
         return False
     try:
-        return await shelf.size(found.name) != found.tally.size
+        return await results_store.size(found.name) != found.tally.size
     except ResultsGone:
         return True
 
@@ -472,12 +472,12 @@ def _why_unanswered(parts: Sequence[Part]) -> str:
     return reasons[0] if reasons else ""
 
 
-async def write_joined(found: Submission, shelf: ResultsStore, target: Path) -> Tally:
+async def write_joined(found: Submission, results_store: ResultsStore, target: Path) -> Tally:
     """Write all answers to `target`, in the order of the requests. Raises ResultsError."""
     positions, notes, in_order = [], [], True
     for _, group in groupby(found.parts, key=lambda part: part.position):
         parts = list(group)
-        rounds = await _fetch_rounds(found, parts, shelf, target.parent)
+        rounds = await _fetch_rounds(found, parts, results_store, target.parent)
         positions.append(rounds)
         notes += _notes(parts, rounds)
         in_order &= _is_in_order(parts[0], rounds)
@@ -490,17 +490,17 @@ async def write_joined(found: Submission, shelf: ResultsStore, target: Path) -> 
 
 
 async def _fetch_rounds(
-    found: Submission, parts: Sequence[Part], shelf: ResultsStore, folder: Path
+    found: Submission, parts: Sequence[Part], results_store: ResultsStore, folder: Path
 ) -> Rounds:
     answers = []
     for part in parts:
         if part.results is not None and part.results.state is ResultsState.READY:
             answers.append(folder / f"{part.id}.out")
-            await fetch(shelf, part.results.name, answers[-1])
+            await fetch(results_store, part.results.name, answers[-1])
     file = folder / f"{parts[0].id}.in"
     requests: Path | None = file
     try:
-        await fetch(shelf, new_name(found.batch.project_id, parts[0].id), file)
+        await fetch(results_store, new_name(found.batch.project_id, parts[0].id), file)
     except ResultsGone:
         requests = answers[0] if submission.names_requests(parts[0]) else None
     code, message = _missing(found, parts[-1])
@@ -546,8 +546,8 @@ def _write(positions: Sequence[Rounds], target: Path) -> Tally:
         return join(positions, file)
 
 
-async def discard_requests(found: Submission, shelf: ResultsStore, *, every: bool) -> None:
+async def discard_requests(found: Submission, results_store: ResultsStore, *, every: bool) -> None:
     """Delete the requests that are of no use once the answers are joined, or `every` one."""
     for part in found.parts:
         if every or not submission.keeps_requests(part):
-            await shelf.delete(new_name(found.batch.project_id, part.id))
+            await results_store.delete(new_name(found.batch.project_id, part.id))

@@ -65,7 +65,7 @@ class Submitter:
     def __init__(
         self,
         store: Store,
-        shelf: ResultsStore,
+        results_store: ResultsStore,
         provider_of: Callable[[str], Provider | None],
         *,
         clock: Callable[[], float],
@@ -77,15 +77,17 @@ class Submitter:
     ) -> None:
         self.signal = store.signal(SUBMISSIONS)
         self._store = store
-        self._shelf = shelf
+        self._results_store = results_store
         self._provider_of = provider_of
         self._clock = clock
         self._mint = mint
         self._rand = rand
         self._metrics = metrics
         self._scratch = scratch
-        self._handing_in = HandingIn(store, shelf, clock=clock, mint=mint, rand=rand, expiry=expiry)
-        self._splitting = Splitting(store, shelf, clock=clock, mint=mint)
+        self._handing_in = HandingIn(
+            store, results_store, clock=clock, mint=mint, rand=rand, expiry=expiry
+        )
+        self._splitting = Splitting(store, results_store, clock=clock, mint=mint)
         self._under_way: dict[asyncio.Task[None], Batch] = {}
 
     async def step(self) -> bool:
@@ -209,8 +211,8 @@ class Submitter:
         project_id = held.batch.project_id
         requests, answers, target = (folder / f"{part.id}.{n}" for n in ("in", "out", "again"))
         assert part.results is not None
-        await fetch(self._shelf, new_name(project_id, part.id), requests)
-        await fetch(self._shelf, part.results.name, answers)
+        await fetch(self._results_store, new_name(project_id, part.id), requests)
+        await fetch(self._results_store, part.results.name, answers)
         gathered = await heavy(
             project_id, gather_passing, requests, answers, target, runs=part.runs
         )
@@ -222,7 +224,7 @@ class Submitter:
             log.warning("requests not tried again: retry_max_tokens", **told)
             return None
         id = self._mint("prt")
-        await self._shelf.put(new_name(project_id, id), target)
+        await self._results_store.put(new_name(project_id, id), target)
         log.info("requests tried again", part=id, **told)
         return NewPart(id, gathered.lines, gathered.size, tokens, gathered.numbering.runs)
 
@@ -294,7 +296,7 @@ class HandingIn:
     def __init__(
         self,
         store: Store,
-        shelf: ResultsStore,
+        results_store: ResultsStore,
         *,
         clock: Callable[[], float],
         mint: Mint,
@@ -302,7 +304,7 @@ class HandingIn:
         expiry: Expiry,
     ) -> None:
         self._store = store
-        self._shelf = shelf
+        self._results_store = results_store
         self._clock = clock
         self._mint = mint
         self._rand = rand
@@ -344,7 +346,7 @@ class HandingIn:
     async def _upload(self, provider: Provider, held: Submission, part: Part, folder: Path) -> Part:
         """A file whose upload nobody noted is uploaded again: it costs nothing but its place."""
         file = folder / part.id
-        await fetch(self._shelf, new_name(held.batch.project_id, part.id), file)
+        await fetch(self._results_store, new_name(held.batch.project_id, part.id), file)
         at = self._clock()
         file_id = await provider.upload(
             file,
@@ -540,10 +542,10 @@ class Splitting:
     """See the module."""
 
     def __init__(
-        self, store: Store, shelf: ResultsStore, *, clock: Callable[[], float], mint: Mint
+        self, store: Store, results_store: ResultsStore, *, clock: Callable[[], float], mint: Mint
     ) -> None:
         self._store = store
-        self._shelf = shelf
+        self._results_store = results_store
         self._clock = clock
         self._mint = mint
 
@@ -571,11 +573,11 @@ class Splitting:
         old = new_name(project_id, part.id)
         pieces = folder / f"{part.id}.pieces"
         found = await disk(_place, pieces)
-        await fetch(self._shelf, old, found)
+        await fetch(self._results_store, old, found)
         made = await heavy(project_id, _split, found, tokens, known.bytes_per_token, part.runs)
         new = [await self._shelve(held, piece) for piece in made]
         after = await self._store.write(parts.replace_part, held, part, new, now=self._clock())
-        await self._shelf.delete(old)
+        await self._results_store.delete(old)
         log.info("part split", submission=held.id, part=part.id, into=len(new), tokens=tokens)
         return after
 
@@ -587,7 +589,7 @@ class Splitting:
             piece.tokens,
             piece.numbering.runs,
         )
-        await self._shelf.put(new_name(held.batch.project_id, new.id), piece.path)
+        await self._results_store.put(new_name(held.batch.project_id, new.id), piece.path)
         return new
 
 
