@@ -47,6 +47,7 @@ def test_a_wrong_value_is_named(
         ("BATCHBELL_POLL_INTERVAL", "BATCHBELL_POLL_INTERVAL_SECONDS"),
         ("BATCHBELL_WEBHOOK_SECERT", "BATCHBELL_WEBHOOK_SECRET"),
         ("batchbell_allow_htttp", "BATCHBELL_ALLOW_HTTP"),
+        ("BATCHBELL_SERVER", "BATCHBELL_URL"),
         ("BATCHBELL_DATABASE_ZEBRA", None),
     ],
 )

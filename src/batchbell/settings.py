@@ -25,7 +25,7 @@ from pydantic_settings import (
 
 from batchbell.core.deletion import Deletes
 from batchbell.core.errors import SettingsError
-from batchbell.core.nearest import hint
+from batchbell.core.nearest import hint, misspelt, nearest
 from batchbell.core.server import server_url
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -384,9 +384,14 @@ def load_settings(**overrides: Any) -> Settings:
 
 def _refuse_unknown(environment: Mapping[str, str]) -> None:
     known = {row.variable for row in settings_table()} | {CONFIG_VARIABLE, FAILPOINT_VARIABLE}
-    ours = {name for name in known if name.startswith(PREFIX)}
+    ours = {name.removeprefix(PREFIX): name for name in known if name.startswith(PREFIX)}
+
+    def help_with(name: str) -> str:
+        meant = nearest(name.upper().removeprefix(PREFIX), ours)
+        return f"Did you mean {ours[meant]!r}?" if meant else hint("", ours.values())
+
     unknown = [
-        f"{name} is no setting. {hint(name, ours)}"
+        f"{name} is no setting. {help_with(name)}"
         for name, value in sorted(environment.items())
         if value
         and name.upper().startswith(PREFIX)
@@ -395,6 +400,20 @@ def _refuse_unknown(environment: Mapping[str, str]) -> None:
     ]
     if unknown:
         raise SettingsError(" ".join(unknown))
+
+
+def misspelt_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables that were meant to be settings without our prefix, and the setting each meant.
+
+    They are not refused: they may belong to another program.
+    """
+    known = {row.variable for row in settings_table() if not row.variable.startswith(PREFIX)}
+    near = {
+        name: misspelt(name, known)
+        for name, value in sorted(environment.items())
+        if value and name.upper() not in known and not name.upper().startswith(PREFIX)
+    }
+    return {name: meant for name, meant in near.items() if meant}
 
 
 def is_injected(name: str, value: str) -> bool:

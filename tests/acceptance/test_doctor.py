@@ -132,10 +132,12 @@ async def test_dead_workers_and_unused_proxies_are_said(shell: Shell, postgres_u
         await store.write(ensure_account, name="nightly", **account, mint=mint, now=1.0)
     finally:
         await store.close()
-    alone = await shell.run("doctor", "--json", HTTPS_PROXY="http://127.0.0.1:9", **database)
+    odd = {"HTTPS_PROXY": "http://127.0.0.1:9", "DATABASE_PTH": "/data/batchbell.db"}
+    alone = await shell.run("doctor", "--json", **odd, **database)
     assert alone.code == 1
     assert "nightly is not swept" in findings(alone)["account"]["says"]
     assert "HTTPS_PROXY is set" in findings(alone)["proxy"]["says"]
+    assert "DATABASE_PATH" in findings(alone)["environment"]["advice"]
 
     await shell.serve("--no-workers", **database)
     asked = await shell.run("doctor", "--json", **database)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from batchbell.core.nearest import hint, nearest, shown
+from batchbell.core.nearest import hint, misspelt, nearest, shown
 
 WATCH = ("batch_id", "url", "endpoint_id", "events", "metadata", "account", "results")
 LIST = ("limit", "after", "state", "event_id")
@@ -38,6 +38,24 @@ def test_the_nearest_is_what_was_meant(wrong: str, known: list[str], right: str 
     if wrong.startswith("BATCHBELL_"):
         right = known[0]
     assert nearest(wrong, known) == right
+
+
+@pytest.mark.parametrize(
+    ("name", "right"),
+    [
+        ("DATABASE_PTH", "DATABASE_PATH"),
+        ("OPENAI_BASEURL", "OPENAI_BASE_URL"),
+        ("openai_api_keys", "OPENAI_API_KEY"),
+        ("DATABASE_NAME", None),
+        ("HOSTNAME", None),
+        ("PORTS", None),
+        ("GHOST", None),
+        ("", None),
+    ],
+)
+def test_only_what_is_very_near_is_misspelt(name: str, right: str | None) -> None:
+    known = ["DATABASE_PATH", "DATABASE_URL", "OPENAI_BASE_URL", "OPENAI_API_KEY", "HOST", "PORT"]
+    assert misspelt(name, known) == right
 
 
 def test_a_hint_names_the_nearest_or_all_there_are() -> None:

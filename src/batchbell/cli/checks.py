@@ -36,7 +36,7 @@ from batchbell.net.guard import parse_cidrs
 from batchbell.net.proxy import Proxy, check_proxies, provider_proxy
 from batchbell.providers import open_provider
 from batchbell.runtime import is_sqlite
-from batchbell.settings import Settings, load_settings
+from batchbell.settings import Settings, load_settings, misspelt_variables
 from batchbell.storage import accounts, keys, opening, places
 from batchbell.storage.clock import database_time
 from batchbell.storage.engine import Store
@@ -118,6 +118,7 @@ async def examine(*, server: str | None, api_key: str | None) -> list[Finding]:
     await check_server(patient)
     check_sweeps(patient)
     check_unused_proxies(patient)
+    check_misspelt(patient)
     check_receivers(patient, [str(cidr) for cidr in cidrs])
     return patient.findings
 
@@ -461,6 +462,13 @@ def check_unused_proxies(patient: Patient) -> None:
         f" {' and '.join(OUR_PROXIES[name] for name in unused)} directly.",
         f"Where a proxy is the only way out, set {ours}.",
     )
+
+
+def check_misspelt(patient: Patient) -> None:
+    """Whether the environment has a variable that is nearly one of ours: it does nothing."""
+    for name, meant in misspelt_variables(os.environ).items():
+        says = f"{name} is set, and Batchbell does not read it."
+        patient.add("environment", "note", says, f"Did you mean {meant}?")
 
 
 def check_receivers(patient: Patient, cidrs: list[str]) -> None:

@@ -12,10 +12,13 @@ import re
 from collections.abc import Collection
 
 CUTOFF = 0.6
+MISSPELT = 0.9
+"""So near is a word only to one that was meant to be it."""
 LISTED_MAX = 30
 SHOWN_MAX = 80
 """Characters of a name that is not ours: it may be of any length."""
 SAME = (
+    {"url", "server", "serverurl", "baseurl"},
     {"url", "webhook", "webhookurl", "callback", "callbackurl", "hook", "hookurl", "targeturl"},
     {"id", "batch", "batchid"},
     {"event", "events", "eventtype", "eventtypes", "type", "types"},
@@ -41,6 +44,14 @@ def nearest(name: str, known: Collection[str]) -> str | None:
         return bare[close[0]]
     alike = {word for words in SAME if wanted in words for word in words}
     return next((one for word, one in bare.items() if word in alike), None)
+
+
+def misspelt(name: str, known: Collection[str]) -> str | None:
+    """The known name that `name` must have been meant to be, where others may be neighbours."""
+    bare = {_bare(one): one for one in sorted(known)}
+    wanted = _bare(name[:SHOWN_MAX])
+    close = difflib.get_close_matches(wanted, bare, n=1, cutoff=MISSPELT)
+    return bare[close[0]] if close else None
 
 
 def hint(name: str, known: Collection[str]) -> str:
