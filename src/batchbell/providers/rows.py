@@ -7,6 +7,7 @@ Strict about what we rely on, an id and a status word; whatever else makes no se
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -301,11 +302,17 @@ def _timestamps(row: Row) -> dict[str, int]:
 
 
 def epoch_seconds(value: Any) -> int | None:
-    """Unix seconds as a number or digits, RFC 3339, or a bare date (UTC); None for the rest."""
+    """Unix seconds as a number or digits, RFC 3339, or a bare date (UTC); None for the rest.
+
+    A number that would be far beyond any calendar is in milli-, micro- or nanoseconds, as some
+    clocks count, and is read as such.
+    """
     if type(value) is int:
+        while LATEST_SECONDS <= value < LATEST_SECONDS * 10**9:
+            value //= 1000
         return value if 0 < value < LATEST_SECONDS else None
     if isinstance(value, float):
-        return epoch_seconds(int(value)) if abs(value) < LATEST_SECONDS else None
+        return epoch_seconds(int(value)) if math.isfinite(value) else None
     if not isinstance(value, str) or len(value) > 40:
         return None
     try:
