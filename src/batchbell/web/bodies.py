@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import functools
 import json
@@ -15,6 +14,7 @@ from pydantic_core import ErrorDetails
 from python_multipart.multipart import parse_options_header
 from starlette.requests import Request as HttpRequest
 
+from batchbell import threads
 from batchbell.api.fields import Request
 from batchbell.core.errors import AddressRefused, InvalidRequest
 from batchbell.core.nearest import SHOWN_MAX, hint, shown
@@ -44,11 +44,14 @@ async def read_json(
     body = await read_body(request, most=most)
     if optional and not body.strip():
         return {}
-    value = decode_json(body)
     if len(body) > IN_A_THREAD_BYTES:
-        await asyncio.to_thread(_refuse_twins, body)
-    else:
-        _refuse_twins(body)
+        return await threads.parse(_decode, body)
+    return _decode(body)
+
+
+def _decode(body: bytes) -> Any:
+    value = decode_json(body)
+    _refuse_twins(body)
     return value
 
 
