@@ -1,10 +1,20 @@
-"""Threads for work that would hold up everybody else in the shared ones of `asyncio.to_thread`.
+"""The threads for all work that would block the event loop.
 
-`heavy` is for what keeps a processor busy for seconds: merging, checking requests, making tables.
-There are few such threads, and owners (projects) take turns, so that one with much to do delays
-only itself. `disk` is for short writes of what arrives from the network, and `parse` for reading
-what providers answer, where that is more than a few ms of work. Reading files for callers
-stays in the shared threads, which nothing long may enter.
+Each kind of work has a lane of its own, so that no kind delays another. In most lanes owners
+(projects) take turns and no owner can have all threads: one with much to do, or with slow files,
+delays only itself.
+
+- `heavy` keeps a processor busy, or a disk, for seconds: merging, checking requests, making tables,
+  and writing what was made to the results store. It has few threads, which also bounds the memory
+  of such work.
+- `stored` reads, measures and deletes files of the results store.
+- `check_body` reads long bodies of callers.
+- `parse` reads long answers of providers. It has no owners: each account has one there at a time.
+- `disk` is for short pieces: what arrives from the network, or goes to it, and folders for work
+  that is under way. It has no owners: each caller has one piece there at a time.
+
+`asyncio.to_thread` shares its threads with name lookups and with libraries, so nothing of ours
+enters it; a test checks that.
 """
 
 from __future__ import annotations
@@ -23,12 +33,12 @@ T = TypeVar("T")
 HEAVY_AT_ONCE = 3
 HEAVY_OF_ONE = 2
 """One thread is always left to the other owners."""
-DISK_THREADS = 4
+STORED_AT_ONCE = 16
+STORED_OF_ONE = 4
+CHECK_AT_ONCE = 2
+CHECK_OF_ONE = 1
 PARSE_THREADS = 2
-
-_heavy_threads = ThreadPoolExecutor(HEAVY_AT_ONCE, "batchbell-heavy")
-_disk_threads = ThreadPoolExecutor(DISK_THREADS, "batchbell-disk")
-_parse_threads = ThreadPoolExecutor(PARSE_THREADS, "batchbell-parse")
+DISK_THREADS = 8
 
 
 async def heavy(owner: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -37,18 +47,17 @@ async def heavy(owner: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwa
     Cancelling gives the turn up. Work that has begun goes on to its end in its thread, and keeps
     its place until then.
     """
-    loop = asyncio.get_running_loop()
-    queue = _queues.get(loop)
-    if queue is None:
-        queue = _queues[loop] = _Queue(loop)
-    await queue.turn(owner)
-    return await queue.run(owner, lambda: work(*args, **kwargs))
+    return await _heavy.run(owner, lambda: work(*args, **kwargs))
 
 
-async def disk(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run a short write in a thread."""
-    loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(_disk_threads, lambda: work(*args, **kwargs))
+async def stored(owner: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Use a file of the results store in a thread; turns and cancelling as for `heavy`."""
+    return await _stored.run(owner, lambda: work(*args, **kwargs))
+
+
+async def check_body(owner: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Read a long body of a caller in a thread; turns and cancelling as for `heavy`."""
+    return await _check.run(owner, lambda: work(*args, **kwargs))
 
 
 async def parse(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -57,20 +66,53 @@ async def parse(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     return await loop.run_in_executor(_parse_threads, lambda: work(*args, **kwargs))
 
 
-class _Queue:
-    """Who waits for heavy work in one event loop."""
+async def disk(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Read or write a short piece in a thread. It is done also where the caller is cancelled."""
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(_disk_threads, lambda: work(*args, **kwargs))
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+
+class _Lane:
+    """Threads that owners share by turns."""
+
+    def __init__(self, name: str, *, most: int, most_of_one: int) -> None:
+        self._threads = ThreadPoolExecutor(most, f"batchbell-{name}")
+        self._most = most
+        self._most_of_one = most_of_one
+        self._queues: WeakKeyDictionary[asyncio.AbstractEventLoop, _Queue] = WeakKeyDictionary()
+
+    async def run(self, owner: str, work: Callable[[], T]) -> T:
+        loop = asyncio.get_running_loop()
+        queue = self._queues.get(loop)
+        if queue is None:
+            turns: Turns[asyncio.Future[None]] = Turns(
+                most=self._most, most_of_one=self._most_of_one
+            )
+            queue = self._queues[loop] = _Queue(loop, self._threads, turns)
+        await queue.turn(owner)
+        return await queue.run(owner, work)
+
+
+class _Queue:
+    """Who waits for the threads of a lane in one event loop."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        threads: ThreadPoolExecutor,
+        turns: Turns[asyncio.Future[None]],
+    ) -> None:
         self._loop = loop
-        self._turns: Turns[asyncio.Future[None]] = Turns(
-            most=HEAVY_AT_ONCE, most_of_one=HEAVY_OF_ONE
-        )
+        self._threads = threads
+        self._turns = turns
 
     async def turn(self, owner: str) -> None:
         """Return when it is the owner's turn; `run` must follow at once."""
         mine = self._loop.create_future()
         self._turns.add(owner, mine)
         self._start()
+        if mine.done():
+            return
         try:
             await mine
         except asyncio.CancelledError:
@@ -83,7 +125,7 @@ class _Queue:
             if not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(self._ended, owner)
 
-        running = _heavy_threads.submit(work)
+        running = self._threads.submit(work)
         running.add_done_callback(ended)
         return await asyncio.wrap_future(running)
 
@@ -100,4 +142,8 @@ class _Queue:
         self._start()
 
 
-_queues: WeakKeyDictionary[asyncio.AbstractEventLoop, _Queue] = WeakKeyDictionary()
+_heavy = _Lane("heavy", most=HEAVY_AT_ONCE, most_of_one=HEAVY_OF_ONE)
+_stored = _Lane("stored", most=STORED_AT_ONCE, most_of_one=STORED_OF_ONE)
+_check = _Lane("check", most=CHECK_AT_ONCE, most_of_one=CHECK_OF_ONE)
+_parse_threads = ThreadPoolExecutor(PARSE_THREADS, "batchbell-parse")
+_disk_threads = ThreadPoolExecutor(DISK_THREADS, "batchbell-disk")

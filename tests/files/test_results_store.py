@@ -15,6 +15,7 @@ from moto.server import ThreadedMotoServer
 
 from batchbell.core.errors import ResultsGone, SettingsError
 from batchbell.files.results_store import MARKER, Folder, ResultsStore, open_results_store
+from batchbell.threads import STORED_AT_ONCE
 
 CONTENT = os.urandom(700_000)
 
@@ -171,5 +172,43 @@ async def test_a_reader_who_leaves_leaves_no_file_open(
         await anext(reading)
     assert scope.cancelled_caught
     del reading
-    await asyncio.get_running_loop().shutdown_default_executor()
+    await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))
     gc.collect()
+
+
+def slow_file(folder: Folder, name: str) -> Path:
+    """A pipe: whoever opens or reads it waits for whoever writes it, as for a disk that hangs."""
+    path = folder.root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(path)
+    return path
+
+
+async def test_slow_files_of_one_project_delay_no_other_project(tmp_path: Path, file: Path) -> None:
+    folder = Folder(tmp_path / "results")
+    await folder.put("quick/a", file)
+    pipes = [slow_file(folder, f"slow/{n}") for n in range(STORED_AT_ONCE + 4)]
+    slow = [asyncio.create_task(read(folder, f"slow/{n}")) for n in range(len(pipes))]
+    first = await asyncio.to_thread(pipes[0].open, "wb", 0)  # waits until its reader has come
+    try:
+        async with asyncio.timeout(30):
+            assert await read(folder, "quick/a") == CONTENT
+            assert await folder.size("quick/a") == len(CONTENT)
+            await folder.delete("quick/a")
+            assert await asyncio.to_thread(lambda: "shared") == "shared"
+            assert not any(one.done() for one in slow)
+            slow[0].cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await slow[0]  # at once, though its thread still reads
+    finally:
+        first.close()
+        await end_of(pipes[1:], slow)
+    assert [one.result() for one in slow[1:]] == [b""] * (len(pipes) - 1)
+
+
+async def end_of(pipes: list[Path], readers: list[asyncio.Task[bytes]]) -> None:
+    """Let each reader find the end of its pipe."""
+    while not all(one.done() for one in readers):
+        for pipe in pipes:
+            os.close(os.open(pipe, os.O_RDWR | os.O_NONBLOCK))
+        await asyncio.sleep(0)

@@ -10,10 +10,10 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, ParamSpec, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import obstore
@@ -21,13 +21,16 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import from_url
 
 from batchbell.core.errors import ResultsError, ResultsGone, ResultsUnavailable, SettingsError
-from batchbell.threads import disk
+from batchbell.threads import disk, heavy, stored
 
 CHUNK_BYTES = 256 * 2**10
 PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
 MARKER = ".batchbell-place"
 MARKER_MAX = 100
 BUCKETS = ("s3", "s3a", "gs", "az", "azure")
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class ResultsStore(Protocol):
@@ -102,55 +105,98 @@ class Folder:
 
     async def put(self, name: str, file: Path) -> None:
         """Moved where that is possible, and on disk when this returns."""
-        await _in_thread(_move, file, self.root / name)
+        with _explained():
+            await heavy(owner_of(name), _move, file, self.root / name)
 
     async def size(self, name: str) -> int:
-        return int((await _in_thread((self.root / name).stat)).st_size)
+        with _explained():
+            return (await stored(owner_of(name), (self.root / name).stat)).st_size
 
     async def read(
         self, name: str, *, start: int = 0, end: int | None = None
     ) -> AsyncIterator[bytes]:
-        file = await _opened(self.root / name)
-        try:
-            await asyncio.to_thread(file.seek, start)
-            left = None if end is None else end - start
-            while left is None or left > 0:
-                most = CHUNK_BYTES if left is None else min(CHUNK_BYTES, left)
-                chunk = await asyncio.to_thread(file.read, most)
-                if not chunk:
-                    break
-                if left is not None:
-                    left -= len(chunk)
-                yield chunk
-        finally:
-            # At once: where a reader has left, the server cancels whatever is awaited here.
-            file.close()
+        with _explained():
+            async with _opened(self.root / name, owner_of(name), start) as file:
+                left = None if end is None else end - start
+                while left is None or left > 0:
+                    most = CHUNK_BYTES if left is None else min(CHUNK_BYTES, left)
+                    chunk = await file.read(most)
+                    if not chunk:
+                        break
+                    if left is not None:
+                        left -= len(chunk)
+                    yield chunk
 
     async def delete(self, name: str) -> None:
-        await _in_thread((self.root / name).unlink, missing_ok=True)
+        with _explained():
+            await stored(owner_of(name), (self.root / name).unlink, missing_ok=True)
 
     async def mark(self, marker: str) -> str:
-        found: str = await _in_thread(_mark, self.root, marker)
-        return found
+        with _explained():
+            return await stored("", _mark, self.root, marker)
 
     async def older(self, ending: str, *, before: float) -> list[str]:
         """The names with this ending of what was written before a time.
 
         Buckets have no such thing: to list one costs as much as everything in it.
         """
-        found: list[str] = await _in_thread(_older, self.root, ending, before)
-        return found
+        with _explained():
+            return await stored("", _older, self.root, ending, before)
 
 
-async def _opened(path: Path) -> IO[bytes]:
+@asynccontextmanager
+async def _opened(path: Path, owner: str, start: int) -> AsyncIterator[_File]:
     """Whoever is cancelled meanwhile leaves nothing open."""
-    opening = asyncio.create_task(_in_thread(path.open, "rb"))
+    file = _File(owner)
     try:
-        file: IO[bytes] = await asyncio.shield(opening)
-    except asyncio.CancelledError:
-        opening.add_done_callback(_close_unused)
-        raise
-    return file
+        await file.open(path, start)
+        yield file
+    finally:
+        file.close()
+
+
+class _File:
+    """A file of a folder that is read in threads.
+
+    A reader who leaves is cancelled while a thread may still read. The file is closed when that
+    read has ended, and without waiting: to close it before would block the event loop.
+    """
+
+    def __init__(self, owner: str) -> None:
+        self._owner = owner
+        self._file: IO[bytes] | None = None
+        self._last: asyncio.Task[Any] | None = None
+
+    async def open(self, path: Path, start: int) -> None:
+        def work() -> None:
+            self._file = path.open("rb")
+            if start:
+                self._file.seek(start)
+
+        await self._run(work)
+
+    async def read(self, most: int) -> bytes:
+        assert self._file is not None
+        return await self._run(self._file.read, most)
+
+    def close(self) -> None:
+        if self._last is None or self._last.done():
+            self._close()
+        else:
+            self._last.add_done_callback(self._abandon)
+
+    async def _run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        self._last = task = asyncio.create_task(stored(self._owner, work, *args, **kwargs))
+        return await asyncio.shield(task)
+
+    def _abandon(self, last: asyncio.Task[Any]) -> None:
+        if not last.cancelled():
+            last.exception()  # nobody is left to hear of it
+        self._close()
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
 
 
 def _older(root: Path, ending: str, before: float) -> list[str]:
@@ -186,11 +232,6 @@ def _mark(root: Path, marker: str) -> str:
 
 def _marker_in(content: bytes) -> str:
     return content[:MARKER_MAX].decode(errors="replace").strip()
-
-
-def _close_unused(opening: asyncio.Task[IO[bytes]]) -> None:
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result().close()
 
 
 def _move(file: Path, target: Path) -> None:
@@ -232,9 +273,16 @@ def _sync(path: Path) -> None:
         os.close(opened)
 
 
-async def _in_thread(work: Any, *args: Any, **kwargs: Any) -> Any:
+def owner_of(name: str) -> str:
+    """The project that a file belongs to: its folder."""
+    return name.partition("/")[0]
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn errors of the disk into those that a results store may raise."""
     try:
-        return await asyncio.to_thread(work, *args, **kwargs)
+        yield
     except FileNotFoundError as error:
         raise ResultsGone(f"There is no {error.filename} any more.") from error
     except OSError as error:

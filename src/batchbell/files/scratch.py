@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+
+from batchbell.threads import disk
 
 STALE_SECONDS = 86_400.0
 
@@ -19,11 +20,11 @@ async def scratch_folder(root: Path) -> AsyncIterator[Path]:
 
     Great files take a while to delete, so a thread does that.
     """
-    folder = await asyncio.to_thread(_make, root)
+    folder = await disk(_make, root)
     try:
         yield folder
     finally:
-        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        await disk(shutil.rmtree, folder, ignore_errors=True)
 
 
 def _make(root: Path) -> Path:

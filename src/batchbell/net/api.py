@@ -33,6 +33,7 @@ from batchbell.net.hops import HOPS_MAX, REDIRECTS, Hop, next_hop
 from batchbell.net.pace import Pace
 from batchbell.net.proxy import Proxy
 from batchbell.net.sessions import CONNECT_ONLY, provider_session
+from batchbell.threads import disk
 
 TIMEOUT_SECONDS = 30.0
 CREATE_SECONDS = 600.0
@@ -122,7 +123,7 @@ class ApiClient:
         The upload must keep moving (`Pace`). Once all of it is sent, the provider has
         `timeout_seconds` to answer. Never repeated, whatever happens.
         """
-        with await asyncio.to_thread(file.open, "rb") as content:
+        with await disk(file.open, "rb") as content:
             form = FileForm(content, name=name, fields=fields)
             upload = _Upload(form, self._stall_seconds, answer_seconds=timeout_seconds)
             try:

@@ -6,11 +6,12 @@ a Content-Length it would send chunks, which some providers refuse.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from typing import BinaryIO
+
+from batchbell.threads import disk
 
 CHUNK_BYTES = 256 * 2**10
 ESCAPES = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A"})
@@ -34,7 +35,7 @@ class FileForm:
     async def pieces(self) -> AsyncIterator[bytes]:
         """All of it, read as it is asked for."""
         yield self._head
-        while chunk := await asyncio.to_thread(self._content.read, CHUNK_BYTES):
+        while chunk := await disk(self._content.read, CHUNK_BYTES):
             yield chunk
         yield self._tail
 

@@ -45,7 +45,7 @@ async def read_json(
     if optional and not body.strip():
         return {}
     if len(body) > IN_A_THREAD_BYTES:
-        return await threads.parse(_decode, body)
+        return await threads.check_body(request.scope["state"]["project_id"], _decode, body)
     return _decode(body)
 
 

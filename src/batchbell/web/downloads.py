@@ -22,6 +22,7 @@ from batchbell.files.results_store import ResultsStore, scratch_of
 from batchbell.files.scratch import scratch_folder
 from batchbell.files.tables import Format, table_of
 from batchbell.storage import results
+from batchbell.threads import disk
 from batchbell.web.call import Context
 from batchbell.web.errors import Code, error_response
 
@@ -207,7 +208,7 @@ DAY_SECONDS = 86_400.0
 
 async def check_installed(format: Format) -> None:
     """Raises InvalidRequest where this server cannot make such a table."""
-    if not await asyncio.to_thread(tables.is_installed):
+    if not await disk(tables.is_installed):
         raise InvalidRequest(
             f"This server cannot make {format} of results: its operator must"
             " `pip install 'batchbell[tables]'` and start it again.",
