@@ -55,7 +55,12 @@ def imports(module: ast.Module) -> Iterator[str]:
 
 
 def test_no_file_is_longer_than_its_room() -> None:
-    lines = {name(path): len(path.read_text(encoding="utf-8").splitlines()) for path in sources()}
+    """But for migrations: each is one step, and is never edited."""
+    lines = {
+        name(path): len(path.read_text(encoding="utf-8").splitlines())
+        for path in sources()
+        if "versions" not in path.parts
+    }
     assert {file: n for file, n in lines.items() if n > FILE_LINES_MAX} == {}
 
 

@@ -7,12 +7,14 @@ from pathlib import Path
 
 from batchbell.storage import migrations
 
+FIRST = 27
+"""The schema of the first release: what came before it was never released, and is one with it."""
 VERSIONS = Path(migrations.__file__).parent / "versions"
 
 
 def test_revisions_are_one_chain_without_gaps() -> None:
     numbers = sorted(file.name[:4] for file in VERSIONS.glob("[0-9]*.py"))
-    assert numbers == [f"{number:04}" for number in range(1, len(numbers) + 1)]
+    assert numbers == [f"{number:04}" for number in range(FIRST, FIRST + len(numbers))]
     for file in VERSIONS.glob("[0-9]*.py"):
         text = file.read_text(encoding="utf-8")
         revision = re.search(r'^revision = "(\d+)"', text, re.M)
@@ -20,4 +22,4 @@ def test_revisions_are_one_chain_without_gaps() -> None:
         assert revision is not None
         assert revision[1] == file.name[:4]
         before = int(revision[1]) - 1
-        assert (int(down[1]) if down else 0) == before, file.name
+        assert (int(down[1]) if down else FIRST - 1) == before, file.name

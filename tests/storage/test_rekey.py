@@ -123,7 +123,7 @@ async def old_database(url: str, endpoints: int) -> None:
     store = bare(url)
 
     def make(connection: Connection) -> None:
-        opening.upgrade(connection, "0004")
+        opening.upgrade(connection)
         for statement in PLAIN:
             connection.execute(text(statement))
         rows = [

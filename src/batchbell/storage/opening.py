@@ -150,10 +150,16 @@ def check(connection: Connection) -> str:
 
 def _known(revision: str | None) -> None:
     known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-    if revision is not None and revision not in known:
+    if revision is None or revision in known:
+        return
+    if revision < min(known):
         raise StoreOutdated(
-            f"The database was migrated by a newer Batchbell (schema {revision}): upgrade this one."
+            f"The database was made before the first release (schema {revision}). Start the last"
+            f" Batchbell that has schema {min(known)} on it once, then this one."
         )
+    raise StoreOutdated(
+        f"The database was migrated by a newer Batchbell (schema {revision}): upgrade this one."
+    )
 
 
 def release_all(connection: Connection, *, now: float) -> int:
