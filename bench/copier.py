@@ -11,17 +11,18 @@ from batchbell.files.results_store import Folder
 from batchbell.net.api import ApiClient
 from batchbell.process import calm_collector
 from batchbell.providers.openai import OpenAI
+from batchbell.providers.profiles import OPENAI
 from batchbell.providers.protocol import Provider
 from bench.children import Talk
 
-GATHER_BYTES = 2**20
+MOST_BYTES = 2**40
 
 
 async def main(talk: Talk, *, base_url: str, into: str) -> None:
     """Each order names the `copy` of files to make: streamed to disk, then put on the shelf."""
     root, api = Path(into), ApiClient(base_url, {})
     await asyncio.to_thread(root.mkdir)
-    provider, results_store = OpenAI(api), Folder(root / "shelf")
+    provider, results_store = OpenAI(OPENAI, api, "", time.time), Folder(root / "shelf")
     calm_collector()
     talk.say()
     while (order := await talk.hear()) is not None:
@@ -36,15 +37,7 @@ async def main(talk: Talk, *, base_url: str, into: str) -> None:
 
 
 async def _stream(provider: Provider, file_id: str, target: Path) -> None:
-    with target.open("wb") as file:
-        waiting, size = [], 0
-        async for chunk in provider.results(file_id):
-            waiting.append(chunk)
-            size += len(chunk)
-            if size >= GATHER_BYTES:
-                await asyncio.to_thread(file.writelines, waiting)
-                waiting, size = [], 0
-        file.writelines(waiting)
+    await provider.results(file_id, target, most_bytes=MOST_BYTES)
 
 
 def _cpu_seconds() -> float:

@@ -152,7 +152,7 @@ def _submitter(runtime: Runtime) -> Submitter:
         rand=random.random,
         metrics=runtime.metrics,
         scratch=scratch_of(runtime.results_store),
-        expiry=Expiry(
+        expiry=lambda _: Expiry(
             input_seconds=runtime.settings.input_expires_after_seconds,
             output_seconds=runtime.settings.output_expires_after_seconds,
         ),

@@ -54,6 +54,18 @@ def test_ends_of_lines_and_a_byte_order_mark_are_no_matter(
     assert [row["custom_id"] for row in written(result)[0]] == ["a", "b"]
 
 
+def test_a_custom_id_that_the_provider_does_not_take_is_refused(tmp_path: Path) -> None:
+    limits = Limits(custom_id=r"[a-zA-Z0-9_-]{1,64}", custom_id_characters=64)
+    content = b"\n".join(line(name) for name in ("good_1", "a b", "x" * 65, "é"))
+    result = prepared(tmp_path, content, limits)
+    assert [(one.line, one.code) for one in result.problems] == [
+        (2, "invalid_custom_id"),
+        (3, "invalid_custom_id"),
+        (4, "invalid_custom_id"),
+    ]
+    assert "[a-zA-Z0-9_-]{1,64}" in result.problems[0].message
+
+
 def test_what_is_missing_is_filled_in(tmp_path: Path) -> None:
     content = b'{"body":{"model":"m"}}\n\n{"custom_id":null,"body":{"x":1.50},"priority":7}'
     result = prepared(tmp_path, content, url=URL)

@@ -62,3 +62,20 @@ def test_a_page_may_be_asked_again(tmp_path: Path) -> None:
     (tmp_path / "packed").write_bytes(PAGES["an error"])
     with pytest.raises(ProviderUnavailable, match="Not now"):
         unpack(tmp_path / "packed", tmp_path / "lines", Arrived(), most_bytes=10_000)
+
+
+def test_lines_of_another_dialect_are_put_into_shape(tmp_path: Path) -> None:
+    """Those that the dialect cannot read stay as they are: nothing that was paid for is lost."""
+
+    def reshape(line: bytes) -> bytes:
+        key, _, body = line.partition(b"=")
+        return b'{"custom_id":"%s","response":{"body":%s}}' % (key, body) if body else line
+
+    (tmp_path / "sent").write_bytes(b"a={}\r\nodd\n\nb=1")
+    target = tmp_path / "lines"
+    unpack(tmp_path / "sent", target, Arrived(), most_bytes=1_000, reshape=reshape)
+    assert target.read_bytes().splitlines() == [
+        b'{"custom_id":"a","response":{"body":{}}}',
+        b"odd",
+        b'{"custom_id":"b","response":{"body":1}}',
+    ]

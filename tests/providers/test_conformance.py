@@ -19,7 +19,7 @@ from batchbell.core.errors import (
 )
 from batchbell.core.model import Counts, Snapshot, Status
 from batchbell.files.provider_files import unpack
-from batchbell.providers import Provider
+from batchbell.providers import Order, Provider
 from batchbell.sandbox import problem
 from tests.providers.conftest import NOW, Bench
 
@@ -123,19 +123,22 @@ async def test_results_that_are_cut_off_do_not_pass_for_whole(bench: Bench) -> N
 ROW = {"custom_id": "a", "method": "POST", "url": "/v1/responses", "body": {"model": "m"}}
 
 
+def order(requests: Path, file: str | None, **more: Any) -> Order:
+    return Order(requests=requests, file=file, endpoint="/v1/responses", **more)
+
+
 async def test_requests_are_handed_in_run_and_cleared_away(bench: Bench, tmp_path: Path) -> None:
     file = tmp_path / "part.jsonl"
     file.write_text(json.dumps(ROW) + "\n", encoding="utf-8")
     file_id = await bench.provider.upload(file, name="part.jsonl")
-    made = await bench.provider.create(
-        file_id, url="/v1/responses", metadata={"submission": "sub_1"}
-    )
+    tag = ("batchbell_part", "prt_1.1")
+    made = await bench.provider.submit(order(file, file_id, metadata={"job": "a"}, tag=tag))
     assert made.input_file_id == file_id
-    assert made.metadata == {"submission": "sub_1"}
+    assert made.metadata == {"job": "a", "batchbell_part": "prt_1.1"}
     assert (await bench.provider.list_page()).batches[0].id == made.id
     assert await read(bench.provider, file_id) == [ROW]
-    await bench.provider.delete_file(file_id)
-    await bench.provider.delete_file(file_id)
+    await bench.provider.delete(file_id)
+    await bench.provider.delete(file_id)
     with pytest.raises(ProviderNotFound):
         await read(bench.provider, file_id)
 
@@ -148,9 +151,7 @@ async def test_the_provider_forgets_files_when_it_is_asked_to(
     file.write_text(json.dumps(ROW) + "\n", encoding="utf-8")
     seconds = days and days * 86_400
     file_id = await bench.provider.upload(file, name="part.jsonl", expires_seconds=seconds)
-    made = await bench.provider.create(
-        file_id, url="/v1/responses", metadata={}, output_expires_seconds=seconds
-    )
+    made = await bench.provider.submit(order(file, file_id, output_expires_seconds=seconds))
     bench.sandbox.provider.finish(made.id, "completed")
     output = (await bench.provider.retrieve(made.id)).output_file_id
     for left in (file_id, output):
@@ -164,7 +165,7 @@ async def test_files_that_a_batch_left_are_deleted(bench: Bench) -> None:
     bench.sandbox.provider.finish(identity, "completed")
     file_id = (await bench.provider.retrieve(identity)).output_file_id
     assert file_id is not None
-    await bench.provider.delete_file(file_id)
+    await bench.provider.delete(file_id)
     with pytest.raises(ProviderNotFound):
         await read(bench.provider, file_id)
 
@@ -172,13 +173,13 @@ async def test_files_that_a_batch_left_are_deleted(bench: Bench) -> None:
 async def test_a_refusal_to_delete_is_told(bench: Bench) -> None:
     bench.sandbox.provider.faults.add("unauthorized", route="delete_file")
     with pytest.raises(ProviderAuthError):
-        await bench.provider.delete_file("file-1")
+        await bench.provider.delete("file-1")
 
 
-async def test_a_batch_of_a_file_that_is_not_there_is_refused(bench: Bench) -> None:
+async def test_a_batch_of_a_file_that_is_not_there_is_refused(bench: Bench, tmp_path: Path) -> None:
     """Pitfall 15: right after an upload this may be transient."""
     with pytest.raises(ProviderRejected, match="Cannot find file"):
-        await bench.provider.create("file-none", url="/v1/responses", metadata={})
+        await bench.provider.submit(order(tmp_path / "none", "file-none"))
 
 
 async def test_an_upload_that_is_refused_says_why(bench: Bench, tmp_path: Path) -> None:

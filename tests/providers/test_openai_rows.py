@@ -11,9 +11,16 @@ from hypothesis import strategies as st
 
 from batchbell.core.errors import MalformedBatch, ProviderUnavailable
 from batchbell.core.model import BatchProblem, Counts, Snapshot, Status
-from batchbell.providers.openai import page_from
-from batchbell.providers.rows import ROWS_MAX, epoch_seconds, snapshot_from
+from batchbell.providers import Page, openai
+from batchbell.providers.listing import ROWS_MAX
+from batchbell.providers.openai import snapshot_from
+from batchbell.providers.profiles import OPENAI
+from batchbell.providers.values import epoch_seconds
 from tests.providers.canned import BATCH, batch_json, list_json
+
+
+def page_from(body: bytes, cursor: str | None) -> Page:
+    return openai.page_from(body, cursor, OPENAI)
 
 
 def seen(**changes: Any) -> Snapshot:

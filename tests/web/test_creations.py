@@ -14,6 +14,7 @@ from batchbell.core import twins
 from batchbell.core.model import Mint
 from batchbell.net.api import ApiClient
 from batchbell.providers.openai import OpenAI
+from batchbell.providers.profiles import OPENAI
 from batchbell.sandbox import OPEN, Sandbox, SandboxProvider
 from batchbell.web.gateway import creations
 from batchbell.workers.seeker import Seeker
@@ -52,7 +53,7 @@ async def seeker(
 ) -> AsyncIterator[Seeker]:
     """As the workers run it: woken by the database."""
     client = ApiClient(sandbox.base_url, {"Authorization": "Bearer sk-test"})
-    way = OpenAI(client, clock=clock)
+    way = OpenAI(OPENAI, client, "sk-test", clock)
     context = served.context
     seeker = Seeker(context.store, lambda _: way, clock=clock, mint=mint, metrics=context.metrics)
 

@@ -7,6 +7,7 @@ import gzip
 import json
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import httpx2
@@ -16,6 +17,7 @@ from pydantic import SecretStr
 from sqlalchemy import func, select
 
 from batchbell.core.errors import StoreFull
+from batchbell.providers.registry import DIALECTS
 from batchbell.storage import creations, uploads
 from batchbell.storage.schema import files
 from batchbell.web.gateway import proxy
@@ -66,6 +68,17 @@ async def call(served: Served, method: str, path: str) -> httpx2.Response:
     elif (method, path) == ("POST", "/v1/batches"):
         how["json"] = {"endpoint": "/v1/x"}
     return await served.http.request(method, path, **how)
+
+
+@pytest.mark.parametrize(("method", "path"), CALLS)
+async def test_a_provider_that_takes_no_calls_of_the_sdks_gets_none(
+    served: Served, canned: Canned, monkeypatch: pytest.MonkeyPatch, method: str, path: str
+) -> None:
+    monkeypatch.setitem(DIALECTS, "openai", replace(DIALECTS["openai"], gateway=None))  # type: ignore[arg-type]
+    answer = await call(served, method, path)
+    assert error_of(answer) == (400, "no_gateway")
+    assert "POST /v1/submissions" in answer.json()["error"]["message"]
+    assert canned.asked == []
 
 
 FOREIGN = {
@@ -226,14 +239,14 @@ async def test_a_long_answer_is_read_beside_the_loop_when_it_is_its_projects_tur
         answer = await call(served, method, path)
         assert answer.content.startswith(b'{"data":[0,0') or answer.status_code == 502
     assert {owner for owner, _ in turns} == {"default"}
-    assert {name for _, name in turns} == {"plain", "_snapshot"}
+    assert {name for _, name in turns} == {"plain", "snapshot"}
 
     canned.body = batch_json(extra="?", metadata={"a": "b"}).replace(b'"?"', zeros)
     turns.clear()
     made = await call(served, "POST", "/v1/batches")
     assert made.content.startswith(canned.body[:-1]), "to the letter"
     assert made.json()["batchbell"]["account"] == "openai"
-    assert ("default", "_snapshot") in turns
+    assert ("default", "snapshot") in turns
     assert (await served.http.get("/v1/batches/batch_1?fresh=false")).json()["metadata"] == {
         "a": "b"
     }

@@ -25,7 +25,7 @@ from batchbell.storage.engine import Store
 from batchbell.storage.submissions import Asked, NewPart
 from batchbell.storage.watches import Registration
 from batchbell.workers.collector import Collector
-from batchbell.workers.submitter import NO_EXPIRY, Submitter
+from batchbell.workers.submitter import Submitter
 
 LINES_OF_A_PART = 4
 
@@ -173,7 +173,7 @@ async def counting(
     folder: Path,
     *,
     deletes: Deletes = Deletes.NONE,
-    expiry: Expiry = NO_EXPIRY,
+    expiry: Expiry | None = None,
 ) -> AsyncIterator[Counter]:
     """A counter whose files lie in `folder`."""
     results_store = Folder(folder / "results")
@@ -191,7 +191,11 @@ async def counting(
     )
     providers: dict[str, Provider] = {}
     submitter = Submitter(
-        house.store, results_store, lambda id: providers.get(id, way), expiry=expiry, **chance
+        house.store,
+        results_store,
+        lambda id: providers.get(id, way),
+        expiry=lambda _: expiry or Expiry(),
+        **chance,
     )
     yield Counter(house, results_store, submitter, collector, folder / "parts", providers)
     await submitter.close()

@@ -42,7 +42,7 @@ class DeletionState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ProviderFile:
-    """A file at the provider. Other batches may use an input, too."""
+    """What a reference names at the provider, mostly a file. Others may use an input, too."""
 
     id: str
     is_input: bool = False
@@ -127,9 +127,7 @@ def _doubt_of_part(part: Part) -> str | None:
 
 
 def _answers(batch: Batch) -> list[ProviderFile]:
-    seen = batch.snapshot
-    ids = (seen.output_file_id, seen.error_file_id) if seen else ()
-    return [ProviderFile(id) for id in ids if id]
+    return [ProviderFile(ref) for ref in batch.snapshot.answers] if batch.snapshot else []
 
 
 def _input(batch: Batch, tally: Tally, *, inputs: bool) -> list[ProviderFile]:

@@ -15,6 +15,9 @@ class Limits:
     line_bytes: int = 64 * 2**20
     tokens: int | None = None
     """Prompt tokens, by estimate; None where no limit is known."""
+    custom_id_characters: int = 512
+    custom_id: str | None = None
+    """The pattern of a whole custom_id; None where any character may stand in one."""
 
 
 class BatchKind(StrEnum):

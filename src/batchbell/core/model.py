@@ -26,7 +26,7 @@ from batchbell.core.outcome import Outcome as Outcome  # noqa: PLC0414
 
 
 class Status(StrEnum):
-    """Where a batch stands, in OpenAI's words, and our own `lost`."""
+    """Where a batch stands. A dialect puts its own words into these; `lost` is ours."""
 
     VALIDATING = "validating"
     IN_PROGRESS = "in_progress"
@@ -64,7 +64,7 @@ class Alarm(StrEnum):
 
 
 class EventType(StrEnum):
-    """What can happen. The four of OpenAI are the default; the others are opt-in."""
+    """What can happen. The four ends are the default; the others are opt-in."""
 
     COMPLETED = "batch.completed"
     FAILED = "batch.failed"
@@ -135,7 +135,7 @@ class Snapshot:
     """A batch as its provider describes it at one moment, in one shape for all providers.
 
     `status` is None when the provider's word is unknown: the batch is watched on and the raw
-    word is shown. `timestamps` maps OpenAI's field names (`created_at`, …) to epoch seconds.
+    word is shown. `timestamps` maps names such as `created_at` to epoch seconds.
     """
 
     id: str
@@ -154,10 +154,24 @@ class Snapshot:
     metadata: Mapping[str, str] | None = None
     parts: tuple[str, ...] = ()
     """Of a submission: the provider's batches."""
+    results_ref: str | None = None
+    """Where the results are, for a provider that leaves no output and error file. Only its dialect
+    reads what is in it."""
 
     @property
     def created_at(self) -> int | None:
         return self.timestamps.get("created_at")
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """What the provider has named that holds answers, as references for its dialect."""
+        refs = (self.output_file_id, self.results_ref, self.error_file_id)
+        return tuple(ref for ref in refs if ref)
+
+    @property
+    def names_answers(self) -> bool:
+        """Whether it says where good answers are."""
+        return self.output_file_id is not None or self.results_ref is not None
 
     def fingerprint(self) -> str:
         """Equal for two snapshots exactly when nothing that we keep has changed.

@@ -37,9 +37,9 @@ class Pace:
     calls_per_minute: int = 1200
 
 
-def pages_expected(open_batches: int, last_pages: int | None) -> int:
+def pages_expected(open_batches: int, last_pages: int | None, *, page_size: int = PAGE_SIZE) -> int:
     """How many list pages will cover the open batches: what it took last time, or a guess."""
-    fewest = -(-open_batches // PAGE_SIZE)
+    fewest = -(-open_batches // page_size)
     return max(fewest, last_pages or 0, 1)
 
 

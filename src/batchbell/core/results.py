@@ -194,7 +194,7 @@ def lacks_files(seen: Snapshot) -> bool:
     Gateways leave fields out of the rows of their lists: such an end is read by its id before it
     is accepted. A batch that failed for reasons that are shown has no answers to name.
     """
-    if seen.status is None or not seen.status.ended or seen.output_file_id is not None:
+    if seen.status is None or not seen.status.ended or seen.names_answers:
         return False
     counts = _deciding(seen, seen.status)
     if counts is not None and counts.completed > 0:
@@ -213,13 +213,14 @@ def asks_again(seen: Snapshot, *, tries: int) -> bool:
     if tries >= DOUBT_TRIES:
         return False
     failed = seen.counts.failed if seen.counts else 0
-    return lacks_files(seen) or (tries > 1 and failed > 0 and seen.error_file_id is None)
+    lacks_errors = seen.error_file_id is None and seen.results_ref is None
+    return lacks_files(seen) or (tries > 1 and failed > 0 and lacks_errors)
 
 
 def awaits_files(batch: Batch, *, tries: int) -> bool:
     """Whether a file is promised that the provider has not named yet, and may name late."""
     seen = batch.snapshot
-    if tries >= DOUBT_TRIES or (seen and seen.output_file_id):
+    if tries >= DOUBT_TRIES or (seen and seen.names_answers):
         return False
     counted = _deciding(seen, batch.status) is not None
     named = seen is not None and seen.error_file_id is not None

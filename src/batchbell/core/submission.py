@@ -186,7 +186,7 @@ def has_answers(batch: Batch) -> bool:
     if not batch.status.ended or batch.status is Status.LOST:
         return False
     seen = batch.snapshot
-    files = seen is not None and (seen.output_file_id or seen.error_file_id)
+    files = seen is not None and seen.answers
     return bool(files) or batch.status is not Status.FAILED
 
 

@@ -15,7 +15,7 @@ from enum import StrEnum
 from batchbell.core.model import Snapshot
 
 CREATE_SECONDS = 600.0
-"""How long a call that creates may take: as OpenAI's SDKs wait."""
+"""How long a call that creates may take: as the SDKs wait."""
 LOOKS_LEAST = 3
 """Whole looks that find nothing, before the call is made again."""
 FAILED_LOOK_FOR_SECONDS = 15.0
@@ -77,7 +77,8 @@ class Marks:
 
     asked_at: float
     """When the call was made."""
-    input_file_id: str
+    input_file_id: str | None = None
+    """None where the requests went with the call."""
     endpoint: str | None = None
     tag: tuple[str, str] | None = None
     """A pair of its metadata that no other call has; None where there is none."""
@@ -102,7 +103,7 @@ def twins(marks: Marks, batches: Collection[Snapshot]) -> list[Snapshot]:
 def _fits(marks: Marks, batch: Snapshot) -> bool:
     if _is_tagged(marks, batch):
         return True
-    if batch.input_file_id != marks.input_file_id:
+    if marks.input_file_id is None or batch.input_file_id != marks.input_file_id:
         return False
     if batch.created_at is not None and batch.created_at < marks.since:
         return False

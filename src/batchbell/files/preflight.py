@@ -23,7 +23,6 @@ from batchbell.files.lines import PIECE_BYTES, UNREADABLE, Read, Repeated, field
 from batchbell.files.mistakes import other_than_lines, why_no_json, why_too_long
 
 PROBLEMS_MAX = 100
-CUSTOM_ID_MAX = 512
 MODEL_MAX = 256
 URL_MAX = 256
 URL = re.compile(r"/[!-~]+")
@@ -186,8 +185,12 @@ class _Check:
     def _identity(self, number: int, fields: Mapping[str, msgspec.Raw]) -> dict[str, Any]:
         given = self._text(number, fields, "custom_id")
         identity = f"request-{number:06d}" if given is None else given
-        if not 1 <= len(identity) <= CUSTOM_ID_MAX:
-            message = f"custom_id has 1 to {CUSTOM_ID_MAX} characters."
+        most, pattern = self._limits.custom_id_characters, self._limits.custom_id
+        if not 1 <= len(identity) <= most:
+            message = f"custom_id has 1 to {most} characters."
+            self._report(number, "invalid_custom_id", message)
+        if pattern is not None and not re.fullmatch(pattern, identity):
+            message = f"This provider takes custom_id as {pattern} only, not {identity[:80]!r}."
             self._report(number, "invalid_custom_id", message)
         first = self._seen.add(identity, number)
         if first != number:

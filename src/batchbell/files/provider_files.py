@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -15,13 +16,23 @@ GZIP = b"\x1f\x8b"
 UTF16 = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 PAGE_MAX_BYTES = 64 * 2**10
 """What stands in place of a file is short."""
+NO_LINE = b"null"
+"""In place of a line that is too long to be read: it counts as one that is no answer."""
 UNKNOWN = frozenset({"br", "zstd", "compress", "x-compress"})
 
 
-def unpack(packed: Path, target: Path, arrived: Arrived, *, most_bytes: int) -> None:
+def unpack(
+    packed: Path,
+    target: Path,
+    arrived: Arrived,
+    *,
+    most_bytes: int,
+    reshape: Callable[[bytes], bytes] | None = None,
+) -> None:
     """Write the lines of a file that was fetched to `target`; call it in a thread.
 
-    Whether it is packed is seen by its first bytes: proxies unpack, and forget to say so. Raises
+    Whether it is packed is seen by its first bytes: proxies unpack, and forget to say so.
+    `reshape` puts a line into OpenAI's shape, for a provider with another. Raises
     ProviderUnavailable for what is cut off, larger than `most_bytes`, or not lines but an error
     or a page: asking again may bring the file.
     """
@@ -39,6 +50,8 @@ def unpack(packed: Path, target: Path, arrived: Arrived, *, most_bytes: int) -> 
         else:
             packed.replace(target)
     _as_utf8(target)
+    if reshape is not None:
+        _reshape(target, reshape)
     if reason := in_place_of_lines(target):
         raise ProviderUnavailable(reason)
 
@@ -89,6 +102,14 @@ def _as_utf8(path: Path) -> None:
         source.read(1)  # the mark
         while text := source.read(PIECE_BYTES):
             file.write(text)
+    beside.replace(path)
+
+
+def _reshape(path: Path, reshape: Callable[[bytes], bytes]) -> None:
+    beside = path.with_name(f"{path.name}.lines")
+    with open_lines(path) as source, beside.open("wb", PIECE_BYTES) as file:
+        for line in read_lines(source):
+            file.write((reshape(line.text) if line.text else NO_LINE) + b"\n")
     beside.replace(path)
 
 

@@ -326,6 +326,6 @@ def checked_base(base_url: str) -> str:
         good = False
     if not good or "?" in base_url or "#" in base_url:
         raise SettingsError(
-            f"{base_url!r} is no base URL of a provider's API such as https://api.openai.com/v1."
+            f"{base_url!r} is no base URL of a provider's API such as https://api.example.com/v1."
         )
     return str(url).rstrip("/")

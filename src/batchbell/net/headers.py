@@ -33,6 +33,7 @@ OURS_ALONE = frozenset(
         b"referer",
         b"via",
         b"x-api-key",
+        b"x-goog-api-key",
         b"x-real-ip",
     }
 )
@@ -62,20 +63,8 @@ BACK = frozenset(
         b"x-should-retry",
     }
 )
-BACK_PREFIXES = (
-    b"anthropic-",
-    b"azureml-",
-    b"openai-",
-    b"ratelimit",
-    b"x-amzn-",
-    b"x-goog-",
-    b"x-groq-",
-    b"x-litellm-",
-    b"x-ms-",
-    b"x-ratelimit-",
-)
-"""What of a provider's answer is about the call. All else would be taken for ours: cookies, CORS,
-`Refresh`, `Link`, and orders to browsers and to the proxy in front of us."""
+"""What of a provider's answer is about the call, beside its own headers. All else would be taken
+for ours: cookies, CORS, `Refresh`, `Link`, and orders to browsers and to the proxy before us."""
 HARMLESS = (
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", b"sandbox"),
@@ -101,12 +90,12 @@ def without_credentials(headers: Iterable[Header]) -> list[Header]:
     return [(name, value) for name, value in headers if name.lower() in FOR_ANYBODY]
 
 
-def backward(headers: Iterable[Header]) -> list[Header]:
-    """The headers of a provider that are for the caller."""
+def backward(headers: Iterable[Header], prefixes: tuple[bytes, ...] = ()) -> list[Header]:
+    """The headers of a provider that are for the caller; its own begin with one of `prefixes`."""
     return [
         (name, value)
         for name, value in _end_to_end(headers)
-        if name in BACK or name.startswith(BACK_PREFIXES)
+        if name in BACK or name.startswith(prefixes)
     ]
 
 

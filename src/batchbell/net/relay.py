@@ -40,9 +40,15 @@ UNASKED = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 class Reply:
     """A provider's answer, of which the head has come. Close it, or its connection stays open."""
 
-    def __init__(self, response: aiohttp.ClientResponse, *, stall_seconds: float) -> None:
+    def __init__(
+        self,
+        response: aiohttp.ClientResponse,
+        *,
+        stall_seconds: float,
+        prefixes: tuple[bytes, ...] = (),
+    ) -> None:
         self.status = response.status
-        self.headers = backward(response.raw_headers)
+        self.headers = backward(response.raw_headers, prefixes)
         self._response = response
         self._stall_seconds = stall_seconds
 
@@ -124,6 +130,8 @@ class Onward:
     rules: AddressRules | None = None
     follows: bool = False
     """Whether redirects are followed, to storage and without the key: of a file's content only."""
+    prefixes: tuple[bytes, ...] = ()
+    """How headers of the answer begin that are the provider's own, and for the caller."""
 
 
 class Relay:
@@ -170,7 +178,7 @@ class Relay:
             if upload is not None and upload.failure is not None:
                 raise upload.failure from None
             raise self._unavailable(error) from error
-        return self._checked(response)
+        return self._checked(response, call.prefixes)
 
     async def _followed(self, call: Onward, body: object) -> aiohttp.ClientResponse:
         first, hop = call.url, None  # type: str, Hop | None
@@ -207,7 +215,7 @@ class Relay:
             )
         return known
 
-    def _checked(self, response: aiohttp.ClientResponse) -> Reply:
+    def _checked(self, response: aiohttp.ClientResponse, prefixes: tuple[bytes, ...]) -> Reply:
         """A redirect would have the caller send the body, or its key, somewhere else."""
         if response.status in REDIRECTS:
             response.close()
@@ -215,7 +223,7 @@ class Relay:
                 f"The provider redirects ({response.status}): is the base URL right?",
                 code=NOT_REACHED,
             )
-        return Reply(response, stall_seconds=self.stall_seconds)
+        return Reply(response, stall_seconds=self.stall_seconds, prefixes=prefixes)
 
     def _unavailable(self, error: Exception) -> ProviderUnavailable:
         never = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)

@@ -1,162 +1,147 @@
-"""OpenAI's dialect, and that of the many hosts that speak it."""
+"""OpenAI's dialect, and that of the many hosts that speak it.
+
+Strict about what we rely on, an id and a status word; whatever else makes no sense is left out.
+Sources: https://platform.openai.com/docs/api-reference/batch, OpenAI's OpenAPI document, and what
+other hosts were seen to answer.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
-from batchbell import threads
-from batchbell.core.errors import (
-    MalformedBatch,
-    ProviderError,
-    ProviderNotFound,
-    ProviderUnavailable,
-)
-from batchbell.core.model import Snapshot
-from batchbell.core.polling import PAGE_SIZE
+from batchbell.core.errors import MalformedBatch, ProviderUnavailable
+from batchbell.core.model import BatchProblem, Snapshot, Status
 from batchbell.core.results import Arrived
-from batchbell.core.twins import CREATE_SECONDS
-from batchbell.providers.api import Api, Reply, quote_segment
-from batchbell.providers.protocol import Malformed, Page
-from batchbell.providers.rows import (
-    ROWS_MAX,
-    Listing,
+from batchbell.core.twins import CREATE_SECONDS, Marks
+from batchbell.providers.api import Api, quote_segment
+from batchbell.providers.calls import Calls
+from batchbell.providers.listing import ROWS_MAX, WHOLE_ROWS_MAX, Listing, Rows, listing_in
+from batchbell.providers.profile import ListStyle, Profile
+from batchbell.providers.protocol import Dialect, Malformed, Order, Page
+from batchbell.providers.search import find_twins
+from batchbell.providers.values import (
+    ID_MAX_CHARACTERS,
+    PROBLEMS_MAX,
+    STATUS_MAX_CHARACTERS,
     Undecodable,
+    counts_of,
     decode,
+    epoch_seconds,
     id_in,
-    listing_in,
-    read_row,
-    snapshot_from,
+    metadata_of,
+    problem_of,
+    text_of,
+    usage_of,
     without_nul,
 )
-from batchbell.providers.verdicts import Complaint, Subject, check_whole, refusal
+from batchbell.providers.verdicts import Complaint, Subject
 
-PARSED_BYTES = 64 * 2**10
-"""Longer answers are read in a thread: the event loop is everybody's."""
-T = TypeVar("T")
+Words = Mapping[str, Status]
+
+STATUSES: Words = {
+    **{status.value: status for status in Status if status is not Status.LOST},
+    "created": Status.VALIDATING,
+    "scheduling": Status.VALIDATING,
+    "canceling": Status.CANCELLING,
+    "canceled": Status.CANCELLED,
+}
+"""Words in lower case. `lost` is ours alone: no provider may say it."""
+
+STAMPS = (
+    "created_at",
+    "in_progress_at",
+    "expires_at",
+    "finalizing_at",
+    "completed_at",
+    "failed_at",
+    "expired_at",
+    "cancelling_at",
+    "cancelled_at",
+)
 
 
 class OpenAI:
     """The adapter. `secret` is the API key, to be kept out of messages; `api` sends it."""
 
-    def __init__(
-        self, api: Api, *, secret: str = "", clock: Callable[[], float] = time.time
-    ) -> None:
-        self._api = api
-        self._secret = secret
-        self._clock = clock
-        self._parsing = asyncio.Lock()
+    lines = None
+
+    def __init__(self, profile: Profile, api: Api, secret: str, clock: Callable[[], float]) -> None:
+        self.profile = profile
+        self._calls = Calls(api, shape=complaint_in, secret=secret, clock=clock)
 
     async def list_page(self, cursor: str | None = None) -> Page:
         """As `Provider.list_page`. A 404 here is about the base URL."""
-        params = {"limit": str(PAGE_SIZE)}
+        params = {"limit": str(self.profile.page_size)}
         if cursor is not None:
             params["after"] = cursor
-        body = self._accepted(await self._api.get_json_bytes("/batches", params))
-        return await self._read(lambda: page_from(body, cursor), body)
+        whole = self.profile.list_style is ListStyle.WHOLE
+        body = await self._calls.get(PATHS.batches(), None if whole else params)
+        return await self._calls.read(lambda: page_from(body, cursor, self.profile), body)
 
     async def retrieve(self, batch_id: str) -> Snapshot:
         """As `Provider.retrieve`. An answer about another batch is malformed."""
-        path = f"/batches/{quote_segment(batch_id)}"
         about = Subject("batch", batch_id)
-        body = self._accepted(await self._api.get_json_bytes(path), about)
-        return await self._read(lambda: self._one(body, batch_id), body)
+        body = await self._calls.get(PATHS.batch(batch_id), about=about)
+        return await self._calls.read(lambda: self._one(body, batch_id), body)
 
-    async def results(
-        self, file_id: str, target: Path, *, most_bytes: int, plain: bool = False
-    ) -> Arrived:
-        """As `Provider.results`."""
-        about = Subject("file", file_id)
-        return await self._api.download(
-            f"/files/{quote_segment(file_id)}/content",
-            target,
-            refuse=lambda status, headers, body: self._refusal(status, headers, body, about),
-            most_bytes=most_bytes,
-            plain=plain,
-        )
+    async def cancel(self, batch_id: str) -> Snapshot:
+        """As `Provider.cancel`."""
+        about = Subject("batch", batch_id)
+        body = await self._calls.post(PATHS.cancel(batch_id), about=about)
+        return self._one(body, batch_id)
 
-    async def upload(self, file: Path, *, name: str, expires_seconds: int | None = None) -> str:
+    async def upload(self, requests: Path, *, name: str, expires_seconds: int | None = None) -> str:
         """As `Provider.upload`."""
         fields = {"purpose": "batch"}
         for word, value in _expiry(expires_seconds).items():
             fields[f"expires_after[{word}]"] = str(value)
-        body = self._accepted(await self._api.upload("/files", file, name=name, fields=fields))
-        identity = id_in(msgspec.Raw(body))
+        body = await self._calls.upload(PATHS.files(), requests, name=name, fields=fields)
+        identity = id_in(body)
         if identity is None:
             raise ProviderUnavailable("The provider's answer to an upload names no file.")
         return identity
 
-    async def create(
-        self,
-        file_id: str,
-        *,
-        url: str,
-        metadata: Mapping[str, str],
-        output_expires_seconds: int | None = None,
-    ) -> Snapshot:
-        """As `Provider.create`."""
-        wish: dict[str, Any] = {
-            "input_file_id": file_id,
-            "endpoint": url,
-            "completion_window": "24h",
-            "metadata": dict(metadata),
+    async def submit(self, order: Order) -> Snapshot:
+        """As `Provider.submit`. The tag is a pair of the metadata."""
+        asked: dict[str, Any] = {
+            "input_file_id": order.file,
+            "endpoint": order.endpoint,
+            "completion_window": self.profile.windows[0],
+            "metadata": dict([*order.metadata.items(), *([order.tag] if order.tag else [])]),
         }
-        if expiry := _expiry(output_expires_seconds):
-            wish["output_expires_after"] = expiry
-        reply = await self._api.post(
-            "/batches", msgspec.json.encode(wish), timeout_seconds=CREATE_SECONDS
+        if expiry := _expiry(order.output_expires_seconds):
+            asked["output_expires_after"] = expiry
+        body = await self._calls.post(
+            PATHS.batches(),
+            msgspec.json.encode(asked),
+            about=Subject("file", order.file or ""),
+            timeout_seconds=CREATE_SECONDS,
         )
-        return snapshot_from(self._accepted(reply, Subject("file", file_id)))
+        return snapshot_from(body, words_of(self.profile))
 
-    async def delete_file(self, file_id: str) -> None:
-        """As `Provider.delete_file`."""
-        reply = await self._api.delete(f"/files/{quote_segment(file_id)}")
-        with contextlib.suppress(ProviderNotFound):
-            self._check(reply, Subject("file", file_id))
+    async def find(self, marks: Marks) -> tuple[list[Snapshot], bool]:
+        """As `Provider.find`: the list has no filter, so all of it is looked through."""
+        return await find_twins(self, marks)
 
-    async def cancel(self, batch_id: str) -> Snapshot:
-        """As `Provider.cancel`."""
-        path = f"/batches/{quote_segment(batch_id)}/cancel"
-        reply = await self._api.post(path)
-        return self._one(self._accepted(reply, Subject("batch", batch_id)), batch_id)
-
-    def _accepted(self, reply: Reply, about: Subject | None = None) -> bytes:
-        """The JSON of a success. Raises ProviderError for all else."""
-        self._check(reply, about)
-        status, _, body = reply
-        check_whole(status, body)
-        return without_nul(body)
-
-    async def _read(self, read: Callable[[], T], body: bytes) -> T:
-        """What `read` makes of the body. Of one account one long answer is read at a time."""
-        if len(body) <= PARSED_BYTES:
-            return read()
-        async with self._parsing:
-            return await threads.parse(read)
-
-    def _check(self, reply: Reply, about: Subject | None = None) -> None:
-        status, headers, body = reply
-        if not 200 <= status < 300:
-            raise self._refusal(status, headers, body, about)
-
-    def _refusal(
-        self, status: int, headers: Mapping[str, str], body: bytes, about: Subject | None = None
-    ) -> ProviderError:
-        return refusal(
-            status,
-            headers,
-            body,
-            shape=complaint_in,
-            about=about,
-            now=self._clock(),
-            secret=self._secret,
+    async def results(
+        self, reference: str, target: Path, *, most_bytes: int, plain: bool = False
+    ) -> Arrived:
+        """As `Provider.results`: a reference is the id of a file."""
+        return await self._calls.download(
+            PATHS.content(reference),
+            target,
+            about=Subject("file", reference),
+            most_bytes=most_bytes,
+            plain=plain,
         )
+
+    async def delete(self, reference: str) -> None:
+        """As `Provider.delete`."""
+        await self._calls.delete(PATHS.file(reference), about=Subject("file", reference))
 
     def _one(self, body: bytes, batch_id: str) -> Snapshot:
         try:
@@ -164,11 +149,51 @@ class OpenAI:
         except Undecodable:
             raise ProviderUnavailable("The provider's answer is not a JSON object.") from None
         if "id" not in names:
-            raise self._refusal(200, {}, body)
-        snapshot = snapshot_from(body)
+            raise self._calls.refusal(200, {}, body)
+        snapshot = snapshot_from(body, words_of(self.profile))
         if snapshot.id != batch_id:
             raise MalformedBatch(f"The provider answered with batch {snapshot.id[:80]!r} instead.")
         return snapshot
+
+
+class Paths:
+    """As `Gateway`: the calls of OpenAI's SDKs go on as they come."""
+
+    def batches(self) -> str:
+        return "/batches"
+
+    def batch(self, batch_id: str) -> str:
+        return f"/batches/{quote_segment(batch_id)}"
+
+    def cancel(self, batch_id: str) -> str:
+        return f"{self.batch(batch_id)}/cancel"
+
+    def files(self) -> str:
+        return "/files"
+
+    def file(self, file_id: str) -> str:
+        return f"/files/{quote_segment(file_id)}"
+
+    def content(self, file_id: str) -> str:
+        return f"{self.file(file_id)}/content"
+
+    def snapshot_in(self, body: bytes, profile: Profile) -> Snapshot | None:
+        try:
+            return snapshot_from(without_nul(body), words_of(profile))
+        except MalformedBatch:
+            return None
+
+    def file_id_in(self, body: bytes) -> str | None:
+        return id_in(body)
+
+
+PATHS = Paths()
+DIALECT = Dialect(name="openai", open=OpenAI, gateway=PATHS)
+
+
+def words_of(profile: Profile) -> Words:
+    """The status words of a host."""
+    return {**STATUSES, **profile.statuses} if profile.statuses else STATUSES
 
 
 def complaint_in(answer: Any) -> Complaint | None:
@@ -196,18 +221,21 @@ def _expiry(seconds: int | None) -> dict[str, str | int]:
     return {} if seconds is None else {"anchor": "created_at", "seconds": seconds}
 
 
-def page_from(body: bytes, cursor: str | None) -> Page:
+def page_from(body: bytes, cursor: str | None, profile: Profile) -> Page:
     """The page in a list answer to `cursor`. Raises ProviderUnavailable where it is no list."""
+    whole = profile.list_style is ListStyle.WHOLE
+    most = WHOLE_ROWS_MAX if whole else ROWS_MAX
     try:
-        listing = listing_in(body)
+        listing = listing_in(body, Rows(most=most))
     except Undecodable:
         raise ProviderUnavailable("The provider's answer is not a list of batches.") from None
-    rows = [read_row(row) for row in listing.data or ()]
+    words = words_of(profile)
+    rows = [read_row(row, words) for row in listing.rows]
     return Page(
         batches=tuple(row for row in rows if isinstance(row, Snapshot)),
         malformed=tuple(row for row in rows if isinstance(row, Malformed)),
-        next_cursor=_next_cursor(listing, rows, cursor),
-        fault=f"A page of the list has more than {ROWS_MAX} rows." if listing.surplus else None,
+        next_cursor=None if whole else _next_cursor(listing, rows, cursor),
+        fault=f"A page of the list has more than {most} rows." if listing.surplus else None,
     )
 
 
@@ -215,8 +243,99 @@ def _next_cursor(
     listing: Listing, rows: Sequence[Snapshot | Malformed], cursor: str | None
 ) -> str | None:
     """None after the last page, and where the next would be this one again."""
-    if listing.has_more is not True or not rows:
+    more = listing.surplus or listing.others.get("has_more") is True
+    if not more or not rows:
         return None
-    last = listing.last_id if isinstance(listing.last_id, str) else ""
-    following = last or rows[-1].id
+    last = None if listing.surplus else listing.others.get("last_id")
+    following = last if isinstance(last, str) and last else rows[-1].id
     return following if following != cursor else None
+
+
+class Row(msgspec.Struct, gc=False):
+    """A batch as it came; nothing in it is to be trusted yet."""
+
+    id: Any = None
+    status: Any = None
+    endpoint: Any = None
+    model: Any = None
+    completion_window: Any = None
+    input_file_id: Any = None
+    output_file_id: Any = None
+    error_file_id: Any = None
+    created_at: Any = None
+    in_progress_at: Any = None
+    expires_at: Any = None
+    finalizing_at: Any = None
+    completed_at: Any = None
+    failed_at: Any = None
+    expired_at: Any = None
+    cancelling_at: Any = None
+    cancelled_at: Any = None
+    request_counts: Any = None
+    errors: Any = None
+    error: Any = None
+    usage: Any = None
+    metadata: Any = None
+
+
+def snapshot_from(raw: bytes | msgspec.Raw, words: Words = STATUSES) -> Snapshot:
+    """The snapshot in the JSON of one batch. Raises MalformedBatch."""
+    try:
+        return snapshot_of(decode(raw, Row), words)
+    except Undecodable as error:
+        raise MalformedBatch(f"A batch is not a JSON object: {error}"[:200]) from None
+
+
+def read_row(row: Any, words: Words = STATUSES) -> Snapshot | Malformed:
+    """One row of a list, decoded once: a batch, or what is wrong with it."""
+    try:
+        found = decode(row, Row) if isinstance(row, msgspec.Raw) else msgspec.convert(row, Row)
+    except (Undecodable, msgspec.ValidationError) as error:
+        return Malformed(None, f"A batch is not a JSON object: {error}"[:200])
+    try:
+        return snapshot_of(found, words)
+    except MalformedBatch as error:
+        named = isinstance(found.id, str) and 0 < len(found.id) <= ID_MAX_CHARACTERS
+        return Malformed(found.id if named else None, error.message)
+
+
+def snapshot_of(row: Row, words: Words) -> Snapshot:
+    """The snapshot of one row. Raises MalformedBatch."""
+    if not isinstance(row.id, str) or not 0 < len(row.id) <= ID_MAX_CHARACTERS:
+        raise MalformedBatch("A batch has no id.")
+    if not isinstance(row.status, str) or not row.status:
+        raise MalformedBatch("The batch has no status.")
+    return Snapshot(
+        id=row.id,
+        provider_status=row.status[:STATUS_MAX_CHARACTERS],
+        status=words.get(row.status.lower()),
+        counts=counts_of(row.request_counts),
+        endpoint=text_of(row.endpoint),
+        model=text_of(row.model),
+        completion_window=text_of(row.completion_window),
+        input_file_id=text_of(row.input_file_id),
+        output_file_id=text_of(row.output_file_id),
+        error_file_id=text_of(row.error_file_id),
+        timestamps=_timestamps(row),
+        problems=_problems(row) if row.errors or row.error else (),
+        usage=usage_of(row.usage),
+        metadata=metadata_of(row.metadata) if isinstance(row.metadata, dict) else None,
+    )
+
+
+def _timestamps(row: Row) -> dict[str, int]:
+    stamps = {}
+    for name in STAMPS:
+        value = getattr(row, name)
+        if value is not None:
+            seconds = epoch_seconds(value)
+            if seconds is not None:
+                stamps[name] = seconds
+    return stamps
+
+
+def _problems(row: Row) -> tuple[BatchProblem, ...]:
+    found = row.errors.get("data") if isinstance(row.errors, dict) else row.errors
+    if not isinstance(found, list):
+        found = [row.error] if row.error else []
+    return tuple(problem_of(entry) for entry in found[:PROBLEMS_MAX] if entry)

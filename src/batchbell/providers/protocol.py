@@ -1,14 +1,21 @@
-"""What every provider adapter can do."""
+"""The port: what every dialect can do, and nothing of how.
+
+A dialect hides paths, headers, cursors, ids, status words and the shape of files. What it gives
+back is the same for all: a `Snapshot`, lines in OpenAI's shape, or a `ProviderError`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from batchbell.core.model import Snapshot
 from batchbell.core.results import Arrived
+from batchbell.core.twins import Marks
+from batchbell.providers.api import Api
+from batchbell.providers.profile import Profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,52 +38,143 @@ class Page:
     """What is odd about the page, where some of it was left out."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What is to run as one batch."""
+
+    requests: Path
+    """JSON lines in OpenAI's shape, for a dialect that sends them with the call. They are there
+    where `upload` returned None."""
+    file: str | None
+    """What `upload` returned."""
+    endpoint: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """The customer's."""
+    tag: tuple[str, str] | None = None
+    """A name and a value that no other batch has. It goes wherever the provider keeps it: the
+    metadata, a name, or nowhere. Where it is kept, a snapshot shows it in its metadata."""
+    output_expires_seconds: int | None = None
+    """The provider is to delete what it makes so many seconds after it was made."""
+
+
+class Lines(Protocol):
+    """How a dialect writes its files. A line that it cannot read is given back as it is."""
+
+    def request(self, line: bytes) -> bytes:
+        """A line of an input file, in OpenAI's shape: `custom_id` says whose it is."""
+        ...
+
+    def answer(self, line: bytes) -> bytes:
+        """A line of results, in OpenAI's outer shape.
+
+        That is `custom_id`, `response` with `status_code` and `body`, and `error`. The body is
+        the provider's own answer, unchanged.
+        """
+        ...
+
+
 class Provider(Protocol):
-    """An account's way to its provider. Every verb is one HTTP call and may raise ProviderError."""
+    """An account's way to its provider. Every verb may raise ProviderError.
+
+    References are the dialect's own: a snapshot holds them, only the dialect reads them.
+    """
+
+    @property
+    def profile(self) -> Profile:
+        """The facts of the host."""
+        ...
+
+    @property
+    def lines(self) -> Lines | None:
+        """How its files are read; None where they are in OpenAI's shape."""
+        ...
 
     async def list_page(self, cursor: str | None = None) -> Page:
-        """Up to 100 batches after `cursor`; the first page without one."""
+        """Up to `profile.page_size` batches after `cursor`; the first page without one."""
         ...
 
     async def retrieve(self, batch_id: str) -> Snapshot:
         """One batch. Raises ProviderNotFound, or MalformedBatch where the row makes no sense."""
         ...
 
-    async def results(
-        self, file_id: str, target: Path, *, most_bytes: int, plain: bool = False
-    ) -> Arrived:
-        """Fetch an output or error file to `target`, as it is sent: it may be compressed.
-
-        `plain` asks for no compression. A file of more than `most_bytes` is an error.
-        """
-        ...
-
-    async def upload(self, file: Path, *, name: str, expires_seconds: int | None = None) -> str:
-        """Hand in a file of requests; returns its id. Never repeated, whatever happens.
-
-        The provider is to forget it after `expires_seconds`; without them when it likes.
-        """
-        ...
-
-    async def create(
-        self,
-        file_id: str,
-        *,
-        url: str,
-        metadata: Mapping[str, str],
-        output_expires_seconds: int | None = None,
-    ) -> Snapshot:
-        """Have an uploaded file run as a batch. Never repeated, whatever happens.
-
-        Where no answer came it may have been made all the same: look for its metadata in the list.
-        The provider is to forget the files that it leaves so many seconds after they were made.
-        """
-        ...
-
-    async def delete_file(self, file_id: str) -> None:
-        """Delete a file; one that is not there is no error."""
-        ...
-
     async def cancel(self, batch_id: str) -> Snapshot:
         """Ask for an end. The answer is usually `cancelling`; the end is seen by watching."""
         ...
+
+    async def upload(
+        self, requests: Path, *, name: str, expires_seconds: int | None = None
+    ) -> str | None:
+        """Upload requests, JSON lines in OpenAI's shape; returns the reference of the file.
+
+        None where the provider takes requests with `submit` alone. No batch is made, so the call
+        may be made again. The provider is to delete the file after `expires_seconds`; without
+        them when it likes.
+        """
+        ...
+
+    async def submit(self, order: Order) -> Snapshot:
+        """Have requests run as a batch. Made once, whatever happens.
+
+        Where no clear answer came a batch may have been made all the same: `find` it.
+        """
+        ...
+
+    async def find(self, marks: Marks) -> tuple[list[Snapshot], bool]:
+        """The batches that a call to `submit` may have made, the likeliest first.
+
+        And whether everything was seen: only then does their absence count.
+        """
+        ...
+
+    async def results(
+        self, reference: str, target: Path, *, most_bytes: int, plain: bool = False
+    ) -> Arrived:
+        """Fetch what a reference of a snapshot names to `target`, as it is sent.
+
+        It may be compressed, and is in the dialect's own shape: `lines` reads it. `plain`
+        asks for no compression. More than `most_bytes` is an error.
+        """
+        ...
+
+    async def delete(self, reference: str) -> None:
+        """Delete what a reference names; what is not there is no error."""
+        ...
+
+
+class Gateway(Protocol):
+    """How a call of an OpenAI SDK is passed on to a host, and what its answer says.
+
+    Paths are what follows the base URL.
+    """
+
+    def batches(self) -> str: ...
+
+    def batch(self, batch_id: str) -> str: ...
+
+    def cancel(self, batch_id: str) -> str: ...
+
+    def files(self) -> str: ...
+
+    def file(self, file_id: str) -> str: ...
+
+    def content(self, file_id: str) -> str: ...
+
+    def snapshot_in(self, body: bytes, profile: Profile) -> Snapshot | None:
+        """The batch that an answer describes, if it does."""
+        ...
+
+    def file_id_in(self, body: bytes) -> str | None:
+        """The id in the answer to an upload."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """One way of speaking, and all that Batchbell needs of it."""
+
+    name: str
+    open: Callable[[Profile, Api, str, Callable[[], float]], Provider]
+    """Takes the host's facts, HTTP under the account's base URL, the API key, which is to be kept
+    out of messages, and a clock. Calls nothing."""
+    gateway: Gateway | None = None
+    """None where calls of OpenAI's SDKs cannot be passed on."""

@@ -1,4 +1,4 @@
-"""Which adapter speaks to which provider."""
+"""Which dialects there are, and which of them speaks to an account's provider."""
 
 from __future__ import annotations
 
@@ -7,16 +7,54 @@ from collections.abc import Callable, Mapping
 
 from batchbell import __version__
 from batchbell.core.errors import SettingsError
-from batchbell.core.limits import Limits
 from batchbell.core.model import Account
+from batchbell.core.nearest import hint
+from batchbell.providers import openai
 from batchbell.providers.api import Api
-from batchbell.providers.openai import OpenAI
-from batchbell.providers.protocol import Provider
+from batchbell.providers.profile import Profile
+from batchbell.providers.profiles import PROFILES
+from batchbell.providers.protocol import Dialect, Provider
+
+DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in (openai.DIALECT,)}
 
 Connect = Callable[[str, Mapping[str, str]], Api]
 """Makes HTTP under a base URL, with these headers on every call."""
 
-Build = Callable[[Account, str, Connect, Callable[[], float]], Provider]
+ANSWER_PREFIXES = (
+    b"anthropic-",
+    b"azureml-",
+    b"openai-",
+    b"ratelimit",
+    b"x-amzn-",
+    b"x-goog-",
+    b"x-groq-",
+    b"x-litellm-",
+    b"x-ms-",
+    b"x-ratelimit-",
+)
+"""How headers of providers and their gateways begin that are about a call. Any of them may stand
+behind any base URL."""
+
+
+def profile_of(account: Account) -> Profile:
+    """The facts of an account's host. Raises SettingsError for a provider that is not known."""
+    try:
+        return named_profile(account.provider)
+    except SettingsError as error:
+        raise SettingsError(f"Account {account.name!r}: {error}") from None
+
+
+def named_profile(name: str) -> Profile:
+    """The profile of this name. Raises SettingsError."""
+    profile = PROFILES.get(name)
+    if profile is None:
+        raise SettingsError(f"There is no provider {name!r}. {hint(name, PROFILES.keys())}")
+    return profile
+
+
+def dialect_of(account: Account) -> Dialect:
+    """How an account's provider speaks. Raises SettingsError as `profile_of`."""
+    return DIALECTS[profile_of(account).dialect]
 
 
 def open_provider(
@@ -30,36 +68,16 @@ def open_provider(
 
     Raises SettingsError for a provider that we do not know, or a key that cannot be sent.
     """
-    build = ADAPTERS.get(account.provider)
-    if build is None:
-        known = ", ".join(sorted(ADAPTERS))
-        raise SettingsError(
-            f"Account {account.name!r} names the provider {account.provider!r}; known are: {known}."
-        )
+    profile = profile_of(account)
     key = api_key.strip()
     if not is_sendable(key):
         raise SettingsError(f"The API key of account {account.name!r} is empty or misspelt.")
-    return build(account, key, connect, clock)
+    agent = {"User-Agent": f"Batchbell/{__version__}"}
+    headers = {**profile.headers, **profile.credentials(key), **agent}
+    api = connect(account.base_url, headers)
+    return DIALECTS[profile.dialect].open(profile, api, key, clock)
 
 
 def is_sendable(api_key: str) -> bool:
     """Whether an API key can be a header's value."""
     return bool(api_key) and api_key.isascii() and api_key.isprintable() and " " not in api_key
-
-
-def _openai(
-    account: Account, api_key: str, connect: Connect, clock: Callable[[], float]
-) -> Provider:
-    headers = {**auth_headers(api_key), "User-Agent": f"Batchbell/{__version__}"}
-    return OpenAI(connect(account.base_url, headers), secret=api_key, clock=clock)
-
-
-def auth_headers(api_key: str) -> dict[str, str]:
-    """How a call says whose it is, to a host that speaks OpenAI's dialect."""
-    return {"Authorization": f"Bearer {api_key.strip()}"}
-
-
-ADAPTERS: Mapping[str, Build] = {"openai": _openai}
-
-LIMITS: Mapping[str, Limits] = {"openai": Limits()}
-"""What each provider takes as one batch, by its own documents."""

@@ -60,7 +60,7 @@ def intend(connection: Connection, made: Creation) -> None:
         "account_id": made.account_id,
         "fingerprint": made.fingerprint,
         "idempotency_key": made.idempotency_key,
-        "input_file_id": storable(marks.input_file_id),
+        "input_file_id": storable(marks.input_file_id or ""),
         "endpoint": None if marks.endpoint is None else storable(marks.endpoint),
         "metadata": storable(msgspec.json.encode(marks.metadata or {}).decode()),
         "wishes": storable(msgspec.json.encode(list(made.wishes)).decode()),

@@ -16,7 +16,7 @@ from batchbell.net.api import ApiClient, checked_base
 from batchbell.net.guard import AddressRules
 from batchbell.net.proxy import provider_proxy
 from batchbell.providers import open_provider
-from batchbell.providers.registry import ADAPTERS, is_sendable
+from batchbell.providers.registry import is_sendable, named_profile
 from batchbell.settings import OPENAI_URL
 from batchbell.storage import accounts
 from batchbell.storage.engine import Store
@@ -111,8 +111,10 @@ def _checks(rules: AddressRules) -> dict[str, Check]:
 
 
 def _check_provider(name: str) -> None:
-    if name not in ADAPTERS:
-        raise InvalidRequest(f"There is no provider {name!r}: {', '.join(sorted(ADAPTERS))}.")
+    try:
+        named_profile(name)
+    except SettingsError as error:
+        raise InvalidRequest(str(error)) from error
 
 
 def _check_base(url: str | None, rules: AddressRules) -> None:

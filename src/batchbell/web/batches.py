@@ -16,7 +16,6 @@ from batchbell.api.batches import BatchRequest
 from batchbell.core import twins
 from batchbell.core.deletion import Deletion
 from batchbell.core.errors import (
-    MalformedBatch,
     NotFound,
     ProviderUnavailable,
     StoreUnavailable,
@@ -25,8 +24,7 @@ from batchbell.core.model import Account, Batch, BatchKind, Snapshot, Status
 from batchbell.core.results import Results, is_expunged
 from batchbell.core.submission import standing
 from batchbell.core.twins import NOT_ANSWERED, Doubt
-from batchbell.providers.api import quote_segment
-from batchbell.providers.rows import snapshot_from, without_nul
+from batchbell.providers.registry import profile_of
 from batchbell.storage import accounts, batches, deletions, retention, submissions
 from batchbell.storage import creations as stored
 from batchbell.storage.creations import Creation
@@ -43,6 +41,8 @@ from batchbell.web.gateway.proxy import (
     account_of,
     account_of_file,
     ask,
+    can_pass,
+    gateway_of,
     pass_on,
     read,
 )
@@ -69,6 +69,7 @@ async def create_batch(request: Request, bb_account: AccountName = None) -> Resp
     body = decode_json(raw)
     wishes = await BatchForm(call.context, body).wishes(call.project_id)
     account = await account_of_file(call, request, body.get("input_file_id"))
+    gateway_of(account)
     made = creations.intent(call, request, account, body, wishes)
     if made is not None:
         outcome = await creations.earlier(call, made)
@@ -79,11 +80,17 @@ async def create_batch(request: Request, bb_account: AccountName = None) -> Resp
         await call.context.store.write(stored.intend, made)
     told: Whole | ProviderUnavailable
     try:
-        told = await ask(call, request, "/batches", account=account, body=for_provider(raw, body))
+        told = await ask(
+            call,
+            request,
+            lambda gateway: gateway.batches(),
+            account=account,
+            body=for_provider(raw, body),
+        )
     except ProviderUnavailable as error:
         told = error
     failpoints.reach(failpoints.AFTER_MADE)
-    seen = await _seen(call, told) if isinstance(told, Whole) else None
+    seen = await _seen(call, account, told) if isinstance(told, Whole) else None
     if isinstance(told, Whole) and seen is not None:
         kept = await call.surface.adopter.adopt(call.project_id, account, seen, wishes)
         if kept is not None:
@@ -137,16 +144,14 @@ def _no_batch(told: Whole | ProviderUnavailable) -> Response:
     return error_response(502, told.message, code=Code.PROVIDER_UNAVAILABLE)
 
 
-async def _seen(call: Call, told: Whole) -> Snapshot | None:
+async def _seen(call: Call, account: Account, told: Whole) -> Snapshot | None:
     """The batch in an answer, if there is one."""
-    return await read(call, _snapshot, told.body) if told.is_good else None
+    gateway, profile = gateway_of(account), profile_of(account)
 
+    def snapshot(body: bytes) -> Snapshot | None:
+        return gateway.snapshot_in(body, profile)
 
-def _snapshot(body: bytes) -> Snapshot | None:
-    try:
-        return snapshot_from(without_nul(body))
-    except MalformedBatch:
-        return None
+    return await read(call, snapshot, told.body) if told.is_good else None
 
 
 def _with_extras(told: Whole, kept: Batch | None, *, now: float) -> Response:
@@ -192,17 +197,17 @@ async def get_batch(
     if known is None:
         if account is None or not fresh:
             raise NotFound("batch", batch_id)
-        return await pass_on(call, request, _path(batch_id))
+        return await pass_on(call, request, lambda gateway: gateway.batch(batch_id))
     [known] = await call.context.store.read(submissions.standing, [known])
     now = call.context.clock()
     ours = known.status.ended or known.kind is BatchKind.JOINED
-    if ours or account is None or not fresh:
+    if ours or account is None or not fresh or not can_pass(account):
         return answer(describing.batch(known, *await _merged(call, known), now=now))
     try:
-        told = await ask(call, request, _path(batch_id), account=account)
+        told = await ask(call, request, lambda gateway: gateway.batch(batch_id), account=account)
     except ProviderUnavailable:
         return answer(describing.batch(known, now=now))
-    seen = await _seen(call, told)
+    seen = await _seen(call, account, told)
     if seen is None or seen.id != known.id:
         return answer(describing.batch(known, now=now))
     return _with_extras(told, await _noted(call, account, seen, known), now=now)
@@ -221,8 +226,8 @@ async def cancel_batch(
     if known is not None and known.kind is BatchKind.JOINED:
         return answer(describing.batch(await _cancel_submission(call, known), now=now))
     account = account or await account_for(call, request)
-    told = await ask(call, request, f"{_path(batch_id)}/cancel", account=account)
-    seen = await _seen(call, told)
+    told = await ask(call, request, lambda gateway: gateway.cancel(batch_id), account=account)
+    seen = await _seen(call, account, told)
     if seen is None or known is None or seen.id != known.id:
         return told.response()
     kept = await _noted(call, account, seen, known)
@@ -256,10 +261,6 @@ async def expunge_batch(call: Caller, batch_id: str) -> Response:
     while await context.store.write(retention.strip_more, call.project_id, batch_id):
         pass  # each in a transaction of its own, so that nobody waits long for any
     return answer(describing.batch(expunged, now=context.clock()))
-
-
-def _path(batch_id: str) -> str:
-    return f"/batches/{quote_segment(batch_id)}"
 
 
 async def _find(call: Call, request: Request, batch_id: str) -> tuple[Account | None, Batch | None]:

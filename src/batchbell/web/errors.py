@@ -40,6 +40,7 @@ class Code(StrEnum):
     BODY_TOO_LARGE = "body_too_large"
     ADDRESS_REFUSED = "address_refused"
     NO_ACCOUNT = "no_account"
+    NO_GATEWAY = "no_gateway"
     UNKNOWN_ACCOUNT = "unknown_account"
     TOO_MANY_ENDPOINTS = "too_many_endpoints"
     NOTHING_TO_RESEND = "nothing_to_resend"

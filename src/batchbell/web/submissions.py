@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +22,7 @@ from batchbell.files.lines import open_lines
 from batchbell.files.preflight import Prepared, first_model, prepare
 from batchbell.files.results_store import scratch_of
 from batchbell.files.scratch import scratch_folder
-from batchbell.providers.registry import LIMITS
+from batchbell.providers.registry import profile_of
 from batchbell.storage import parts, submissions
 from batchbell.storage.submissions import Asked, Key, NewPart
 from batchbell.storage.watches import Registration
@@ -181,10 +181,9 @@ def _first_model(file: Path) -> str | None:
 
 
 def _limits(account: Account, known: Learnt, *, line_bytes: int, now: float) -> Limits:
-    own = LIMITS.get(account.provider, Limits())
-    return Limits(
-        lines=own.lines,
-        bytes=own.bytes,
+    own = profile_of(account).limits
+    return replace(
+        own,
         line_bytes=min(own.line_bytes, line_bytes),
         tokens=known.cap_in_force(now) or own.tokens,
     )

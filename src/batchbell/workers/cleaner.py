@@ -134,7 +134,7 @@ class Cleaner:
             user = await self._user_of(held, file)
             if user is None:
                 failpoints.reach(failpoints.BEFORE_DELETE)
-                await provider.delete_file(file.id)
+                await provider.delete(file.id)
                 failpoints.reach(failpoints.AFTER_DELETE)
             else:
                 done.stays.append(file)

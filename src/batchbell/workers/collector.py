@@ -350,8 +350,9 @@ class Fetching:
         seen = await self._looked_at_again(known)
         input = await self._dispensable("input", seen.input_file_id, is_input=True)
         answers = []
-        if seen.output_file_id is not None:
-            answers.append(await self._fetch("output", seen.output_file_id))
+        for name, ref in (("output", seen.output_file_id), ("results", seen.results_ref)):
+            if ref is not None:
+                answers.append(await self._fetch(name, ref))
         errors = await self._dispensable("error", seen.error_file_id)
         answers += [] if errors is None else [errors]
         if input is None and seen.input_file_id is not None:
@@ -381,13 +382,13 @@ class Fetching:
         return seen
 
     async def _dispensable(
-        self, name: str, file_id: str | None, *, is_input: bool = False
+        self, name: str, ref: str | None, *, is_input: bool = False
     ) -> Path | None:
         """A file that the results are merged without, where it cannot be had for long."""
-        if file_id is None:
+        if ref is None:
             return None
         try:
-            return await self._fetch(name, file_id)
+            return await self._fetch(name, ref, is_input=is_input)
         except ProviderError as error:
             if not rules.may_do_without(error, tries=self._tries, is_input=is_input):
                 raise
@@ -395,13 +396,16 @@ class Fetching:
                 self._notes.append(f"The {name} file could not be had: {error.message}")
             return None
 
-    async def _fetch(self, name: str, file_id: str) -> Path:
+    async def _fetch(self, name: str, ref: str, *, is_input: bool = False) -> Path:
         packed, path = self._folder / f"{name}.sent", self._folder / name
         arrived = await self._provider.results(
-            file_id, packed, most_bytes=self._most, plain=self._tries > 1
+            ref, packed, most_bytes=self._most, plain=self._tries > 1
         )
-        owner = self._batch.project_id
-        await heavy(owner, unpack, packed, path, arrived, most_bytes=self._most)
+        owner, lines = self._batch.project_id, self._provider.lines
+        reshape = None
+        if lines is not None:
+            reshape = lines.request if is_input else lines.answer
+        await heavy(owner, unpack, packed, path, arrived, most_bytes=self._most, reshape=reshape)
         packed.unlink(missing_ok=True)
         return path
 

@@ -17,7 +17,6 @@ from batchbell.core.errors import InvalidRequest, ProviderError
 from batchbell.core.model import Mint, Snapshot
 from batchbell.observability import Metrics
 from batchbell.providers.protocol import Provider
-from batchbell.providers.search import find_twins
 from batchbell.storage import creations, sweeps
 from batchbell.storage.creations import Creation
 from batchbell.storage.engine import CREATIONS, Store
@@ -122,7 +121,7 @@ class Seeker:
             await self._wait(held, whole=whole, unlisted=unlisted)
 
     async def _find(self, provider: Provider, held: Creation) -> tuple[Snapshot | None, bool]:
-        found, whole = await find_twins(provider, held.marks)
+        found, whole = await provider.find(held.marks)
         taken = await self._store.read(creations.taken, held, [one.id for one in found])
         return next((one for one in found if one.id not in taken), None), whole
 

@@ -37,8 +37,7 @@ from batchbell.files.results_store import ResultsStore, fetch
 from batchbell.files.rounds import gather_passing
 from batchbell.files.scratch import scratch_folder
 from batchbell.observability import Metrics
-from batchbell.providers.protocol import Provider
-from batchbell.providers.search import find_twins
+from batchbell.providers.protocol import Order, Provider
 from batchbell.storage import parts
 from batchbell.storage.engine import SUBMISSIONS, Store
 from batchbell.storage.submissions import NewPart
@@ -49,7 +48,6 @@ log = structlog.get_logger("batchbell.submitter")
 LEASE_SECONDS = 120.0
 HOLD_SECONDS = LEASE_SECONDS / 4
 LOOK_SECONDS = 5.0
-NO_EXPIRY = Expiry()
 AT_ONCE = 64
 """Submissions under way: each uploads one part at a time, and most wait for a provider."""
 OF_PROJECT = 8
@@ -57,8 +55,16 @@ OF_ACCOUNT = 4
 """A provider that does not answer holds up its own account only."""
 
 
+def no_expiry(_: Batch) -> Expiry:
+    """The provider deletes files when it likes."""
+    return Expiry()
+
+
 class Submitter:
-    """See the module. `provider_of` gives the way to an account's provider, by the account's id."""
+    """See the module. `provider_of` gives the way to an account's provider, by the account's id.
+
+    `expiry` says when the provider of a submission is to delete its files.
+    """
 
     name = "submitter"
 
@@ -73,7 +79,7 @@ class Submitter:
         rand: Callable[[], float],
         metrics: Metrics,
         scratch: Path,
-        expiry: Expiry = NO_EXPIRY,
+        expiry: Callable[[Batch], Expiry] = no_expiry,
     ) -> None:
         self.signal = store.signal(SUBMISSIONS)
         self._store = store
@@ -301,7 +307,7 @@ class HandingIn:
         clock: Callable[[], float],
         mint: Mint,
         rand: Callable[[], float],
-        expiry: Expiry,
+        expiry: Callable[[Batch], Expiry],
     ) -> None:
         self._store = store
         self._results_store = results_store
@@ -326,12 +332,13 @@ class HandingIn:
                 return False
             part = meant
             failpoints.reach(failpoints.AFTER_INTENT)
-        if part.file_id is None or rules.is_stale(part, self._expiry_of(held), now=self._clock()):
+        file, expiry = folder / part.id, self._expiry_of(provider, held)
+        if part.file_id is None or rules.is_stale(part, expiry, now=self._clock()):
             try:
-                part = await self._upload(provider, held, part, folder)
+                part = await self._upload(provider, held, part, file)
             except (ProviderRejected, ProviderRateLimited) as error:
-                return await self._refused_upload(held, part, error)
-        return await self._create(provider, held, part)
+                return await self._refused_upload(provider, held, part, error)
+        return await self._create(provider, held, part, file)
 
     async def withdraw(self, provider: Provider, held: Submission, part: Part) -> bool:
         """Give up a part that was about to be handed in; False where it was after all.
@@ -343,24 +350,27 @@ class HandingIn:
         await self._store.write(parts.reject, held, part, trouble=None)
         return True
 
-    async def _upload(self, provider: Provider, held: Submission, part: Part, folder: Path) -> Part:
-        """A file whose upload nobody noted is uploaded again: it costs nothing but its place."""
-        file = folder / part.id
+    async def _upload(self, provider: Provider, held: Submission, part: Part, file: Path) -> Part:
+        """A file whose upload nobody noted is uploaded again: it costs nothing but its place.
+
+        Where the provider takes requests with the call that creates, they stay in `file`.
+        """
         await fetch(self._results_store, new_name(held.batch.project_id, part.id), file)
         at = self._clock()
         file_id = await provider.upload(
             file,
             name=f"{part.tag}.jsonl",
-            expires_seconds=self._expiry_of(held).input_seconds,
+            expires_seconds=self._expiry_of(provider, held).input_seconds,
         )
+        if file_id is None:
+            return part
         failpoints.reach(failpoints.AFTER_UPLOAD)
         noted = await self._store.write(parts.uploaded, held, part, file_id=file_id, at=at)
         failpoints.reach(failpoints.AFTER_FILE)
-        file.unlink()
+        await disk(file.unlink)
         return noted
 
-    async def _create(self, provider: Provider, held: Submission, part: Part) -> bool:
-        assert part.file_id is not None
+    async def _create(self, provider: Provider, held: Submission, part: Part, file: Path) -> bool:
         now = self._clock()
         part = await self._store.write(
             parts.asking,
@@ -369,27 +379,31 @@ class HandingIn:
             now=now,
             ask_again_at=now + twins.look_for_seconds(Doubt.GRAVE),
         )
-        assert part.file_id is not None
+        order = Order(
+            requests=file,
+            file=part.file_id,
+            endpoint=held.snapshot.endpoint or "",
+            metadata=held.snapshot.metadata or {},
+            tag=(TAG, part.tag),
+            output_expires_seconds=self._expiry_of(provider, held).output_seconds,
+        )
         try:
-            seen = await provider.create(
-                part.file_id,
-                url=held.snapshot.endpoint or "",
-                metadata={**(held.snapshot.metadata or {}), TAG: part.tag},
-                output_expires_seconds=self._expiry_of(held).output_seconds,
-            )
+            seen = await provider.submit(order)
         except ProviderError as error:
-            return await self._not_made(held, part, error)
+            return await self._not_made(provider, held, part, error)
         failpoints.reach(failpoints.AFTER_CREATE)
         await self._note(held, part, seen)
         log.info("part handed in", submission=held.id, part=part.tag, batch=seen.id)
         return True
 
-    async def _not_made(self, held: Submission, part: Part, error: ProviderError) -> bool:
+    async def _not_made(
+        self, provider: Provider, held: Submission, part: Part, error: ProviderError
+    ) -> bool:
         """No batch came back. Raises the error where the part is to be tried again."""
         doubt = twins.doubt(error.status, reached=error.code != twins.NOT_REACHED)
         own = isinstance(error, (ProviderAuthError, ProviderBillingError))
         if doubt is Doubt.NONE and error.status is not None and not own:
-            return await self._refused(held, part, error)
+            return await self._refused(provider, held, part, error)
         wait = twins.look_for_seconds(doubt)
         at = None if doubt is Doubt.NONE else self._clock() + wait
         await self._answered(held, part, error, ask_again_at=at)
@@ -459,28 +473,31 @@ class HandingIn:
     ) -> tuple[Snapshot | None, bool]:
         """What the lost call has made, and whether all of the list was seen."""
         assert part.asked_at is not None
-        assert part.file_id is not None
         marks = Marks(
             asked_at=part.intent_at or part.asked_at,
             input_file_id=part.file_id,
             endpoint=held.snapshot.endpoint,
             tag=(TAG, part.tag),
         )
-        found, whole = await find_twins(provider, marks)
+        found, whole = await provider.find(marks)
         taken = await self._store.read(
             parts.of_parts, held.batch.account_id, [one.id for one in found]
         )
         return next((one for one in found if one.id not in taken), None), whole
 
-    async def _refused_upload(self, held: Submission, part: Part, error: ProviderError) -> bool:
+    async def _refused_upload(
+        self, provider: Provider, held: Submission, part: Part, error: ProviderError
+    ) -> bool:
         if refusals.is_about_expiry(error.code, error.message):
-            expiry = self._expiry_of(held)
-            if expiry.input_seconds is not None:
-                await self._change_expiry(held, part, error, of_input=True)
+            before = self._expiry_of(provider, held)
+            if before.input_seconds is not None:
+                await self._change_expiry(held, part, before, error, of_input=True)
                 raise ProviderUnavailable(error.message) from error
-        return await self._refused(held, part, error)
+        return await self._refused(provider, held, part, error)
 
-    async def _refused(self, held: Submission, part: Part, error: ProviderError) -> bool:
+    async def _refused(
+        self, provider: Provider, held: Submission, part: Part, error: ProviderError
+    ) -> bool:
         """Nothing was made, and the provider says why."""
         now = self._clock()
         if governor.says_no_room(error.code, error.message) and part.tries < rules.REFUSALS_MAX:
@@ -489,9 +506,10 @@ class HandingIn:
                 parts.refuse, held, part, message=error.message, rand=rand, now=now
             )
             return False
-        asked = self._expiry_of(held).output_seconds
-        if refusals.is_about_expiry(error.code, error.message) and asked is not None:
-            await self._change_expiry(held, part, error, of_input=False)
+        before = self._expiry_of(provider, held)
+        about_expiry = refusals.is_about_expiry(error.code, error.message)
+        if about_expiry and before.output_seconds is not None:
+            await self._change_expiry(held, part, before, error, of_input=False)
             await self._answered(held, part, error)
             raise ProviderUnavailable(error.message) from error
         since = part.intent_at or now
@@ -511,14 +529,14 @@ class HandingIn:
     async def _give_up(self, held: Submission, part: Part, trouble: str) -> None:
         await self._store.write(parts.reject, held, part, trouble=trouble)
 
-    def _expiry_of(self, held: Submission) -> Expiry:
-        return self._expiries.get(held.batch.account_id, self._expiry)
+    def _expiry_of(self, provider: Provider, held: Submission) -> Expiry:
+        learnt = self._expiries.get(held.batch.account_id)
+        return learnt or provider.profile.expiry_near(self._expiry(held.batch))
 
     async def _change_expiry(
-        self, held: Submission, part: Part, error: ProviderError, *, of_input: bool
+        self, held: Submission, part: Part, before: Expiry, error: ProviderError, *, of_input: bool
     ) -> None:
         """From now on ask this account for a time that its provider allows, and say so."""
-        before = self._expiry_of(held)
         after = refusals.expiry_after(before, error.message, of_input=of_input)
         self._expiries[held.batch.account_id] = after
         old = before.input_seconds if of_input else before.output_seconds

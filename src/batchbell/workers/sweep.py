@@ -111,7 +111,9 @@ class Sweep:
         self._lost_due = [id for id, due in known.lost.items() if due][:LOST_AT_ONCE]
         self._unseen = set(self._known)
         self._oldest = _oldest(known.open)
-        self._expected = polling.pages_expected(len(known.open), plan.last_pages)
+        self._expected = polling.pages_expected(
+            len(known.open), plan.last_pages, page_size=provider.profile.page_size
+        )
         self._walk = Walk(provider)
         self._past_open = False
         self._rows: dict[str, Snapshot] = {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from fastapi import Request
 from starlette.responses import Response
 
-from batchbell.providers.api import quote_segment
 from batchbell.web.call import Caller
 from batchbell.web.gateway.proxy import account_of_file, pass_on, upload
 from batchbell.web.openapi import AccountName, passes, takes_file
@@ -22,12 +21,12 @@ router = strict_router("files", route_class=IdRoute)
     **passes(),
 )
 async def upload_file(call: Caller, request: Request, bb_account: AccountName = None) -> Response:
-    return await upload(call, request, "/files")
+    return await upload(call, request)
 
 
 @router.get("/v1/files", summary="List the provider's files", **passes())
 async def list_files(call: Caller, request: Request, bb_account: AccountName = None) -> Response:
-    return await pass_on(call, request, "/files")
+    return await pass_on(call, request, lambda gateway: gateway.files())
 
 
 @router.get("/v1/files/{file_id:id}", summary="One file of the provider's", **passes())
@@ -35,7 +34,7 @@ async def get_file(
     call: Caller, request: Request, file_id: str, bb_account: AccountName = None
 ) -> Response:
     account = await account_of_file(call, request, file_id)
-    return await pass_on(call, request, f"/files/{quote_segment(file_id)}", account=account)
+    return await pass_on(call, request, lambda gateway: gateway.file(file_id), account=account)
 
 
 @router.get(
@@ -47,8 +46,9 @@ async def get_file_content(
     call: Caller, request: Request, file_id: str, bb_account: AccountName = None
 ) -> Response:
     account = await account_of_file(call, request, file_id)
-    path = f"/files/{quote_segment(file_id)}/content"
-    return await pass_on(call, request, path, account=account, packed=True)
+    return await pass_on(
+        call, request, lambda gateway: gateway.content(file_id), account=account, packed=True
+    )
 
 
 @router.delete("/v1/files/{file_id:id}", summary="Delete a file at the provider", **passes())
@@ -56,4 +56,4 @@ async def delete_file(
     call: Caller, request: Request, file_id: str, bb_account: AccountName = None
 ) -> Response:
     account = await account_of_file(call, request, file_id)
-    return await pass_on(call, request, f"/files/{quote_segment(file_id)}", account=account)
+    return await pass_on(call, request, lambda gateway: gateway.file(file_id), account=account)

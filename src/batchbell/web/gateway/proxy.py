@@ -15,17 +15,18 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from batchbell.core.errors import ProviderUnavailable
+from batchbell.core.errors import InvalidRequest, ProviderUnavailable, SettingsError
 from batchbell.core.model import Account, Batch
 from batchbell.net.headers import Header, harmless, onward
 from batchbell.net.relay import Onward, Reply, unpacked
-from batchbell.providers.registry import auth_headers
-from batchbell.providers.rows import id_in
+from batchbell.providers.protocol import Gateway
+from batchbell.providers.registry import ANSWER_PREFIXES, dialect_of, profile_of
 from batchbell.providers.verdicts import SECRET_LEAST_CHARACTERS
 from batchbell.storage import uploads
 from batchbell.threads import heavy
 from batchbell.web.accounts import api_key_of
 from batchbell.web.call import Call
+from batchbell.web.errors import Code
 from batchbell.web.watches import named_account
 
 T = TypeVar("T")
@@ -160,15 +161,44 @@ async def account_of_file(call: Call, request: Request, file_id: object) -> Acco
     return await account_for(call, request)
 
 
+Route = Callable[[Gateway], str]
+"""Which path of a provider's API a call goes on to."""
+
+
+def gateway_of(account: Account) -> Gateway:
+    """How calls are passed on to an account's provider. Raises InvalidRequest if they are not."""
+    try:
+        gateway = dialect_of(account).gateway
+    except SettingsError as error:
+        raise InvalidRequest(str(error), code=Code.NO_ACCOUNT) from error
+    if gateway is None:
+        raise InvalidRequest(
+            f"Account {account.name!r} is at {profile_of(account).title}, which does not take calls"
+            " of OpenAI's SDKs. Submit the requests with POST /v1/submissions, or name another"
+            f" account with the header {ACCOUNT_HEADER}.",
+            param=ACCOUNT_HEADER,
+            code=Code.NO_GATEWAY,
+        )
+    return gateway
+
+
+def can_pass(account: Account) -> bool:
+    """Whether calls are passed on to an account's provider."""
+    try:
+        return dialect_of(account).gateway is not None
+    except SettingsError:
+        return False
+
+
 async def pass_on(
     call: Call,
     request: Request,
-    path: str,
+    route: Route,
     *,
     account: Account | None = None,
     packed: bool = False,
 ) -> Response:
-    """Pass the request on to this path of the account's provider, and the answer back.
+    """Pass the request on to the account's provider, and the answer back.
 
     By default the account is the one that the request names. The call to the provider ends when
     the caller leaves. Only a file, which may be `packed`, is passed on as it comes; all else is
@@ -178,7 +208,7 @@ async def pass_on(
     key = await api_key_of(call.context, account)
     inbound = Inbound(request)
     inbound.nothing()
-    outward = _outward(call, request, path, account=account, key=key, body=None, packed=packed)
+    outward = _outward(call, request, route, account=account, key=key, body=None, packed=packed)
     reply = await inbound.unless_left(call.context.relay.send(outward))
     if not packed or reply.status >= 400:
         return (await _whole(call, reply, account, key)).response()
@@ -186,7 +216,7 @@ async def pass_on(
     return Passed(reply, [_spoken_by(account)])
 
 
-async def upload(call: Call, request: Request, path: str) -> Response:
+async def upload(call: Call, request: Request) -> Response:
     """Pass a form with a file on to the account that the request names, or the default.
 
     Where it is named, Batchbell knows from then on which account has the file. Raises
@@ -194,33 +224,38 @@ async def upload(call: Call, request: Request, path: str) -> Response:
     """
     account = await account_for(call, request)
     if ACCOUNT_HEADER not in request.headers:
-        return (await _upload(call, request, path, account)).response()
+        return (await _upload(call, request, account)).response()
+    file_id_in = gateway_of(account).file_id_in
     store, token = call.context.store, call.context.mint("upl")
     about: dict[str, Any] = {"account_id": account.id, "now": call.context.clock()}
     await store.write(uploads.expect, call.project_id, token, **about)
     id: str | None = None
     try:
-        told = await _upload(call, request, path, account)
-        id = await read(call, id_in, told.body) if told.is_good else None
+        told = await _upload(call, request, account)
+        id = await read(call, file_id_in, told.body) if told.is_good else None
     finally:
         await store.write(uploads.remember, call.project_id, token, file_id=id, **about)
     return told.response()
 
 
-async def _upload(call: Call, request: Request, path: str, account: Account) -> Whole:
+async def _upload(call: Call, request: Request, account: Account) -> Whole:
     inbound = Inbound(request)
     key = await api_key_of(call.context, account)
-    outward = _outward(call, request, path, account=account, key=key, body=inbound.chunks())
+    outward = _outward(call, request, _files, account=account, key=key, body=inbound.chunks())
     reply = await inbound.unless_left(call.context.relay.send(outward))
     return await _whole(call, reply, account, key)
 
 
+def _files(gateway: Gateway) -> str:
+    return gateway.files()
+
+
 async def ask(
-    call: Call, request: Request, path: str, *, account: Account, body: bytes | None = None
+    call: Call, request: Request, route: Route, *, account: Account, body: bytes | None = None
 ) -> Whole:
     """As `pass_on`, to the end of a short answer, whether or not the caller still waits for it."""
     key = await api_key_of(call.context, account)
-    outward = _outward(call, request, path, account=account, key=key, body=body)
+    outward = _outward(call, request, route, account=account, key=key, body=body)
     return await _whole(call, await call.context.relay.send(outward), account, key)
 
 
@@ -277,23 +312,26 @@ def _masked(headers: Iterable[Header], forms: Sequence[bytes]) -> list[Header]:
 def _outward(
     call: Call,
     request: Request,
-    path: str,
+    route: Route,
     *,
     account: Account,
     key: str,
     body: bytes | AsyncIterator[bytes] | None,
     packed: bool = False,
 ) -> Onward:
+    path, profile = route(gateway_of(account)), profile_of(account)
     query = quote(request.scope["query_string"], safe=QUERY_SAFE)
-    dropped = _dropped(body)
+    own = _as_sent({**profile.headers, **profile.credentials(key)})
+    dropped = _dropped(body) | {name for name, _ in own}
     kept = [(name, value) for name, value in onward(request.headers.raw) if name not in dropped]
     return Onward(
         method=request.method,
         url=f"{account.base_url.rstrip('/')}{path}{'?' if query else ''}{query}",
-        headers=[*kept, _packing(request, packed=packed), *_as_sent(auth_headers(key))],
+        headers=[*kept, _packing(request, packed=packed), *own],
         body=body,
         rules=None if account.from_environment else call.context.rules(),
         follows=packed and request.method == "GET",
+        prefixes=ANSWER_PREFIXES,
     )
 
 

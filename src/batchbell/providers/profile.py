@@ -1,0 +1,97 @@
+"""What is known of one host: facts, and nothing that calls.
+
+A host that speaks a dialect that is here already is a `Profile`, and no code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from batchbell.core.limits import Limits
+from batchbell.core.model import Status
+from batchbell.core.polling import PAGE_SIZE
+from batchbell.core.submission import Expiry
+
+
+@dataclass(frozen=True, slots=True)
+class Auth:
+    """The header that carries the API key, and what stands before the key."""
+
+    header: str = "Authorization"
+    before: str = "Bearer "
+
+
+class ListStyle(StrEnum):
+    """How a host lists its batches."""
+
+    PAGES = "pages"
+    """Page by page, each with a cursor to the next."""
+    WHOLE = "whole"
+    """All in one answer, whatever it says of more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpiryRange:
+    """The times after which a host can be told to delete files, in seconds."""
+
+    floor_seconds: int
+    ceiling_seconds: int
+
+    def nearest(self, seconds: int | None) -> int | None:
+        """The nearest time that the host takes; None, its own time, stays None."""
+        if seconds is None:
+            return None
+        return min(max(seconds, self.floor_seconds), self.ceiling_seconds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """A host, by its own documents. Accounts name it as their `provider`."""
+
+    name: str
+    """What `provider` says, and the account that `key_variable` makes is called."""
+    title: str
+    """As the host calls itself."""
+    dialect: str
+    """The name in `registry.DIALECTS`."""
+    base_url: str | None
+    """Where the API is; None where every customer has an address of their own."""
+    key_variable: str
+    """The environment variable of its SDK that holds the API key."""
+    base_url_variable: str | None = None
+    """The one that names another address."""
+    auth: Auth = Auth()
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Sent with every call, such as the version of the API."""
+    limits: Limits = field(default_factory=Limits)
+    """What it takes as one batch."""
+    windows: tuple[str, ...] = ("24h",)
+    """The completion windows that it takes; the first is what submissions ask for."""
+    expiry: ExpiryRange | None = None
+    """None where it cannot be told when to delete files."""
+    retention_seconds: float | None = None
+    """How long it keeps results after the end; None where it does not say, or keeps them."""
+    list_style: ListStyle = ListStyle.PAGES
+    page_size: int = PAGE_SIZE
+    """How many batches a page may have, and is asked for."""
+    list_filters: frozenset[str] = frozenset()
+    """By what its list can be filtered: `status`, `created_after`, `metadata`."""
+    look_seconds: float = 0.0
+    """The fewest seconds between two looks that it asks for."""
+    statuses: Mapping[str, Status] = field(default_factory=dict)
+    """Its own status words, in lower case, beside those of the dialect."""
+
+    def expiry_near(self, wanted: Expiry) -> Expiry:
+        """The times nearest to those wanted that this host takes; none where it takes none."""
+        if self.expiry is None:
+            return Expiry()
+        return Expiry(
+            input_seconds=self.expiry.nearest(wanted.input_seconds),
+            output_seconds=self.expiry.nearest(wanted.output_seconds),
+        )
+
+    def credentials(self, api_key: str) -> dict[str, str]:
+        """The headers that say whose a call is."""
+        return {self.auth.header: f"{self.auth.before}{api_key.strip()}"}

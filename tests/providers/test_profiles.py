@@ -1,0 +1,97 @@
+"""What a host needs that speaks a known dialect: facts, and no code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+from batchbell.core.errors import SettingsError
+from batchbell.core.model import Status
+from batchbell.core.submission import Expiry
+from batchbell.providers import Provider
+from batchbell.providers.profile import Auth, ExpiryRange, ListStyle, Profile
+from batchbell.providers.profiles import DEFAULT, OPENAI, PROFILES
+from batchbell.providers.registry import DIALECTS, named_profile
+from tests.providers.canned import BATCH, Canned
+from tests.providers.conftest import KEY, connected
+
+NEW = replace(
+    OPENAI,
+    name="new",
+    title="New",
+    auth=Auth("x-new-key", ""),
+    headers={"x-new-version": "7"},
+    statuses={"progress": Status.IN_PROGRESS},
+    list_style=ListStyle.WHOLE,
+)
+"""A host with a status word of its own, and a list without pages."""
+
+
+@pytest.fixture
+async def new(canned: Canned, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Provider]:
+    monkeypatch.setitem(PROFILES, "new", NEW)  # type: ignore[arg-type]
+    async for provider in connected("new", canned.base_url):
+        yield provider
+
+
+async def test_a_hosts_own_word_and_a_whole_list_are_facts(new: Provider, canned: Canned) -> None:
+    rows = [{**BATCH, "id": f"b{n}", "status": "PROGRESS"} for n in range(1_500)]
+    for body in (rows, {"object": "list", "data": rows, "has_more": True}):
+        canned.body = json.dumps(body).encode()
+        page = await new.list_page()
+        assert {batch.status for batch in page.batches} == {Status.IN_PROGRESS}
+        assert (len(page.batches), page.next_cursor, page.fault) == (1_500, None, None)
+    asked = canned.asked[-1]
+    assert (asked.path, dict(asked.query)) == ("/v1/batches", {})
+
+
+async def test_a_hosts_headers_go_with_every_call(new: Provider, canned: Canned) -> None:
+    canned.body = json.dumps(BATCH).encode()
+    assert (await new.retrieve("batch_1")).status is Status.COMPLETED
+    headers = canned.asked[-1].headers
+    assert (headers["x-new-key"], headers["x-new-version"]) == (KEY, "7")
+    assert "authorization" not in headers
+
+
+@pytest.mark.parametrize(
+    ("range_", "wanted", "asked"),
+    [
+        (ExpiryRange(floor_seconds=3600, ceiling_seconds=7200), 60, 3600),
+        (ExpiryRange(floor_seconds=3600, ceiling_seconds=7200), 3600, 3600),
+        (ExpiryRange(floor_seconds=3600, ceiling_seconds=7200), 10**9, 7200),
+        (ExpiryRange(floor_seconds=3600, ceiling_seconds=7200), None, None),
+        (None, 3600, None),
+    ],
+)
+def test_an_expiry_is_brought_into_the_hosts_range(
+    range_: ExpiryRange | None, wanted: int | None, asked: int | None
+) -> None:
+    both = Expiry(input_seconds=wanted, output_seconds=wanted)
+    near = replace(OPENAI, expiry=range_).expiry_near(both)
+    assert near == Expiry(input_seconds=asked, output_seconds=asked)
+
+
+def test_an_unknown_provider_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(SettingsError, match="Did you mean 'openai'"):
+        named_profile("open-ai")
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda profile: profile.name)
+def test_the_facts_of_a_host_agree(profile: Profile) -> None:
+    assert PROFILES[profile.name] is profile
+    assert profile.dialect in DIALECTS
+    assert profile.windows
+    assert profile.page_size > 0
+    assert all(word == word.lower() for word in profile.statuses)
+    assert Status.LOST not in profile.statuses.values()
+    assert profile.expiry is None or profile.expiry.floor_seconds <= profile.expiry.ceiling_seconds
+
+
+def test_no_two_hosts_share_a_variable() -> None:
+    named = [p.key_variable for p in PROFILES.values()]
+    named += [p.base_url_variable for p in PROFILES.values() if p.base_url_variable]
+    assert len(named) == len(set(named))
+    assert DEFAULT.name in PROFILES
