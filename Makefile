@@ -6,6 +6,9 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --con
 # Tests that run at once: many of them wait for processes more than for the processor.
 JOBS   ?= 4
 
+# What is compiled once is kept, whatever the shell says: each of the tests' processes needs it.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint static format check soak bench clean
 

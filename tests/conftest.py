@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,8 +29,10 @@ from sqlalchemy.engine import make_url
 from batchbell.core.model import DEFAULT_PROJECT, Account, Mint, new_id
 from batchbell.storage.accounts import ensure_account
 from batchbell.storage.engine import Store
+from batchbell.storage.masterkeys import file_beside
 from batchbell.storage.opening import open_store
 from batchbell.storage.projects import ensure_project
+from batchbell.storage.schema import metadata
 
 T = TypeVar("T")
 
@@ -141,8 +143,16 @@ class Server:
         self._server.ensure_postgres_running()
 
     def forget_power_cuts(self) -> None:
-        """Sync nothing to disk, for databases that need not survive one."""
-        faster = ("fsync = off", "synchronous_commit = off", "full_page_writes = off")
+        """Sync nothing to disk, for databases that need not survive one.
+
+        Nothing is vacuumed either: rows stay in the order in which they were written.
+        """
+        faster = (
+            "fsync = off",
+            "synchronous_commit = off",
+            "full_page_writes = off",
+            "autovacuum = off",
+        )
         settings = [f"ALTER SYSTEM SET {setting}" for setting in faster]
         beside_the_loop(lambda: execute(self.url, *settings, "SELECT pg_reload_conf()"))
 
@@ -200,10 +210,88 @@ def migrated_postgres(postgres_server: str) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same. Its key file stays behind: nothing in it is sealed yet."""
+    """The same; its key file is beside it."""
     path = tmp_path_factory.mktemp("migrated") / "batchbell.db"
     beside_the_loop(lambda: migrate(f"sqlite:///{path}"))
     return path
+
+
+EMPTY = "; ".join(f"DELETE FROM {table.name}" for table in reversed(metadata.sorted_tables))
+FIRST_AGAIN = """
+    SELECT setval(sequencename::regclass, 1, false) FROM pg_sequences WHERE schemaname = 'public'
+"""
+ALONE = """
+    SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
+AS_MIGRATED = """
+    WITH ours AS (SELECT * FROM pg_class WHERE relnamespace = 'public'::regnamespace)
+    SELECT
+        (SELECT string_agg(concat_ws(' ', oid, relname, relnatts, relchecks, reloptions), ','
+                           ORDER BY oid) FROM ours),
+        (SELECT string_agg(concat_ws(' ', attrelid, attname, atttypid, attnotnull, attisdropped),
+                           ',' ORDER BY attrelid, attnum)
+         FROM pg_attribute WHERE attrelid IN (SELECT oid FROM ours)),
+        (SELECT string_agg(concat_ws(' ', oid, convalidated), ',' ORDER BY oid)
+         FROM pg_constraint WHERE connamespace = 'public'::regnamespace),
+        (SELECT string_agg(concat_ws(' ', oid, tgenabled), ',' ORDER BY oid) FROM pg_trigger),
+        (SELECT count(*) FROM pg_proc WHERE pronamespace = 'public'::regnamespace),
+        (SELECT count(*) FROM pg_statistic WHERE starelid IN (SELECT oid FROM ours)),
+        (SELECT count(*) FROM pg_db_role_setting),
+        (SELECT string_agg(version_num, ',') FROM alembic_version),
+        (SELECT sum(pg_relation_size(oid)) > 4000000 FROM ours WHERE relkind = 'r')
+"""
+"""All that a test may leave behind but rows: another schema, statistics, settings, large tables."""
+
+
+class Lent:
+    """One migrated database that is lent to test after test, and emptied in between.
+
+    To make a copy for each takes ten times as long. One that is not as it was, but for its rows,
+    is thrown away.
+    """
+
+    def __init__(self, server: str, *, like: str) -> None:
+        self._server = server
+        self._like = like
+        self._kept: AbstractContextManager[str] | None = None
+        self._url = ""
+        self._as_made: list[tuple[Any, ...]] = []
+
+    @contextmanager
+    def lend(self) -> Iterator[str]:
+        if self._kept is None:
+            self._kept = database_on(self._server, like=self._like)
+            self._url = self._kept.__enter__()
+            self._as_made = beside_the_loop(lambda: fetch_rows(self._url, AS_MIGRATED))
+        yield self._url
+        if beside_the_loop(self._emptied) != self._as_made:
+            self.drop()
+
+    def drop(self) -> None:
+        if self._kept is not None:
+            self._kept.__exit__(None, None, None)
+            self._kept = None
+
+    async def _emptied(self) -> list[tuple[Any, ...]]:
+        """Empty the database; what is true of it then."""
+        connection = await asyncpg.connect(self._url)
+        try:
+            await connection.execute(ALONE)
+            await connection.execute(EMPTY)
+            await connection.execute(FIRST_AGAIN)
+            return [tuple(row) for row in await connection.fetch(AS_MIGRATED)]
+        except asyncpg.PostgresError:
+            return []
+        finally:
+            await connection.close()
+
+
+@pytest.fixture(scope="session")
+def lent_postgres(postgres_server: str, migrated_postgres: str) -> Iterator[Lent]:
+    lent = Lent(postgres_server, like=migrated_postgres)
+    yield lent
+    lent.drop()
 
 
 @pytest.fixture
@@ -219,24 +307,32 @@ def sqlite_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'batchbell.db'}"
 
 
+@pytest.fixture
+def ready_sqlite_url(migrated_sqlite: Path, sqlite_url: str, tmp_path: Path) -> str:
+    """A migrated database, with its key file."""
+    for file in (migrated_sqlite, file_beside(migrated_sqlite)):
+        shutil.copy(file, tmp_path)
+    return sqlite_url
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
     """A database, on each engine: migrated where a `store` or a `town` is asked for, else empty."""
     migrated = not {"store", "town"}.isdisjoint(request.fixturenames)
     if request.param == "sqlite":
-        if migrated:
-            shutil.copy(request.getfixturevalue("migrated_sqlite"), tmp_path / "batchbell.db")
-        yield f"sqlite:///{tmp_path / 'batchbell.db'}"
-        return
-    like = request.getfixturevalue("migrated_postgres") if migrated else None
-    with database_on(request.getfixturevalue("postgres_server"), like=like) as url:
-        yield url
+        yield request.getfixturevalue("ready_sqlite_url" if migrated else "sqlite_url")
+    elif migrated:
+        lent: Lent = request.getfixturevalue("lent_postgres")
+        with lent.lend() as url:
+            yield url
+    else:
+        yield request.getfixturevalue("postgres_url")
 
 
 @pytest.fixture
 async def store(database_url: str, clock: Clock) -> AsyncIterator[Store]:
     """An open store with the newest schema and the project `default`."""
-    store = await open_store(database_url, master_key=master_key(database_url))
+    store = await open_store(database_url, migrate=False, master_key=master_key(database_url))
     await store.write(ensure_project, id=DEFAULT_PROJECT, secret=SECRET, now=clock())
     yield store
     await store.close()

@@ -18,9 +18,9 @@ Sending = Callable[..., Awaitable[Hook]]
 
 
 @pytest.fixture
-def database_url(sqlite_url: str) -> str:
+def database_url(ready_sqlite_url: str) -> str:
     """What is signed does not depend on the database."""
-    return sqlite_url
+    return ready_sqlite_url
 
 
 @pytest.fixture(scope="session")

@@ -20,8 +20,8 @@ SECRET_HEADER = {"Authorization": "Bearer receivers-own-secret"}
 
 
 @pytest.fixture
-def database_url(sqlite_url: str) -> str:
-    return sqlite_url
+def database_url(ready_sqlite_url: str) -> str:
+    return ready_sqlite_url
 
 
 @pytest.fixture

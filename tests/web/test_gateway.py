@@ -35,9 +35,9 @@ INPUT = json.dumps(LINE).encode() + b"\n"
 
 
 @pytest.fixture
-def database_url(sqlite_url: str) -> str:
+def database_url(ready_sqlite_url: str) -> str:
     """What is passed on does not touch the database; what is kept is tested on both elsewhere."""
-    return sqlite_url
+    return ready_sqlite_url
 
 
 @pytest.fixture

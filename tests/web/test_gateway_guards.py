@@ -45,9 +45,9 @@ CALLS = [
 
 
 @pytest.fixture
-def database_url(sqlite_url: str) -> str:
+def database_url(ready_sqlite_url: str) -> str:
     """What is passed on does not touch the database."""
-    return sqlite_url
+    return ready_sqlite_url
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from .test_strictness import path_of
 
 
 @pytest.fixture
-def database_url(sqlite_url: str) -> str:
-    return sqlite_url
+def database_url(ready_sqlite_url: str) -> str:
+    return ready_sqlite_url
 
 
 async def test_every_answer_has_an_id_that_the_log_has_too(served: Served, logged: Logged) -> None:

@@ -41,9 +41,9 @@ EXAMPLES = 20 if "CI" in os.environ else 6
 
 
 @pytest.fixture
-def database_url(sqlite_url: str) -> str:
+def database_url(ready_sqlite_url: str) -> str:
     """What is judged here does not depend on the database."""
-    return sqlite_url
+    return ready_sqlite_url
 
 
 @pytest.fixture

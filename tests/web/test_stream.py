@@ -324,8 +324,8 @@ class TestFairness:
         monkeypatch.setattr(serving, "PROJECT_STREAMS_MAX", 3)
 
     @pytest.fixture
-    def database_url(self, sqlite_url: str) -> str:
-        return sqlite_url
+    def database_url(self, ready_sqlite_url: str) -> str:
+        return ready_sqlite_url
 
     def joined(self, streams: serving.Streams, stack: ExitStack, project: str) -> serving.Place:
         assert streams.refusal(project) is None

@@ -24,9 +24,9 @@ PASSING = {
 
 
 @pytest.fixture
-def database_url(sqlite_url: str) -> str:
+def database_url(ready_sqlite_url: str) -> str:
     """What is judged here does not depend on the database."""
-    return sqlite_url
+    return ready_sqlite_url
 
 
 def path_of(route: Any) -> str:
