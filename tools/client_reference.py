@@ -9,6 +9,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 
@@ -33,6 +34,8 @@ GROUPS = {
     "Server": "ready close",
 }
 AWAITED_NAMES = {"close": "aclose"}
+WORDS_MAX = 9
+EPOCH = "Seconds since the epoch."
 
 
 def methods(of: type) -> dict[str, Callable[..., object]]:
@@ -98,21 +101,36 @@ def _argument(one: inspect.Parameter) -> str:
 
 
 def _plain(annotation: str) -> str:
-    return re.sub(r"\b(shapes|calls)\.", "", annotation)
+    return re.sub(r"\b(?:batchbell|collections|typing)(?:\.[a-z_]+)*\.|\bcalls\.", "", annotation)
 
 
 def _type(kind: type[msgspec.Struct]) -> Iterator[str]:
     yield f"### `{kind.__name__}`\n"
-    yield "| attribute | type |"
-    yield "|---|---|"
+    if kind.__doc__:
+        yield f"{inspect.getdoc(kind)}\n"
+    yield "| attribute | type | meaning |"
+    yield "|---|---|---|"
+    types, described = get_type_hints(kind), get_type_hints(kind, include_extras=True)
     for name in kind.__struct_fields__:
-        text = next(base.__annotations__[name] for base in kind.__mro__ if _has(base, name))
-        yield f"| `{name}` | `{_plain(str(text)).replace('|', chr(92) + '|')}` |"
+        yield f"| `{name}` | `{_shown(types[name])}` | {_meaning(described[name])} |"
     yield ""
 
 
-def _has(base: type, name: str) -> bool:
-    return name in inspect.get_annotations(base)
+def _shown(hint: Any) -> str:
+    text = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
+    text = re.sub(r"Optional\[(.*)\]$", r"\1 | None", _plain(text))
+    return text.replace("|", "\\|")
+
+
+def _meaning(hint: Any) -> str:
+    """The words that a field may have, unless they are many, and what is said of it."""
+    notes = [one for one in getattr(hint, "__metadata__", ()) if isinstance(one, msgspec.Meta)]
+    says = [one.description for one in notes if one.description not in (None, EPOCH)]
+    words = [one.extra_json_schema["enum"] for one in notes if one.extra_json_schema]
+    listed = [
+        ", ".join(f"`{word}`" for word in few) + "." for few in words if len(few) <= WORDS_MAX
+    ]
+    return " ".join([*listed, *says])
 
 
 def main() -> None:

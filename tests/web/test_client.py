@@ -24,10 +24,8 @@ from batchbell.client import (
     WatchSpec,
     calls,
 )
-from batchbell.client import shapes as told
 from batchbell.client.waits import LOOK_SECONDS, LOOK_SECONDS_MAX, Wait
 from batchbell.core.model import Outcome, Status
-from batchbell.web import account_shapes, replays, shapes
 
 from ..conftest import SECRET
 from .making import HOOK, Served, a_snapshot
@@ -146,39 +144,23 @@ def test_both_clients_offer_the_same_calls() -> None:
     assert offered(Batchbell) == offered(AsyncBatchbell)
 
 
-SAME_SHAPES = [
-    "Watch",
-    "Batch",
-    "BatchExtras",
-    "Event",
-    "Attempt",
-    "Timings",
-    "Delivery",
-    "Key",
-    "Project",
-]
-
-
-@pytest.mark.parametrize("name", ["Replay", "ReplayCounts"])
-def test_the_client_knows_every_field_of_a_replay(name: str) -> None:
-    ours, theirs = getattr(replays, name), getattr(told, name)
-    fields = {field.name for field in msgspec.structs.fields(ours)}
-    assert fields - {"object"} == {field.name for field in msgspec.structs.fields(theirs)}
-
-
-@pytest.mark.parametrize("name", ["Account", "AccountTest"])
-def test_the_client_knows_every_field_of_an_account(name: str) -> None:
-    ours, theirs = getattr(account_shapes, name), getattr(told, name)
-    fields = {field.name for field in msgspec.structs.fields(ours)}
-    assert fields - {"object"} == {field.name for field in msgspec.structs.fields(theirs)}
-
-
-@pytest.mark.parametrize("name", SAME_SHAPES)
-def test_the_client_knows_every_field_that_is_answered(name: str) -> None:
-    def fields(room: object) -> set[str]:
-        return {field.name for field in msgspec.structs.fields(getattr(room, name))}
-
-    assert fields(shapes) - {"object"} == fields(told)
+def test_an_old_client_reads_a_new_server() -> None:
+    """It passes over fields that it does not know, and takes words that it does not know."""
+    watch = {
+        "object": "watch",
+        "id": "w_1",
+        "batch_id": "batch_1",
+        "url": HOOK,
+        "events": ["batch.renamed"],
+        "metadata": {},
+        "endpoint_id": "ep_1",
+        "dialect": "later",
+        "created_at": 1,
+        "results": "carried",
+        "more": {"of": ["everything"]},
+    }
+    read = calls.get_watch("w_1").read(200, msgspec.json.encode(watch))
+    assert (read.dialect, read.results, read.events) == ("later", "carried", ("batch.renamed",))
 
 
 def test_nobody_listening_is_said_plainly() -> None:

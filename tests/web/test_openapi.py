@@ -20,12 +20,13 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from batchbell.api.errors import ErrorBody, PassedErrorBody
 from batchbell.core.model import DEFAULT_PROJECT
 from batchbell.sandbox import Sandbox
 from batchbell.storage import results as merged
-from batchbell.web import gateway_shapes, results, shapes
+from batchbell.web import results
 from batchbell.web.app import ROUTERS
-from batchbell.web.openapi import SCHEMA_OF
+from batchbell.web.openapi import schema_of
 
 from .making import HOOK, Served, a_snapshot
 
@@ -78,13 +79,13 @@ async def test_every_route_is_described(served: Served) -> None:
 
 
 async def test_every_route_describes_its_errors_in_openais_shape(served: Served) -> None:
-    kinds = (shapes.ErrorBody, gateway_shapes.PassedErrorBody)
+    kinds = (ErrorBody, PassedErrorBody)
     for path, operations in (await document(served))["paths"].items():
         for operation in operations.values():
             for status, told in operation["responses"].items():
                 if (status == "default" or int(status) >= 400) and path != "/readyz":
                     shape = told["content"]["application/json"]["schema"]
-                    assert shape in [SCHEMA_OF[kind] for kind in kinds], (path, status)
+                    assert shape in [schema_of(kind) for kind in kinds], (path, status)
 
 
 async def some_of_everything(served: Served) -> dict[str, str]:

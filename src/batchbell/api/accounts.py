@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from batchbell.api.answers import Object, Second, about, one_of
 from batchbell.api.fields import URL_MAX, Flag, Name, Request, Storable, Text
+from batchbell.core.account import AccountState
 
 API_KEY_MAX = 1000
 
@@ -31,3 +33,45 @@ class AccountChanges(Request):
     api_key: ApiKey | None = None
     state: Literal["active", "paused"] | None = None
     discover: Flag = None
+
+
+class Account(Object, frozen=True, kw_only=True, tag="account"):
+    """An account, without its credentials."""
+
+    id: str
+    name: str
+    provider: str
+    base_url: str
+    source: Annotated[
+        str,
+        one_of(("environment", "api")),
+        about("Who keeps the API key: the `environment` of the processes, or we (`api`)."),
+    ]
+    api_key_hint: str | None
+    state: Annotated[str, one_of(AccountState)]
+    trouble: str | None
+    list_error: Annotated[str | None, about("Why its list of batches cannot be read.")]
+    retrieve_error: Annotated[str | None, about("Why single batches cannot be read.")]
+    list_stale: Annotated[bool, about("Whether the list shows batches as they were.")]
+    discover: bool
+    swept_at: Annotated[Second | None, about("When a sweep last ended.")]
+    succeeded_at: Annotated[Second | None, about("When a sweep last ended well.")]
+    unswept: Annotated[str | None, about("Why it is not swept, though it should be.")]
+    created_at: Second
+
+
+class AccountDeleted(Object, frozen=True, kw_only=True, tag="account.deleted"):
+    id: str
+    deleted: Literal[True]
+    open_batches: Annotated[int, about("These had not ended, and are watched no more.")]
+
+
+class AccountTest(Object, frozen=True, kw_only=True, tag="account.test"):
+    """What came of listing the account's batches once."""
+
+    account_id: str
+    ok: bool
+    error: Annotated[str | None, about("A class of errors, such as `auth`.")]
+    message: str | None
+    status: int | None
+    latency_ms: float

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from batchbell.api.answers import Answer, EventWord, Metadata, Object, Second, about, one_of
+from batchbell.api.deliveries import Attempt
 from batchbell.api.fields import (
     LEFT_OUT,
     AnyEvent,
@@ -20,7 +22,13 @@ from batchbell.api.fields import (
     Text,
     WebhookUrl,
 )
-from batchbell.core.endpoint import GRACE_MAX_SECONDS, TIMEOUT_SECONDS, header_problem
+from batchbell.core.attachment import ResultsMode
+from batchbell.core.endpoint import (
+    GRACE_MAX_SECONDS,
+    TIMEOUT_SECONDS,
+    EndpointState,
+    header_problem,
+)
 from batchbell.core.rate import RATE_PER_SECOND
 
 DESCRIPTION_MAX = 500
@@ -98,3 +106,74 @@ class RotateRequest(Request):
 
 class TestRequest(Request):
     event_type: AnyEvent | None = None
+
+
+class Breaker(Answer, frozen=True, kw_only=True):
+    """While it is open all deliveries wait, but for one at a time that is sent to try."""
+
+    open: bool
+    opened_at: Second | None
+    next_probe_at: Second | None
+
+
+class Endpoint(Object, frozen=True, kw_only=True, tag="webhook_endpoint"):
+    """A webhook endpoint. `signing_secret` is there once: where it was made or rotated."""
+
+    id: str
+    name: str
+    url: str
+    event_types: tuple[EventWord, ...]
+    signing_secret_hint: str
+    created_at: Second
+    updated_at: Second
+    description: str | None
+    accounts: Annotated[
+        tuple[str, ...] | None, about("Names of accounts whose batches it hears of.")
+    ]
+    metadata: Annotated[Metadata, about("Pairs that a batch must have among its own.")]
+    headers: Annotated[
+        dict[str, str], about("Names, and `***` for each value: they are not shown again.")
+    ]
+    timeout_seconds: float | None
+    schedule: Annotated[tuple[float, ...] | None, about("Seconds to wait before each retry.")]
+    rate_limit: Annotated[float | None, about("Calls a second at most.")]
+    ordered: bool
+    results: Annotated[str, one_of(ResultsMode)]
+    active_secrets: Annotated[int, about("How many sign just now: more than one after a rotation.")]
+    implied: Annotated[bool, about("Whether it is there because watches name its URL.")]
+    state: Annotated[str, one_of(EndpointState)]
+    state_since: Second
+    reason: str | None
+    failures: int
+    failing_since: Second | None
+    paused_until: Second | None
+    breaker: Breaker
+    waiting: Annotated[
+        int | None,
+        about("Deliveries that wait, up to 10,000. Only where one endpoint is asked for."),
+    ] = None
+    held: Annotated[int | None, about("Deliveries that are held, likewise.")] = None
+    signing_secret: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Endpoint(id={self.id!r}, name={self.name!r}, url={self.url!r})"
+
+
+class EndpointDeleted(Object, frozen=True, kw_only=True, tag="webhook_endpoint.deleted"):
+    id: str
+    deleted: Literal[True]
+
+
+class EndpointTest(Object, frozen=True, kw_only=True, tag="webhook_endpoint.test"):
+    """`status_code` is 0, and `success` false, where the endpoint gave no HTTP answer."""
+
+    webhook_endpoint_id: str
+    event_type: EventWord
+    event_id: str
+    status_code: int
+    success: bool
+    attempt: Attempt
+
+
+class EventTypes(Object, frozen=True, kw_only=True, tag="list"):
+    data: tuple[EventWord, ...]

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from batchbell.api.answers import Answer, Metadata, Object, Second, Usage, about, one_of
+from batchbell.api.batches import OutcomeWord, RequestCounts, StatusWord
 from batchbell.api.fields import (
     NAME_MAX,
     PAIRS_MAX,
@@ -19,7 +21,7 @@ from batchbell.api.fields import (
     Text,
     WebhookUrl,
 )
-from batchbell.core.submission import RETRY_MISSING_MAX, RETRY_TOKENS_MAX, TAG
+from batchbell.core.submission import RETRY_MISSING_MAX, RETRY_TOKENS_MAX, TAG, PartState
 
 
 def _whole(value: Any) -> Any:
@@ -58,3 +60,42 @@ class SubmissionRequest(SubmissionOptions):
     """The other way in: a body of JSON lines, or a form with a `file`, and these as parameters."""
 
     requests: Annotated[list[dict[str, Any]], Field(min_length=1)]
+
+
+class Part(Answer, frozen=True, kw_only=True):
+    """Some of the requests, and the provider's batch that they are submitted as."""
+
+    id: str
+    position: int
+    round: Annotated[int, about("From 2 on: requests that are sent again.")]
+    state: Annotated[str, one_of(PartState)]
+    lines: int
+    bytes: int
+    tokens: Annotated[int, about("By estimate.")]
+    tries: int
+    batch_id: str | None
+    batch_status: StatusWord | None
+    trouble: str | None
+    note: Annotated[str | None, about("What was done otherwise than asked.")]
+
+
+class Submission(Object, frozen=True, kw_only=True, tag="submission"):
+    """Requests that are submitted as batches, and reported as one batch under the same id."""
+
+    id: str
+    status: StatusWord
+    outcome: OutcomeWord | None
+    account: str
+    provider: str
+    endpoint: str | None
+    model: str | None
+    request_counts: RequestCounts | None
+    usage: Usage | None
+    metadata: Metadata
+    retry_missing: int
+    retry_max_tokens: int | None
+    trouble: Annotated[str | None, about("What it waits for, where the provider cannot be called.")]
+    parts: tuple[Part, ...]
+    created_at: Second
+    cancelled_at: Second | None
+    ended_at: Second | None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from batchbell.api.answers import Answer, EventWord, Metadata, Object, Second, about, one_of
 from batchbell.api.fields import (
     BatchEvents,
     BatchId,
@@ -18,6 +19,8 @@ from batchbell.api.fields import (
     Text,
     WebhookUrl,
 )
+from batchbell.core.attachment import ResultsMode
+from batchbell.core.model import Dialect
 
 BULK_MAX = 1000
 
@@ -60,3 +63,32 @@ class WatchRequest(Webhook):
 
 class WatchesRequest(Request):
     watches: Annotated[list[WatchRequest], Field(min_length=1, max_length=BULK_MAX)]
+
+
+class Watch(Object, frozen=True, kw_only=True, tag="watch"):
+    id: str
+    batch_id: str
+    url: str
+    events: tuple[EventWord, ...]
+    metadata: Metadata
+    endpoint_id: str
+    dialect: Annotated[str, one_of(Dialect), about("`awaiter`: made through `/batch-awaiter`.")]
+    created_at: Second
+    results: Annotated[str, one_of(ResultsMode)]
+
+
+class WatchList(Object, frozen=True, kw_only=True, tag="list"):
+    """The watches that answer a list, in its order."""
+
+    data: tuple[Watch, ...]
+    created: Annotated[int, about("How many of them are new.")]
+
+
+class WatchDeleted(Object, frozen=True, kw_only=True, tag="watch.deleted"):
+    id: str
+    deleted: Literal[True]
+
+
+class AwaiterAnswer(Answer, frozen=True, kw_only=True, rename={"batch_id": "batchId"}):
+    message: str
+    batch_id: str

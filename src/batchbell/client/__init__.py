@@ -11,7 +11,22 @@ its answer means is written once, in `calls`. `Batchbell` is generated from `Asy
 room speaks HTTP and nothing else: it must never open the database.
 """
 
+from batchbell.api.accounts import Account, AccountDeleted, AccountTest
+from batchbell.api.batches import Batch, BatchError, BatchErrors, BatchExtras, RequestCounts
+from batchbell.api.deliveries import Attempt, Delivery, Timings
+from batchbell.api.endpoints import Breaker, Endpoint, EndpointTest
+from batchbell.api.errors import Problem
+from batchbell.api.events import DeliveryCounts, Event
+from batchbell.api.health import Readiness
+from batchbell.api.keys import Key
+from batchbell.api.lists import Page
+from batchbell.api.projects import Project
+from batchbell.api.replays import Replay, ReplayCounts
+from batchbell.api.results import ProviderFiles, Results, Tokens
+from batchbell.api.submissions import Part, Submission
+from batchbell.api.watches import Watch
 from batchbell.client.async_client import AsyncBatchbell
+from batchbell.client.calls import WatchSpec
 from batchbell.client.client import Batchbell
 from batchbell.client.downloads import ResultError, ResultLine, ResultResponse
 from batchbell.client.errors import (
@@ -19,39 +34,11 @@ from batchbell.client.errors import (
     ApiError,
     ClientError,
     NothingFound,
-    Problem,
     ServerUnavailable,
     ServerUnreachable,
     WaitTimedOut,
 )
-from batchbell.client.shapes import (
-    Account,
-    AccountDeleted,
-    AccountTest,
-    Attempt,
-    Batch,
-    BatchError,
-    BatchErrors,
-    BatchExtras,
-    Delivery,
-    DeliveryCounts,
-    Endpoint,
-    EndpointTest,
-    Event,
-    Key,
-    Page,
-    Part,
-    Project,
-    Readiness,
-    Replay,
-    ReplayCounts,
-    RequestCounts,
-    StreamedEvent,
-    Submission,
-    Timings,
-    Watch,
-    WatchSpec,
-)
+from batchbell.client.streaming import StreamedEvent
 
 __all__ = [
     "AccessRefused",
@@ -66,6 +53,7 @@ __all__ = [
     "BatchErrors",
     "BatchExtras",
     "Batchbell",
+    "Breaker",
     "ClientError",
     "Delivery",
     "DeliveryCounts",
@@ -78,6 +66,7 @@ __all__ = [
     "Part",
     "Problem",
     "Project",
+    "ProviderFiles",
     "Readiness",
     "Replay",
     "ReplayCounts",
@@ -85,11 +74,13 @@ __all__ = [
     "ResultError",
     "ResultLine",
     "ResultResponse",
+    "Results",
     "ServerUnavailable",
     "ServerUnreachable",
     "StreamedEvent",
     "Submission",
     "Timings",
+    "Tokens",
     "WaitTimedOut",
     "Watch",
     "WatchSpec",

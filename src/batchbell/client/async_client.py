@@ -12,12 +12,23 @@ from typing import Any, Self, TypeVar
 
 import httpx2
 
-from batchbell.client import calls, downloads, shapes, streaming, submissions
-from batchbell.client.calls import PAGE_SIZE, TIMEOUT_SECONDS, Call
+from batchbell.api.accounts import Account, AccountDeleted, AccountTest
+from batchbell.api.batches import Batch
+from batchbell.api.deliveries import Delivery
+from batchbell.api.endpoints import Endpoint, EndpointTest
+from batchbell.api.events import Event
+from batchbell.api.health import Readiness
+from batchbell.api.keys import Key
+from batchbell.api.lists import Page
+from batchbell.api.projects import Project
+from batchbell.api.replays import Replay, ReplayCounts
+from batchbell.api.submissions import Submission
+from batchbell.api.watches import Watch
+from batchbell.client import calls, downloads, streaming, submissions
+from batchbell.client.calls import PAGE_SIZE, TIMEOUT_SECONDS, Call, WatchSpec
 from batchbell.client.downloads import Download, OnBytes, ResultLine
 from batchbell.client.errors import ServerUnavailable, ServerUnreachable
-from batchbell.client.shapes import Page, Submission, WatchSpec
-from batchbell.client.streaming import Following, OnLost, OnOpen
+from batchbell.client.streaming import Following, OnLost, OnOpen, StreamedEvent
 from batchbell.client.submissions import Requests, Tries
 from batchbell.client.waits import OnChange, Wait
 
@@ -84,27 +95,27 @@ class AsyncBatchbell:
         metadata: Mapping[str, str] | None = None,
         account: str | None = None,
         results: str | None = None,
-    ) -> shapes.Watch:
+    ) -> Watch:
         """Have `url` called when the batch ends; the same pair again is the same watch."""
         return await self._send(
             calls.watch(WatchSpec(batch_id, url, events, metadata, account, results))
         )
 
-    async def watch_many(self, specs: Sequence[WatchSpec]) -> list[shapes.Watch]:
+    async def watch_many(self, specs: Sequence[WatchSpec]) -> list[Watch]:
         """Up to 1,000 watches in one call: all of them, or none."""
         return list((await self._send(calls.watch_many(specs))).data)
 
-    async def get_watch(self, watch_id: str) -> shapes.Watch:
+    async def get_watch(self, watch_id: str) -> Watch:
         """One watch."""
         return await self._send(calls.get_watch(watch_id))
 
     def list_watches(
         self, *, batch_id: str | None = None, page_size: int = PAGE_SIZE
-    ) -> AsyncIterator[shapes.Watch]:
+    ) -> AsyncIterator[Watch]:
         """All watches, newest first, a page at a time."""
         return self._items(calls.list_watches(batch_id=batch_id, page_size=page_size))
 
-    async def update_watch(self, watch_id: str, **changes: Any) -> shapes.Watch:
+    async def update_watch(self, watch_id: str, **changes: Any) -> Watch:
         """Change its `events`, `metadata` or `results`, for what happens from now on."""
         return await self._send(calls.update_watch(watch_id, changes))
 
@@ -112,15 +123,15 @@ class AsyncBatchbell:
         """Forget the watch, and the deliveries that still wait for it."""
         await self._send(calls.delete_watch(watch_id))
 
-    async def batch(self, batch_id: str) -> shapes.Batch:
+    async def batch(self, batch_id: str) -> Batch:
         """One batch."""
         return await self._send(calls.batch(batch_id))
 
-    async def expunge(self, batch_id: str) -> shapes.Batch:
+    async def expunge(self, batch_id: str) -> Batch:
         """Remove the payloads of an ended batch: from then on its events are bare."""
         return await self._send(calls.expunge(batch_id))
 
-    async def fetch_results(self, batch_id: str) -> shapes.Batch:
+    async def fetch_results(self, batch_id: str) -> Batch:
         """Have the server fetch the results of an ended batch from its provider.
 
         At once where a later try is due, and again where they were given up, expunged, or are
@@ -131,11 +142,11 @@ class AsyncBatchbell:
 
     def batches(
         self, *, status: str | None = None, page_size: int = PAGE_SIZE
-    ) -> AsyncIterator[shapes.Batch]:
+    ) -> AsyncIterator[Batch]:
         """All batches, the last registered first."""
         return self._items(calls.batches(status=status, page_size=page_size))
 
-    async def event(self, event_id: str) -> shapes.Event:
+    async def event(self, event_id: str) -> Event:
         """One event, with how its deliveries stand."""
         return await self._send(calls.event(event_id))
 
@@ -146,7 +157,7 @@ class AsyncBatchbell:
         batch_id: str | None = None,
         delivery_success: bool | None = None,
         page_size: int = PAGE_SIZE,
-    ) -> AsyncIterator[shapes.Event]:
+    ) -> AsyncIterator[Event]:
         """All events, newest first."""
         return self._items(
             calls.events(
@@ -164,7 +175,7 @@ class AsyncBatchbell:
         types: Sequence[str] | None = None,
         on_open: OnOpen | None = None,
         on_lost: OnLost | None = None,
-    ) -> AsyncGenerator[shapes.StreamedEvent]:
+    ) -> AsyncGenerator[StreamedEvent]:
         """Every event from now on, or after one, as it is recorded, and without end.
 
         A connection that breaks is opened again, and nothing is missed: `on_lost` is called with
@@ -194,17 +205,15 @@ class AsyncBatchbell:
     def _silence(self) -> httpx2.Timeout:
         return httpx2.Timeout(self._http.timeout.connect, read=streaming.SILENCE_SECONDS)
 
-    async def trigger(self, type: str = "batch.completed") -> shapes.Event:
+    async def trigger(self, type: str = "batch.completed") -> Event:
         """Record a test event, which streams carry and no endpoint gets."""
         return await self._send(calls.trigger(type))
 
-    async def resend(
-        self, event_id: str, *, endpoint_id: str | None = None
-    ) -> list[shapes.Delivery]:
+    async def resend(self, event_id: str, *, endpoint_id: str | None = None) -> list[Delivery]:
         """Deliver an event again, to everyone who was to hear of it or to one endpoint."""
         return list((await self._send(calls.resend(event_id, endpoint_id=endpoint_id))).data)
 
-    async def delivery(self, delivery_id: str) -> shapes.Delivery:
+    async def delivery(self, delivery_id: str) -> Delivery:
         """One delivery with its attempts."""
         return await self._send(calls.delivery(delivery_id))
 
@@ -214,28 +223,28 @@ class AsyncBatchbell:
         state: str | None = None,
         event_id: str | None = None,
         page_size: int = PAGE_SIZE,
-    ) -> AsyncIterator[shapes.Delivery]:
+    ) -> AsyncIterator[Delivery]:
         """All deliveries, newest first."""
         return self._items(calls.deliveries(state=state, event_id=event_id, page_size=page_size))
 
-    async def create_endpoint(self, url: str, name: str, **fields: Any) -> shapes.Endpoint:
+    async def create_endpoint(self, url: str, name: str, **fields: Any) -> Endpoint:
         """Make an endpoint that hears of the whole project. Its secret is shown this once.
 
         `fields` are the other fields of `POST /v1/webhook_endpoints`, such as `event_types`.
         """
         return await self._send(calls.create_endpoint({"url": url, "name": name, **fields}))
 
-    async def endpoint(self, endpoint_id: str) -> shapes.Endpoint:
+    async def endpoint(self, endpoint_id: str) -> Endpoint:
         """One endpoint."""
         return await self._send(calls.endpoint(endpoint_id))
 
     def endpoints(
         self, *, implied: bool = False, page_size: int = PAGE_SIZE
-    ) -> AsyncIterator[shapes.Endpoint]:
+    ) -> AsyncIterator[Endpoint]:
         """All endpoints, newest first; those of watched URLs only if `implied`."""
         return self._items(calls.endpoints(implied=implied, page_size=page_size))
 
-    async def update_endpoint(self, endpoint_id: str, **changes: Any) -> shapes.Endpoint:
+    async def update_endpoint(self, endpoint_id: str, **changes: Any) -> Endpoint:
         """Change some of its fields; None sets an optional field back."""
         return await self._send(calls.update_endpoint(endpoint_id, changes))
 
@@ -243,19 +252,17 @@ class AsyncBatchbell:
         """Delete an endpoint, and the deliveries that still wait for it."""
         await self._send(calls.delete_endpoint(endpoint_id))
 
-    async def rotate_secret(
-        self, endpoint_id: str, *, keep_old_seconds: float = 0
-    ) -> shapes.Endpoint:
+    async def rotate_secret(self, endpoint_id: str, *, keep_old_seconds: float = 0) -> Endpoint:
         """Sign with a new secret, shown this once, and with the old ones for that long."""
         return await self._send(calls.rotate_secret(endpoint_id, keep_old_seconds=keep_old_seconds))
 
     async def test_endpoint(
         self, endpoint_id: str, *, event_type: str = "batch.completed"
-    ) -> shapes.EndpointTest:
+    ) -> EndpointTest:
         """Send a test event now, once."""
         return await self._send(calls.test_endpoint(endpoint_id, event_type=event_type))
 
-    async def enable_endpoint(self, endpoint_id: str) -> shapes.Endpoint:
+    async def enable_endpoint(self, endpoint_id: str) -> Endpoint:
         """Let a disabled endpoint be called again."""
         return await self._send(calls.enable_endpoint(endpoint_id))
 
@@ -271,7 +278,7 @@ class AsyncBatchbell:
         enable: bool = False,
         as_new: bool = False,
         pace: float | None = None,
-    ) -> shapes.Replay:
+    ) -> Replay:
         """Send many deliveries again, as a job of the server: `failed`, `held`, `missing`, `all`.
 
         `since` and `until` (seconds since the epoch) bound the time of the event.
@@ -300,7 +307,7 @@ class AsyncBatchbell:
         until: float | None = None,
         types: Sequence[str] | None = None,
         enable: bool = False,
-    ) -> shapes.ReplayCounts:
+    ) -> ReplayCounts:
         """What `replay` would do; nothing is sent."""
         return await self._send(
             calls.count_replay(
@@ -314,25 +321,25 @@ class AsyncBatchbell:
             )
         )
 
-    async def get_replay(self, replay_id: str) -> shapes.Replay:
+    async def get_replay(self, replay_id: str) -> Replay:
         """One replay, with how far it is."""
         return await self._send(calls.get_replay(replay_id))
 
-    def list_replays(self, *, page_size: int = PAGE_SIZE) -> AsyncIterator[shapes.Replay]:
+    def list_replays(self, *, page_size: int = PAGE_SIZE) -> AsyncIterator[Replay]:
         """All replays, newest first."""
         return self._items(calls.list_replays(page_size=page_size))
 
-    async def cancel_replay(self, replay_id: str) -> shapes.Replay:
+    async def cancel_replay(self, replay_id: str) -> Replay:
         """Walk no further; what was made due stays so."""
         return await self._send(calls.cancel_replay(replay_id))
 
-    async def ready(self) -> shapes.Readiness:
+    async def ready(self) -> Readiness:
         """Whether the server can work, and if not, why."""
         return await self._send(calls.ready())
 
     async def wait(
         self, batch_id: str, *, timeout: float | None = None, on_change: OnChange | None = None
-    ) -> shapes.Batch:
+    ) -> Batch:
         """Return the batch once it has ended. Raises WaitTimedOut after `timeout` seconds.
 
         `on_change` is called with the batch as it is first seen, and whenever it has changed.
@@ -496,11 +503,11 @@ class AsyncBatchbell:
         except httpx2.HTTPError as error:
             raise calls.unreachable(self.url, error) from error
 
-    async def accounts(self) -> list[shapes.Account]:
+    async def accounts(self) -> list[Account]:
         """The accounts that batches are watched in, the default first."""
         return list((await self._send(calls.accounts())).data)
 
-    async def account(self, name: str) -> shapes.Account:
+    async def account(self, name: str) -> Account:
         """One account, by name or id, as below."""
         return await self._send(calls.account(name))
 
@@ -512,7 +519,7 @@ class AsyncBatchbell:
         provider: str = "openai",
         base_url: str | None = None,
         discover: bool = False,
-    ) -> shapes.Account:
+    ) -> Account:
         """Add an account, watched from now on. The API key is sealed, and never shown again.
 
         With `discover`, every batch that is made in it is found, whoever made it.
@@ -526,39 +533,39 @@ class AsyncBatchbell:
         }
         return await self._send(calls.add_account(wanted))
 
-    async def update_account(self, name: str, **changes: str | bool) -> shapes.Account:
+    async def update_account(self, name: str, **changes: str | bool) -> Account:
         """Change its `base_url`, `api_key`, `discover` or `state` (`active`, `paused`)."""
         return await self._send(calls.update_account(name, changes))
 
-    async def pause_account(self, name: str) -> shapes.Account:
+    async def pause_account(self, name: str) -> Account:
         """Sweep it no more until it is resumed."""
         return await self._send(calls.pause_account(name))
 
-    async def resume_account(self, name: str) -> shapes.Account:
+    async def resume_account(self, name: str) -> Account:
         """Sweep it again, at once."""
         return await self._send(calls.resume_account(name))
 
-    async def test_account(self, name: str) -> shapes.AccountTest:
+    async def test_account(self, name: str) -> AccountTest:
         """List its batches at the provider once."""
         return await self._send(calls.test_account(name))
 
-    async def remove_account(self, name: str, *, force: bool = False) -> shapes.AccountDeleted:
+    async def remove_account(self, name: str, *, force: bool = False) -> AccountDeleted:
         """Remove it and forget its API key. With `force` also where batches have not ended."""
         return await self._send(calls.remove_account(name, force=force))
 
-    async def create_project(self, name: str) -> shapes.Project:
+    async def create_project(self, name: str) -> Project:
         """Make a project. Only for keys of `default`, as what names a `project` below."""
         return await self._send(calls.create_project(name))
 
-    async def projects(self) -> list[shapes.Project]:
+    async def projects(self) -> list[Project]:
         """All projects, the oldest first."""
         return list((await self._send(calls.projects())).data)
 
-    async def create_key(self, name: str, *, project: str | None = None) -> shapes.Key:
+    async def create_key(self, name: str, *, project: str | None = None) -> Key:
         """Make an API key. Its `key` is shown this once; from now on every caller needs one."""
         return await self._send(calls.create_key(name, project=project))
 
-    async def list_keys(self, *, project: str | None = None) -> list[shapes.Key]:
+    async def list_keys(self, *, project: str | None = None) -> list[Key]:
         """The keys, revoked ones too."""
         return list((await self._send(calls.list_keys(project=project))).data)
 

@@ -11,9 +11,20 @@ from urllib.parse import quote
 
 import msgspec
 
-from batchbell.client import shapes
-from batchbell.client.errors import ApiError, Problem, ServerUnreachable, api_error
-from batchbell.client.shapes import Page, WatchSpec
+from batchbell.api.accounts import Account, AccountDeleted, AccountTest
+from batchbell.api.batches import Batch
+from batchbell.api.deliveries import Delivery
+from batchbell.api.endpoints import Endpoint, EndpointDeleted, EndpointTest
+from batchbell.api.errors import PassedError, PassedErrorBody
+from batchbell.api.events import Event
+from batchbell.api.health import Readiness
+from batchbell.api.keys import Key, KeyDeleted, WebhookSecret
+from batchbell.api.lists import Page
+from batchbell.api.projects import Project
+from batchbell.api.replays import Replay, ReplayCounts
+from batchbell.api.submissions import Submission
+from batchbell.api.watches import Watch, WatchDeleted, WatchList
+from batchbell.client.errors import ApiError, ServerUnreachable, api_error
 from batchbell.core import server as core
 
 T = TypeVar("T")
@@ -52,39 +63,29 @@ class Call(Generic[T]):
 def error_of(status: int, content: bytes) -> ApiError:
     """What the server said of a failure, or its status where it said nothing that we know."""
     try:
-        error = msgspec.json.decode(content, type=_ErrorBody).error
+        error = msgspec.json.decode(content, type=PassedErrorBody).error
     except (msgspec.DecodeError, UnicodeDecodeError):
+        error = None
+    if not isinstance(error, PassedError) or error.message is None:
         return api_error(f"The server answered with HTTP {status}.", status=status)
     return api_error(
         error.message,
         status=status,
-        code=error.code,
+        code=None if error.code is None else str(error.code),
         param=error.param,
-        problems=error.problems,
+        problems=error.problems or (),
     )
 
 
-class _Error(msgspec.Struct):
-    message: str
-    code: str | None = None
-    param: str | None = None
-    problems: tuple[Problem, ...] = ()
+class WatchSpec(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What to watch, for `watch_many`; what is left out is the server's default."""
 
-
-class _ErrorBody(msgspec.Struct):
-    error: _Error
-
-
-class _WatchList(msgspec.Struct):
-    data: tuple[shapes.Watch, ...]
-
-
-class _Deleted(msgspec.Struct):
-    id: str
-
-
-class _Secret(msgspec.Struct):
-    secret: str
+    batch_id: str
+    url: str
+    events: Sequence[str] | None = None
+    metadata: Mapping[str, str] | None = None
+    account: str | None = None
+    results: str | None = None
 
 
 def server_url(url: str | None) -> str:
@@ -131,216 +132,214 @@ def results(
     return f"/v1/batches/{_id(batch_id)}/results", _query(status=status, format=format)
 
 
-def watch(spec: WatchSpec) -> Call[shapes.Watch]:
-    return Call("POST", "/v1/watches", shapes.Watch, body=spec)
+def watch(spec: WatchSpec) -> Call[Watch]:
+    return Call("POST", "/v1/watches", Watch, body=spec)
 
 
-def watch_many(specs: Sequence[WatchSpec]) -> Call[_WatchList]:
-    return Call("POST", "/v1/watches", _WatchList, body={"watches": specs})
+def watch_many(specs: Sequence[WatchSpec]) -> Call[WatchList]:
+    return Call("POST", "/v1/watches", WatchList, body={"watches": specs})
 
 
-def get_watch(watch_id: str) -> Call[shapes.Watch]:
-    return Call("GET", f"/v1/watches/{_id(watch_id)}", shapes.Watch)
+def get_watch(watch_id: str) -> Call[Watch]:
+    return Call("GET", f"/v1/watches/{_id(watch_id)}", Watch)
 
 
-def update_watch(watch_id: str, changes: Mapping[str, Any]) -> Call[shapes.Watch]:
-    return Call("POST", f"/v1/watches/{_id(watch_id)}", shapes.Watch, body=changes)
+def update_watch(watch_id: str, changes: Mapping[str, Any]) -> Call[Watch]:
+    return Call("POST", f"/v1/watches/{_id(watch_id)}", Watch, body=changes)
 
 
-def delete_watch(watch_id: str) -> Call[_Deleted]:
-    return Call("DELETE", f"/v1/watches/{_id(watch_id)}", _Deleted)
+def delete_watch(watch_id: str) -> Call[WatchDeleted]:
+    return Call("DELETE", f"/v1/watches/{_id(watch_id)}", WatchDeleted)
 
 
-def list_watches(*, batch_id: str | None, page_size: int) -> Call[Page[shapes.Watch]]:
+def list_watches(*, batch_id: str | None, page_size: int) -> Call[Page[Watch]]:
     query = _query(limit=page_size, batch_id=batch_id)
-    return Call("GET", "/v1/watches", Page[shapes.Watch], query)
+    return Call("GET", "/v1/watches", Page[Watch], query)
 
 
-def batch(batch_id: str) -> Call[shapes.Batch]:
+def batch(batch_id: str) -> Call[Batch]:
     """What the server saw last: it looks often enough, and a wait must not make it look more."""
-    return Call("GET", f"/v1/batches/{_id(batch_id)}", shapes.Batch, query={"fresh": "false"})
+    return Call("GET", f"/v1/batches/{_id(batch_id)}", Batch, query={"fresh": "false"})
 
 
-def expunge(batch_id: str) -> Call[shapes.Batch]:
-    return Call("POST", f"/v1/batches/{_id(batch_id)}/expunge", shapes.Batch)
+def expunge(batch_id: str) -> Call[Batch]:
+    return Call("POST", f"/v1/batches/{_id(batch_id)}/expunge", Batch)
 
 
-def fetch_results(batch_id: str) -> Call[shapes.Batch]:
+def fetch_results(batch_id: str) -> Call[Batch]:
     path = f"/v1/batches/{_id(batch_id)}/results"
-    return Call("POST", path, shapes.Batch, accept=frozenset({202}))
+    return Call("POST", path, Batch, accept=frozenset({202}))
 
 
-def batches(*, status: str | None, page_size: int) -> Call[Page[shapes.Batch]]:
+def batches(*, status: str | None, page_size: int) -> Call[Page[Batch]]:
     query = _query(limit=page_size, status=status)
-    return Call("GET", "/v1/batches", Page[shapes.Batch], query)
+    return Call("GET", "/v1/batches", Page[Batch], query)
 
 
-def event(event_id: str) -> Call[shapes.Event]:
-    return Call("GET", f"/v1/events/{_id(event_id)}", shapes.Event)
+def event(event_id: str) -> Call[Event]:
+    return Call("GET", f"/v1/events/{_id(event_id)}", Event)
 
 
 def events(
     *, type: str | None, batch_id: str | None, delivery_success: bool | None, page_size: int
-) -> Call[Page[shapes.Event]]:
+) -> Call[Page[Event]]:
     query = _query(limit=page_size, type=type, batch_id=batch_id, delivery_success=delivery_success)
-    return Call("GET", "/v1/events", Page[shapes.Event], query)
+    return Call("GET", "/v1/events", Page[Event], query)
 
 
-def trigger(type: str) -> Call[shapes.Event]:
-    return Call("POST", "/v1/events", shapes.Event, body={"type": type})
+def trigger(type: str) -> Call[Event]:
+    return Call("POST", "/v1/events", Event, body={"type": type})
 
 
-def resend(event_id: str, *, endpoint_id: str | None) -> Call[Page[shapes.Delivery]]:
+def resend(event_id: str, *, endpoint_id: str | None) -> Call[Page[Delivery]]:
     body = {} if endpoint_id is None else {"endpoint_id": endpoint_id}
-    return Call("POST", f"/v1/events/{_id(event_id)}/resend", Page[shapes.Delivery], body=body)
+    return Call("POST", f"/v1/events/{_id(event_id)}/resend", Page[Delivery], body=body)
 
 
-def delivery(delivery_id: str) -> Call[shapes.Delivery]:
-    return Call("GET", f"/v1/deliveries/{_id(delivery_id)}", shapes.Delivery)
+def delivery(delivery_id: str) -> Call[Delivery]:
+    return Call("GET", f"/v1/deliveries/{_id(delivery_id)}", Delivery)
 
 
-def deliveries(
-    *, state: str | None, event_id: str | None, page_size: int
-) -> Call[Page[shapes.Delivery]]:
+def deliveries(*, state: str | None, event_id: str | None, page_size: int) -> Call[Page[Delivery]]:
     query = _query(limit=page_size, state=state, event_id=event_id)
-    return Call("GET", "/v1/deliveries", Page[shapes.Delivery], query)
+    return Call("GET", "/v1/deliveries", Page[Delivery], query)
 
 
 ENDPOINTS = "/v1/webhook_endpoints"
 
 
-def create_endpoint(wishes: Mapping[str, Any]) -> Call[shapes.Endpoint]:
-    return Call("POST", ENDPOINTS, shapes.Endpoint, body=wishes)
+def create_endpoint(wishes: Mapping[str, Any]) -> Call[Endpoint]:
+    return Call("POST", ENDPOINTS, Endpoint, body=wishes)
 
 
-def endpoint(endpoint_id: str) -> Call[shapes.Endpoint]:
-    return Call("GET", f"{ENDPOINTS}/{_id(endpoint_id)}", shapes.Endpoint)
+def endpoint(endpoint_id: str) -> Call[Endpoint]:
+    return Call("GET", f"{ENDPOINTS}/{_id(endpoint_id)}", Endpoint)
 
 
-def endpoints(*, implied: bool, page_size: int) -> Call[Page[shapes.Endpoint]]:
+def endpoints(*, implied: bool, page_size: int) -> Call[Page[Endpoint]]:
     query = _query(limit=page_size, implied=implied)
-    return Call("GET", ENDPOINTS, Page[shapes.Endpoint], query)
+    return Call("GET", ENDPOINTS, Page[Endpoint], query)
 
 
-def update_endpoint(endpoint_id: str, changes: Mapping[str, Any]) -> Call[shapes.Endpoint]:
-    return Call("POST", f"{ENDPOINTS}/{_id(endpoint_id)}", shapes.Endpoint, body=changes)
+def update_endpoint(endpoint_id: str, changes: Mapping[str, Any]) -> Call[Endpoint]:
+    return Call("POST", f"{ENDPOINTS}/{_id(endpoint_id)}", Endpoint, body=changes)
 
 
-def delete_endpoint(endpoint_id: str) -> Call[_Deleted]:
-    return Call("DELETE", f"{ENDPOINTS}/{_id(endpoint_id)}", _Deleted)
+def delete_endpoint(endpoint_id: str) -> Call[EndpointDeleted]:
+    return Call("DELETE", f"{ENDPOINTS}/{_id(endpoint_id)}", EndpointDeleted)
 
 
-def rotate_secret(endpoint_id: str, *, keep_old_seconds: float) -> Call[shapes.Endpoint]:
+def rotate_secret(endpoint_id: str, *, keep_old_seconds: float) -> Call[Endpoint]:
     path = f"{ENDPOINTS}/{_id(endpoint_id)}/rotate_secret"
     body = {"keep_old_secret_active_seconds": keep_old_seconds}
-    return Call("POST", path, shapes.Endpoint, body=body)
+    return Call("POST", path, Endpoint, body=body)
 
 
-def test_endpoint(endpoint_id: str, *, event_type: str) -> Call[shapes.EndpointTest]:
+def test_endpoint(endpoint_id: str, *, event_type: str) -> Call[EndpointTest]:
     path = f"{ENDPOINTS}/{_id(endpoint_id)}/test"
-    return Call("POST", path, shapes.EndpointTest, body={"event_type": event_type})
+    return Call("POST", path, EndpointTest, body={"event_type": event_type})
 
 
-def enable_endpoint(endpoint_id: str) -> Call[shapes.Endpoint]:
-    return Call("POST", f"{ENDPOINTS}/{_id(endpoint_id)}/enable", shapes.Endpoint)
+def enable_endpoint(endpoint_id: str) -> Call[Endpoint]:
+    return Call("POST", f"{ENDPOINTS}/{_id(endpoint_id)}/enable", Endpoint)
 
 
-def replay(**wanted: Any) -> Call[shapes.Replay]:
-    return Call("POST", "/v1/replays", shapes.Replay, body=wanted)
+def replay(**wanted: Any) -> Call[Replay]:
+    return Call("POST", "/v1/replays", Replay, body=wanted)
 
 
-def count_replay(**wanted: Any) -> Call[shapes.ReplayCounts]:
-    return Call("POST", "/v1/replays", shapes.ReplayCounts, body={**wanted, "dry_run": True})
+def count_replay(**wanted: Any) -> Call[ReplayCounts]:
+    return Call("POST", "/v1/replays", ReplayCounts, body={**wanted, "dry_run": True})
 
 
-def get_replay(replay_id: str) -> Call[shapes.Replay]:
-    return Call("GET", f"/v1/replays/{_id(replay_id)}", shapes.Replay)
+def get_replay(replay_id: str) -> Call[Replay]:
+    return Call("GET", f"/v1/replays/{_id(replay_id)}", Replay)
 
 
-def list_replays(*, page_size: int) -> Call[Page[shapes.Replay]]:
-    return Call("GET", "/v1/replays", Page[shapes.Replay], _query(limit=page_size))
+def list_replays(*, page_size: int) -> Call[Page[Replay]]:
+    return Call("GET", "/v1/replays", Page[Replay], _query(limit=page_size))
 
 
-def cancel_replay(replay_id: str) -> Call[shapes.Replay]:
-    return Call("POST", f"/v1/replays/{_id(replay_id)}/cancel", shapes.Replay)
+def cancel_replay(replay_id: str) -> Call[Replay]:
+    return Call("POST", f"/v1/replays/{_id(replay_id)}/cancel", Replay)
 
 
-def accounts() -> Call[Page[shapes.Account]]:
-    return Call("GET", "/v1/accounts", Page[shapes.Account])
+def accounts() -> Call[Page[Account]]:
+    return Call("GET", "/v1/accounts", Page[Account])
 
 
 ACCOUNTS = "/v1/accounts"
 
 
-def account(word: str) -> Call[shapes.Account]:
-    return Call("GET", f"{ACCOUNTS}/{_id(word)}", shapes.Account)
+def account(word: str) -> Call[Account]:
+    return Call("GET", f"{ACCOUNTS}/{_id(word)}", Account)
 
 
-def add_account(wanted: Mapping[str, Any]) -> Call[shapes.Account]:
-    return Call("POST", ACCOUNTS, shapes.Account, body=wanted)
+def add_account(wanted: Mapping[str, Any]) -> Call[Account]:
+    return Call("POST", ACCOUNTS, Account, body=wanted)
 
 
-def update_account(word: str, changes: Mapping[str, Any]) -> Call[shapes.Account]:
-    return Call("POST", f"{ACCOUNTS}/{_id(word)}", shapes.Account, body=changes)
+def update_account(word: str, changes: Mapping[str, Any]) -> Call[Account]:
+    return Call("POST", f"{ACCOUNTS}/{_id(word)}", Account, body=changes)
 
 
-def pause_account(word: str) -> Call[shapes.Account]:
-    return Call("POST", f"{ACCOUNTS}/{_id(word)}/pause", shapes.Account)
+def pause_account(word: str) -> Call[Account]:
+    return Call("POST", f"{ACCOUNTS}/{_id(word)}/pause", Account)
 
 
-def resume_account(word: str) -> Call[shapes.Account]:
-    return Call("POST", f"{ACCOUNTS}/{_id(word)}/resume", shapes.Account)
+def resume_account(word: str) -> Call[Account]:
+    return Call("POST", f"{ACCOUNTS}/{_id(word)}/resume", Account)
 
 
-def test_account(word: str) -> Call[shapes.AccountTest]:
-    return Call("POST", f"{ACCOUNTS}/{_id(word)}/test", shapes.AccountTest)
+def test_account(word: str) -> Call[AccountTest]:
+    return Call("POST", f"{ACCOUNTS}/{_id(word)}/test", AccountTest)
 
 
-def remove_account(word: str, *, force: bool) -> Call[shapes.AccountDeleted]:
+def remove_account(word: str, *, force: bool) -> Call[AccountDeleted]:
     path = f"{ACCOUNTS}/{_id(word)}"
-    return Call("DELETE", path, shapes.AccountDeleted, _query(force=force or None))
+    return Call("DELETE", path, AccountDeleted, _query(force=force or None))
 
 
-def create_project(name: str) -> Call[shapes.Project]:
-    return Call("POST", "/v1/projects", shapes.Project, body={"name": name})
+def create_project(name: str) -> Call[Project]:
+    return Call("POST", "/v1/projects", Project, body={"name": name})
 
 
-def projects() -> Call[Page[shapes.Project]]:
-    return Call("GET", "/v1/projects", Page[shapes.Project])
+def projects() -> Call[Page[Project]]:
+    return Call("GET", "/v1/projects", Page[Project])
 
 
-def create_key(name: str, *, project: str | None) -> Call[shapes.Key]:
-    return Call("POST", "/v1/keys", shapes.Key, body={"name": name, "project_id": project})
+def create_key(name: str, *, project: str | None) -> Call[Key]:
+    return Call("POST", "/v1/keys", Key, body={"name": name, "project_id": project})
 
 
-def list_keys(*, project: str | None) -> Call[Page[shapes.Key]]:
-    return Call("GET", "/v1/keys", Page[shapes.Key], _query(project_id=project))
+def list_keys(*, project: str | None) -> Call[Page[Key]]:
+    return Call("GET", "/v1/keys", Page[Key], _query(project_id=project))
 
 
-def revoke_key(key_id: str, *, project: str | None) -> Call[_Deleted]:
-    return Call("DELETE", f"/v1/keys/{_id(key_id)}", _Deleted, _query(project_id=project))
+def revoke_key(key_id: str, *, project: str | None) -> Call[KeyDeleted]:
+    return Call("DELETE", f"/v1/keys/{_id(key_id)}", KeyDeleted, _query(project_id=project))
 
 
-def secret(*, project: str | None) -> Call[_Secret]:
-    return Call("GET", "/v1/secret", _Secret, _query(project_id=project))
+def secret(*, project: str | None) -> Call[WebhookSecret]:
+    return Call("GET", "/v1/secret", WebhookSecret, _query(project_id=project))
 
 
-def ready() -> Call[shapes.Readiness]:
-    return Call("GET", "/readyz", shapes.Readiness, accept=frozenset({200, 503}))
+def ready() -> Call[Readiness]:
+    return Call("GET", "/readyz", Readiness, accept=frozenset({200, 503}))
 
 
 SUBMISSIONS = "/v1/submissions"
-SUBMIT = Call("POST", SUBMISSIONS, shapes.Submission)
+SUBMIT = Call("POST", SUBMISSIONS, Submission)
 """Its body is sent as it is read."""
 
 
-def submission(submission_id: str) -> Call[shapes.Submission]:
-    return Call("GET", f"{SUBMISSIONS}/{_id(submission_id)}", shapes.Submission)
+def submission(submission_id: str) -> Call[Submission]:
+    return Call("GET", f"{SUBMISSIONS}/{_id(submission_id)}", Submission)
 
 
-def submissions(*, page_size: int) -> Call[Page[shapes.Submission]]:
-    return Call("GET", SUBMISSIONS, Page[shapes.Submission], _query(limit=page_size))
+def submissions(*, page_size: int) -> Call[Page[Submission]]:
+    return Call("GET", SUBMISSIONS, Page[Submission], _query(limit=page_size))
 
 
-def cancel_submission(submission_id: str) -> Call[shapes.Submission]:
-    return Call("POST", f"{SUBMISSIONS}/{_id(submission_id)}/cancel", shapes.Submission)
+def cancel_submission(submission_id: str) -> Call[Submission]:
+    return Call("POST", f"{SUBMISSIONS}/{_id(submission_id)}/cancel", Submission)

@@ -11,12 +11,23 @@ from typing import Any, Self, TypeVar
 
 import httpx2
 
-from batchbell.client import calls, downloads, shapes, streaming, submissions
-from batchbell.client.calls import PAGE_SIZE, TIMEOUT_SECONDS, Call
+from batchbell.api.accounts import Account, AccountDeleted, AccountTest
+from batchbell.api.batches import Batch
+from batchbell.api.deliveries import Delivery
+from batchbell.api.endpoints import Endpoint, EndpointTest
+from batchbell.api.events import Event
+from batchbell.api.health import Readiness
+from batchbell.api.keys import Key
+from batchbell.api.lists import Page
+from batchbell.api.projects import Project
+from batchbell.api.replays import Replay, ReplayCounts
+from batchbell.api.submissions import Submission
+from batchbell.api.watches import Watch
+from batchbell.client import calls, downloads, streaming, submissions
+from batchbell.client.calls import PAGE_SIZE, TIMEOUT_SECONDS, Call, WatchSpec
 from batchbell.client.downloads import Download, OnBytes, ResultLine
 from batchbell.client.errors import ServerUnavailable, ServerUnreachable
-from batchbell.client.shapes import Page, Submission, WatchSpec
-from batchbell.client.streaming import Following, OnLost, OnOpen
+from batchbell.client.streaming import Following, OnLost, OnOpen, StreamedEvent
 from batchbell.client.submissions import Requests, Tries
 from batchbell.client.waits import OnChange, Wait
 
@@ -83,25 +94,25 @@ class Batchbell:
         metadata: Mapping[str, str] | None = None,
         account: str | None = None,
         results: str | None = None,
-    ) -> shapes.Watch:
+    ) -> Watch:
         """Have `url` called when the batch ends; the same pair again is the same watch."""
         return self._send(calls.watch(WatchSpec(batch_id, url, events, metadata, account, results)))
 
-    def watch_many(self, specs: Sequence[WatchSpec]) -> list[shapes.Watch]:
+    def watch_many(self, specs: Sequence[WatchSpec]) -> list[Watch]:
         """Up to 1,000 watches in one call: all of them, or none."""
         return list((self._send(calls.watch_many(specs))).data)
 
-    def get_watch(self, watch_id: str) -> shapes.Watch:
+    def get_watch(self, watch_id: str) -> Watch:
         """One watch."""
         return self._send(calls.get_watch(watch_id))
 
     def list_watches(
         self, *, batch_id: str | None = None, page_size: int = PAGE_SIZE
-    ) -> Iterator[shapes.Watch]:
+    ) -> Iterator[Watch]:
         """All watches, newest first, a page at a time."""
         return self._items(calls.list_watches(batch_id=batch_id, page_size=page_size))
 
-    def update_watch(self, watch_id: str, **changes: Any) -> shapes.Watch:
+    def update_watch(self, watch_id: str, **changes: Any) -> Watch:
         """Change its `events`, `metadata` or `results`, for what happens from now on."""
         return self._send(calls.update_watch(watch_id, changes))
 
@@ -109,15 +120,15 @@ class Batchbell:
         """Forget the watch, and the deliveries that still wait for it."""
         self._send(calls.delete_watch(watch_id))
 
-    def batch(self, batch_id: str) -> shapes.Batch:
+    def batch(self, batch_id: str) -> Batch:
         """One batch."""
         return self._send(calls.batch(batch_id))
 
-    def expunge(self, batch_id: str) -> shapes.Batch:
+    def expunge(self, batch_id: str) -> Batch:
         """Remove the payloads of an ended batch: from then on its events are bare."""
         return self._send(calls.expunge(batch_id))
 
-    def fetch_results(self, batch_id: str) -> shapes.Batch:
+    def fetch_results(self, batch_id: str) -> Batch:
         """Have the server fetch the results of an ended batch from its provider.
 
         At once where a later try is due, and again where they were given up, expunged, or are
@@ -126,13 +137,11 @@ class Batchbell:
         """
         return self._send(calls.fetch_results(batch_id))
 
-    def batches(
-        self, *, status: str | None = None, page_size: int = PAGE_SIZE
-    ) -> Iterator[shapes.Batch]:
+    def batches(self, *, status: str | None = None, page_size: int = PAGE_SIZE) -> Iterator[Batch]:
         """All batches, the last registered first."""
         return self._items(calls.batches(status=status, page_size=page_size))
 
-    def event(self, event_id: str) -> shapes.Event:
+    def event(self, event_id: str) -> Event:
         """One event, with how its deliveries stand."""
         return self._send(calls.event(event_id))
 
@@ -143,7 +152,7 @@ class Batchbell:
         batch_id: str | None = None,
         delivery_success: bool | None = None,
         page_size: int = PAGE_SIZE,
-    ) -> Iterator[shapes.Event]:
+    ) -> Iterator[Event]:
         """All events, newest first."""
         return self._items(
             calls.events(
@@ -161,7 +170,7 @@ class Batchbell:
         types: Sequence[str] | None = None,
         on_open: OnOpen | None = None,
         on_lost: OnLost | None = None,
-    ) -> Generator[shapes.StreamedEvent]:
+    ) -> Generator[StreamedEvent]:
         """Every event from now on, or after one, as it is recorded, and without end.
 
         A connection that breaks is opened again, and nothing is missed: `on_lost` is called with
@@ -191,15 +200,15 @@ class Batchbell:
     def _silence(self) -> httpx2.Timeout:
         return httpx2.Timeout(self._http.timeout.connect, read=streaming.SILENCE_SECONDS)
 
-    def trigger(self, type: str = "batch.completed") -> shapes.Event:
+    def trigger(self, type: str = "batch.completed") -> Event:
         """Record a test event, which streams carry and no endpoint gets."""
         return self._send(calls.trigger(type))
 
-    def resend(self, event_id: str, *, endpoint_id: str | None = None) -> list[shapes.Delivery]:
+    def resend(self, event_id: str, *, endpoint_id: str | None = None) -> list[Delivery]:
         """Deliver an event again, to everyone who was to hear of it or to one endpoint."""
         return list((self._send(calls.resend(event_id, endpoint_id=endpoint_id))).data)
 
-    def delivery(self, delivery_id: str) -> shapes.Delivery:
+    def delivery(self, delivery_id: str) -> Delivery:
         """One delivery with its attempts."""
         return self._send(calls.delivery(delivery_id))
 
@@ -209,28 +218,26 @@ class Batchbell:
         state: str | None = None,
         event_id: str | None = None,
         page_size: int = PAGE_SIZE,
-    ) -> Iterator[shapes.Delivery]:
+    ) -> Iterator[Delivery]:
         """All deliveries, newest first."""
         return self._items(calls.deliveries(state=state, event_id=event_id, page_size=page_size))
 
-    def create_endpoint(self, url: str, name: str, **fields: Any) -> shapes.Endpoint:
+    def create_endpoint(self, url: str, name: str, **fields: Any) -> Endpoint:
         """Make an endpoint that hears of the whole project. Its secret is shown this once.
 
         `fields` are the other fields of `POST /v1/webhook_endpoints`, such as `event_types`.
         """
         return self._send(calls.create_endpoint({"url": url, "name": name, **fields}))
 
-    def endpoint(self, endpoint_id: str) -> shapes.Endpoint:
+    def endpoint(self, endpoint_id: str) -> Endpoint:
         """One endpoint."""
         return self._send(calls.endpoint(endpoint_id))
 
-    def endpoints(
-        self, *, implied: bool = False, page_size: int = PAGE_SIZE
-    ) -> Iterator[shapes.Endpoint]:
+    def endpoints(self, *, implied: bool = False, page_size: int = PAGE_SIZE) -> Iterator[Endpoint]:
         """All endpoints, newest first; those of watched URLs only if `implied`."""
         return self._items(calls.endpoints(implied=implied, page_size=page_size))
 
-    def update_endpoint(self, endpoint_id: str, **changes: Any) -> shapes.Endpoint:
+    def update_endpoint(self, endpoint_id: str, **changes: Any) -> Endpoint:
         """Change some of its fields; None sets an optional field back."""
         return self._send(calls.update_endpoint(endpoint_id, changes))
 
@@ -238,17 +245,17 @@ class Batchbell:
         """Delete an endpoint, and the deliveries that still wait for it."""
         self._send(calls.delete_endpoint(endpoint_id))
 
-    def rotate_secret(self, endpoint_id: str, *, keep_old_seconds: float = 0) -> shapes.Endpoint:
+    def rotate_secret(self, endpoint_id: str, *, keep_old_seconds: float = 0) -> Endpoint:
         """Sign with a new secret, shown this once, and with the old ones for that long."""
         return self._send(calls.rotate_secret(endpoint_id, keep_old_seconds=keep_old_seconds))
 
     def test_endpoint(
         self, endpoint_id: str, *, event_type: str = "batch.completed"
-    ) -> shapes.EndpointTest:
+    ) -> EndpointTest:
         """Send a test event now, once."""
         return self._send(calls.test_endpoint(endpoint_id, event_type=event_type))
 
-    def enable_endpoint(self, endpoint_id: str) -> shapes.Endpoint:
+    def enable_endpoint(self, endpoint_id: str) -> Endpoint:
         """Let a disabled endpoint be called again."""
         return self._send(calls.enable_endpoint(endpoint_id))
 
@@ -264,7 +271,7 @@ class Batchbell:
         enable: bool = False,
         as_new: bool = False,
         pace: float | None = None,
-    ) -> shapes.Replay:
+    ) -> Replay:
         """Send many deliveries again, as a job of the server: `failed`, `held`, `missing`, `all`.
 
         `since` and `until` (seconds since the epoch) bound the time of the event.
@@ -293,7 +300,7 @@ class Batchbell:
         until: float | None = None,
         types: Sequence[str] | None = None,
         enable: bool = False,
-    ) -> shapes.ReplayCounts:
+    ) -> ReplayCounts:
         """What `replay` would do; nothing is sent."""
         return self._send(
             calls.count_replay(
@@ -307,25 +314,25 @@ class Batchbell:
             )
         )
 
-    def get_replay(self, replay_id: str) -> shapes.Replay:
+    def get_replay(self, replay_id: str) -> Replay:
         """One replay, with how far it is."""
         return self._send(calls.get_replay(replay_id))
 
-    def list_replays(self, *, page_size: int = PAGE_SIZE) -> Iterator[shapes.Replay]:
+    def list_replays(self, *, page_size: int = PAGE_SIZE) -> Iterator[Replay]:
         """All replays, newest first."""
         return self._items(calls.list_replays(page_size=page_size))
 
-    def cancel_replay(self, replay_id: str) -> shapes.Replay:
+    def cancel_replay(self, replay_id: str) -> Replay:
         """Walk no further; what was made due stays so."""
         return self._send(calls.cancel_replay(replay_id))
 
-    def ready(self) -> shapes.Readiness:
+    def ready(self) -> Readiness:
         """Whether the server can work, and if not, why."""
         return self._send(calls.ready())
 
     def wait(
         self, batch_id: str, *, timeout: float | None = None, on_change: OnChange | None = None
-    ) -> shapes.Batch:
+    ) -> Batch:
         """Return the batch once it has ended. Raises WaitTimedOut after `timeout` seconds.
 
         `on_change` is called with the batch as it is first seen, and whenever it has changed.
@@ -485,11 +492,11 @@ class Batchbell:
         except httpx2.HTTPError as error:
             raise calls.unreachable(self.url, error) from error
 
-    def accounts(self) -> list[shapes.Account]:
+    def accounts(self) -> list[Account]:
         """The accounts that batches are watched in, the default first."""
         return list((self._send(calls.accounts())).data)
 
-    def account(self, name: str) -> shapes.Account:
+    def account(self, name: str) -> Account:
         """One account, by name or id, as below."""
         return self._send(calls.account(name))
 
@@ -501,7 +508,7 @@ class Batchbell:
         provider: str = "openai",
         base_url: str | None = None,
         discover: bool = False,
-    ) -> shapes.Account:
+    ) -> Account:
         """Add an account, watched from now on. The API key is sealed, and never shown again.
 
         With `discover`, every batch that is made in it is found, whoever made it.
@@ -515,39 +522,39 @@ class Batchbell:
         }
         return self._send(calls.add_account(wanted))
 
-    def update_account(self, name: str, **changes: str | bool) -> shapes.Account:
+    def update_account(self, name: str, **changes: str | bool) -> Account:
         """Change its `base_url`, `api_key`, `discover` or `state` (`active`, `paused`)."""
         return self._send(calls.update_account(name, changes))
 
-    def pause_account(self, name: str) -> shapes.Account:
+    def pause_account(self, name: str) -> Account:
         """Sweep it no more until it is resumed."""
         return self._send(calls.pause_account(name))
 
-    def resume_account(self, name: str) -> shapes.Account:
+    def resume_account(self, name: str) -> Account:
         """Sweep it again, at once."""
         return self._send(calls.resume_account(name))
 
-    def test_account(self, name: str) -> shapes.AccountTest:
+    def test_account(self, name: str) -> AccountTest:
         """List its batches at the provider once."""
         return self._send(calls.test_account(name))
 
-    def remove_account(self, name: str, *, force: bool = False) -> shapes.AccountDeleted:
+    def remove_account(self, name: str, *, force: bool = False) -> AccountDeleted:
         """Remove it and forget its API key. With `force` also where batches have not ended."""
         return self._send(calls.remove_account(name, force=force))
 
-    def create_project(self, name: str) -> shapes.Project:
+    def create_project(self, name: str) -> Project:
         """Make a project. Only for keys of `default`, as what names a `project` below."""
         return self._send(calls.create_project(name))
 
-    def projects(self) -> list[shapes.Project]:
+    def projects(self) -> list[Project]:
         """All projects, the oldest first."""
         return list((self._send(calls.projects())).data)
 
-    def create_key(self, name: str, *, project: str | None = None) -> shapes.Key:
+    def create_key(self, name: str, *, project: str | None = None) -> Key:
         """Make an API key. Its `key` is shown this once; from now on every caller needs one."""
         return self._send(calls.create_key(name, project=project))
 
-    def list_keys(self, *, project: str | None = None) -> list[shapes.Key]:
+    def list_keys(self, *, project: str | None = None) -> list[Key]:
         """The keys, revoked ones too."""
         return list((self._send(calls.list_keys(project=project))).data)
 

@@ -11,20 +11,8 @@ ClientError
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from batchbell.api.errors import Problem
 from batchbell.core.errors import BatchbellError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """One of several things that are wrong: with an item of a list, or a line of a file."""
-
-    message: str
-    code: str | None = None
-    param: str | None = None
-    index: int | None = None
-    line: int | None = None
 
 
 class ClientError(BatchbellError):

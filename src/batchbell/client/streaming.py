@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import httpx2
+import msgspec
 
 from batchbell.client.errors import ServerUnavailable, ServerUnreachable
-from batchbell.client.shapes import StreamedEvent
 from batchbell.core.stream import Window
 
 PATH = "/v1/stream"
@@ -24,6 +25,20 @@ LAST_PAUSE_SECONDS = 15.0
 
 OnOpen = Callable[[], object]
 OnLost = Callable[[ServerUnreachable | ServerUnavailable, float], object]
+
+
+class StreamedEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An event as a stream brings it. `body` is exactly what a webhook carries."""
+
+    id: str
+    type: str
+    body: str
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What the event is about: the `data` of its body."""
+        found: dict[str, Any] = msgspec.json.decode(self.body)["data"]
+        return found
 
 
 class Following:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from batchbell.api.batches import Batch
 from batchbell.client.errors import ServerUnavailable, ServerUnreachable, WaitTimedOut
-from batchbell.client.shapes import Batch
 
 LOOK_SECONDS = 1.0
 LOOK_SECONDS_MAX = 15.0

@@ -5,11 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from typing import Annotated, Any
+from urllib.parse import urlsplit, urlunsplit
 
 from fastapi import Query, Request
 from starlette.responses import Response
 
+from batchbell.api import accounts as api
 from batchbell.api.accounts import AccountChanges, AccountRequest
+from batchbell.api.answers import made_of
+from batchbell.api.lists import Page
+from batchbell.core import polling
 from batchbell.core.errors import InvalidRequest, ProviderError, SettingsError
 from batchbell.core.model import DEFAULT_PROJECT, Account
 from batchbell.net.api import ApiClient, checked_base
@@ -20,9 +25,6 @@ from batchbell.providers.registry import is_sendable, named_profile
 from batchbell.settings import OPENAI_URL
 from batchbell.storage import accounts
 from batchbell.storage.engine import Store
-from batchbell.storage.paging import Page
-from batchbell.web import account_shapes, describing, shapes
-from batchbell.web.account_shapes import AccountTest
 from batchbell.web.bodies import Check, read, read_json
 from batchbell.web.cache import Remembered
 from batchbell.web.call import Call, Caller, Context, answer, page_answer
@@ -68,6 +70,7 @@ class Directory:
 
 TEST_SECONDS = 15.0
 ENVIRONMENT_NAME = "openai"
+HINT_CHARACTERS = 4
 
 
 def read_account(body: Any, rules: AddressRules, project_id: str) -> dict[str, Any]:
@@ -159,7 +162,7 @@ async def api_key_of(context: Context, account: Account) -> str:
     return kept
 
 
-async def probe(context: Context, account: Account, api_key: str) -> AccountTest:
+async def probe(context: Context, account: Account, api_key: str) -> api.AccountTest:
     """List the account's batches once, under the rules that its watcher calls by."""
     rules = None if account.from_environment else context.rules()
     clients: list[ApiClient] = []
@@ -184,7 +187,7 @@ async def probe(context: Context, account: Account, api_key: str) -> AccountTest
     finally:
         for client in clients:
             await client.aclose()
-    return AccountTest(
+    return api.AccountTest(
         account_id=account.id,
         ok=error is None,
         error=None if error is None else WORDS.get(type(error).__name__, "settings"),
@@ -217,7 +220,7 @@ Force = Annotated[
     "/v1/accounts",
     summary="Add an account, watched from now on",
     openapi_extra=takes(AccountRequest),
-    **answers(account_shapes.Account, 409, 413, status=201, says="The account."),
+    **answers(api.Account, 409, 413, status=201, says="The account."),
 )
 async def add_account(call: Caller, request: Request) -> Response:
     context = call.context
@@ -233,18 +236,18 @@ async def add_account(call: Caller, request: Request) -> Response:
 @router.get(
     "/v1/accounts",
     summary="List accounts, the default first, then the oldest",
-    **answers(shapes.Page[account_shapes.Account]),
+    **answers(Page[api.Account]),
 )
 async def list_accounts(call: Caller) -> Response:
     found = await call.context.store.read(accounts.list_accounts, call.project_id)
     data = [await _shown(call, one) for one in found]
-    return page_answer(Page(data, has_more=False), data, [one.id for one in data])
+    return page_answer(data)
 
 
 @router.get(
     "/v1/accounts/{account_id}",
     summary="One account, by id or name",
-    **answers(account_shapes.Account, 404),
+    **answers(api.Account, 404),
 )
 async def get_account(call: Caller, account_id: str) -> Response:
     return answer(await _shown(call, await _find(call, account_id)))
@@ -254,7 +257,7 @@ async def get_account(call: Caller, account_id: str) -> Response:
     "/v1/accounts/{account_id}",
     summary="Change an account's address, API key or state",
     openapi_extra=takes(AccountChanges),
-    **answers(account_shapes.Account, 404, 409, 413),
+    **answers(api.Account, 404, 409, 413),
 )
 async def change_account(call: Caller, account_id: str, request: Request) -> Response:
     context = call.context
@@ -267,7 +270,7 @@ async def change_account(call: Caller, account_id: str, request: Request) -> Res
 @router.delete(
     "/v1/accounts/{account_id}",
     summary="Remove an account, and forget its API key",
-    **answers(account_shapes.AccountDeleted, 404, 409),
+    **answers(api.AccountDeleted, 404, 409),
 )
 async def remove_account(call: Caller, account_id: str, force: Force = False) -> Response:
     context, found = call.context, await _find(call, account_id)
@@ -275,13 +278,13 @@ async def remove_account(call: Caller, account_id: str, force: Force = False) ->
         accounts.remove, call.project_id, found.id, force=force, now=context.clock()
     )
     call.surface.directory.forget()
-    return answer(account_shapes.AccountDeleted(id=found.id, open_batches=still_open))
+    return answer(api.AccountDeleted(id=found.id, deleted=True, open_batches=still_open))
 
 
 @router.post(
     "/v1/accounts/{account_id}/pause",
     summary="Sweep an account no more until it is resumed",
-    **answers(account_shapes.Account, 404),
+    **answers(api.Account, 404),
 )
 async def pause_account(call: Caller, account_id: str) -> Response:
     return await _change(call, account_id, paused=True)
@@ -290,7 +293,7 @@ async def pause_account(call: Caller, account_id: str) -> Response:
 @router.post(
     "/v1/accounts/{account_id}/resume",
     summary="Sweep an account again, at once",
-    **answers(account_shapes.Account, 404),
+    **answers(api.Account, 404),
 )
 async def resume_account(call: Caller, account_id: str) -> Response:
     return await _change(call, account_id, paused=False)
@@ -299,7 +302,7 @@ async def resume_account(call: Caller, account_id: str) -> Response:
 @router.post(
     "/v1/accounts/{account_id}/test",
     summary="List an account's batches at its provider once, and say what came of it",
-    **answers(account_shapes.AccountTest, 400, 404, says="What came of it."),
+    **answers(api.AccountTest, 400, 404, says="What came of it."),
 )
 async def test_account(call: Caller, account_id: str) -> Response:
     found = await _find(call, account_id)
@@ -322,6 +325,26 @@ async def _change(call: Call, word: str, **changes: str | bool | None) -> Respon
     return answer(await _shown(call, changed))
 
 
-async def _shown(call: Call, account: Account) -> account_shapes.Account:
-    kept = await call.context.store.read(accounts.credentials_of, account.id)
-    return describing.account(account, kept, now=call.context.clock())
+async def _shown(call: Call, found: Account) -> api.Account:
+    credentials = await call.context.store.read(accounts.credentials_of, found.id)
+    return made_of(
+        api.Account,
+        found,
+        found.verbs,
+        base_url=_without_credentials(found.base_url),
+        source="environment" if found.from_environment else "api",
+        api_key_hint=None if credentials is None else _hint(credentials),
+        discover=found.discovers,
+        unswept=polling.unswept(found, call.context.clock()),
+    )
+
+
+def _hint(secret: str) -> str:
+    """Enough to tell two keys apart; of a short one nothing."""
+    return f"…{secret[-HINT_CHARACTERS:]}" if len(secret) >= 4 * HINT_CHARACTERS else "…"
+
+
+def _without_credentials(url: str) -> str:
+    """The URL without what may be secret in it: user info and the query."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

@@ -6,15 +6,20 @@ What the provider must do is passed on to it; what it answers is written down he
 from __future__ import annotations
 
 import contextlib
+from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import Query, Request
 from starlette.responses import Response
 
 from batchbell import failpoints
+from batchbell.api import batches as api
+from batchbell.api import results as api_results
+from batchbell.api.answers import made_of, whole
 from batchbell.api.batches import BatchRequest
-from batchbell.core import twins
-from batchbell.core.deletion import Deletion
+from batchbell.api.lists import Page
+from batchbell.core import alarms, payload, twins
+from batchbell.core.deletion import Deletion, DeletionState
 from batchbell.core.errors import (
     NotFound,
     ProviderUnavailable,
@@ -28,7 +33,6 @@ from batchbell.providers.registry import profile_of
 from batchbell.storage import accounts, batches, deletions, retention, submissions
 from batchbell.storage import creations as stored
 from batchbell.storage.creations import Creation
-from batchbell.web import describing, shapes
 from batchbell.web.bodies import BODY_MAX_BYTES, decode_json, read_body
 from batchbell.web.call import ENCODER, Call, Caller, answer, call_of, page_answer
 from batchbell.web.errors import Code, error_response
@@ -49,6 +53,122 @@ from batchbell.web.gateway.proxy import (
 from batchbell.web.openapi import AccountName, answers, passes, takes
 from batchbell.web.parameters import LIMIT_DEFAULT, After, Limit, strict_router
 from batchbell.web.paths import IdRoute
+
+STAMPS = (
+    "in_progress_at",
+    "expires_at",
+    "finalizing_at",
+    "completed_at",
+    "failed_at",
+    "expired_at",
+    "cancelling_at",
+    "cancelled_at",
+)
+
+
+def shown(
+    found: Batch,
+    merged: Results | None = None,
+    deletion: Deletion | None = None,
+    *,
+    now: float,
+) -> api.Batch:
+    """OpenAI's Batch object. `lost` is not a word of theirs: there it has `failed`."""
+    seen = found.snapshot or Snapshot(id=found.id, provider_status="", status=None)
+    lost = found.status is Status.LOST
+    stamps = {name: seen.timestamps.get(name) for name in STAMPS}
+    if lost:
+        stamps["failed_at"] = whole(found.ended_at)
+    return made_of(
+        api.Batch,
+        seen,
+        endpoint=seen.endpoint or "",
+        errors=_errors(seen, lost=lost),
+        input_file_id=seen.input_file_id or "",
+        completion_window=seen.completion_window or "",
+        status="failed" if lost else found.status,
+        created_at=seen.created_at or int(found.registered_at),
+        request_counts=counts_of(seen),
+        batchbell=_extras(found, merged, deletion, now=now),
+        **stamps,
+    )
+
+
+def counts_of(seen: Snapshot) -> api.RequestCounts | None:
+    """None while nothing is known."""
+    counts = seen.counts
+    if counts is None:
+        return None
+    return api.RequestCounts(total=counts.total, completed=counts.completed, failed=counts.failed)
+
+
+def _errors(seen: Snapshot, *, lost: bool) -> api.BatchErrors | None:
+    errors = [made_of(api.BatchError, problem) for problem in seen.problems]
+    if lost:
+        errors.append(api.BatchError(**payload.NOT_FOUND, param=None, line=None))
+    return api.BatchErrors(data=tuple(errors)) if errors else None
+
+
+def _extras(
+    found: Batch,
+    merged: Results | None = None,
+    deletion: Deletion | None = None,
+    *,
+    now: float,
+) -> api.BatchExtras:
+    return made_of(
+        api.BatchExtras,
+        found,
+        provider_status=found.snapshot and found.snapshot.provider_status,
+        lost=found.status is Status.LOST,
+        overdue=alarms.is_overdue(found, now),
+        stalled=tuple(alarms.holding(found, now)),
+        reason=_reason(found, now),
+        last_progress_at=int(found.progress_at or found.registered_at),
+        trouble=found.reason or found.webhook_refused,
+        results=merged and _results(merged, deletion),
+    )
+
+
+def _reason(found: Batch, now: float) -> str | None:
+    """Why the batch has not ended well, or does not get on; None where nothing is known of it."""
+    if found.status is Status.LOST:
+        return payload.NOT_FOUND["message"]
+    if found.status is Status.FAILED:
+        problems = found.snapshot.problems if found.snapshot else ()
+        return next((p.message for p in problems if p.message), None)
+    if found.status.ended:
+        return None
+    reasons = [found.reason] if found.reason else []
+    return " ".join([*reasons, *alarms.reasons(found, now)]) or None
+
+
+NO_COUNTS = dict.fromkeys(
+    ("lines", "bytes", "succeeded", "failed", "not_run", "in_input_order", "usage", "notes")
+)
+
+
+def _results(found: Results, deletion: Deletion | None) -> api_results.Results:
+    files, tally = _provider_files(deletion), found.tally
+    if tally is None:
+        return made_of(api_results.Results, found, provider_files=files, **NO_COUNTS)
+    return made_of(
+        api_results.Results,
+        found,
+        tally,
+        bytes=tally.size,
+        usage={model: api_results.Tokens(**asdict(used)) for model, used in tally.usage.items()},
+        trouble=None,
+        provider_files=files,
+    )
+
+
+def _provider_files(found: Deletion | None) -> api_results.ProviderFiles:
+    if found is None:
+        found = Deletion(state=DeletionState.KEPT, reason=None, due_at=None, ended_at=None)
+    deleted_at = whole(found.ended_at) if found.state is DeletionState.DELETED else None
+    return made_of(api_results.ProviderFiles, found, deleted_at=deleted_at)
+
 
 router = strict_router("batches", route_class=IdRoute)
 
@@ -74,7 +194,7 @@ async def create_batch(request: Request, bb_account: AccountName = None) -> Resp
     if made is not None:
         outcome = await creations.earlier(call, made)
         if outcome.batch is not None:
-            return creations.found_again(outcome.batch, now=call.context.clock())
+            return _found_again(outcome.batch, now=call.context.clock())
         if outcome.is_open:
             return creations.unclear("An equal call is not answered yet.", outcome)
         await call.context.store.write(stored.intend, made)
@@ -97,6 +217,11 @@ async def create_batch(request: Request, bb_account: AccountName = None) -> Resp
             await _settle(call, made)
         return _with_extras(told, kept, now=call.context.clock())
     return await _not_made(call, account, made, told)
+
+
+def _found_again(batch: Batch, *, now: float) -> Response:
+    """The answer to a call whose batch was found."""
+    return answer(shown(batch, now=now), headers={"Idempotent-Replayed": "true"})
 
 
 async def _settle(call: Call, made: Creation | None) -> None:
@@ -122,7 +247,7 @@ async def _not_made(
         else await creations.doubt(call, made, doubt)
     )
     if outcome.batch is not None:
-        return creations.found_again(outcome.batch, now=call.context.clock())
+        return _found_again(outcome.batch, now=call.context.clock())
     if whole is not None and whole.is_good:
         tell_lost(account, None, "The provider's answer shows no batch.")
     if whole is not None and (doubt is Doubt.SLIGHT or made is None):
@@ -163,28 +288,28 @@ def _with_extras(told: Whole, kept: Batch | None, *, now: float) -> Response:
     theirs = told.body.rstrip(b" \t\r\n")
     if kept is None or not theirs.endswith(b"}"):
         return told.response()
-    ours = ENCODER.encode({"batchbell": describing.extras(kept, now=now)})
+    ours = ENCODER.encode({"batchbell": _extras(kept, now=now)})
     return told.response(theirs[:-1] + b"," + ours[1:])
 
 
 @router.get(
     "/v1/batches",
     summary="List batches, the last registered first",
-    **answers(shapes.Page[shapes.Batch], 404),
+    **answers(Page[api.Batch], 404),
 )
 async def list_batches(
     call: Caller, limit: Limit = LIMIT_DEFAULT, after: After = None, status: Status | None = None
 ) -> Response:
     page = await call.page(batches.list_batches, limit=limit, after=after, status=status)
-    shown = await call.context.store.read(submissions.standing, page.items)
+    found = await call.context.store.read(submissions.standing, page.items)
     now = call.context.clock()
-    return page_answer(page, [describing.batch(b, now=now) for b in shown], [b.id for b in shown])
+    return page_answer([shown(batch, now=now) for batch in found], has_more=page.has_more)
 
 
 @router.get(
     "/v1/batches/{batch_id:id}",
     summary="One batch: as its provider has it while it runs, as it ended from then on",
-    **passes(404, shape=shapes.Batch),
+    **passes(404, shape=api.Batch),
 )
 async def get_batch(
     call: Caller,
@@ -202,14 +327,14 @@ async def get_batch(
     now = call.context.clock()
     ours = known.status.ended or known.kind is BatchKind.JOINED
     if ours or account is None or not fresh or not can_pass(account):
-        return answer(describing.batch(known, *await _merged(call, known), now=now))
+        return answer(shown(known, *await _merged(call, known), now=now))
     try:
         told = await ask(call, request, lambda gateway: gateway.batch(batch_id), account=account)
     except ProviderUnavailable:
-        return answer(describing.batch(known, now=now))
+        return answer(shown(known, now=now))
     seen = await _seen(call, account, told)
     if seen is None or seen.id != known.id:
-        return answer(describing.batch(known, now=now))
+        return answer(shown(known, now=now))
     return _with_extras(told, await _noted(call, account, seen, known), now=now)
 
 
@@ -224,7 +349,7 @@ async def cancel_batch(
     account, known = await _find(call, request, batch_id)
     now = call.context.clock()
     if known is not None and known.kind is BatchKind.JOINED:
-        return answer(describing.batch(await _cancel_submission(call, known), now=now))
+        return answer(shown(await _cancel_submission(call, known), now=now))
     account = account or await account_for(call, request)
     told = await ask(call, request, lambda gateway: gateway.cancel(batch_id), account=account)
     seen = await _seen(call, account, told)
@@ -251,7 +376,7 @@ async def _merged(call: Call, known: Batch) -> tuple[Results | None, Deletion | 
 @router.post(
     "/v1/batches/{batch_id:id}/expunge",
     summary="Remove what is kept of an ended batch's payloads",
-    **answers(shapes.Batch, 404, 409),
+    **answers(api.Batch, 404, 409),
 )
 async def expunge_batch(call: Caller, batch_id: str) -> Response:
     context = call.context
@@ -260,7 +385,7 @@ async def expunge_batch(call: Caller, batch_id: str) -> Response:
     )
     while await context.store.write(retention.strip_more, call.project_id, batch_id):
         pass  # each in a transaction of its own, so that nobody waits long for any
-    return answer(describing.batch(expunged, now=context.clock()))
+    return answer(shown(expunged, now=context.clock()))
 
 
 async def _find(call: Call, request: Request, batch_id: str) -> tuple[Account | None, Batch | None]:

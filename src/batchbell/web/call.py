@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from batchbell.api.lists import Page
 from batchbell.core.errors import InvalidRequest, NotFound
 from batchbell.core.model import DEFAULT_PROJECT, Account, Mint
 from batchbell.files.results_store import ResultsStore
@@ -19,10 +20,8 @@ from batchbell.net.guard import AddressRules
 from batchbell.net.relay import Relay
 from batchbell.observability import Metrics
 from batchbell.settings import Settings
-from batchbell.storage import projects
+from batchbell.storage import paging, projects
 from batchbell.storage.engine import Store
-from batchbell.storage.paging import Page
-from batchbell.web import shapes
 from batchbell.web.auth import Keyring
 from batchbell.web.errors import Code
 
@@ -95,8 +94,8 @@ class Call:
         return await self.surface.directory.of(self.project_id)
 
     async def page(
-        self, query: Callable[..., Page[Item]], *, after: str | None, **more: Any
-    ) -> Page[Item]:
+        self, query: Callable[..., paging.Page[Item]], *, after: str | None, **more: Any
+    ) -> paging.Page[Item]:
         """A page of a list of the caller's project.
 
         Raises InvalidRequest for an `after` that is not known.
@@ -149,13 +148,7 @@ def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = No
     return Response(ENCODER.encode(value), status, headers, media_type="application/json")
 
 
-def page_answer(page: Page[Any], data: list[Item], ids: list[str]) -> Response:
-    """A page in OpenAI's shape. `ids` are what `after` takes."""
-    return answer(
-        shapes.Page(
-            data=data,
-            first_id=ids[0] if ids else None,
-            last_id=ids[-1] if ids else None,
-            has_more=page.has_more,
-        )
-    )
+def page_answer(data: Sequence[Any], *, has_more: bool = False) -> Response:
+    """A list in OpenAI's shape. `after` takes the id of its last item."""
+    ends = (data[0].id, data[-1].id) if data else (None, None)
+    return answer(Page(data=tuple(data), first_id=ends[0], last_id=ends[1], has_more=has_more))

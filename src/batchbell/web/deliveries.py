@@ -2,16 +2,82 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from starlette.responses import Response
 
-from batchbell.core.model import DeliveryState
+from batchbell.api import deliveries as api
+from batchbell.api.answers import made_of, whole
+from batchbell.api.lists import Page
+from batchbell.core import delivery
+from batchbell.core.model import Attempt, Delivery, DeliveryState
 from batchbell.storage import deliveries
-from batchbell.web import describing, shapes
 from batchbell.web.call import Caller, answer, page_answer
 from batchbell.web.openapi import answers
 from batchbell.web.parameters import LIMIT_DEFAULT, After, Limit, strict_router
 
 DAY_SECONDS = 86400.0
+
+UNKNOWN_OUTCOME = (
+    "The process was stopped while this call was under way: whether the receiver got it is not"
+    " known. It was sent again with the same webhook-id."
+)
+
+
+def shown(
+    found: Delivery, attempts: Sequence[Attempt] | None = None, *, now: float
+) -> api.Delivery:
+    in_flight = found.lease_token is not None
+    return made_of(
+        api.Delivery,
+        found,
+        webhook_id=found.message_id or found.event_id,
+        in_flight=in_flight,
+        attempt_count=found.attempts,
+        next_attempt_at=None if in_flight else whole(found.due_at),
+        reason=delivery.reason(found, now),
+        attempts=None if attempts is None else tuple(map(shown_attempt, attempts)),
+        attempts_deleted=(None if attempts is None else found.attempts - in_flight - len(attempts)),
+    )
+
+
+NOT_KNOWN = dict.fromkeys(
+    (
+        "status",
+        "fault",
+        "detail",
+        "location",
+        "remote_address",
+        "response_body",
+        "started_at",
+        "duration_ms",
+        "timings",
+    )
+)
+
+
+def shown_attempt(found: Attempt) -> api.Attempt:
+    """One try; where a crash hid what came of it, `result` is `unknown`."""
+    outcome = found.outcome
+    if outcome is None:
+        return made_of(
+            api.Attempt,
+            found,
+            result="unknown",
+            explanation=UNKNOWN_OUTCOME,
+            request_headers={},
+            response_headers={},
+            **NOT_KNOWN,
+        )
+    return made_of(
+        api.Attempt,
+        found,
+        outcome,
+        result="delivered" if outcome.success else "failed",
+        explanation=None,
+        timings=made_of(api.Timings, outcome.timings),
+    )
+
 
 router = strict_router("deliveries")
 
@@ -19,7 +85,7 @@ router = strict_router("deliveries")
 @router.get(
     "/v1/deliveries",
     summary="List deliveries, newest first",
-    **answers(shapes.Page[shapes.Delivery], 404),
+    **answers(Page[api.Delivery], 404),
 )
 async def list_deliveries(
     call: Caller,
@@ -36,18 +102,18 @@ async def list_deliveries(
         event_id=event_id,
     )
     now = call.context.clock()
-    data = [describing.delivery(d, now=now) for d in page.items]
-    return page_answer(page, data, [d.id for d in page.items])
+    data = [shown(d, now=now) for d in page.items]
+    return page_answer(data, has_more=page.has_more)
 
 
 @router.get(
     "/v1/deliveries/{delivery_id}",
     summary="One delivery with its attempts",
-    **answers(shapes.Delivery, 404),
+    **answers(api.Delivery, 404),
 )
 async def get_delivery(call: Caller, delivery_id: str) -> Response:
     context = call.context
     found = await context.store.read(deliveries.get_delivery, call.project_id, delivery_id)
     kept_since = context.clock() - context.settings.attempt_retention_days * DAY_SECONDS
     attempts = await context.store.read(deliveries.list_attempts, found, kept_since=kept_since)
-    return answer(describing.delivery(found, attempts, now=context.clock()))
+    return answer(shown(found, attempts, now=context.clock()))

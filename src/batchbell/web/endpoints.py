@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 from fastapi import Query, Request
-from msgspec import UNSET
 from starlette.responses import Response
 
 from batchbell import __version__
+from batchbell.api import endpoints as api
+from batchbell.api.answers import made_of, whole
 from batchbell.api.endpoints import (
     MASK,
     EndpointChanges,
@@ -18,6 +19,7 @@ from batchbell.api.endpoints import (
     RotateRequest,
     TestRequest,
 )
+from batchbell.api.lists import Page
 from batchbell.core import signing
 from batchbell.core.attachment import ResultsMode
 from batchbell.core.endpoint import request_headers, unsendable
@@ -36,9 +38,9 @@ from batchbell.core.signing import SECRET_PREFIX
 from batchbell.net.guard import AddressRules
 from batchbell.storage import endpoints, health
 from batchbell.storage.endpoints import EndpointFields, Known
-from batchbell.web import describing, endpoint_shapes, shapes
 from batchbell.web.bodies import Check, read, read_json
 from batchbell.web.call import Call, Caller, answer, page_answer
+from batchbell.web.deliveries import shown_attempt
 from batchbell.web.errors import Code
 from batchbell.web.openapi import answers, takes
 from batchbell.web.parameters import LIMIT_DEFAULT, After, Limit, strict_router
@@ -123,57 +125,40 @@ STORED: Mapping[str, Callable[[Any], Any]] = {
 HINT_CHARACTERS = 4
 
 
-def endpoint(
+def shown(
     found: Known,
     *,
     secret: str | None = None,
     counts: Mapping[DeliveryState, int] | None = None,
-) -> endpoint_shapes.Endpoint:
+) -> api.Endpoint:
     """`secret` and the `counts` of its deliveries are shown where they are given."""
     wishes, health = found.wishes, found.endpoint
-    return endpoint_shapes.Endpoint(
-        id=found.id,
-        name=wishes.name,
-        url=wishes.url,
-        event_types=list(wishes.event_types),
+    return made_of(
+        api.Endpoint,
+        found,
+        wishes,
+        health,
         signing_secret_hint=hint(next(iter(health.secrets), "")),
-        created_at=int(found.created_at),
-        updated_at=int(found.updated_at),
-        description=wishes.description,
-        accounts=None if wishes.accounts is None else list(wishes.accounts),
-        metadata=dict(wishes.metadata or {}),
+        metadata=wishes.metadata or {},
         headers=dict.fromkeys(wishes.headers or (), MASK),
-        timeout_seconds=wishes.timeout_seconds,
-        schedule=None if wishes.schedule is None else list(wishes.schedule),
-        rate_limit=wishes.rate_limit,
-        ordered=wishes.ordered,
-        results=wishes.results,
         active_secrets=len(health.secrets),
         implied=not found.managed,
-        state=health.state,
-        state_since=int(found.state_since),
         reason=health.reason or health.trouble,
-        failures=health.failures,
-        failing_since=_second(health.failing_since),
-        paused_until=_second(health.paused_until),
-        breaker=endpoint_shapes.Breaker(
+        breaker=made_of(
+            api.Breaker,
+            health,
             open=health.opened_at is not None,
-            opened_at=_second(health.opened_at),
-            next_probe_at=_second(health.probe_at),
+            next_probe_at=whole(health.probe_at),
         ),
-        waiting=UNSET if counts is None else counts[DeliveryState.PENDING],
-        held=UNSET if counts is None else counts[DeliveryState.HELD],
-        signing_secret=UNSET if secret is None else secret,
+        waiting=None if counts is None else counts[DeliveryState.PENDING],
+        held=None if counts is None else counts[DeliveryState.HELD],
+        signing_secret=secret,
     )
 
 
 def hint(secret: str) -> str:
     """Enough to tell secrets apart."""
     return f"{SECRET_PREFIX}{MASK}{secret[-HINT_CHARACTERS:]}"
-
-
-def _second(time: float | None) -> int | None:
-    return None if time is None else int(time)
 
 
 router = strict_router("endpoints")
@@ -187,9 +172,7 @@ Implied = Annotated[bool, Query(description="Whether to list endpoints of watche
     "/v1/webhook_endpoints",
     summary="Make an endpoint that hears of the whole project",
     openapi_extra=takes(EndpointRequest),
-    **answers(
-        endpoint_shapes.Endpoint, 413, says="The endpoint. `signing_secret` is shown this once."
-    ),
+    **answers(api.Endpoint, 413, says="The endpoint. `signing_secret` is shown this once."),
 )
 async def create_endpoint(call: Caller, request: Request) -> Response:
     context = call.context
@@ -203,13 +186,13 @@ async def create_endpoint(call: Caller, request: Request) -> Response:
         mint=context.mint,
         now=context.clock(),
     )
-    return answer(endpoint(made, secret=secret))
+    return answer(shown(made, secret=secret))
 
 
 @router.get(
     "/v1/webhook_endpoints",
     summary="List endpoints, newest first",
-    **answers(shapes.Page[endpoint_shapes.Endpoint], 404),
+    **answers(Page[api.Endpoint], 404),
 )
 async def list_endpoints(
     call: Caller, limit: Limit = LIMIT_DEFAULT, after: After = None, implied: Implied = False
@@ -221,18 +204,18 @@ async def list_endpoints(
         implied=implied,
         now=call.context.clock(),
     )
-    return page_answer(page, [endpoint(one) for one in page.items], [one.id for one in page.items])
+    return page_answer([shown(one) for one in page.items], has_more=page.has_more)
 
 
 @router.get(
     "/v1/webhook_endpoints/{webhook_endpoint_id}",
     summary="One endpoint",
-    **answers(endpoint_shapes.Endpoint, 404),
+    **answers(api.Endpoint, 404),
 )
 async def get_endpoint(call: Caller, webhook_endpoint_id: str) -> Response:
     found = await _get(call, webhook_endpoint_id)
     counts = await call.context.store.read(health.count_waiting, found.id)
-    return answer(endpoint(found, counts=counts))
+    return answer(shown(found, counts=counts))
 
 
 async def _get(call: Call, endpoint_id: str) -> endpoints.Known:
@@ -246,7 +229,7 @@ async def _get(call: Call, endpoint_id: str) -> endpoints.Known:
     "/v1/webhook_endpoints/{webhook_endpoint_id}",
     summary="Change an endpoint",
     openapi_extra=takes(EndpointChanges),
-    **answers(endpoint_shapes.Endpoint, 404, 413),
+    **answers(api.Endpoint, 404, 413),
 )
 async def change_endpoint(call: Caller, webhook_endpoint_id: str, request: Request) -> Response:
     context = call.context
@@ -255,20 +238,20 @@ async def change_endpoint(call: Caller, webhook_endpoint_id: str, request: Reque
     changed = await context.store.write(
         endpoints.change, call.project_id, webhook_endpoint_id, changes, now=context.clock()
     )
-    return answer(endpoint(changed))
+    return answer(shown(changed))
 
 
 @router.delete(
     "/v1/webhook_endpoints/{webhook_endpoint_id}",
     summary="Delete an endpoint and its pending deliveries",
-    **answers(endpoint_shapes.EndpointDeleted, 404),
+    **answers(api.EndpointDeleted, 404),
 )
 async def delete_endpoint(call: Caller, webhook_endpoint_id: str) -> Response:
     context = call.context
     await context.store.write(
         endpoints.remove, call.project_id, webhook_endpoint_id, now=context.clock()
     )
-    return answer(endpoint_shapes.EndpointDeleted(id=webhook_endpoint_id))
+    return answer(api.EndpointDeleted(id=webhook_endpoint_id, deleted=True))
 
 
 @router.post(
@@ -276,7 +259,7 @@ async def delete_endpoint(call: Caller, webhook_endpoint_id: str) -> Response:
     summary="Sign with a new secret",
     openapi_extra=takes(RotateRequest, required=False),
     **answers(
-        endpoint_shapes.Endpoint,
+        api.Endpoint,
         404,
         413,
         says="The endpoint. `signing_secret` is shown this once.",
@@ -293,27 +276,27 @@ async def rotate_secret(call: Caller, webhook_endpoint_id: str, request: Request
         grace_seconds=grace_seconds,
         now=context.clock(),
     )
-    return answer(endpoint(rotated, secret=secret))
+    return answer(shown(rotated, secret=secret))
 
 
 @router.post(
     "/v1/webhook_endpoints/{webhook_endpoint_id}/enable",
     summary="Let a disabled endpoint be called again",
-    **answers(endpoint_shapes.Endpoint, 404),
+    **answers(api.Endpoint, 404),
 )
 async def enable_endpoint(call: Caller, webhook_endpoint_id: str) -> Response:
     context = call.context
     enabled = await context.store.write(
         endpoints.enable_again, call.project_id, webhook_endpoint_id, now=context.clock()
     )
-    return answer(endpoint(enabled))
+    return answer(shown(enabled))
 
 
 @router.post(
     "/v1/webhook_endpoints/{webhook_endpoint_id}/test",
     summary="Send a test event to an endpoint now, once",
     openapi_extra=takes(TestRequest, required=False),
-    **answers(endpoint_shapes.TestResult, 404, 413, says="What came of it."),
+    **answers(api.EndpointTest, 404, 413, says="What came of it."),
 )
 async def test_endpoint(call: Caller, webhook_endpoint_id: str, request: Request) -> Response:
     wanted = read(TestRequest, await read_json(request, optional=True))
@@ -325,13 +308,13 @@ async def test_endpoint(call: Caller, webhook_endpoint_id: str, request: Request
     )
     attempt = Attempt(delivery_id="", number=1, outcome=outcome)
     return answer(
-        endpoint_shapes.TestResult(
+        api.EndpointTest(
             webhook_endpoint_id=endpoint.id,
             event_type=type_,
             event_id=event_id,
             status_code=outcome.status or 0,
             success=outcome.status is not None,
-            attempt=describing.attempt(attempt),
+            attempt=shown_attempt(attempt),
         )
     )
 
@@ -355,7 +338,7 @@ async def _send(call: Call, endpoint: Endpoint, type_: EventType, event_id: str)
 @router.get(
     "/v1/webhook_event_types",
     summary="What an endpoint can hear of",
-    **answers(endpoint_shapes.EventTypes),
+    **answers(api.EventTypes),
 )
 async def list_event_types(call: Caller) -> Response:
-    return answer(endpoint_shapes.EventTypes(data=list(EventType)))
+    return answer(api.EventTypes(data=tuple(EventType)))

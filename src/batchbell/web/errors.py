@@ -10,6 +10,8 @@ from enum import StrEnum
 import msgspec
 from starlette.responses import Response
 
+from batchbell.api import errors as api
+from batchbell.api.answers import made_of
 from batchbell.core.errors import (
     AccessDenied,
     AddressRefused,
@@ -20,7 +22,6 @@ from batchbell.core.errors import (
     StoreUnavailable,
     is_full,
 )
-from batchbell.web import shapes
 
 RETRY_SECONDS = 5
 FULL_RETRY_SECONDS = 60
@@ -126,25 +127,19 @@ def error_response(
     One that names a line is listed even if it is the only one.
     """
     listed = len(problems) > 1 or any(problem.line is not None for problem in problems)
-    error = shapes.Error(
+    error = api.Error(
         message=message,
         type=KINDS.get(status, "server_error" if status >= 500 else "invalid_request_error"),
         param=param,
         code=str(code),
-        problems=[_shown(problem) for problem in problems] if listed else msgspec.UNSET,
+        problems=tuple(_shown(problem) for problem in problems) if listed else None,
     )
-    body = msgspec.json.encode(shapes.ErrorBody(error=error))
+    body = msgspec.json.encode(api.ErrorBody(error=error))
     return Response(body, status, headers, media_type="application/json")
 
 
-def _shown(problem: Problem) -> shapes.Problem:
-    return shapes.Problem(
-        message=problem.message,
-        param=problem.param,
-        code=str(problem.code),
-        index=problem.index,
-        line=msgspec.UNSET if problem.line is None else problem.line,
-    )
+def _shown(problem: Problem) -> api.Problem:
+    return made_of(api.Problem, problem, line=problem.line)
 
 
 def response_to(error: Exception) -> Response:

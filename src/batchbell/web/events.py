@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections import Counter
+from collections.abc import Sequence
+from typing import Annotated, Any
 
+import msgspec
 from fastapi import Query, Request
 from starlette.responses import Response
 
+from batchbell.api import events as api
+from batchbell.api.deliveries import Delivery
 from batchbell.api.events import ResendRequest, TestEventRequest
-from batchbell.core.model import EventType
+from batchbell.api.lists import Page
+from batchbell.core import model as core
+from batchbell.core.model import DeliveryState, Event, EventType
 from batchbell.storage import deliveries, events
-from batchbell.storage.paging import Page
-from batchbell.web import describing, shapes
 from batchbell.web.bodies import read, read_json
 from batchbell.web.call import Caller, answer, page_answer
+from batchbell.web.deliveries import shown as shown_delivery
 from batchbell.web.openapi import answers, takes
 from batchbell.web.parameters import LIMIT_DEFAULT, After, Limit, strict_router
 
@@ -28,9 +34,22 @@ Success = Annotated[
 ]
 
 
-@router.get(
-    "/v1/events", summary="List events, newest first", **answers(shapes.Page[shapes.Event], 404)
-)
+def shown(found: Event, made: Sequence[core.Delivery] | None = None) -> api.Event:
+    """The body as it is sent, and our own fields after it."""
+    body: dict[str, Any] = msgspec.json.decode(found.body)
+    return api.Event(
+        **{name: body[name] for name in ("id", "type", "created_at", "timestamp", "data")},
+        recorded_at=int(found.recorded_at),
+        deliveries=None if made is None else _counts(made),
+    )
+
+
+def _counts(made: Sequence[core.Delivery]) -> api.DeliveryCounts:
+    counts = Counter(delivery.state for delivery in made)
+    return api.DeliveryCounts(**{state.value: counts[state] for state in DeliveryState})
+
+
+@router.get("/v1/events", summary="List events, newest first", **answers(Page[api.Event], 404))
 async def list_events(
     call: Caller,
     *,
@@ -48,14 +67,14 @@ async def list_events(
         batch_id=batch_id,
         delivery_success=delivery_success,
     )
-    return page_answer(page, [describing.event(e) for e in page.items], [e.id for e in page.items])
+    return page_answer([shown(e) for e in page.items], has_more=page.has_more)
 
 
 @router.post(
     "/v1/events",
     summary="Record a test event, for those who follow the stream",
     openapi_extra=takes(TestEventRequest, required=False),
-    **answers(shapes.Event, 413, status=201, says="The event. No endpoint receives it."),
+    **answers(api.Event, 413, status=201, says="The event. No endpoint receives it."),
 )
 async def record_test_event(call: Caller, request: Request) -> Response:
     context = call.context
@@ -64,26 +83,24 @@ async def record_test_event(call: Caller, request: Request) -> Response:
     id = await context.store.write(
         events.record_test, call.project_id, type_, mint=context.mint, now=context.clock()
     )
-    return answer(
-        describing.event(await context.store.read(events.get_event, call.project_id, id)), 201
-    )
+    return answer(shown(await context.store.read(events.get_event, call.project_id, id)), 201)
 
 
-@router.get("/v1/events/{event_id}", summary="One event", **answers(shapes.Event, 404))
+@router.get("/v1/events/{event_id}", summary="One event", **answers(api.Event, 404))
 async def get_event(call: Caller, event_id: str) -> Response:
     store = call.context.store
     found = await store.read(events.get_event, call.project_id, event_id)
     told = await store.read(
         deliveries.list_deliveries, call.project_id, limit=DELIVERIES_COUNTED, event_id=event_id
     )
-    return answer(describing.event(found, told.items))
+    return answer(shown(found, told.items))
 
 
 @router.post(
     "/v1/events/{event_id}/resend",
     summary="Deliver an event again, with the full schedule",
     openapi_extra=takes(ResendRequest, required=False),
-    **answers(shapes.Page[shapes.Delivery], 404, 413, says="The deliveries, due now."),
+    **answers(Page[Delivery], 404, 413, says="The deliveries, due now."),
 )
 async def resend_event(call: Caller, event_id: str, request: Request) -> Response:
     wanted = read(ResendRequest, await read_json(request, optional=True))
@@ -94,5 +111,5 @@ async def resend_event(call: Caller, event_id: str, request: Request) -> Respons
         endpoint_id=wanted.endpoint_id,
         now=call.context.clock(),
     )
-    data = [describing.delivery(one, now=call.context.clock()) for one in found]
-    return page_answer(Page(data, has_more=False), data, [one.id for one in data])
+    data = [shown_delivery(one, now=call.context.clock()) for one in found]
+    return page_answer(data)

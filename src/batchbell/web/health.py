@@ -16,6 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import JSONResponse, Response
 
 from batchbell import __version__
+from batchbell.api import health as api
 from batchbell.core import place, polling
 from batchbell.core import place as rules
 from batchbell.core.errors import StoreError, StoreMoved, StoreUnavailable
@@ -34,7 +35,7 @@ from batchbell.storage import (
     queue,
 )
 from batchbell.storage.engine import Store
-from batchbell.web import docs_page, shapes
+from batchbell.web import docs_page
 from batchbell.web.cache import Remembered
 from batchbell.web.call import Caller, Context, Operator, answer
 from batchbell.web.openapi import document, json_content, open_answers, text_answers
@@ -206,31 +207,32 @@ class Condition:
 router = strict_router("operation")
 
 NOT_READY: dict[int, Any] = {
-    503: {"description": "Not now; `reasons` says why.", "content": json_content(shapes.Readiness)}
+    503: {"description": "Not now; `reasons` says why.", "content": json_content(api.Readiness)}
 }
 
 
-@router.get("/", summary="What this is", **open_answers(shapes.Index))
+@router.get("/", summary="What this is", **open_answers(api.Index))
 async def index() -> Response:
-    return answer(shapes.Index(version=__version__, docs="/docs", openapi="/openapi.json"))
+    made = api.Index(name="batchbell", version=__version__, docs="/docs", openapi="/openapi.json")
+    return answer(made)
 
 
-@router.get("/healthz", summary="Whether the process lives", **open_answers(shapes.Health))
+@router.get("/healthz", summary="Whether the process lives", **open_answers(api.Health))
 async def healthz() -> Response:
-    return answer(shapes.Health())
+    return answer(api.Health(status="ok"))
 
 
 @router.get(
     "/readyz",
     summary="Whether the database answers, its schema is current, and the workers live",
-    **open_answers(shapes.Readiness, NOT_READY),
+    **open_answers(api.Readiness, NOT_READY),
 )
 async def readyz(call: Caller) -> Response:
     found = await call.surface.condition.readiness()
-    told = shapes.Readiness(
+    told = api.Readiness(
         status="not_ready" if found.reasons else "ready",
-        reasons=found.reasons,
-        warnings=found.warnings,
+        reasons=tuple(found.reasons),
+        warnings=tuple(found.warnings),
     )
     return answer(told, 503 if found.reasons else 200)
 

@@ -8,11 +8,12 @@ from typing import Annotated
 from fastapi import Query, Request
 from starlette.responses import Response
 
+from batchbell.api import keys as api
+from batchbell.api.answers import made_of
 from batchbell.api.keys import KeyRequest
+from batchbell.api.lists import Page
 from batchbell.core.errors import NotFound
 from batchbell.storage import keys, projects
-from batchbell.storage.paging import Page
-from batchbell.web import describing, shapes
 from batchbell.web.bodies import read, read_json
 from batchbell.web.call import Call, Caller, answer, page_answer
 from batchbell.web.openapi import answers, takes
@@ -27,11 +28,15 @@ ProjectId = Annotated[
 ]
 
 
+def shown(found: keys.Key, *, key: str | None = None) -> api.Key:
+    return made_of(api.Key, found, key=key)
+
+
 @router.post(
     "/v1/keys",
     summary="Make an API key: from then on every caller needs one",
     openapi_extra=takes(KeyRequest),
-    **answers(shapes.Key, 404, 413, status=201, says="The key. `key` is shown this once."),
+    **answers(api.Key, 404, 413, status=201, says="The key. `key` is shown this once."),
 )
 async def create_key(call: Caller, request: Request) -> Response:
     wanted = read(KeyRequest, await read_json(request))
@@ -47,22 +52,22 @@ async def create_key(call: Caller, request: Request) -> Response:
         now=context.clock(),
     )
     _keys_changed(call)
-    return answer(describing.key(made, shown=key), 201)
+    return answer(shown(made, key=key), 201)
 
 
-@router.get("/v1/keys", summary="List API keys", **answers(shapes.Page[shapes.Key], 404))
+@router.get("/v1/keys", summary="List API keys", **answers(Page[api.Key], 404))
 async def list_keys(call: Caller, project_id: ProjectId = None) -> Response:
     found = await call.context.store.read(keys.list_keys, await call.named_project(project_id))
-    data = [describing.key(one) for one in found]
-    return page_answer(Page(data, has_more=False), data, [one.id for one in data])
+    data = [shown(one) for one in found]
+    return page_answer(data)
 
 
-@router.delete("/v1/keys/{key_id}", summary="Revoke a key", **answers(shapes.Deleted, 404))
+@router.delete("/v1/keys/{key_id}", summary="Revoke a key", **answers(api.KeyDeleted, 404))
 async def revoke_key(call: Caller, key_id: str, project_id: ProjectId = None) -> Response:
     context, project = call.context, await call.named_project(project_id)
     await context.store.write(keys.revoke_key, project, key_id, now=context.clock())
     _keys_changed(call)
-    return answer(shapes.Deleted(id=key_id, object="key.deleted"))
+    return answer(api.KeyDeleted(id=key_id, deleted=True))
 
 
 def _keys_changed(call: Call) -> None:
@@ -73,11 +78,11 @@ def _keys_changed(call: Call) -> None:
 @router.get(
     "/v1/secret",
     summary="The secret that signs a project's webhooks",
-    **answers(shapes.WebhookSecret, 404),
+    **answers(api.WebhookSecret, 404),
 )
 async def get_secret(call: Caller, project_id: ProjectId = None) -> Response:
     project = await call.named_project(project_id)
     secret = await call.context.store.read(projects.webhook_secret, project)
     if secret is None:
         raise NotFound("project", project)
-    return answer(shapes.WebhookSecret(secret=secret))
+    return answer(api.WebhookSecret(secret=secret))

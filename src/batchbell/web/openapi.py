@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
+from types import UnionType
 from typing import Annotated, Any, get_args, get_origin
 
 import msgspec
@@ -12,76 +14,10 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from starlette.responses import Response
 
-from batchbell.api.accounts import AccountChanges, AccountRequest
-from batchbell.api.batches import BatchRequest
-from batchbell.api.endpoints import EndpointChanges, EndpointRequest, RotateRequest, TestRequest
-from batchbell.api.events import ResendRequest, TestEventRequest
+from batchbell.api.errors import ErrorBody, PassedErrorBody
 from batchbell.api.fields import LEFT_OUT
-from batchbell.api.keys import KeyRequest
-from batchbell.api.projects import ProjectRequest
-from batchbell.api.replays import ReplayRequest
-from batchbell.api.submissions import SubmissionRequest
-from batchbell.api.watches import AwaiterRequest, WatchChanges, WatchesRequest, WatchRequest
+from batchbell.api.health import Health
 from batchbell.files.tables import Format
-from batchbell.web import account_shapes, endpoint_shapes, gateway_shapes, shapes, submission_shapes
-
-REFERENCE = "#/components/schemas/{name}"
-ANSWERS = (
-    shapes.ErrorBody,
-    gateway_shapes.PassedErrorBody,
-    shapes.AwaiterAnswer,
-    shapes.Watch,
-    shapes.WatchList,
-    shapes.Deleted,
-    shapes.Batch,
-    shapes.Event,
-    shapes.Delivery,
-    shapes.Key,
-    shapes.Project,
-    shapes.WebhookSecret,
-    shapes.Health,
-    shapes.Readiness,
-    shapes.Index,
-    shapes.Page[shapes.Watch],
-    shapes.Page[shapes.Batch],
-    shapes.Page[shapes.Event],
-    shapes.Page[shapes.Delivery],
-    account_shapes.Account,
-    account_shapes.AccountDeleted,
-    account_shapes.AccountTest,
-    shapes.Page[account_shapes.Account],
-    shapes.Page[shapes.Key],
-    shapes.Page[shapes.Project],
-    endpoint_shapes.Endpoint,
-    endpoint_shapes.EndpointDeleted,
-    endpoint_shapes.TestResult,
-    endpoint_shapes.EventTypes,
-    shapes.Page[endpoint_shapes.Endpoint],
-    shapes.Replay,
-    shapes.ReplayCounts,
-    shapes.Page[shapes.Replay],
-    submission_shapes.Submission,
-    shapes.Page[submission_shapes.Submission],
-)
-REQUESTS: tuple[type[BaseModel], ...] = (
-    AccountChanges,
-    AccountRequest,
-    EndpointChanges,
-    EndpointRequest,
-    RotateRequest,
-    TestRequest,
-    KeyRequest,
-    ProjectRequest,
-    ReplayRequest,
-    ResendRequest,
-    TestEventRequest,
-    AwaiterRequest,
-    WatchChanges,
-    WatchesRequest,
-    WatchRequest,
-    BatchRequest,
-    SubmissionRequest,
-)
 
 
 class _Schemas(GenerateJsonSchema):
@@ -96,20 +32,43 @@ class _Schemas(GenerateJsonSchema):
         return super().default_schema(schema)
 
 
-def _described() -> tuple[dict[Any, dict[str, Any]], dict[str, Any]]:
-    """The schema of each type, and the components that these refer to."""
-    schemas, components = msgspec.json.schema_components(ANSWERS, ref_template=REFERENCE)
-    made, definitions = models_json_schema(
-        [(model, "validation") for model in REQUESTS],
-        ref_template=REFERENCE.replace("{name}", "{model}"),
+COMPONENTS: dict[str, dict[str, Any]] = {}
+"""The schemas of all types that routes have named, by name."""
+
+
+@cache
+def schema_of(kind: Any) -> dict[str, Any]:
+    """The schema of a request, an answer, a `list` of one, or one of several."""
+    if get_origin(kind) is list:
+        return {"type": "array", "items": schema_of(*get_args(kind))}
+    if isinstance(kind, UnionType):
+        return {"anyOf": [schema_of(one) for one in get_args(kind)]}
+    schema, components = _request(kind) if _is_request(kind) else _answer(kind)
+    for name, component in components.items():
+        if COMPONENTS.setdefault(name, component) != component:
+            raise TypeError(f"Two types are called {name}.")
+    return schema
+
+
+def _is_request(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _request(kind: type[BaseModel]) -> tuple[dict[str, Any], dict[str, Any]]:
+    made, whole = models_json_schema(
+        [(kind, "validation")],
+        ref_template="#/components/schemas/{model}",
         schema_generator=_Schemas,
     )
-    schema_of: dict[Any, dict[str, Any]] = dict(zip(ANSWERS, schemas, strict=True))
-    schema_of |= {model: schema for (model, _), schema in made.items()}
-    return schema_of, definitions.get("$defs", {}) | components
+    return made[(kind, "validation")], whole["$defs"]
 
 
-SCHEMA_OF, COMPONENTS = _described()
+def _answer(kind: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    [schema], components = msgspec.json.schema_components(
+        [kind], ref_template="#/components/schemas/{name}"
+    )
+    return schema, components
+
 
 MEANINGS = {
     400: "Something in the request is wrong; `param` names it.",
@@ -148,30 +107,40 @@ GUARDED = (400, 401, 403, 429, 500, 503, 507)
 
 
 def json_content(shape: Any) -> dict[str, Any]:
-    return {"application/json": {"schema": SCHEMA_OF[shape]}}
+    return {"application/json": {"schema": schema_of(shape)}}
 
 
-def answers(shape: Any, *also: int, status: int = 200, says: str = "OK") -> dict[str, Any]:
-    """Arguments of a route that answers `shape`, and the errors of GUARDED and `also`."""
+def answers(
+    shape: Any,
+    *also: int,
+    status: int = 200,
+    says: str = "OK",
+    more: Mapping[int, tuple[Any, str]] | None = None,
+) -> dict[str, Any]:
+    """Arguments of a route that answers `shape`, and the errors of GUARDED and `also`.
+
+    `more` has the other answers that are no errors, by status: their shapes, and what they say.
+    """
     taking = {413, 415} if 413 in also else set()
-    failing = {
-        code: {"description": MEANINGS[code], "content": json_content(shapes.ErrorBody)}
-        for code in sorted({*GUARDED, *also, *taking})
+    failing = {code: (ErrorBody, MEANINGS[code]) for code in sorted({*GUARDED, *also, *taking})}
+    every = {status: (shape, says), **(more or {}), **failing}
+    responses = {
+        code: {"description": text, "content": json_content(kind)}
+        for code, (kind, text) in every.items()
     }
-    told = {status: {"description": says, "content": json_content(shape)}}
-    return {"status_code": status, "responses": told | failing, "response_class": Response}
+    return {"status_code": status, "responses": responses, "response_class": Response}
 
 
 def open_answers(shape: Any, also: Mapping[int, Any] | None = None) -> dict[str, Any]:
     """Arguments of a route that needs no key and no database."""
-    bad = {"description": MEANINGS[400], "content": json_content(shapes.ErrorBody)}
+    bad = {"description": MEANINGS[400], "content": json_content(ErrorBody)}
     told = {200: {"description": "OK", "content": json_content(shape)}, 400: bad}
     return {"responses": told | dict(also or {}), "response_class": Response}
 
 
 def text_answers(media_type: str, *also: int) -> dict[str, Any]:
     """Arguments of a route that answers text, and the errors of GUARDED and `also`."""
-    made = answers(shapes.Health, *also)
+    made = answers(Health, *also)
     made["responses"][200]["content"] = {media_type: {"schema": {"type": "string"}}}
     return made
 
@@ -179,8 +148,8 @@ def text_answers(media_type: str, *also: int) -> dict[str, Any]:
 def passes(*also: int, shape: Any = None, media_type: str = "application/json") -> dict[str, Any]:
     """Arguments of a route that passes a provider's answer on, whatever that is."""
     theirs = {"type": "object"} if media_type == "application/json" else {"type": "string"}
-    schema = theirs if shape is None else {"anyOf": [SCHEMA_OF[shape], theirs]}
-    error = json_content(gateway_shapes.PassedErrorBody)
+    schema = theirs if shape is None else {"anyOf": [schema_of(shape), theirs]}
+    error = json_content(PassedErrorBody)
     failing: dict[int | str, Any] = {
         code: {"description": MEANINGS[code], "content": error}
         for code in sorted({*GUARDED, 408, 502, *also})
@@ -217,7 +186,7 @@ def takes_file() -> dict[str, Any]:
 
 def file_answers(*also: int) -> dict[str, Any]:
     """Arguments of a route that answers results, as lines or as a table, whole or in part."""
-    made = answers(shapes.Health, 416, *also)
+    made = answers(Health, 416, *also)
     for status, says in ((200, "The results."), (206, "Some of the bytes."), (304, "Unchanged.")):
         made["responses"][status] = {"description": says}
     content = {format.media_type: {"schema": {"type": "string"}} for format in Format}
@@ -225,16 +194,9 @@ def file_answers(*also: int) -> dict[str, Any]:
     return made
 
 
-def _schema(kind: Any) -> dict[str, Any]:
-    """That of a request, or of a `list` of one."""
-    if get_origin(kind) is list:
-        return {"type": "array", "items": _schema(*get_args(kind))}
-    return SCHEMA_OF[kind]
-
-
 def takes(*kinds: Any, required: bool = True) -> dict[str, Any]:
     """A route's `openapi_extra` for a JSON body of one of these shapes."""
-    schemas = [_schema(kind) for kind in kinds]
+    schemas = [schema_of(kind) for kind in kinds]
     schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
     return {
         "requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}

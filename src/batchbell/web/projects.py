@@ -7,11 +7,12 @@ import secrets
 from fastapi import Request
 from starlette.responses import Response
 
+from batchbell.api import projects as api
+from batchbell.api.answers import made_of
+from batchbell.api.lists import Page
 from batchbell.api.projects import ProjectRequest
 from batchbell.core import signing
 from batchbell.storage import projects
-from batchbell.storage.paging import Page
-from batchbell.web import describing, shapes
 from batchbell.web.bodies import read, read_json
 from batchbell.web.call import Operator, answer, page_answer
 from batchbell.web.openapi import answers, takes
@@ -24,7 +25,7 @@ router = strict_router("access")
     "/v1/projects",
     summary="Make a project: keys, accounts, endpoints and batches of its own",
     openapi_extra=takes(ProjectRequest),
-    **answers(shapes.Project, 404, 409, 413, status=201, says="The project."),
+    **answers(api.Project, 404, 409, 413, status=201, says="The project."),
 )
 async def create_project(call: Operator, request: Request) -> Response:
     wanted = read(ProjectRequest, await read_json(request))
@@ -36,15 +37,15 @@ async def create_project(call: Operator, request: Request) -> Response:
         mint=context.mint,
         now=context.clock(),
     )
-    return answer(describing.project(made), 201)
+    return answer(made_of(api.Project, made), 201)
 
 
 @router.get(
     "/v1/projects",
     summary="List projects, the oldest first",
-    **answers(shapes.Page[shapes.Project], 404),
+    **answers(Page[api.Project], 404),
 )
 async def list_projects(call: Operator) -> Response:
     found = await call.context.store.read(projects.list_projects)
-    data = [describing.project(one) for one in found]
-    return page_answer(Page(data, has_more=False), data, [one.id for one in data])
+    data = [made_of(api.Project, one) for one in found]
+    return page_answer(data)

@@ -5,17 +5,17 @@ from __future__ import annotations
 from fastapi import Request
 from starlette.responses import Response
 
+from batchbell.api import replays as api
+from batchbell.api.answers import made_of
+from batchbell.api.lists import Page
 from batchbell.api.replays import ReplayRequest
 from batchbell.core import replay as core
 from batchbell.core.replay import PACE, ReplayFilter, ReplayStatus
 from batchbell.storage import replays
-from batchbell.storage.replays import Counted
-from batchbell.web import shapes
 from batchbell.web.bodies import read, read_json
 from batchbell.web.call import Call, Caller, answer, call_of, page_answer
-from batchbell.web.openapi import answers, json_content, takes
+from batchbell.web.openapi import answers, takes
 from batchbell.web.parameters import LIMIT_DEFAULT, After, Limit, strict_router
-from batchbell.web.shapes import Replay, ReplayCounts
 
 
 def filter_of(wanted: ReplayRequest) -> ReplayFilter:
@@ -30,53 +30,32 @@ def filter_of(wanted: ReplayRequest) -> ReplayFilter:
     )
 
 
-def describe(found: core.Replay) -> Replay:
-    filter = found.filter
-    return Replay(
-        id=found.id,
-        state=found.state,
-        status=filter.status,
-        endpoint_id=filter.endpoint_id,
-        event_id=filter.event_id,
-        since=filter.since,
-        until=filter.until,
-        types=list(filter.types),
-        as_new=found.as_new,
-        pace=found.pace,
-        total=found.total,
-        done=found.done,
-        skipped=found.skipped,
-        created_at=int(found.created_at),
-        updated_at=int(found.updated_at),
-        finished_at=None if found.finished_at is None else int(found.finished_at),
-    )
-
-
-def describe_counts(counted: Counted) -> ReplayCounts:
-    return ReplayCounts(total=counted.total, skipped=counted.skipped)
+def shown(found: core.Replay) -> api.Replay:
+    return made_of(api.Replay, found, found.filter)
 
 
 router = strict_router("replays")
-
-CREATE = answers(shapes.Replay, 404, 413, status=201, says="Begun.")
-CREATE["responses"][200] = {
-    "description": "A dry run: what it would do.",
-    "content": json_content(shapes.ReplayCounts),
-}
 
 
 @router.post(
     "/v1/replays",
     summary="Send many deliveries again, or count them",
     openapi_extra=takes(ReplayRequest),
-    **CREATE,
+    **answers(
+        api.Replay,
+        404,
+        413,
+        status=201,
+        says="Begun.",
+        more={200: (api.ReplayCounts, "A dry run: what it would do.")},
+    ),
 )
 async def create_replay(request: Request) -> Response:
     call = await call_of(request)
     wanted = read(ReplayRequest, await read_json(request))
     counted = await _count(call, wanted)
     if wanted.dry_run:
-        return answer(describe_counts(counted))
+        return answer(made_of(api.ReplayCounts, counted))
     made = await call.context.store.write(
         replays.create,
         call.project_id,
@@ -88,7 +67,7 @@ async def create_replay(request: Request) -> Response:
         mint=call.context.mint,
         now=call.context.clock(),
     )
-    return answer(describe(made), 201)
+    return answer(shown(made), 201)
 
 
 async def _count(call: Call, wanted: ReplayRequest) -> replays.Counted:
@@ -104,26 +83,26 @@ async def _count(call: Call, wanted: ReplayRequest) -> replays.Counted:
 @router.get(
     "/v1/replays",
     summary="List replays, newest first",
-    **answers(shapes.Page[shapes.Replay], 404),
+    **answers(Page[api.Replay], 404),
 )
 async def list_replays(call: Caller, limit: Limit = LIMIT_DEFAULT, after: After = None) -> Response:
     page = await call.page(replays.list_replays, limit=limit, after=after)
-    return page_answer(page, [describe(r) for r in page.items], [r.id for r in page.items])
+    return page_answer([shown(r) for r in page.items], has_more=page.has_more)
 
 
-@router.get("/v1/replays/{replay_id}", summary="One replay", **answers(shapes.Replay, 404))
+@router.get("/v1/replays/{replay_id}", summary="One replay", **answers(api.Replay, 404))
 async def get_replay(call: Caller, replay_id: str) -> Response:
     found = await call.context.store.read(replays.get_replay, call.project_id, replay_id)
-    return answer(describe(found))
+    return answer(shown(found))
 
 
 @router.post(
     "/v1/replays/{replay_id}/cancel",
     summary="Walk no further; what was made due stays so",
-    **answers(shapes.Replay, 404),
+    **answers(api.Replay, 404),
 )
 async def cancel_replay(call: Caller, replay_id: str) -> Response:
     ended = await call.context.store.write(
         replays.cancel, call.project_id, replay_id, now=call.context.clock()
     )
-    return answer(describe(ended))
+    return answer(shown(ended))

@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import Depends, Query, Request
 from starlette.responses import Response
 
+from batchbell.api import batches as api
 from batchbell.core import links
 from batchbell.core.errors import InvalidRequest, NotFound, ResultsGone
 from batchbell.core.model import Batch
@@ -22,7 +23,8 @@ from batchbell.core.results import (
 from batchbell.files.lines import Fate
 from batchbell.files.tables import Format
 from batchbell.storage import batches, deletions, results
-from batchbell.web import describing, downloads, shapes
+from batchbell.web import downloads
+from batchbell.web.batches import shown
 from batchbell.web.call import Call, Caller, answer
 from batchbell.web.downloads import check_installed
 from batchbell.web.errors import Code, error_response
@@ -171,7 +173,7 @@ def _gone(message: str, code: Code) -> InvalidRequest:
 @router.post(
     "/v1/batches/{batch_id}/results",
     summary="Fetch the results of a batch, anew where they were given up or expunged",
-    **answers(shapes.Batch, 404, 409, status=202),
+    **answers(api.Batch, 404, 409, status=202),
 )
 async def fetch_results(call: Caller, batch_id: str) -> Response:
     store = call.context.store
@@ -179,8 +181,8 @@ async def fetch_results(call: Caller, batch_id: str) -> Response:
     found = await _want(call, batch)
     if found.state is ResultsState.READY and not await _is_there(call, found):
         await _ask_again(call, found, missing=True)
-    shown = await store.read(deletions.shown, batch)
-    return answer(describing.batch(batch, *shown, now=call.context.clock()), 202)
+    there = await store.read(deletions.shown, batch)
+    return answer(shown(batch, *there, now=call.context.clock()), 202)
 
 
 async def _hand_out(call: Call, request: Request, found: Results, query: Wanted) -> Response:

@@ -12,12 +12,15 @@ from fastapi import Header, Request
 from starlette.responses import Response
 
 from batchbell import failpoints
+from batchbell.api import submissions as api
+from batchbell.api.answers import made_of
+from batchbell.api.lists import Page
 from batchbell.api.submissions import SubmissionOptions, SubmissionRequest
 from batchbell.core.errors import InvalidRequest, ResultsError
 from batchbell.core.governor import Learnt
 from batchbell.core.limits import Limits
 from batchbell.core.model import Account
-from batchbell.core.submission import Submission, new_name
+from batchbell.core.submission import Part, Submission, new_name, standing
 from batchbell.files.lines import open_lines
 from batchbell.files.preflight import Prepared, first_model, prepare
 from batchbell.files.results_store import scratch_of
@@ -27,7 +30,7 @@ from batchbell.storage import parts, submissions
 from batchbell.storage.submissions import Asked, Key, NewPart
 from batchbell.storage.watches import Registration
 from batchbell.threads import heavy
-from batchbell.web import shapes, submission_shapes
+from batchbell.web.batches import counts_of
 from batchbell.web.bodies import read
 from batchbell.web.call import Call, Caller, answer, call_of, page_answer
 from batchbell.web.errors import Code, InvalidBody, Problem
@@ -35,7 +38,6 @@ from batchbell.web.idempotency import HEADER, REPLAYED, WORD_MAX, key_of, key_wo
 from batchbell.web.openapi import answers, file_answers, takes
 from batchbell.web.parameters import LIMIT_DEFAULT, After, Limit, strict_router
 from batchbell.web.results import ResultsQuery, results_of
-from batchbell.web.submission_shapes import describe
 from batchbell.web.uploads import receive
 from batchbell.web.watches import READ, account_check, url_check
 
@@ -236,6 +238,30 @@ def _watch(wish: SubmissionSpec, account: Account, id: str) -> Registration | No
     return Registration(account_id=account.id, batch_id=id, **wish.watch)
 
 
+def shown(found: Submission) -> api.Submission:
+    batch = standing(found)
+    seen = batch.snapshot or found.snapshot
+    return made_of(
+        api.Submission,
+        found,
+        batch,
+        seen,
+        request_counts=counts_of(seen),
+        metadata=seen.metadata or {},
+        parts=tuple(map(_shown_part, found.parts)),
+    )
+
+
+def _shown_part(found: Part) -> api.Part:
+    return made_of(
+        api.Part,
+        found,
+        bytes=found.size,
+        batch_id=found.batch and found.batch.id,
+        batch_status=found.batch and found.batch.status,
+    )
+
+
 router = strict_router("submissions")
 
 IdempotencyKey = Annotated[
@@ -273,9 +299,7 @@ def _bodies() -> dict[str, Any]:
     "/v1/submissions",
     summary="Submit requests, and receive one webhook when all are answered",
     openapi_extra=_bodies(),
-    **answers(
-        submission_shapes.Submission, 404, 409, 413, 422, status=201, says="It is on its way."
-    ),
+    **answers(api.Submission, 404, 409, 413, 422, status=201, says="It is on its way."),
 )
 async def create_submission(request: Request, idempotency_key: IdempotencyKey = None) -> Response:
     call = await call_of(request)
@@ -289,44 +313,44 @@ async def create_submission(request: Request, idempotency_key: IdempotencyKey = 
         wish = read_spec(call, body, accounts)
         key = None if word is None else await heavy(call.project_id, key_of, word, body, file)
         taken = await submit(call, wish, file, accounts, key)
-    return answer(describe(taken.submission), 201, REPLAYED if taken.replayed else None)
+    return answer(shown(taken.submission), 201, REPLAYED if taken.replayed else None)
 
 
 @router.get(
     "/v1/submissions",
     summary="List submissions, newest first",
-    **answers(shapes.Page[submission_shapes.Submission], 404),
+    **answers(Page[api.Submission], 404),
 )
 async def list_submissions(
     call: Caller, limit: Limit = LIMIT_DEFAULT, after: After = None
 ) -> Response:
     page = await call.page(submissions.list_submissions, limit=limit, after=after)
-    return page_answer(page, [describe(s) for s in page.items], [s.id for s in page.items])
+    return page_answer([shown(s) for s in page.items], has_more=page.has_more)
 
 
 @router.get(
     "/v1/submissions/{submission_id}",
     summary="One submission, with its parts",
-    **answers(submission_shapes.Submission, 404),
+    **answers(api.Submission, 404),
 )
 async def get_submission(call: Caller, submission_id: str) -> Response:
     found = await call.context.store.read(
         submissions.get_submission, call.project_id, submission_id
     )
-    return answer(describe(found))
+    return answer(shown(found))
 
 
 @router.post(
     "/v1/submissions/{submission_id}/cancel",
     summary="Cancel what runs, and hand nothing more in",
-    **answers(submission_shapes.Submission, 404),
+    **answers(api.Submission, 404),
 )
 async def cancel_submission(call: Caller, submission_id: str) -> Response:
     context = call.context
     found = await context.store.write(
         submissions.cancel, call.project_id, submission_id, now=context.clock()
     )
-    return answer(describe(found))
+    return answer(shown(found))
 
 
 @router.get(

@@ -10,7 +10,10 @@ from typing import Any
 from fastapi import Request
 from starlette.responses import Response
 
+from batchbell.api import watches as api
+from batchbell.api.answers import made_of
 from batchbell.api.fields import NAME_MAX
+from batchbell.api.lists import Page
 from batchbell.api.watches import (
     BULK_MAX,
     AwaiterRequest,
@@ -25,16 +28,16 @@ from batchbell.core.model import (
     DEFAULT_EVENTS,
     Account,
     Dialect,
+    Watch,
 )
 from batchbell.group_commit import GroupCommit
 from batchbell.net.guard import AddressRules
 from batchbell.storage import watches
 from batchbell.storage.watches import OPTIONS, Registered, Registration, WatchDiffers
-from batchbell.web import describing, shapes
 from batchbell.web.bodies import BULK_MAX_BYTES, Check, judge, read, read_json, refuse_unknown
 from batchbell.web.call import Call, Caller, Context, answer, call_of, page_answer
 from batchbell.web.errors import Code, InvalidBody, Problem
-from batchbell.web.openapi import answers, json_content, takes
+from batchbell.web.openapi import answers, takes
 from batchbell.web.parameters import LIMIT_DEFAULT, After, Limit, strict_router
 
 GATHER_MAX = 500
@@ -242,28 +245,20 @@ def account_check(accounts: Mapping[str, Account]) -> Check:
 
 router = strict_router("watches")
 
-CREATE = answers(shapes.Watch, 409, 413, status=201, says="The watch, or the list of watches.")
-for _status in (200, 201):
-    CREATE["responses"][_status] = {
-        "description": "Made." if _status == 201 else "All of it was there already.",
-        "content": {
-            "application/json": {
-                "schema": {
-                    "anyOf": [
-                        json_content(kind)["application/json"]["schema"]
-                        for kind in (shapes.Watch, shapes.WatchList)
-                    ]
-                }
-            }
-        },
-    }
+MADE = api.Watch | api.WatchList
+
+
+def shown(found: Watch) -> api.Watch:
+    return made_of(api.Watch, found)
 
 
 @router.post(
     "/v1/watches",
     summary="Watch one batch, or up to 1,000",
     openapi_extra=takes(WatchRequest, WatchesRequest, list[WatchRequest]),
-    **CREATE,
+    **answers(
+        MADE, 409, 413, status=201, says="Made.", more={200: (MADE, "All of it was there already.")}
+    ),
 )
 async def create_watches(request: Request) -> Response:
     call = await call_of(request)
@@ -278,7 +273,7 @@ async def create_watches(request: Request) -> Response:
         registered = await call.surface.registrar.register(call.project_id, wanted)
     except WatchDiffers as error:
         raise WatchesDiffer(error, name=None) from error
-    return answer(describing.watch(registered.watch), 201 if registered.created else 200)
+    return answer(shown(registered.watch), 201 if registered.created else 200)
 
 
 async def _create_many(call: Call, items: list[Any], *, name: str) -> Response:
@@ -288,48 +283,46 @@ async def _create_many(call: Call, items: list[Any], *, name: str) -> Response:
     except WatchDiffers as error:
         raise WatchesDiffer(error, name=name) from error
     created = sum(one.created for one in registered)
-    made = [describing.watch(one.watch) for one in registered]
-    return answer(shapes.WatchList(data=made, created=created), 201 if created else 200)
+    made = tuple(shown(one.watch) for one in registered)
+    return answer(api.WatchList(data=made, created=created), 201 if created else 200)
 
 
-@router.get(
-    "/v1/watches", summary="List watches, newest first", **answers(shapes.Page[shapes.Watch], 404)
-)
+@router.get("/v1/watches", summary="List watches, newest first", **answers(Page[api.Watch], 404))
 async def list_watches(
     call: Caller, limit: Limit = LIMIT_DEFAULT, after: After = None, batch_id: str | None = None
 ) -> Response:
     page = await call.page(watches.list_watches, limit=limit, after=after, batch_id=batch_id)
-    return page_answer(page, [describing.watch(w) for w in page.items], [w.id for w in page.items])
+    return page_answer([shown(w) for w in page.items], has_more=page.has_more)
 
 
-@router.get("/v1/watches/{watch_id}", summary="One watch", **answers(shapes.Watch, 404))
+@router.get("/v1/watches/{watch_id}", summary="One watch", **answers(api.Watch, 404))
 async def get_watch(call: Caller, watch_id: str) -> Response:
     found = await call.context.store.read(watches.get_watch, call.project_id, watch_id)
-    return answer(describing.watch(found))
+    return answer(shown(found))
 
 
 @router.post(
     "/v1/watches/{watch_id}",
     summary="Change what a watch is to hear from now on",
     openapi_extra=takes(WatchChanges),
-    **answers(shapes.Watch, 404, 413),
+    **answers(api.Watch, 404, 413),
 )
 async def change_watch(call: Caller, watch_id: str, request: Request) -> Response:
     changes = watch_changes(await read_json(request))
     changed = await call.context.store.write(
         watches.change_watch, call.project_id, watch_id, changes
     )
-    return answer(describing.watch(changed))
+    return answer(shown(changed))
 
 
 @router.delete(
     "/v1/watches/{watch_id}",
     summary="Delete a watch and its pending deliveries",
-    **answers(shapes.Deleted, 404),
+    **answers(api.WatchDeleted, 404),
 )
 async def delete_watch(call: Caller, watch_id: str) -> Response:
     await call.context.store.write(watches.delete_watch, call.project_id, watch_id)
-    return answer(shapes.Deleted(id=watch_id, object="watch.deleted"))
+    return answer(api.WatchDeleted(id=watch_id, deleted=True))
 
 
 NEW = "Batch registered: the webhook is called when it ends."
@@ -340,7 +333,7 @@ KNOWN = "Batch already registered for this webhook: it is called once, when the 
     "/batch-awaiter",
     summary="Call a URL when a batch ends",
     openapi_extra=takes(AwaiterRequest),
-    **answers(shapes.AwaiterAnswer, 413, status=201, says="Registered, now or before."),
+    **answers(api.AwaiterAnswer, 413, status=201, says="Registered, now or before."),
 )
 async def await_batch(request: Request) -> Response:
     call = await call_of(request)
@@ -348,4 +341,4 @@ async def await_batch(request: Request) -> Response:
     wanted = WatchForm(call.context, await call.accounts()).awaiter(body)
     registered = await call.surface.registrar.register(call.project_id, wanted)
     message = NEW if registered.created else KNOWN
-    return answer(shapes.AwaiterAnswer(message=message, batch_id=wanted.batch_id), 201)
+    return answer(api.AwaiterAnswer(message=message, batch_id=wanted.batch_id), 201)

@@ -29,9 +29,8 @@ from batchbell.storage import batches, creations, endpoints, sweeps
 from batchbell.storage.creations import Creation
 from batchbell.storage.sweeps import Find
 from batchbell.storage.watches import Registration
-from batchbell.web import describing
 from batchbell.web.bodies import judge
-from batchbell.web.call import Call, Context, answer
+from batchbell.web.call import Call, Context
 from batchbell.web.errors import Code, InvalidBody, Problem, error_response
 from batchbell.web.watches import registration, url_check
 
@@ -117,11 +116,6 @@ async def doubt(call: Call, made: Creation, found: Doubt) -> Outcome:
     again = now + twins.look_for_seconds(found)
     await call.context.store.write(creations.doubt, made.id, ask_again_at=again, now=now)
     return await outcome_of(call, made.id)
-
-
-def found_again(batch: Batch, *, now: float) -> Response:
-    """The answer to a call whose batch was found."""
-    return answer(describing.batch(batch, now=now), headers={"Idempotent-Replayed": "true"})
 
 
 def unclear(message: str, outcome: Outcome) -> Response:
