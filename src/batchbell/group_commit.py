@@ -63,7 +63,7 @@ class GroupCommit(Generic[Item, Answer]):
                 future.set_result(answer)
 
     async def drain(self) -> None:
-        """Wait until nothing waits any more; failures have been told to those who added."""
+        """Wait until nothing waits any more; failures have reached those who added."""
         while self._writer is not None:
             with contextlib.suppress(Exception):
                 await asyncio.shield(self._writer)

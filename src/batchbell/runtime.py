@@ -284,7 +284,7 @@ async def serve(
 ) -> None:
     """Serve, and watch and deliver unless `workers` is False, until SIGTERM or SIGINT.
 
-    `on_ready` is told the URL once the port is open.
+    `on_ready` gets the URL once the port is open.
     """
     stopped = stopped_by_signal()
     async with open_runtime(settings) as runtime:

@@ -34,11 +34,11 @@ def secret(number: int) -> str:
     return signing.make_secret(bytes([number] * 24))
 
 
-async def make(scene: Scene, wishes: EndpointFields = WISHES) -> Known:
+async def make(scene: Scene, fields: EndpointFields = WISHES) -> Known:
     return await scene.store.write(
         endpoints.create,
         DEFAULT_PROJECT,
-        wishes,
+        fields,
         secret=secret(0),
         mint=scene.mint,
         now=scene.clock(),
@@ -51,7 +51,7 @@ async def do(scene: Scene, step: Any, id: str, *args: Any, **more: Any) -> Any:
 
 async def test_every_wish_is_kept(scene: Scene) -> None:
     made = await make(scene)
-    assert made.wishes == WISHES
+    assert made.fields == WISHES
     assert made.endpoint.schedule == (0.0, 1.0, 60.0)
     assert made.endpoint.secrets == (secret(0),)
     assert await do(scene, endpoints.get, made.id) == made
@@ -69,8 +69,8 @@ async def test_a_change_touches_what_it_names_and_only_a_change_is_dated(scene: 
     scene.clock.advance(10)
     assert await do(scene, endpoints.change, made.id, {"name": "nightly"}) == made
     changed = await do(scene, endpoints.change, made.id, {"description": None, "schedule": ()})
-    assert (changed.wishes.description, changed.endpoint.schedule) == (None, (0.0,))
-    assert changed.wishes.headers == WISHES.headers
+    assert (changed.fields.description, changed.endpoint.schedule) == (None, (0.0,))
+    assert changed.fields.headers == WISHES.headers
     assert changed.updated_at == scene.clock()
 
 

@@ -26,8 +26,10 @@ async def adopt(scene: Scene, *finds: Find) -> Adopted:
 
 
 def find(scene: Scene, id: str, status: Status, *urls: str, **more: Any) -> Find:
-    wishes = [Registration(account_id=scene.account.id, batch_id=id, url=url) for url in urls]
-    return Find(snapshot=snapshot(id, status), wishes=wishes, **more)
+    registrations = [
+        Registration(account_id=scene.account.id, batch_id=id, url=url) for url in urls
+    ]
+    return Find(snapshot=snapshot(id, status), registrations=registrations, **more)
 
 
 async def test_a_running_batch_is_known_as_it_was_seen(scene: Scene) -> None:

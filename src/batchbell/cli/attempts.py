@@ -47,5 +47,5 @@ def waterfall(attempt: Attempt) -> str | None:
         "first byte": seen and seen.first_byte_ms,
         "total": attempt.duration_ms,
     }
-    told = [f"{name} {ms:,.0f}" for name, ms in stages.items() if ms is not None]
-    return " · ".join(told) + " ms"
+    shown = [f"{name} {ms:,.0f}" for name, ms in stages.items() if ms is not None]
+    return " · ".join(shown) + " ms"

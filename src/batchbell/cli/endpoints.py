@@ -113,7 +113,7 @@ def create(
     api_key: ApiKey = None,
 ) -> None:
     """Make an endpoint that hears of the whole project. Its secret is printed this once."""
-    wishes = _wishes(
+    fields = _fields(
         event=event,
         description=description,
         account=account,
@@ -126,7 +126,7 @@ def create(
         results=results,
     )
     with connected(server, api_key) as client:
-        made = client.create_endpoint(url, name, signing_secret=secret, **wishes)
+        made = client.create_endpoint(url, name, signing_secret=secret, **fields)
     _print_secret(made, json=json)
 
 
@@ -154,7 +154,7 @@ def update(
     api_key: ApiKey = None,
 ) -> None:
     """Change what is named of an endpoint; the rest stays."""
-    changes = _wishes(
+    changes = _fields(
         event=event,
         description=description,
         account=account,
@@ -174,7 +174,7 @@ def update(
 def show(
     endpoint_id: EndpointId, json: Json = False, server: Server = None, api_key: ApiKey = None
 ) -> None:
-    """Show an endpoint: its wishes, its state, since when and why."""
+    """Show an endpoint: its settings, its state, since when and why."""
     with connected(server, api_key) as client:
         _print(client.endpoint(endpoint_id), json=json)
 
@@ -249,7 +249,7 @@ def enable(
         _print(client.enable_endpoint(endpoint_id), json=json)
 
 
-def _wishes(
+def _fields(
     *,
     event: list[str] | None,
     description: str | None,
@@ -263,7 +263,7 @@ def _wishes(
     results: str | None,
 ) -> dict[str, Any]:
     """The fields that were named, and no others."""
-    told = {
+    named = {
         "event_types": event or None,
         "description": description,
         "accounts": account or None,
@@ -275,7 +275,7 @@ def _wishes(
         "ordered": ordered,
         "results": results,
     }
-    return {name: value for name, value in told.items() if value is not None}
+    return {name: value for name, value in named.items() if value is not None}
 
 
 def _pair(text: str, sign: str, option: str) -> tuple[str, str]:

@@ -129,7 +129,7 @@ def facts(thing: Any) -> Iterator[tuple[str, object]]:
         if name == "attempts":
             continue
         if hasattr(value, "__struct_fields__"):
-            yield from ((f"{name}.{inner}", told) for inner, told in facts(value))
+            yield from ((f"{name}.{inner}", inner_value) for inner, inner_value in facts(value))
         else:
             yield name, _fact(name, value)
 

@@ -101,11 +101,11 @@ def submit(
     server: Server = None,
     api_key: ApiKey = None,
 ) -> None:
-    """Hand in a file of requests, however large, and be told when all of them are answered.
+    """Hand in a file of requests, however large, and hear when all of them are answered.
 
     It is checked first, split where the provider's limits ask for it, and joined in the end.
     """
-    wishes: dict[str, Any] = {
+    options: dict[str, Any] = {
         "url": url,
         "endpoint": endpoint,
         "account": account,
@@ -116,7 +116,7 @@ def submit(
         "idempotency_key": idempotency_key,
     }
     with connected(server, api_key) as client:
-        made = _hand_in(client, file, wishes)
+        made = _hand_in(client, file, options)
         if not wait and output is None:
             print_json(made) if json else print(_summary(made))
             return
@@ -162,11 +162,11 @@ def cancel(
         print(f"{identity}: {now}.")
 
 
-def _hand_in(client: Batchbell, file: str, wishes: dict[str, Any]) -> Submission:
+def _hand_in(client: Batchbell, file: str, options: dict[str, Any]) -> Submission:
     from batchbell.client import ApiError
 
     try:
-        return client.submit(sys.stdin.buffer if file == "-" else Path(file), **wishes)
+        return client.submit(sys.stdin.buffer if file == "-" else Path(file), **options)
     except OSError as error:
         raise typer.BadParameter(f"{file} cannot be read: {error}", param_hint="FILE") from error
     except ApiError as error:

@@ -52,7 +52,7 @@ def wrapped(
     """
     if attachment is None or mode is ResultsMode.NONE:
         return None
-    told = {
+    shown = {
         "url": links.link(base_url, attachment.id, secret=attachment.secret, now=now),
         "expires_at": int(now) + links.LINK_SECONDS,
         "lines": attachment.lines,
@@ -60,8 +60,8 @@ def wrapped(
     }
     inline = attachment.inline if mode is ResultsMode.INLINE else None
     if mode is ResultsMode.INLINE and inline is None:
-        told["inline_omitted"] = _why_omitted(attachment)
-    text = json.dumps(told, separators=(",", ":"))
+        shown["inline_omitted"] = _why_omitted(attachment)
+    text = json.dumps(shown, separators=(",", ":"))
     return text if inline is None else f'{text[:-1]},"inline":{inline}}}'
 
 

@@ -166,6 +166,6 @@ def next_try(error: Exception, *, tries: int, now: float, rand: float) -> float 
 
 
 def asked_seconds(error: Exception) -> float:
-    """How long the provider wishes to be left alone."""
+    """How long the provider asks to be left alone."""
     asked = error.retry_after_seconds if isinstance(error, ProviderError) else None
     return asked or 0.0

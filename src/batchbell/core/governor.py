@@ -49,7 +49,7 @@ class Learnt:
     """Enqueued tokens, in all."""
     cap_at: float = 0.0
     """When that was learnt."""
-    told: bool = False
+    stated: bool = False
     """Whether the provider named it."""
 
     @property
@@ -83,16 +83,16 @@ def used(learnt: Learnt, *, size: int, tokens: int) -> Learnt:
     return replace(more, bytes=more.bytes / 2, tokens=more.tokens / 2)
 
 
-def refused(learnt: Learnt, *, enqueued: int, told: int | None, now: float) -> Learnt:
+def refused(learnt: Learnt, *, enqueued: int, stated: int | None, now: float) -> Learnt:
     """After a batch was refused that would have made it `enqueued` tokens in all.
 
-    `told` is the provider's own word on how many are allowed.
+    `stated` is the provider's own word on how many are allowed.
     """
-    cap = told
+    cap = stated
     if cap is None:
         known = learnt.cap_in_force(now)
         cap = int(HEADROOM * (enqueued if known is None else min(enqueued, known)))
-    return replace(learnt, cap=max(1, cap), cap_at=now, told=told is not None)
+    return replace(learnt, cap=max(1, cap), cap_at=now, stated=stated is not None)
 
 
 def split_at(learnt: Learnt, *, tokens: int, tries: int, now: float) -> int | None:
@@ -102,7 +102,7 @@ def split_at(learnt: Learnt, *, tokens: int, tries: int, now: float) -> int | No
     the batches of others. A guess may be too low: what is refused again and again is split too.
     """
     cap = learnt.cap_in_force(now)
-    if cap is None or not learnt.told:
+    if cap is None or not learnt.stated:
         return None
     if tokens > cap or (tries >= DOUBTFUL_TRIES and tokens > cap / GUESS_WRONG_BY):
         return max(1, min(cap, math.ceil(HALF * tokens)))

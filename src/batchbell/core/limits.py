@@ -26,6 +26,6 @@ class BatchKind(StrEnum):
     SINGLE = "single"
     """Somebody made it at the provider."""
     PART = "part"
-    """We made it there, for a submission. Only the submission is told of."""
+    """We made it there, for a submission. Only the submission is announced."""
     JOINED = "joined"
     """A submission: it has parts, and no provider knows of it."""

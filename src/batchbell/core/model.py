@@ -313,7 +313,7 @@ class Watch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Something that happened: to a batch, or told by a notice. `body` is its canonical JSON."""
+    """Something that happened: to a batch, or said by a notice. `body` is its canonical JSON."""
 
     id: str
     project_id: str

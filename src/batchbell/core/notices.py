@@ -1,7 +1,7 @@
 """What happens to no batch, and an operator wants to hear: of endpoints, accounts and deliveries.
 
-Notices are opt-in events. Whoever they are about is never told: it could not hear, or would be
-told of its own telling.
+Notices are opt-in events. Whoever they are about never gets them: it could not hear, or would hear
+of its own hearing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ UNREACHABLE_FAILURES = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
-    """Something that is to be told. `data` is JSON, and names whom it is about."""
+    """Something that is to be announced. `data` is JSON, and names whom it is about."""
 
     type: EventType
     project_id: str
@@ -41,16 +41,16 @@ class Notice:
 
 
 def of_change(change: Change) -> list[Notice]:
-    """What is to be told of a change in an endpoint's health: of most changes nothing."""
-    told = []
+    """What is to be announced of a change in an endpoint's health: of most changes nothing."""
+    notices = []
     if change.opened or change.warned_seconds is not None:
-        told.append(_of_endpoint(EventType.ENDPOINT_FAILING, change.after, change.at))
+        notices.append(_of_endpoint(EventType.ENDPOINT_FAILING, change.after, change.at))
     if change.disabled:
-        told.append(_of_endpoint(EventType.ENDPOINT_DISABLED, change.after, change.at))
+        notices.append(_of_endpoint(EventType.ENDPOINT_DISABLED, change.after, change.at))
     if change.recovered:
         outage = replace(change.before, state=change.after.state, opened_at=None, probe_at=None)
-        told.append(_of_endpoint(EventType.ENDPOINT_RECOVERED, outage, change.at))
-    return told
+        notices.append(_of_endpoint(EventType.ENDPOINT_RECOVERED, outage, change.at))
+    return notices
 
 
 def _of_endpoint(type_: EventType, endpoint: Endpoint, now: float) -> Notice:

@@ -62,7 +62,7 @@ def _whole(escape: re.Match[str]) -> str:
 def event_body(event_id: str, type_: EventType, batch: Batch, *, occurred_at: float) -> str:
     """The canonical body of an event about `batch` as it now is.
 
-    At most `BODY_MAX_BYTES - FRONT_MAX_BYTES` long, whatever the provider told: error texts are
+    At most `BODY_MAX_BYTES - FRONT_MAX_BYTES` long, whatever the provider said: error texts are
     cut (and end in `…`), then whole parts are left out, and `data.omitted` names them.
     """
     return _fit(_event(event_id, type_, describe(batch), occurred_at))

@@ -142,11 +142,11 @@ def mismatch(batch: Batch, tally: Tally) -> str | None:
     if counts is None or not counts.whole or counts.total == 0:
         return None
     found = counts_of(tally)
-    told = (counts.total, counts.completed, counts.failed)
-    if found == told:
+    claimed = (counts.total, counts.completed, counts.failed)
+    if found == claimed:
         return None
     return "The provider counts {} requests, {} completed and {} failed;".format(
-        *told
+        *claimed
     ) + " its files have {}, {} and {}.".format(*found)
 
 

@@ -22,7 +22,7 @@ def shown(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def implied(*, message_id: str, attempt: int, started_at: float) -> dict[str, str]:
-    """What can be told of an attempt's headers from what else is known of it.
+    """An attempt's headers, as far as what else is known of it says them.
 
     It need not be stored; where it was otherwise (a second may pass between the signature and the
     call), `beyond` keeps what was sent.
@@ -35,6 +35,6 @@ def implied(*, message_id: str, attempt: int, started_at: float) -> dict[str, st
     }
 
 
-def beyond(headers: Mapping[str, str], told: Mapping[str, str]) -> dict[str, str]:
-    """The headers that `told` does not tell of."""
-    return {name: value for name, value in headers.items() if told.get(name) != value}
+def beyond(headers: Mapping[str, str], implied_headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers that `implied_headers` does not hold."""
+    return {name: value for name, value in headers.items() if implied_headers.get(name) != value}

@@ -194,13 +194,13 @@ def _is_digest(text: str) -> bool:
 def _time_findings(age_seconds: float) -> tuple[Finding, ...]:
     allowed = f"{TOLERANCE_SECONDS} s are allowed."
     if age_seconds > TOLERANCE_SECONDS:
-        told = f"The timestamp is {age_seconds:.0f} s old; {allowed}"
+        says = f"The timestamp is {age_seconds:.0f} s old; {allowed}"
         why = "Was this webhook kept for a while, or does a clock go wrong?"
-        return (Finding(Fault.TIMESTAMP_TOO_OLD, f"{told} {why}"),)
+        return (Finding(Fault.TIMESTAMP_TOO_OLD, f"{says} {why}"),)
     if age_seconds < -TOLERANCE_SECONDS:
-        told = f"The timestamp is {-age_seconds:.0f} s ahead; {allowed}"
+        says = f"The timestamp is {-age_seconds:.0f} s ahead; {allowed}"
         why = "The receiver's clock or the sender's goes wrong."
-        return (Finding(Fault.TIMESTAMP_TOO_NEW, f"{told} {why}"),)
+        return (Finding(Fault.TIMESTAMP_TOO_NEW, f"{says} {why}"),)
     return ()
 
 

@@ -301,7 +301,7 @@ def _status(found: Submission) -> Status:
 
 
 def _end(found: Submission) -> Status:
-    """How the whole has ended. What failed beside something that succeeded is told by the counts.
+    """How the whole has ended. What failed beside something that succeeded is said by the counts.
 
     The last round at each position speaks for it.
     """
@@ -349,15 +349,15 @@ def _unanswered(part: Part) -> int:
 
 def _problems(found: Submission) -> tuple[BatchProblem, ...]:
     """What went wrong with whole parts."""
-    told: list[BatchProblem] = []
+    problems: list[BatchProblem] = []
     for part in found.last_parts():
         if part.state is not PartState.ENDED:
             continue
         if part.batch is not None and part.batch.snapshot is not None:
-            told += [_in_whole(one, part) for one in part.batch.snapshot.problems]
+            problems += [_in_whole(one, part) for one in part.batch.snapshot.problems]
         if part.trouble is not None:
-            told.append(BatchProblem(code="part_rejected", message=part.trouble))
-    return tuple(dict.fromkeys(told))[:PROBLEMS_MAX]
+            problems.append(BatchProblem(code="part_rejected", message=part.trouble))
+    return tuple(dict.fromkeys(problems))[:PROBLEMS_MAX]
 
 
 def _in_whole(problem: BatchProblem, part: Part) -> BatchProblem:

@@ -1,6 +1,6 @@
 """Checking requests before a byte of them is uploaded, and splitting them at a provider's limits.
 
-Every problem is told with its line: a provider tells one, and minutes later.
+Every problem is named with its line: a provider names one, and minutes later.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def prepare(
 
 
 class _Reported(Exception):
-    """What is wrong with a field was told: there is nothing more to say of it."""
+    """What is wrong with a field was said: there is nothing more to say of it."""
 
 
 class _Check:

@@ -1,6 +1,6 @@
 """The client that calls providers: where the operator pointed it, or whoever added an account.
 
-A base URL that is a setting is no stranger's wish, and is not judged; one that came by API is, by
+A base URL that is a setting is no stranger's word, and is not judged; one that came by API is, by
 the rules for webhooks. As for receivers, no redirect is followed, no proxy is taken from the
 environment, TLS is verified, and every call has an end on the wall clock or a least pace, and a cap
 on what is read.

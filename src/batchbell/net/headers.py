@@ -104,14 +104,14 @@ def harmless(headers: Iterable[Header], *, is_file: bool) -> list[Header]:
 
     JSON cannot be one. All else is to be saved, as is a file.
     """
-    told = list(headers)
-    kinds = [value.strip().lower() for name, value in told if name == b"content-type"]
+    sent = list(headers)
+    kinds = [value.strip().lower() for name, value in sent if name == b"content-type"]
     is_json = len(kinds) == 1 and kinds[0].partition(b";")[0].strip().endswith((b"/json", b"+json"))
     if is_json and not is_file:
-        return [*told, *HARMLESS]
-    own = [value for name, value in told if name == DISPOSITION]
+        return [*sent, *HARMLESS]
+    own = [value for name, value in sent if name == DISPOSITION]
     is_safe = len(own) == 1 and own[0].lower().startswith(b"attachment")
-    kept = [header for header in told if header[0] != DISPOSITION]
+    kept = [header for header in sent if header[0] != DISPOSITION]
     return [*kept, (DISPOSITION, own[0] if is_safe else b"attachment"), *HARMLESS]
 
 

@@ -22,7 +22,7 @@ SCHEMES = ("http", "https")
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """Where it is, what it is told of us, and what is called without it."""
+    """Where it is, what it gets to know of us, and what is called without it."""
 
     host: str
     port: int

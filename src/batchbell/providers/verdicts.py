@@ -103,8 +103,8 @@ class Complaint:
 
     def matches(self, codes: re.Pattern[str], words: re.Pattern[str] | None = None) -> bool:
         """Whether a code, or the message, is one of these."""
-        told = words is not None and words.search(self.message or "") is not None
-        return told or any(codes.search(code) for code in self.codes)
+        named = words is not None and words.search(self.message or "") is not None
+        return named or any(codes.search(code) for code in self.codes)
 
 
 Shape = Callable[[Any], Complaint | None]

@@ -237,12 +237,12 @@ def _attachment(filename: str) -> dict[str, str]:
 
 async def _create(request: web.Request) -> web.Response:
     try:
-        wish = await request.json()
+        body = await request.json()
     except ValueError:
-        wish = None
-    if not isinstance(wish, dict):
+        body = None
+    if not isinstance(body, dict):
         raise ApiError(400, "The body of the request is not a JSON object.")
-    return web.json_response(request.app[PROVIDER].create(wish))
+    return web.json_response(request.app[PROVIDER].create(body))
 
 
 async def _list(request: web.Request) -> web.Response:

@@ -37,7 +37,7 @@ class Connection(Protocol):
         ...
 
     def hold(self, call: Callable[[], None]) -> None:
-        """Call when the receiver is told to release."""
+        """Call when the receiver is to release."""
         ...
 
     def finished(self) -> None:

@@ -17,9 +17,9 @@ class Control:
         self._provider = provider
 
     async def add_fault(self, request: web.Request) -> web.Response:
-        wish = await _json(request)
+        body = await _json(request)
         try:
-            fault = self._provider.faults.add(wish.pop("kind", ""), **wish)
+            fault = self._provider.faults.add(body.pop("kind", ""), **body)
         except (TypeError, ValueError) as error:
             raise ApiError(400, str(error), param="kind") from None
         return web.json_response(fault.as_object(), status=201)
@@ -35,28 +35,28 @@ class Control:
         return web.json_response(dict(self._provider.calls))
 
     async def add_batches(self, request: web.Request) -> web.Response:
-        wish = await _json(request)
+        body = await _json(request)
         ids = self._provider.add_batches(
-            int(wish.get("number", 1)),
-            total=int(wish.get("total", 10)),
-            metadata=wish.get("metadata"),
+            int(body.get("number", 1)),
+            total=int(body.get("total", 10)),
+            metadata=body.get("metadata"),
         )
         return web.json_response({"ids": ids}, status=201)
 
     async def finish(self, request: web.Request) -> web.Response:
-        wish = await _json(request)
+        body = await _json(request)
         batch_id = request.match_info["id"]
         try:
-            self._provider.finish(batch_id, **wish)
+            self._provider.finish(batch_id, **body)
         except (TypeError, ValueError) as error:
             raise ApiError(400, str(error)) from None
         return web.json_response(self._provider.retrieve(batch_id))
 
     async def set_status(self, request: web.Request) -> web.Response:
-        wish = await _json(request)
+        body = await _json(request)
         batch_id = request.match_info["id"]
         try:
-            self._provider.set_status(batch_id, **wish)
+            self._provider.set_status(batch_id, **body)
         except TypeError as error:
             raise ApiError(400, str(error)) from None
         return web.json_response(self._provider.retrieve(batch_id))
@@ -83,9 +83,9 @@ def control_routes(provider: SandboxProvider) -> list[web.RouteDef]:
 
 async def _json(request: web.Request) -> dict[str, Any]:
     try:
-        wish = await request.json() if request.can_read_body else {}
+        body = await request.json() if request.can_read_body else {}
     except ValueError:
-        wish = None
-    if not isinstance(wish, dict):
+        body = None
+    if not isinstance(body, dict):
         raise ApiError(400, "The body of the request is not a JSON object.")
-    return wish
+    return body

@@ -99,13 +99,13 @@ def list_object(rows: list[dict[str, Any]], *, has_more: bool) -> dict[str, Any]
 EXPIRY_SECONDS = range(3600, 2_592_001)
 
 
-def expiry(wish: object, *, name: str) -> int | None:
-    """The seconds of an `{anchor, seconds}` wish. Raises ApiError (400) when it makes no sense."""
-    if wish is None:
+def expiry(value: object, *, name: str) -> int | None:
+    """The seconds of an `{anchor, seconds}` object. Raises ApiError (400) for nonsense."""
+    if value is None:
         return None
     try:
-        seconds = int(wish["seconds"])  # type: ignore[index]
-        anchor = wish["anchor"]  # type: ignore[index]
+        seconds = int(value["seconds"])  # type: ignore[index]
+        anchor = value["anchor"]  # type: ignore[index]
     except (KeyError, TypeError, ValueError):
         raise ApiError(400, f"Invalid '{name}'.", param=name, code="invalid_value") from None
     if anchor != "created_at" or seconds not in EXPIRY_SECONDS:

@@ -39,7 +39,7 @@ def problem(
 
 
 def read_input(content: bytes, endpoint: str) -> Input:
-    """Check a whole file for a batch of `endpoint`; every line's first problem is told."""
+    """Check a whole file for a batch of `endpoint`; every line's first problem is said."""
     reader = _Reader(endpoint)
     lines = [(n, line) for n, line in enumerate(content.split(b"\n"), start=1) if line.strip()]
     if not lines:

@@ -101,31 +101,31 @@ class SandboxProvider:
 
     # Batches -----------------------------------------------------------------------------
 
-    def create(self, wish: Mapping[str, Any]) -> dict[str, Any]:
+    def create(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Make a batch as `POST /v1/batches` does. Raises ApiError (400)."""
         for name in ("input_file_id", "endpoint", "completion_window"):
-            if not isinstance(wish.get(name), str):
+            if not isinstance(body.get(name), str):
                 raise missing(name)
-        if wish["endpoint"] not in ENDPOINTS:
+        if body["endpoint"] not in ENDPOINTS:
             raise invalid("endpoint", f"expected one of {', '.join(sorted(ENDPOINTS))}.")
-        if wish["completion_window"] != "24h":
+        if body["completion_window"] != "24h":
             raise invalid("completion_window", "expected '24h'.")
-        metadata = _metadata(wish.get("metadata"))
-        found = read_input(self._input(wish["input_file_id"]), wish["endpoint"])
+        metadata = _metadata(body.get("metadata"))
+        found = read_input(self._input(body["input_file_id"]), body["endpoint"])
         job = Job(
             id=self._new_id("batch_", 32, "0123456789abcdef"),
             created_at=self.clock(),
             schedule=self.schedule.overridden(metadata or {}),
             total=len(found.requests),
             model=found.model,
-            endpoint=wish["endpoint"],
-            completion_window=wish["completion_window"],
-            input_file_id=wish["input_file_id"],
+            endpoint=body["endpoint"],
+            completion_window=body["completion_window"],
+            input_file_id=body["input_file_id"],
             metadata=metadata,
             requests=found.requests,
             problems=found.problems,
             keep_output_seconds=expiry(
-                wish.get("output_expires_after"), name="output_expires_after"
+                body.get("output_expires_after"), name="output_expires_after"
             ),
         )
         self._keep(job)
@@ -230,7 +230,7 @@ class SandboxProvider:
     def set_status(
         self, batch_id: str, word: str | None, *, completed: int | None = None, failed: int = 0
     ) -> None:
-        """Show this word, and these counts, until told otherwise; None shows the truth again."""
+        """Show this word, and these counts, until the next call; None shows the truth again."""
         job = self._job(batch_id)
         job.word = word
         job.counts = None if completed is None else (completed, failed)
@@ -314,12 +314,12 @@ class SandboxProvider:
         return prefix + "".join(self._random.choices(alphabet, k=length))
 
 
-def _metadata(wish: object) -> dict[str, str] | None:
-    if wish is None:
+def _metadata(pairs: object) -> dict[str, str] | None:
+    if pairs is None:
         return None
-    if not isinstance(wish, dict) or len(wish) > 16:
+    if not isinstance(pairs, dict) or len(pairs) > 16:
         raise invalid("metadata", "expected at most 16 pairs.")
-    for key, value in wish.items():
+    for key, value in pairs.items():
         if not isinstance(value, str) or len(key) > 64 or len(value) > 512:
             raise invalid(f"metadata.{key}", "expected a string of at most 512 characters.")
-    return wish
+    return pairs

@@ -1,4 +1,4 @@
-"""A webhook receiver that keeps what it gets and behaves as it is told."""
+"""A webhook receiver that keeps what it gets and behaves as a test asks."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Receiver:
         keep: bool = True,
         on_received: Callable[[Received], None] | None = None,
     ) -> None:
-        """`keep=False` only counts; `on_received` is told of each request before its answer."""
+        """`keep=False` only counts; `on_received` is called for each request before its answer."""
         self.host = host
         self.port = port
         self.secret = secret

@@ -109,7 +109,7 @@ def progress(
 ) -> Progress:
     """Where a batch of `total` requests stands at `now`; `cancelled_at` is when that was asked.
 
-    A wish to cancel that comes after the end changes nothing.
+    A request to cancel that comes after the end changes nothing.
     """
     validated = created_at + plan.validating_seconds
     worked = validated + plan.in_progress_seconds if plan.stalls_at is None else math.inf

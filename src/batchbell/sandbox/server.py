@@ -96,7 +96,7 @@ async def serve_sandbox(
     schedule: Schedule | None = None,
     on_ready: Callable[[Sandbox], None] | None = None,
 ) -> None:
-    """Serve a provider until cancelled. `on_ready` is told once the port is open.
+    """Serve a provider until cancelled. `on_ready` is called once the port is open.
 
     Raises OSError when the port is taken.
     """
@@ -114,7 +114,7 @@ async def serve_receiver(
     on_ready: Callable[[Receiver], None] | None = None,
     on_received: Callable[[Received], None] | None = None,
 ) -> None:
-    """Serve a webhook receiver until cancelled. Nothing is kept: `on_received` is told of each.
+    """Serve a webhook receiver until cancelled. Nothing is kept: `on_received` is called for each.
 
     Raises OSError when the port is taken.
     """

@@ -87,7 +87,7 @@ def claim_due(
 ) -> Account | None:
     """Take one account of `ids` that is due and that nobody holds; None if there is none.
 
-    A lease that ran out makes it due: whoever held it is dead, or will be told LeaseLost. So does
+    A lease that ran out makes it due: whoever held it is dead, or will get LeaseLost. So does
     a time that lies further ahead than any that we write: the clock was set back since.
     """
     latest = now + CLOCKS_APART_SECONDS

@@ -127,12 +127,12 @@ def _kept_headers(headers: Mapping[str, str]) -> str | None:
 def _request_headers(delivery: Claimed, outcome: Outcome) -> str | None:
     if not outcome.request_headers:
         return None
-    told = sent_headers.implied(
+    implied = sent_headers.implied(
         message_id=delivery.message_id or delivery.event_id,
         attempt=delivery.attempt,
         started_at=outcome.started_at,
     )
-    return _encoded(tuple(sent_headers.beyond(outcome.request_headers, told).items()))
+    return _encoded(tuple(sent_headers.beyond(outcome.request_headers, implied).items()))
 
 
 @lru_cache(maxsize=1024)

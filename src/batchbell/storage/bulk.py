@@ -33,7 +33,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from batchbell.storage.engine import dialect_of
 
 Rows = Sequence[Mapping[str, Any]]
-"""All with the same names of columns; what a row leaves out is NULL."""
+"""All with the same keys of columns; what a row leaves out is NULL."""
 
 _POSTGRESQL = postgresql.dialect()  # type: ignore[no-untyped-call]
 
@@ -101,7 +101,7 @@ def columns_of(names: Sequence[str], rows: Rows) -> dict[str, list[Any]]:
 @cache
 def _insertion(table: Table, names: tuple[str, ...]) -> TextClause:
     insertion = text(
-        f"INSERT INTO {table.name} ({', '.join(names)})"  # noqa: S608 - our own names
+        f"INSERT INTO {table.name} ({', '.join(table.c[name].name for name in names)})"  # noqa: S608 - our own names
         f" SELECT * FROM {_unnested(table, names)} ON CONFLICT DO NOTHING"
     )
     return _typed(insertion, table, names)
@@ -109,11 +109,11 @@ def _insertion(table: Table, names: tuple[str, ...]) -> TextClause:
 
 @cache
 def _update_of_all(table: Table, key: str, names: tuple[str, ...]) -> TextClause:
-    changes = ", ".join(f"{name} = n.{name}" for name in names if name != key)
+    changes = ", ".join(f"{table.c[name].name} = n.{name}" for name in names if name != key)
     change = text(
         f"UPDATE {table.name} SET {changes}"  # noqa: S608 - our own names
         f" FROM {_unnested(table, names)} AS n({', '.join(names)})"
-        f" WHERE {table.name}.{key} = n.{key}"
+        f" WHERE {table.name}.{table.c[key].name} = n.{key}"
     )
     return _typed(change, table, names)
 

@@ -27,7 +27,7 @@ FIRST_LOOK_SECONDS = 10.0
 REMEMBERED_SECONDS = 600.0
 """How long an equal call is answered with what an unclear one has made."""
 
-_wishes = msgspec.json.Decoder(list[Registration])
+_registrations = msgspec.json.Decoder(list[Registration])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +40,8 @@ class Creation:
     fingerprint: str
     """Of what was asked for: an equal call has the same."""
     marks: Marks
-    wishes: Sequence[Registration]
-    """Who asked to be told of the batch."""
+    registrations: Sequence[Registration]
+    """Who asked to hear of the batch."""
     idempotency_key: str | None = None
     state: str = "asked"
     batch_id: str | None = None
@@ -63,7 +63,7 @@ def intend(connection: Connection, made: Creation) -> None:
         "input_file_id": storable(marks.input_file_id or ""),
         "endpoint": None if marks.endpoint is None else storable(marks.endpoint),
         "metadata": storable(msgspec.json.encode(marks.metadata or {}).decode()),
-        "wishes": storable(msgspec.json.encode(list(made.wishes)).decode()),
+        "registrations": storable(msgspec.json.encode(list(made.registrations)).decode()),
         "state": "asked",
         "asked_at": marks.asked_at,
         "ask_again_at": marks.asked_at + twins.CREATE_SECONDS + twins.LOST_LOOK_FOR_SECONDS,
@@ -204,7 +204,7 @@ def _creation(row: Row[Any]) -> Creation:
             endpoint=row.endpoint,
             metadata=msgspec.json.decode(row.metadata),
         ),
-        wishes=_wishes.decode(row.wishes),
+        registrations=_registrations.decode(row.registrations),
         state=row.state,
         batch_id=row.batch_id,
         ask_again_at=row.ask_again_at,

@@ -221,10 +221,10 @@ def _request_headers(delivery: Delivery, row: Row[Any]) -> dict[str, str]:
     """None were kept by older releases, nor are of a batch that was expunged."""
     if row.request_headers is None:
         return {}
-    told = sent_headers.implied(
+    implied = sent_headers.implied(
         message_id=delivery.message_id or delivery.event_id,
         attempt=row.number,
         started_at=row.started_at,
     )
     kept: dict[str, str] = json.loads(row.request_headers)
-    return told | kept
+    return implied | kept

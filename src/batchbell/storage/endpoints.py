@@ -240,7 +240,7 @@ class Known:
     """An endpoint with all that is known of it."""
 
     endpoint: Endpoint
-    wishes: EndpointFields
+    fields: EndpointFields
     managed: bool
     state_since: float
     created_at: float
@@ -254,7 +254,7 @@ class Known:
 def create(
     connection: Connection,
     project_id: str,
-    wishes: EndpointFields,
+    fields: EndpointFields,
     *,
     secret: str,
     mint: Mint,
@@ -275,7 +275,7 @@ def create(
         "failures": 0,
         "secrets": _kept([Secret(secret, None)]),
         "created_at": now,
-        **_columns(wishes, now),
+        **_columns(fields, now),
     }
     connection.execute(insert(endpoints).values(row))
     return get(connection, project_id, id, now=now)
@@ -392,7 +392,7 @@ def enable_again(connection: Connection, project_id: str, endpoint_id: str, *, n
 
 
 def remove(connection: Connection, project_id: str, endpoint_id: str, *, now: float) -> None:
-    """Delete an endpoint, the watches that name it, and what it was still to be told.
+    """Delete an endpoint, the watches that name it, and the deliveries that it was still to get.
 
     It is not there from this moment on; what hangs on it is deleted in bounded steps, of which the
     janitor does the rest. What was delivered stays in the log. Raises NotFound.
@@ -438,8 +438,8 @@ def _write(connection: Connection, endpoint_id: str, values: Mapping[str, Any]) 
 JSON_COLUMNS = ("event_types", "accounts", "metadata", "headers", "schedule")
 
 
-def _columns(wishes: EndpointFields, now: float) -> dict[str, Any]:
-    row = asdict(wishes)
+def _columns(fields: EndpointFields, now: float) -> dict[str, Any]:
+    row = asdict(fields)
     for name in JSON_COLUMNS:
         if row[name] is not None:
             row[name] = json.dumps(row[name])
@@ -453,7 +453,7 @@ def _kept(secrets: Sequence[Secret]) -> str:
 def _known(row: Row[Any], now: float) -> Known:
     return Known(
         endpoint=to_endpoint(row, now=now),
-        wishes=_fields(row),
+        fields=_fields(row),
         managed=row.managed,
         state_since=row.created_at if row.state_since is None else row.state_since,
         created_at=row.created_at,
@@ -527,7 +527,8 @@ def forget_all_deleted(connection: Connection, *, now: float) -> int:
 def forget_deleted(connection: Connection, ids: Sequence[str], *, now: float) -> int:
     """Delete up to STEP of each kind of what hangs on these endpoints, which were deleted.
 
-    That is the watches that name them, and what they were still to be told. Returns how many.
+    That is the watches that name them, and the deliveries that
+    they were still to get. Returns how many.
     """
     return sum(_forget(connection, id, now) for id in ids)
 

@@ -135,7 +135,7 @@ def record_test(
 ) -> str:
     """Record an event about what never was, for those who follow events; returns its id.
 
-    No endpoint is told of it, and no replay finds it missing.
+    No endpoint hears of it, and no replay finds it missing.
     """
     id = mint("evt")
     row = {

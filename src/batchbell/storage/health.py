@@ -73,8 +73,8 @@ def fold(connection: Connection, tried: Sequence[Tried], *, mint: Mint, now: flo
     save_health(connection, [change.after for change in changes])
     for change in changes:
         _follow(connection, change)
-    told = [notice for change in changes for notice in notices.of_change(change)]
-    announce(connection, told, mint=mint, now=now)
+    raised = [notice for change in changes for notice in notices.of_change(change)]
+    announce(connection, raised, mint=mint, now=now)
     return changes
 
 

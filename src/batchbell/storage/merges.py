@@ -210,13 +210,13 @@ def _note(connection: Connection, held: Collecting, tally: Tally, seen: Snapshot
 
 
 def _was_announced(connection: Connection, batch: Batch) -> bool:
-    """Results that are merged anew were told of before."""
-    told = exists().where(
+    """Results that are merged anew were announced before."""
+    announced = exists().where(
         events.c.batch_key == batch.key,
         events.c.type == EventType.RESULTS_READY,
         events.c.generation == batch.generation,
     )
-    return bool(connection.execute(select(told)).scalar())
+    return bool(connection.execute(select(announced)).scalar())
 
 
 def _wants_inline(results_id: str) -> tuple[ColumnElement[bool], ...]:

@@ -44,11 +44,11 @@ def record(connection: Connection, happened: Sequence[Happened], *, mint: Mint, 
     audience = Audience(connection, [batch for batch, _ in happened])
     # In the order in which it happened, whatever the order of the provider's list.
     in_order = sorted(happened, key=lambda one: _occurred_at(one[0], now))
-    told = [(batch, type_, audience.for_event(batch, type_)) for batch, type_ in in_order]
-    attachments = _wanted_results(connection, told, mint=mint, now=now)
+    announced = [(batch, type_, audience.for_event(batch, type_)) for batch, type_ in in_order]
+    attachments = _wanted_results(connection, announced, mint=mint, now=now)
     event_rows: list[dict[str, Any]] = []
     delivery_rows: list[dict[str, Any]] = []
-    for batch, type_, listening in told:
+    for batch, type_, listening in announced:
         if batch.status.ended and type_ is not EventType.RESULTS_READY:
             listening.setdefault(lifecycle.STANDS_IN.get(type_, type_), [])
         for chosen, listeners in listening.items():
@@ -95,7 +95,7 @@ def record_alarms(connection: Connection, rung: Sequence[Rung], *, mint: Mint, n
 
 
 def _counted(connection: Connection, keys: Collection[int]) -> Counter[tuple[int, str]]:
-    """How often each alarm of these batches was told, in all of their lives."""
+    """How often each alarm of these batches has rung, in all of their lives."""
     query = (
         select(events.c.batch_key, events.c.type, func.max(events.c.occurrence))
         .where(among(connection, events.c.batch_key, sorted(keys)))
@@ -106,12 +106,12 @@ def _counted(connection: Connection, keys: Collection[int]) -> Counter[tuple[int
 
 
 def _wanted_results(
-    connection: Connection, told: Sequence[Announced], *, mint: Mint, now: float
+    connection: Connection, announced: Sequence[Announced], *, mint: Mint, now: float
 ) -> dict[int, Requested]:
     """The results of those batches that have ended and of which somebody wants them."""
     wanted = [
         batch
-        for batch, _, listening in told
+        for batch, _, listening in announced
         if has_results(batch) and any(map(_wants_results, chain(*listening.values())))
     ]
     return request(connection, wanted, mint=mint, now=now)
@@ -133,8 +133,8 @@ def announce(connection: Connection, notices: Sequence[Notice], *, mint: Mint, n
         hear = [one for one in listening.get(notice.project_id, ()) if one.hears(notice)]
         if hear:
             event = _notice_row(notice, mint=mint, now=now)
-            told = [delivery_row(event, one, mint=mint, now=now) for one in hear]
-            _insert(connection, [event], told)
+            rows = [delivery_row(event, one, mint=mint, now=now) for one in hear]
+            _insert(connection, [event], rows)
 
 
 def announce_late(
@@ -151,21 +151,21 @@ def announce_late(
     by_key = {batch.key: batch for batch in ended}
     ends = _end_events(connection, by_key)
     late = set(new_watches)
-    telling = [
+    hearing = [
         (key, listener, event)
         for key, listeners in watching(connection, list(by_key)).items()
         for listener in listeners
         if listener.watch_id in late
         and (event := _end_for(ends.get(key, []), by_key[key], listener)) is not None
     ]
-    eager = {key for key, listener, _ in telling if _wants_results(listener)}
+    eager = {key for key, listener, _ in hearing if _wants_results(listener)}
     wanted = request(connection, [by_key[key] for key in sorted(eager)], mint=mint, now=now)
-    _bind_results(connection, [(event, wanted[key]) for key, _, event in telling if key in wanted])
+    _bind_results(connection, [(event, wanted[key]) for key, _, event in hearing if key in wanted])
     rows = [
         delivery_row(
             event, listener, mint=mint, now=now, due_at=_first_due(listener, wanted.get(key), now)
         )
-        for key, listener, event in telling
+        for key, listener, event in hearing
     ]
     _insert(connection, [], rows)
 
@@ -356,9 +356,9 @@ class Listener:
 class Audience:
     """Those who may want to hear of some batches."""
 
-    def __init__(self, connection: Connection, told: Collection[Batch]) -> None:
-        self._watching = watching(connection, [batch.key for batch in told])
-        self._standing = standing(connection, {batch.project_id for batch in told})
+    def __init__(self, connection: Connection, affected: Collection[Batch]) -> None:
+        self._watching = watching(connection, [batch.key for batch in affected])
+        self._standing = standing(connection, {batch.project_id for batch in affected})
 
     def for_event(self, batch: Batch, type_: EventType) -> dict[EventType, list[Listener]]:
         """Who hears of it, under the type that each of them wants.
@@ -370,10 +370,10 @@ class Audience:
             heard = lifecycle.type_for(type_, listener.events)
             if heard is not None:
                 chosen.setdefault(listener.endpoint_id, (heard, listener))
-        told: dict[EventType, list[Listener]] = defaultdict(list)
+        listening: dict[EventType, list[Listener]] = defaultdict(list)
         for heard, listener in chosen.values():
-            told[heard].append(listener)
-        return told
+            listening[heard].append(listener)
+        return listening
 
     def _listeners(self, batch: Batch) -> Iterable[Listener]:
         yield from self._watching.get(batch.key, ())
@@ -471,7 +471,7 @@ def announce_exhausted(
 ) -> None:
     """Tell that these deliveries were given up.
 
-    Only of those that told of a batch: a notice of a notice would have no end.
+    Only of those that are about a batch: a notice of a notice would have no end.
     """
     if not ids:
         return
@@ -488,8 +488,8 @@ def announce_exhausted(
         .where(among(connection, deliveries.c.id, ids))
         .order_by(deliveries.c.id)
     )
-    told = [_exhausted(row, now) for row in connection.execute(query)]
-    announce(connection, told, mint=mint, now=now)
+    exhausted = [_exhausted(row, now) for row in connection.execute(query)]
+    announce(connection, exhausted, mint=mint, now=now)
 
 
 def _exhausted(row: Row[Any], now: float) -> Notice:

@@ -371,8 +371,8 @@ def _refuse(
     account_id, model = _room_of(held)
     known = locked(connection, account_id, model)
     enqueued = enqueued_tokens(connection, account_id, model)
-    told = governor.stated_limit(message)
-    known = governor.refused(known, enqueued=enqueued, told=told, now=now)
+    stated = governor.stated_limit(message)
+    known = governor.refused(known, enqueued=enqueued, stated=stated, now=now)
     keep(connection, account_id, model, known)
     wait = rules.refused_wait(part.tries, rand=rand)
     _change(
@@ -423,7 +423,9 @@ def learnt(connection: Connection, account_id: str, model: str) -> Learnt:
     row = connection.execute(query).one_or_none()
     if row is None:
         return Learnt()
-    return Learnt(bytes=row.bytes, tokens=row.tokens, cap=row.cap, cap_at=row.cap_at, told=row.told)
+    return Learnt(
+        bytes=row.bytes, tokens=row.tokens, cap=row.cap, cap_at=row.cap_at, stated=row.stated
+    )
 
 
 def locked(connection: Connection, account_id: str, model: str) -> Learnt:
@@ -434,7 +436,7 @@ def locked(connection: Connection, account_id: str, model: str) -> Learnt:
         "bytes": 0.0,
         "tokens": 0.0,
         "cap_at": 0.0,
-        "told": False,
+        "stated": False,
     }
     insert_missing(connection, capacities, [row])
     this = select(capacities.c.model).where(
@@ -455,7 +457,7 @@ def keep(connection: Connection, account_id: str, model: str, known: Learnt) -> 
             tokens=known.tokens,
             cap=known.cap,
             cap_at=known.cap_at,
-            told=known.told,
+            stated=known.stated,
         )
     )
 

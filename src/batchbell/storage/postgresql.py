@@ -404,7 +404,7 @@ def _means_gone(error: BaseException) -> bool:
 
 
 def unavailable(error: BaseException) -> StoreUnavailable:
-    """What callers are told when the server does not answer."""
+    """What callers get when the server does not answer."""
     said = str(getattr(error, "orig", None) or error).splitlines()
     if isinstance(error, TimeoutError):
         said = ["it took too long"]

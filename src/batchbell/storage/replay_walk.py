@@ -243,7 +243,7 @@ EVENTS_WINDOW = 100
 
 @dataclass(frozen=True, slots=True)
 class Missed:
-    """An event, and somebody who was not told of it."""
+    """An event, and somebody who did not hear of it."""
 
     event: Row[Any]
     listener: Listener
@@ -332,7 +332,7 @@ def _wanted(
 ) -> Iterable[tuple[Row[Any], Listener]]:
     """Each event with each who is to hear of it.
 
-    One that only stands in for `batch.lost` is not for those who are told of that itself.
+    One that only stands in for `batch.lost` is not for those who hear of that itself.
     """
     keys = {row.batch_key for row in rows if row.batch_key is not None}
     known = _batches(connection, keys)
@@ -347,8 +347,8 @@ def _wanted(
             continue
         stands_in = type_ is EventType.FAILED and (row.batch_key, row.generation) in lost
         happened = EventType.LOST if stands_in else type_
-        told = audience.for_event(known[row.batch_key], happened)
-        yield from ((row, one) for one in told.get(type_, ()))
+        listening = audience.for_event(known[row.batch_key], happened)
+        yield from ((row, one) for one in listening.get(type_, ()))
 
 
 def _notice(row: Row[Any]) -> Notice:
@@ -368,7 +368,7 @@ def _batches(connection: Connection, keys: Collection[int]) -> dict[int, Batch]:
 
 
 def _lost(connection: Connection, keys: Collection[int]) -> set[tuple[int, int]]:
-    """The lives of batches that ended in `batch.lost`, where somebody was told so."""
+    """The lives of batches that ended in `batch.lost`, where somebody heard so."""
     query = select(events.c.batch_key, events.c.generation).where(
         among(connection, events.c.batch_key, keys), events.c.type == EventType.LOST
     )

@@ -140,7 +140,7 @@ def create(
 
 
 def _start(filter: ReplayFilter) -> str:
-    """An id that sorts before all of interest: what is told of an event is younger than it."""
+    """An id that sorts before all of interest: the deliveries of an event are younger than it."""
     if filter.since is None:
         return ""
     prefix = "evt" if filter.status is ReplayStatus.MISSING else "dlv"

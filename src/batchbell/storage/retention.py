@@ -263,14 +263,18 @@ def strip_more(connection: Connection, project_id: str, batch_id: str) -> bool:
 def _strip_deliveries(connection: Connection, keys: Sequence[int]) -> bool:
     """Empty the next STEP of them, with their attempts; whether there were any."""
     of_batch = among(connection, events.c.batch_key, keys)
-    told = deliveries.c.event_id.in_(select(events.c.id).where(of_batch))
+    of_events = deliveries.c.event_id.in_(select(events.c.id).where(of_batch))
     tried = select(attempts.c.delivery_id).where(attempts.c.delivery_id == deliveries.c.id)
     full = or_(
         deliveries.c.watch_metadata.isnot(None),
         deliveries.c.last_error.isnot(None),
         tried.where(or_(*(attempts.c[name].isnot(None) for name in ANSWERS))).exists(),
     )
-    ids = connection.execute(select(deliveries.c.id).where(told, full).limit(STEP)).scalars().all()
+    ids = (
+        connection.execute(select(deliveries.c.id).where(of_events, full).limit(STEP))
+        .scalars()
+        .all()
+    )
     if not ids:
         return False
     these = among(connection, deliveries.c.id, ids)

@@ -1,7 +1,8 @@
 """The tables. What must be true of a row is stated here, as a constraint.
 
 Times are seconds since the epoch. Deliveries have one time only: a claim moves `due_at` to the
-end of the lease, so that an expired lease is simply due again.
+end of the lease, so that an expired lease is simply due again. A column with a `key` has another
+name in the database than here: the name that it had before the first release.
 """
 
 from __future__ import annotations
@@ -512,7 +513,7 @@ capacities = Table(
     Column("tokens", Double, nullable=False),
     Column("cap", BigInteger),
     Column("cap_at", Double, nullable=False),
-    Column("told", Boolean, nullable=False),
+    Column("told", Boolean, key="stated", nullable=False),
 )
 
 creations = Table(
@@ -526,7 +527,7 @@ creations = Table(
     Column("input_file_id", Text, nullable=False),
     Column("endpoint", Text),
     Column("metadata", Text, nullable=False),
-    Column("wishes", Text, nullable=False),
+    Column("wishes", Text, key="registrations", nullable=False),
     Column("state", Text, nullable=False),
     Column("batch_id", Text),
     Column("asked_at", Double, nullable=False),

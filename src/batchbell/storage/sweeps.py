@@ -79,17 +79,17 @@ def fail(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Find:
-    """A batch as it was seen, and who asked to be told of it."""
+    """A batch as it was seen, and who asked to hear of it."""
 
     snapshot: Snapshot
-    wishes: Sequence[Registration] = ()
+    registrations: Sequence[Registration] = ()
     refused: str | None = None
-    """Why a wish of its own is not granted."""
+    """Why the webhook that it names itself is not called."""
 
 
 @dataclass(frozen=True, slots=True)
 class Adopted:
-    """What came of it: the watches, in the order of the wishes, and the batches that moved."""
+    """The watches, in the order of the registrations, and the batches that moved."""
 
     watches: list[Registered]
     changes: list[Change]
@@ -104,7 +104,7 @@ def adopt(
     mint: Mint,
     now: float,
 ) -> Adopted:
-    """Know these batches from now on, with what was seen of them, and let their wishes be watches.
+    """Know these batches from now on, with what was seen of them, and register their watches.
 
     Whoever hears of the whole project hears of them as well. A batch that is known already stays,
     and only gains. Raises InvalidRequest for an endpoint that the project has not, and for an
@@ -113,7 +113,7 @@ def adopt(
     accounts.lock(connection, account_id)  # first, as a sweep's write does
     rows = sorted((_row(project_id, account_id, f, now=now) for f in finds), key=itemgetter("id"))
     insert_missing(connection, table, rows)
-    wanted = [wish for find in finds for wish in find.wishes]
+    wanted = [one for find in finds for one in find.registrations]
     made = watches.register(connection, project_id, wanted, mint=mint, now=now) if wanted else []
     sightings = [find.snapshot for find in finds]
     changes = batches.observe(

@@ -110,10 +110,10 @@ def register(
 ) -> list[Registered]:
     """Make a watch for each registration, in their order, and have the accounts swept at once.
 
-    A batch that has ended already is told of at once; a lost one begins a new life. A watch that is
-    there stays as it is. Raises InvalidRequest for an endpoint that the project has not, and an
-    account that was removed; and where it is `strict` WatchDiffers for a watch that is there with
-    other options than were asked for.
+    The watcher of a batch that has ended already hears of it at once; a lost one begins a new life.
+    A watch that is there stays as it is. Raises InvalidRequest for an endpoint that the project has
+    not, and an account that was removed; and where it is `strict` WatchDiffers for a watch that is
+    there with other options than were asked for.
     """
     targets = _targets(connection, project_id, wanted, mint=mint, now=now)
     found = _ensure_batches(connection, project_id, wanted, now=now)
@@ -161,7 +161,7 @@ def _targets(
     mint: Mint,
     now: float,
 ) -> list[Target]:
-    """Where each of them is to be told, in their order."""
+    """Where each of them hears of it, in their order."""
     named = named_urls(connection, project_id, {w.endpoint_id for w in wanted if w.endpoint_id})
     urls = [w.url for w in wanted if not w.endpoint_id]
     made = ensure_endpoints(connection, project_id, urls, mint=mint, now=now) if urls else {}
@@ -335,7 +335,7 @@ def change_watch(
 
 
 def delete_watch(connection: Connection, project_id: str, watch_id: str) -> None:
-    """Forget the watch, and what it was still to be told. Raises NotFound.
+    """Forget the watch, and the deliveries that it was still to get. Raises NotFound.
 
     What was delivered stays in the log. What is being sent at this moment does too: it ends with
     that attempt, whatever comes of it.

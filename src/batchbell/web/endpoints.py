@@ -132,15 +132,15 @@ def shown(
     counts: Mapping[DeliveryState, int] | None = None,
 ) -> api.Endpoint:
     """`secret` and the `counts` of its deliveries are shown where they are given."""
-    wishes, health = found.wishes, found.endpoint
+    fields, health = found.fields, found.endpoint
     return made_of(
         api.Endpoint,
         found,
-        wishes,
+        fields,
         health,
         signing_secret_hint=hint(next(iter(health.secrets), "")),
-        metadata=wishes.metadata or {},
-        headers=dict.fromkeys(wishes.headers or (), MASK),
+        metadata=fields.metadata or {},
+        headers=dict.fromkeys(fields.headers or (), MASK),
         active_secrets=len(health.secrets),
         implied=not found.managed,
         reason=health.reason or health.trouble,

@@ -62,5 +62,5 @@ def find_of(seen: Snapshot, account_id: str, rules: AddressRules) -> Find:
         rules.check_url(url, param=f"metadata.{WEBHOOK_KEY}")
     except (AddressRefused, InvalidRequest) as error:
         return Find(snapshot=seen, refused=f"metadata.{WEBHOOK_KEY} is not called: {error}")
-    wish = Registration(account_id=account_id, batch_id=seen.id, url=url)
-    return Find(snapshot=seen, wishes=(wish,))
+    registration = Registration(account_id=account_id, batch_id=seen.id, url=url)
+    return Find(snapshot=seen, registrations=(registration,))

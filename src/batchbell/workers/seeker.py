@@ -1,7 +1,7 @@
 """The seeker: looks for batches that calls through the gateway may have made unseen.
 
 A call whose answer was lost has left its intent. The batch is looked for at the provider, adopted
-with whoever was to be told of it, or known not to be there: see `core.twins`.
+with whoever asked to hear of it, or known not to be there: see `core.twins`.
 """
 
 from __future__ import annotations
@@ -134,14 +134,14 @@ class Seeker:
         return again is not None
 
     async def _adopt(self, held: Creation, seen: Snapshot) -> None:
-        wishes = [replace(wish, batch_id=seen.id) for wish in held.wishes]
+        registrations = [replace(one, batch_id=seen.id) for one in held.registrations]
         now = self._clock()
         try:
             await self._store.write(
                 sweeps.adopt_one,
                 held.project_id,
                 held.account_id,
-                Find(snapshot=seen, wishes=wishes),
+                Find(snapshot=seen, registrations=registrations),
                 mint=self._mint,
                 now=now,
             )

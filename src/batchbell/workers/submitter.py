@@ -225,13 +225,13 @@ class Submitter:
         if not gathered.lines:
             return None
         tokens = part.tokens * gathered.size // part.size
-        told = {"submission": held.id, "lines": gathered.lines, "tokens": tokens}
+        facts = {"submission": held.id, "lines": gathered.lines, "tokens": tokens}
         if not held.may_spend(tokens):
-            log.warning("requests not tried again: retry_max_tokens", **told)
+            log.warning("requests not tried again: retry_max_tokens", **facts)
             return None
         id = self._mint("prt")
         await self._results_store.put(new_name(project_id, id), target)
-        log.info("requests tried again", part=id, **told)
+        log.info("requests tried again", part=id, **facts)
         return NewPart(id, gathered.lines, gathered.size, tokens, gathered.numbering.runs)
 
     async def _hand_in(self, held: Submission, folder: Path) -> None:

@@ -31,7 +31,7 @@ LOOK_SECONDS = 5.0
 """The longest rest before looking again whether the account is due."""
 DAY_SECONDS = 86_400.0
 UNKNOWN_WORDS_MAX = 10_000
-"""So many are remembered, and told of, by one process."""
+"""So many are remembered, and logged, by one process."""
 
 
 class Watcher:
@@ -206,10 +206,12 @@ class Watcher:
 
     def _log_finds(self, account: Account, finds: Sequence[Find]) -> None:
         for find in finds:
-            told = {"batch": find.snapshot.id, "account": account.label}
-            log.info("batch found", **told, watched=bool(find.wishes))
+            facts = {"batch": find.snapshot.id, "account": account.label}
+            log.info("batch found", **facts, watched=bool(find.registrations))
             if find.refused is not None:
-                log.warning("batch asks for a webhook that is not called", **told, why=find.refused)
+                log.warning(
+                    "batch asks for a webhook that is not called", **facts, why=find.refused
+                )
         self._metrics.discovered.inc(len(finds))
 
     def _log_unknown(self, account: Account, found: Found) -> None:

@@ -1,6 +1,6 @@
 """One watcher for each account that there is, in this process as in every other.
 
-Accounts come and go by API, in any process. The roster looks at the table when it is told, and
+Accounts come and go by API, in any process. This looks at the table when it is notified, and
 every few seconds; an account whose address or credentials changed gets a new watcher.
 """
 

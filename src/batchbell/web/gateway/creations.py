@@ -66,7 +66,7 @@ def intent(
     if not isinstance(file_id, str) or not file_id:
         return None
     pairs = metadata if isinstance(metadata, dict) else {}
-    told: list[Registration] = [wish(account.id, "") for wish in wishes]
+    registrations: list[Registration] = [wish(account.id, "") for wish in wishes]
     asked = msgspec.json.encode([file_id, endpoint, pairs], order="sorted")
     key = request.headers.get(KEY_HEADER)
     return Creation(
@@ -80,7 +80,7 @@ def intent(
             endpoint=endpoint if isinstance(endpoint, str) else None,
             metadata={k: v for k, v in pairs.items() if isinstance(v, str)},
         ),
-        wishes=told,
+        registrations=registrations,
         idempotency_key=key[:KEY_MAX] if key else None,
     )
 
@@ -225,7 +225,7 @@ class Adopter:
         write. So nothing is raised, and while the database is away it is tried on and on.
         """
         wanted = tuple(wish(account.id, seen.id) for wish in wishes)
-        find = Find(snapshot=seen, wishes=wanted)
+        find = Find(snapshot=seen, registrations=wanted)
         try:
             return await self._write(project_id, account, find)
         except StoreUnavailable as error:
