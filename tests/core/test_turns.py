@@ -38,14 +38,14 @@ def test_owners_take_turns_when_all_want_more() -> None:
     assert order == ["a", "b", "a", "b", "a", "b"]
 
 
-def waiting(account: str, project: str, due_at: float | None = 0.0) -> Waiting:
+def waiting(account: str, project: str, due_at: float = 0.0) -> Waiting:
     return Waiting(account_id=account, project_id=project, due_at=due_at)
 
 
 def test_who_has_the_fewest_jobs_under_way_is_served_first() -> None:
     room = with_room(
         [waiting("a", "1", 5.0), waiting("b", "1", 1.0), waiting("c", "2", 9.0),
-         waiting("d", "3", None), waiting("e", "4"), waiting("f", "5")],
+         waiting("e", "4"), waiting("f", "5")],
         of_account={"a": 1, "e": 4}, of_project={"1": 1, "5": 8},
         most_of_account=4, most_of_project=8,
     )  # fmt: skip

@@ -29,7 +29,8 @@ from batchbell.storage import batches, events, parts, retention, submissions
 from batchbell.storage.accounts import ensure_account
 from batchbell.storage.postgresql import PostgresStore
 from batchbell.workers.janitor import Janitor
-from batchbell.workers.submitter import LOOK_SECONDS, OF_ACCOUNT
+from batchbell.workers.loop import LOOK_SECONDS
+from batchbell.workers.submitter import SHARES
 
 NO_ROOM = problem(
     "token_limit_exceeded",
@@ -350,11 +351,11 @@ async def test_a_provider_that_never_answers_holds_up_its_own_account_only(
         provider = open_provider(other, "sk-other", connect=connect, clock=house.clock)
         counter.providers[other.id] = provider
         sandbox.provider.faults.add("hang", route="upload", times=None)
-        for _ in range(3 * OF_ACCOUNT):
+        for _ in range(3 * SHARES.of_account):
             await counter.submit(4, path=None, account_id=other.id)
         while await counter.submitter.step():
             pass
-        await sandbox.provider.faults.until_hanging(OF_ACCOUNT)
+        await sandbox.provider.faults.until_hanging(SHARES.of_account)
         assert await counter.submitter.idle_seconds() == LOOK_SECONDS, "no slot of its own is free"
         id = await counter.submit(4)
         assert await counter.submitter.step()

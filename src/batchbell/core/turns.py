@@ -63,8 +63,8 @@ class Waiting:
 
     account_id: str
     project_id: str
-    due_at: float | None
-    """None where all of them are in a worker's hands."""
+    due_at: float
+    """Where all of them are in a worker's hands, when the first lease runs out."""
 
 
 def with_room(
@@ -83,8 +83,7 @@ def with_room(
     able = [
         (of_project.get(one.project_id, 0), of_account.get(one.account_id, 0), one.due_at, one)
         for one in waiting
-        if one.due_at is not None
-        and of_account.get(one.account_id, 0) < most_of_account
+        if of_account.get(one.account_id, 0) < most_of_account
         and of_project.get(one.project_id, 0) < most_of_project
     ]
     return [one for *_, one in sorted(able, key=lambda row: row[:3])]

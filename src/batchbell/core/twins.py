@@ -27,6 +27,8 @@ CLOCKS_APART_SECONDS = 600.0
 ENDED_STATUSES = frozenset({500, 501, 503, 505, 529})
 """The server itself has ended the call. Other 5xx come from proxies that gave up waiting."""
 UNCLEAR_STATUSES = frozenset({408, 409, 499})
+WITHOUT_LIST = frozenset({404, 405, 501})
+"""What a host answers that has no list of batches."""
 UNLISTED_SECONDS = 3600.0
 """How long a host may show no list before it is taken for one that has none."""
 NOT_REACHED = "not_reached"

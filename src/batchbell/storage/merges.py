@@ -10,7 +10,6 @@ from sqlalchemy import (
     Connection,
     Update,
     exists,
-    func,
     or_,
     select,
     text,
@@ -28,34 +27,16 @@ from batchbell.core.turns import Waiting
 from batchbell.storage import deletions, outbox
 from batchbell.storage.batches import join_soon, joined_batches, save, to_batch, wake_submissions
 from batchbell.storage.engine import DELIVERIES, storable, wake
-from batchbell.storage.results import (
-    to_results,
-)
+from batchbell.storage.leases import Leased
+from batchbell.storage.results import to_results
 from batchbell.storage.schema import batches, deliveries, events, results
 
+_LEASED = Leased(results, open="state = 'waiting'")
 
-def waiting(connection: Connection, *, now: float) -> list[Waiting]:
+
+def waiting(connection: Connection) -> list[Waiting]:
     """The accounts with results to be merged. Costs as much as there are accounts."""
-    return [
-        Waiting(account_id=row.id, project_id=row.project_id, due_at=row.due_at)
-        for row in connection.execute(WAITING, {"now": now})
-    ]
-
-
-WAITING = text("""
-WITH RECURSIVE ring(id) AS (
-  SELECT (SELECT min(account_id) FROM results WHERE state = 'waiting')
-  UNION ALL
-  SELECT (SELECT min(r.account_id) FROM results r
-          WHERE r.state = 'waiting' AND r.account_id > ring.id)
-  FROM ring WHERE ring.id IS NOT NULL)
-SELECT ring.id, coalesce(a.project_id, '') AS project_id,
-  (SELECT r.due_at FROM results r
-   WHERE r.account_id = ring.id AND r.state = 'waiting'
-   AND (r.lease_until IS NULL OR r.lease_until <= :now)
-   ORDER BY r.due_at LIMIT 1) AS due_at
-FROM ring LEFT JOIN accounts a ON a.id = ring.id WHERE ring.id IS NOT NULL
-""")
+    return _LEASED.waiting(connection)
 
 
 def claim_due(
@@ -86,16 +67,8 @@ def claim_due(
 
 
 def next_due(connection: Connection) -> float | None:
-    """When a worker is next wanted."""
-    free = (
-        select(results.c.due_at)
-        .where(results.c.state == text("'waiting'"), results.c.lease_until.is_(None))
-        .order_by(results.c.due_at)
-        .limit(1)
-    )
-    run_out = select(func.min(results.c.lease_until)).where(results.c.lease_until.isnot(None))
-    times = [connection.execute(query).scalar() for query in (free, run_out)]
-    return min((time for time in times if time is not None), default=None)
+    """When results are next to be merged."""
+    return _LEASED.next_due(connection)
 
 
 def hold(connection: Connection, held: Collecting, *, now: float, lease_seconds: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, Update, and_, delete, func, or_, select, text, update
+from sqlalchemy import Connection, Update, and_, delete, func, or_, select, update
 
 from batchbell.core import governor
 from batchbell.core import submission as rules
@@ -18,6 +18,7 @@ from batchbell.storage import batches as sightings
 from batchbell.storage.accounts import FAR_FUTURE_SECONDS
 from batchbell.storage.bulk import insert_missing
 from batchbell.storage.engine import dialect_of, storable
+from batchbell.storage.leases import Leased
 from batchbell.storage.results import request
 from batchbell.storage.schema import batches, capacities, parts
 from batchbell.storage.schema import submissions as table
@@ -29,31 +30,12 @@ LOOK_SECONDS = 60.0
 """How soon a submission is looked at that waits for its batches, should a word be lost."""
 
 
+_LEASED = Leased(table, open="due_at IS NOT NULL")
+
+
 def waiting(connection: Connection) -> list[Waiting]:
     """The accounts with submissions to go on with. Costs as much as there are accounts."""
-    return [Waiting(**row) for row in connection.execute(WAITING).mappings()]
-
-
-WAITING = text("""
-WITH RECURSIVE ring(id) AS (
-  SELECT (SELECT min(account_id) FROM submissions WHERE due_at IS NOT NULL)
-  UNION ALL
-  SELECT (SELECT min(s.account_id) FROM submissions s
-          WHERE s.due_at IS NOT NULL AND s.account_id > ring.id)
-  FROM ring WHERE ring.id IS NOT NULL),
-free(id, due_at, lease_until) AS (
-  SELECT ring.id,
-    (SELECT s.due_at FROM submissions s
-     WHERE s.account_id = ring.id AND s.due_at IS NOT NULL AND s.lease_until IS NULL
-     ORDER BY s.due_at LIMIT 1),
-    (SELECT min(s.lease_until) FROM submissions s
-     WHERE s.account_id = ring.id AND s.lease_until IS NOT NULL)
-  FROM ring WHERE ring.id IS NOT NULL)
-SELECT free.id AS account_id, coalesce(a.project_id, '') AS project_id,
-  CASE WHEN free.due_at < free.lease_until THEN free.due_at
-       ELSE coalesce(free.lease_until, free.due_at) END AS due_at
-FROM free LEFT JOIN accounts a ON a.id = free.id
-""")
+    return _LEASED.waiting(connection)
 
 
 def claim_due(
@@ -80,16 +62,8 @@ def claim_due(
 
 
 def next_due(connection: Connection) -> float | None:
-    """When a worker is next wanted."""
-    free = (
-        select(table.c.due_at)
-        .where(table.c.due_at.isnot(None), table.c.lease_until.is_(None))
-        .order_by(table.c.due_at)
-        .limit(1)
-    )
-    run_out = select(func.min(table.c.lease_until)).where(table.c.lease_until.isnot(None))
-    times = [connection.execute(query).scalar() for query in (free, run_out)]
-    return min((time for time in times if time is not None), default=None)
+    """When a submission is next to be gone on with."""
+    return _LEASED.next_due(connection)
 
 
 def hold(connection: Connection, held: Submission, *, now: float, lease_seconds: float) -> None:

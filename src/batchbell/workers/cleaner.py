@@ -27,6 +27,7 @@ from batchbell.observability import Metrics
 from batchbell.providers.protocol import Provider
 from batchbell.storage import deletions
 from batchbell.storage.engine import RESULTS, Store
+from batchbell.workers.loop import rest_seconds
 
 log = structlog.get_logger("batchbell.cleaner")
 
@@ -34,7 +35,6 @@ STEP_SECONDS = 10.0
 """How long one step begins calls; what is left is gone on with by the next one."""
 LEASE_SECONDS = 120.0
 """More than a step and its last call together."""
-LOOK_SECONDS = 5.0
 NO_COPY = "The merged results are missing from the results store, or differ from what was written."
 
 
@@ -95,9 +95,7 @@ class Cleaner:
         return True
 
     async def idle_seconds(self) -> float:
-        due = await self._store.read(deletions.next_due)
-        wait = LOOK_SECONDS if due is None else due - self._clock()
-        return min(max(wait, 0.05), LOOK_SECONDS)
+        return rest_seconds(await self._store.read(deletions.next_due), now=self._clock())
 
     async def close(self) -> None:
         """Nothing is ever under way between steps."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -31,7 +30,6 @@ from batchbell.core.errors import (
 from batchbell.core.model import Batch, Mint, Snapshot
 from batchbell.core.results import Collecting, Results, Tally
 from batchbell.core.submission import Part, Submission, new_name
-from batchbell.core.turns import Waiting, with_room
 from batchbell.files.merge import merge
 from batchbell.files.provider_files import unpack
 from batchbell.files.results_store import ResultsStore, fetch
@@ -43,17 +41,13 @@ from batchbell.providers.protocol import Provider
 from batchbell.storage import merges, results, submissions
 from batchbell.storage.engine import RESULTS, Store
 from batchbell.threads import heavy
+from batchbell.workers.jobs import Jobs, Shares, holding
 
 log = structlog.get_logger("batchbell.collector")
 
 LEASE_SECONDS = 120.0
-HOLD_SECONDS = LEASE_SECONDS / 4
-LOOK_SECONDS = 5.0
-AT_ONCE = 64
-"""Merges under way: most of them wait for a provider."""
-OF_PROJECT = 8
-OF_ACCOUNT = 4
-"""A provider that sends slowly holds up its own account only."""
+SHARES = Shares(most=64, of_account=4, of_project=8)
+"""Most merges wait for a provider. One that sends slowly holds up its own account only."""
 FORGET_STEP = 50
 PARTS_SECONDS = 300.0
 """How soon it is tried again to join parts that are being fetched; their end is heard at once."""
@@ -103,38 +97,23 @@ class Collector:
         self._keep_seconds = retention_days * 86_400.0
         self._deletes = deletes
         self._file_max_bytes = file_max_bytes
-        self._under_way: dict[asyncio.Task[None], Batch] = {}
+        self._jobs = Jobs(self.name, SHARES, signal=self.signal, metrics=metrics)
 
     async def step(self) -> bool:
         """Take results that are due, of whoever has the fewest under way."""
-        if self.under_way >= AT_ONCE:
+        if self._jobs.full:
             return False
-        now = self._clock()
-        for one in self._with_room(await self._store.read(merges.waiting, now=now)):
-            if one.due_at is None or one.due_at > now:
-                continue
-            held = await self._store.write(
-                merges.claim_due,
-                one.account_id,
-                now=now,
-                lease_seconds=LEASE_SECONDS,
-                token=self._mint("lease"),
-            )
-            if held is not None:
-                task = asyncio.create_task(self._collect(held))
-                self._under_way[task] = held.batch
-                task.add_done_callback(self._ended)
-                return True
-        return await self._forget_old()
+        waiting = await self._store.read(merges.waiting)
+        begun = await self._jobs.begin_next(waiting, self._claim, self._collect, now=self._clock())
+        return begun or await self._forget_old()
 
-    def _with_room(self, waiting: list[Waiting]) -> list[Waiting]:
-        batches = self._under_way.values()
-        return with_room(
-            waiting,
-            of_account=Counter(batch.account_id for batch in batches),
-            of_project=Counter(batch.project_id for batch in batches),
-            most_of_account=OF_ACCOUNT,
-            most_of_project=OF_PROJECT,
+    async def _claim(self, account_id: str) -> Collecting | None:
+        return await self._store.write(
+            merges.claim_due,
+            account_id,
+            now=self._clock(),
+            lease_seconds=LEASE_SECONDS,
+            token=self._mint("lease"),
         )
 
     async def _forget_old(self) -> bool:
@@ -154,33 +133,19 @@ class Collector:
     @property
     def under_way(self) -> int:
         """Merges that are being made."""
-        return len(self._under_way)
+        return self._jobs.under_way
 
     async def ended(self) -> None:
         """Wait until nothing is under way."""
-        while self._under_way:
-            await asyncio.wait(self._under_way)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        del self._under_way[task]
-        self.signal.set()
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._metrics.worker_failures.labels(self.name).inc()
-            log.error("merge failed; its lease will run out", error=repr(error), exc_info=error)
+        await self._jobs.ended()
 
     async def idle_seconds(self) -> float:
-        if self.under_way >= AT_ONCE:
-            return LOOK_SECONDS  # the signal is set as soon as one of them has ended
-        now = self._clock()
-        able = self._with_room(await self._store.read(merges.waiting, now=now))
-        waits = [one.due_at - now for one in able if one.due_at is not None]
-        return min(max(min(waits, default=LOOK_SECONDS), 0.05), LOOK_SECONDS)
+        waiting = await self._store.read(merges.waiting)
+        return self._jobs.idle_seconds(waiting, now=self._clock())
 
     async def close(self) -> None:
         """What is being merged is begun again by whoever comes next: nothing is half written."""
-        for task in self._under_way:
-            task.cancel()
-        await asyncio.gather(*self._under_way, return_exceptions=True)
+        await self._jobs.close()
 
     async def _collect(self, held: Collecting) -> None:
         """Whatever goes wrong is a try that failed: put off, and given up in the end."""
@@ -213,7 +178,9 @@ class Collector:
                 f"Batchbell ended before it could say what became of try {held.results.tries - 1}."
             )
         async with scratch_folder(self._scratch) as folder:
-            merged = await self._merge_holding(held, folder)
+            merged = await holding(
+                self._merge(held, folder), lambda: self._hold(held), lease_seconds=LEASE_SECONDS
+            )
             failpoints.reach(failpoints.BEFORE_KEEP)
             await self._store.write(
                 merges.keep,
@@ -253,18 +220,9 @@ class Collector:
                     merges.put_off, held, trouble=words, next_at=next_at, counted=counted, now=now
                 )
 
-    async def _merge_holding(self, held: Collecting, folder: Path) -> Merged:
-        """Merge, and lengthen the lease meanwhile; raises LeaseLost when that fails."""
-        merging = asyncio.create_task(self._merge(held, folder))
-        try:
-            while not (await asyncio.wait({merging}, timeout=HOLD_SECONDS))[0]:
-                await self._store.write(
-                    merges.hold, held, now=self._clock(), lease_seconds=LEASE_SECONDS
-                )
-            return merging.result()
-        finally:
-            merging.cancel()
-            await asyncio.gather(merging, return_exceptions=True)
+    async def _hold(self, held: Collecting) -> None:
+        now = self._clock()
+        await self._store.write(merges.hold, held, now=now, lease_seconds=LEASE_SECONDS)
 
     async def _merge(self, held: Collecting, folder: Path) -> Merged:
         target = folder / "merged"

@@ -21,10 +21,19 @@ FIRST_PAUSE_SECONDS = 0.5
 LAST_PAUSE_SECONDS = 5.0
 ALIVE_SECONDS = 300.0
 """A worker whose last step ended longer ago than this is not ready."""
+LOOK_SECONDS = 5.0
+"""The longest rest of a worker before it looks again whether something is due."""
+LEAST_REST_SECONDS = 0.05
 SHORT_REST_SECONDS = 0.1
 LONGEST_SHORT_REST_SECONDS = 0.5
 """A worker that asks for shorter rests than the first, and finds nothing to do, rests longer and
 longer, up to the second: what it takes for due may be held by somebody else."""
+
+
+def rest_seconds(due_at: float | None, *, now: float) -> float:
+    """How long a worker rests that has nothing to do before `due_at`; None where nothing waits."""
+    wait = LOOK_SECONDS if due_at is None else due_at - now
+    return min(max(wait, LEAST_REST_SECONDS), LOOK_SECONDS)
 
 
 class Worker(Protocol):

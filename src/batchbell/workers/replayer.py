@@ -16,12 +16,11 @@ from batchbell.core.replay import ReplayState
 from batchbell.observability import Metrics
 from batchbell.storage import replays
 from batchbell.storage.engine import REPLAYS, Store
+from batchbell.workers.loop import rest_seconds
 
 log = structlog.get_logger("batchbell.replayer")
 
 LEASE_SECONDS = 60.0
-LOOK_SECONDS = 5.0
-"""The longest rest before looking again whether a replay is due."""
 
 
 class Replayer:
@@ -40,7 +39,8 @@ class Replayer:
 
     async def step(self) -> bool:
         """Take the replay that is due, and begin its next deliveries again."""
-        if await self._seconds_left() > 0:
+        due_at = await self._store.read(replays.next_due)
+        if due_at is None or due_at > self._clock():
             return False
         replay = await self._store.write(
             replays.claim_due,
@@ -63,11 +63,7 @@ class Replayer:
         return True
 
     async def idle_seconds(self) -> float:
-        return min(max(await self._seconds_left(), 0.05), LOOK_SECONDS)
-
-    async def _seconds_left(self) -> float:
-        due = await self._store.read(replays.next_due)
-        return LOOK_SECONDS if due is None else due - self._clock()
+        return rest_seconds(await self._store.read(replays.next_due), now=self._clock())
 
     async def close(self) -> None:
         """Nothing is ever under way between steps."""

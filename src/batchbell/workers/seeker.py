@@ -6,7 +6,6 @@ with whoever asked to hear of it, or known not to be there: see `core.twins`.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -21,18 +20,18 @@ from batchbell.storage import creations, sweeps
 from batchbell.storage.creations import Creation
 from batchbell.storage.engine import CREATIONS, Store
 from batchbell.storage.sweeps import Find
+from batchbell.workers.jobs import Jobs, Shares
+from batchbell.workers.loop import rest_seconds
 
 log = structlog.get_logger("batchbell.gateway")
 
 LEASE_SECONDS = 300.0
-LOOK_SECONDS = 5.0
 FIRST_PAUSE_SECONDS = 1.0
 LAST_PAUSE_SECONDS = 30.0
 """Between two looks for one batch."""
-ACCOUNTS_AT_ONCE = 8
-"""One look for each: a provider that does not answer holds up its own account's alone."""
+SHARES = Shares(most=8, of_account=1, of_project=8)
+"""A provider that does not answer holds up its own account's alone."""
 FORGET_STEP = 200
-WITHOUT_LIST = frozenset({404, 405, 501})
 
 
 class Seeker:
@@ -54,16 +53,14 @@ class Seeker:
         self._provider_of = provider_of
         self._clock = clock
         self._mint = mint
-        self._metrics = metrics
-        self._under_way: dict[asyncio.Task[None], str] = {}
-        """With the account of each."""
+        self._jobs = Jobs(self.name, SHARES, signal=self.signal, metrics=metrics)
 
     async def step(self) -> bool:
         """Look after one call, unless enough are looked after already."""
-        if len(self._under_way) >= ACCOUNTS_AT_ONCE:
+        if self._jobs.full:
             return False
         now = self._clock()
-        busy = set(self._under_way.values())
+        busy = self._jobs.of_accounts()
         held = await self._store.write(
             creations.claim_due, busy=busy, now=now, lease_seconds=LEASE_SECONDS
         )
@@ -73,35 +70,20 @@ class Seeker:
                 creations.forget_old, before=before, limit=FORGET_STEP
             )
             return forgotten > 0
-        task = asyncio.create_task(self._look_after(held))
-        self._under_way[task] = held.account_id
-        task.add_done_callback(self._ended)
+        self._jobs.begin(self._look_after(held), account_id=held.account_id)
         return True
 
     async def ended(self) -> None:
         """Wait until nothing is under way."""
-        while self._under_way:
-            await asyncio.wait(self._under_way)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        del self._under_way[task]
-        self.signal.set()
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._metrics.worker_failures.labels(self.name).inc()
-            log.error("step failed; it is made again", error=repr(error), exc_info=error)
+        await self._jobs.ended()
 
     async def idle_seconds(self) -> float:
-        if self._under_way:
-            return LOOK_SECONDS
-        due = await self._store.read(creations.next_due)
-        wait = LOOK_SECONDS if due is None else due - self._clock()
-        return min(max(wait, 0.05), LOOK_SECONDS)
+        due = None if self._jobs.under_way else await self._store.read(creations.next_due)
+        return rest_seconds(due, now=self._clock())
 
     async def close(self) -> None:
         """What is under way is gone on with by whoever comes next."""
-        for task in self._under_way:
-            task.cancel()
-        await asyncio.gather(*self._under_way, return_exceptions=True)
+        await self._jobs.close()
 
     async def _look_after(self, held: Creation) -> None:
         provider = self._provider_of(held.account_id)
@@ -111,7 +93,7 @@ class Seeker:
             try:
                 seen, whole = await self._find(provider, held)
             except ProviderError as error:
-                unlisted = error.status in WITHOUT_LIST
+                unlisted = error.status in twins.WITHOUT_LIST
                 log.warning("no look at the list", account=held.account_id, error=error.message)
         if seen is not None:
             await self._adopt(held, seen)

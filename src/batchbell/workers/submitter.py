@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,7 +26,6 @@ from batchbell.core.limits import Limits
 from batchbell.core.line_numbers import Runs
 from batchbell.core.model import Batch, Mint, Snapshot, Status
 from batchbell.core.submission import TAG, Expiry, Part, PartState, Submission, new_name
-from batchbell.core.turns import Waiting, with_room
 from batchbell.core.twins import Doubt, Marks
 from batchbell.files.lines import open_lines
 from batchbell.files.preflight import Part as Piece
@@ -42,17 +39,14 @@ from batchbell.storage import parts
 from batchbell.storage.engine import SUBMISSIONS, Store
 from batchbell.storage.submissions import NewPart
 from batchbell.threads import disk, heavy
+from batchbell.workers.jobs import Jobs, Shares, holding
 
 log = structlog.get_logger("batchbell.submitter")
 
 LEASE_SECONDS = 120.0
-HOLD_SECONDS = LEASE_SECONDS / 4
-LOOK_SECONDS = 5.0
-AT_ONCE = 64
-"""Submissions under way: each uploads one part at a time, and most wait for a provider."""
-OF_PROJECT = 8
-OF_ACCOUNT = 4
-"""A provider that does not answer holds up its own account only."""
+SHARES = Shares(most=64, of_account=4, of_project=8)
+"""Each uploads one part at a time, and most wait for a provider. One that does not answer holds up
+its own account only."""
 
 
 def no_expiry(_: Batch) -> Expiry:
@@ -88,74 +82,46 @@ class Submitter:
         self._clock = clock
         self._mint = mint
         self._rand = rand
-        self._metrics = metrics
         self._scratch = scratch
         self._handing_in = HandingIn(
             store, results_store, clock=clock, mint=mint, rand=rand, expiry=expiry
         )
         self._splitting = Splitting(store, results_store, clock=clock, mint=mint)
-        self._under_way: dict[asyncio.Task[None], Batch] = {}
+        self._jobs = Jobs(self.name, SHARES, signal=self.signal, metrics=metrics)
 
     async def step(self) -> bool:
         """Take a submission that is due, of whoever has the fewest under way."""
-        if len(self._under_way) >= AT_ONCE:
+        if self._jobs.full:
             return False
-        now = self._clock()
-        for one in await self._with_room():
-            if one.due_at is None or one.due_at > now:
-                continue
-            held = await self._store.write(
-                parts.claim_due,
-                one.account_id,
-                now=now,
-                lease_seconds=LEASE_SECONDS,
-                token=self._mint("lease"),
-            )
-            if held is not None:
-                task = asyncio.create_task(self._go_on(held))
-                self._under_way[task] = held.batch
-                task.add_done_callback(self._ended)
-                return True
-        return False
+        waiting = await self._store.read(parts.waiting)
+        return await self._jobs.begin_next(waiting, self._claim, self._go_on, now=self._clock())
 
-    async def _with_room(self) -> list[Waiting]:
-        batches = self._under_way.values()
-        return with_room(
-            await self._store.read(parts.waiting),
-            of_account=Counter(batch.account_id for batch in batches),
-            of_project=Counter(batch.project_id for batch in batches),
-            most_of_account=OF_ACCOUNT,
-            most_of_project=OF_PROJECT,
+    async def _claim(self, account_id: str) -> Submission | None:
+        return await self._store.write(
+            parts.claim_due,
+            account_id,
+            now=self._clock(),
+            lease_seconds=LEASE_SECONDS,
+            token=self._mint("lease"),
         )
 
     async def ended(self) -> None:
         """Wait until nothing is under way."""
-        while self._under_way:
-            await asyncio.wait(self._under_way)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        del self._under_way[task]
-        self.signal.set()
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._metrics.worker_failures.labels(self.name).inc()
-            log.error("step failed; its lease will run out", error=repr(error), exc_info=error)
+        await self._jobs.ended()
 
     async def idle_seconds(self) -> float:
-        if len(self._under_way) >= AT_ONCE:
-            return LOOK_SECONDS  # the signal is set as soon as one of them has ended
-        now = self._clock()
-        waits = [one.due_at - now for one in await self._with_room() if one.due_at is not None]
-        return min(max(min(waits, default=LOOK_SECONDS), 0.05), LOOK_SECONDS)
+        waiting = await self._store.read(parts.waiting)
+        return self._jobs.idle_seconds(waiting, now=self._clock())
 
     async def close(self) -> None:
         """What is under way is gone on with by whoever comes next."""
-        for task in self._under_way:
-            task.cancel()
-        await asyncio.gather(*self._under_way, return_exceptions=True)
+        await self._jobs.close()
 
     async def _go_on(self, held: Submission) -> None:
         try:
-            await self._advance_holding(held)
+            await holding(
+                self._advance(held), lambda: self._hold(held), lease_seconds=LEASE_SECONDS
+            )
             failpoints.reach(failpoints.BEFORE_FINISH)
             after = await self._store.write(parts.finish, held, mint=self._mint, now=self._clock())
         except LeaseLost:
@@ -176,18 +142,9 @@ class Submitter:
             parts.put_off, held, trouble=words, next_at=now + wait, mint=self._mint, now=now
         )
 
-    async def _advance_holding(self, held: Submission) -> None:
-        """One step, and a longer lease meanwhile; raises LeaseLost when that fails."""
-        step = asyncio.create_task(self._advance(held))
-        try:
-            while not (await asyncio.wait({step}, timeout=HOLD_SECONDS))[0]:
-                await self._store.write(
-                    parts.hold, held, now=self._clock(), lease_seconds=LEASE_SECONDS
-                )
-            step.result()
-        finally:
-            step.cancel()
-            await asyncio.gather(step, return_exceptions=True)
+    async def _hold(self, held: Submission) -> None:
+        now = self._clock()
+        await self._store.write(parts.hold, held, now=now, lease_seconds=LEASE_SECONDS)
 
     async def _advance(self, held: Submission) -> None:
         async with scratch_folder(self._scratch) as folder:
@@ -291,8 +248,6 @@ class Submitter:
         return provider
 
 
-WITHOUT_LIST = frozenset({404, 405, 501})
-"""What a host answers that has no list of batches."""
 UNSEEN = "It may have been made, and the provider shows no list of batches to look for it."
 
 
@@ -462,7 +417,7 @@ class HandingIn:
         again = twins.may_ask_unseen(
             asked_at=part.asked_at, not_before=part.ask_again_at, now=self._clock()
         )
-        if again is None or error.status not in WITHOUT_LIST:
+        if again is None or error.status not in twins.WITHOUT_LIST:
             raise error
         if not again:
             await self._give_up(held, part, UNSEEN)

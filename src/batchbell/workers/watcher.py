@@ -21,14 +21,13 @@ from batchbell.storage.batches import Change
 from batchbell.storage.engine import ACCOUNTS, Store
 from batchbell.storage.sweeps import Find
 from batchbell.workers.discovery import Discovery, find_of
+from batchbell.workers.loop import rest_seconds
 from batchbell.workers.sweep import Calls, Found, Plan, Sweep, forget_ended
 
 log = structlog.get_logger("batchbell.watcher")
 
 LEASE_SECONDS = 60.0
 """More than a third of itself and the longest call together: a sweep that goes on keeps it."""
-LOOK_SECONDS = 5.0
-"""The longest rest before looking again whether the account is due."""
 DAY_SECONDS = 86_400.0
 UNKNOWN_WORDS_MAX = 10_000
 """So many are remembered, and logged, by one process."""
@@ -97,8 +96,7 @@ class Watcher:
 
     async def idle_seconds(self) -> float:
         due = await self._store.read(accounts.next_due, [self._account_id])
-        wait = LOOK_SECONDS if due is None else due - self._clock()
-        return min(max(wait, 0.05), LOOK_SECONDS)
+        return rest_seconds(due, now=self._clock())
 
     async def close(self) -> None:
         """A sweep that ran has ended with its step; let go of the provider."""
