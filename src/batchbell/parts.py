@@ -16,8 +16,11 @@ import structlog
 
 from batchbell.access import Access
 from batchbell.core import signing
+from batchbell.core.declared import Declarations
+from batchbell.core.errors import SettingsError
 from batchbell.core.ids import Minter
 from batchbell.core.model import DEFAULT_PROJECT, Account
+from batchbell.declared import read_declared
 from batchbell.files.results_store import Folder, ResultsStore, open_results_store
 from batchbell.net.api import ApiClient
 from batchbell.net.client import Sender
@@ -28,6 +31,7 @@ from batchbell.observability import Metrics
 from batchbell.places import Placing
 from batchbell.process import calm_collector, raise_file_limit
 from batchbell.providers import Provider
+from batchbell.providers.profiles import DEFAULT
 from batchbell.settings import Settings
 from batchbell.storage import accounts, opening, projects
 from batchbell.storage.engine import Store
@@ -57,6 +61,7 @@ class Runtime:
     metrics: Metrics
     access: Access
     results_store: ResultsStore
+    declared: Declarations
     accounts: Sequence[Account]
     """Those that could be watched at the start."""
     crew: Loops | None = None
@@ -65,17 +70,12 @@ class Runtime:
     providers: dict[str, Provider] = field(default_factory=dict)
     """The ways to the providers of the accounts that are watched, by the account's id."""
 
-    @property
-    def environment_key(self) -> str | None:
-        """The credentials of the environment's account."""
-        key = self.settings.openai_api_key
-        return None if key is None else key.get_secret_value()
-
     def context(self, sender: Sender, relay: Relay) -> Context:
         """What the HTTP surface is given."""
         return Context(
             store=self.store,
             settings=self.settings,
+            declared=self.declared,
             metrics=self.metrics,
             clock=time.time,
             mint=mint,
@@ -89,8 +89,15 @@ class Runtime:
 
 
 @contextlib.asynccontextmanager
-async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
-    """Open the database, migrated, with its project and the accounts of the environment."""
+async def open_runtime(
+    settings: Settings, declared: Declarations | None = None
+) -> AsyncIterator[Runtime]:
+    """Open the database, migrated, with its project and the accounts that are declared.
+
+    By default those are read from the environment and the settings.
+    """
+    if declared is None:
+        declared = read_declared(settings, os.environ)
     parse_cidrs(settings.allow_cidrs)
     check_proxies(settings)
     results_store = open_results_store(settings.results_place)
@@ -106,8 +113,8 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             await store.write(opening.release_all, now=time.time())
         access = Access(settings)
         await access.look(store)
-        watched = await _accounts(store, settings)
-        runtime = Runtime(settings, store, Metrics(), access, results_store, watched)
+        watched = await ensure_accounts(store, declared)
+        runtime = Runtime(settings, store, Metrics(), access, results_store, declared, watched)
         placing = Placing(
             store,
             results_store,
@@ -168,20 +175,35 @@ async def ensure_secret(store: Store, settings: Settings) -> str:
     return kept
 
 
-async def _accounts(store: Store, settings: Settings) -> list[Account]:
-    if settings.openai_api_key is not None:
-        await store.write(
-            accounts.ensure_account,
-            project_id=DEFAULT_PROJECT,
-            name="openai",
-            provider="openai",
-            base_url=settings.openai_base_url.rstrip("/"),
-            discover=settings.discover,
-            mint=mint,
-            now=time.time(),
-        )
+async def ensure_accounts(store: Store, declared: Declarations) -> list[Account]:
+    """Write the declared accounts to the database; returns all that can be watched.
+
+    Raises SettingsError where a table of the settings file takes the name of another account.
+    """
+    for one in declared:
+        try:
+            await store.write(
+                accounts.ensure_account,
+                project_id=DEFAULT_PROJECT,
+                name=one.name,
+                provider=one.provider,
+                base_url=one.base_url,
+                discover=one.discover,
+                mint=mint,
+                now=time.time(),
+            )
+        except SettingsError:
+            if one.in_file:
+                raise
+            # The variable may be there for another program: it must not end this one.
+            log.warning("no account made: its name is taken", name=one.name, of=one.key_variable)
     known = await store.read(accounts.list_accounts)
-    watched = [a for a in known if not a.from_environment or settings.openai_api_key is not None]
+    for account in known:
+        if account.from_environment and declared.of(account) is None:
+            log.warning("account is not declared any more, and not watched", account=account.label)
+    watched = [a for a in known if not a.from_environment or declared.of(a) is not None]
     if not watched:
-        log.warning("no account: set OPENAI_API_KEY, or add one, or nothing can be watched")
+        log.warning(
+            f"no account: set {DEFAULT.key_variable}, or add one, or nothing can be watched"
+        )
     return watched

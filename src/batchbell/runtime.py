@@ -16,7 +16,7 @@ from batchbell.access import bind
 from batchbell.core.alarms import Patience
 from batchbell.core.deletion import Deletes
 from batchbell.core.errors import SettingsError
-from batchbell.core.model import Account
+from batchbell.core.model import Account, Batch
 from batchbell.core.polling import Pace
 from batchbell.core.submission import Expiry
 from batchbell.files.results_store import Folder, scratch_of
@@ -30,7 +30,7 @@ from batchbell.parts import is_sqlite as is_sqlite  # noqa: PLC0414
 from batchbell.parts import mint as mint  # noqa: PLC0414
 from batchbell.parts import open_runtime as open_runtime  # noqa: PLC0414
 from batchbell.process import stopped_by_signal
-from batchbell.providers import open_provider
+from batchbell.providers import Provider, open_provider
 from batchbell.settings import Settings
 from batchbell.web.app import create_app, end_streams
 from batchbell.web.connections import Connection, keep_watch
@@ -152,10 +152,27 @@ def _submitter(runtime: Runtime) -> Submitter:
         rand=random.random,
         metrics=runtime.metrics,
         scratch=scratch_of(runtime.results_store),
-        expiry=lambda _: Expiry(
-            input_seconds=runtime.settings.input_expires_after_seconds,
-            output_seconds=runtime.settings.output_expires_after_seconds,
-        ),
+        expiry=lambda batch: _expiry_of(runtime, batch),
+    )
+
+
+def _expiry_of(runtime: Runtime, batch: Batch) -> Expiry:
+    declared, settings = runtime.declared.of_batch(batch), runtime.settings
+    if declared is not None:
+        return declared.expiry
+    return Expiry(
+        input_seconds=settings.input_expires_after_seconds,
+        output_seconds=settings.output_expires_after_seconds,
+    )
+
+
+def _pace_of(runtime: Runtime, account: Account, provider: Provider) -> Pace:
+    declared, settings = runtime.declared.of(account), runtime.settings
+    if declared is not None:
+        return declared.pace
+    return Pace(
+        poll_interval_seconds=max(settings.poll_interval_seconds, provider.profile.look_seconds),
+        calls_per_minute=settings.calls_per_minute,
     )
 
 
@@ -181,7 +198,7 @@ async def _watch_accounts(runtime: Runtime, crew: Loops) -> None:
         runtime.store,
         crew,
         lambda account, post: _watcher(runtime, account, post),
-        environment_key=runtime.environment_key,
+        key_of=runtime.declared.key_of,
         rules=runtime.access.rules,
     )
     await roster.step()
@@ -213,10 +230,7 @@ def _watcher(runtime: Runtime, account: Account, post: Post) -> Loop:
         runtime.store,
         provider,
         account.id,
-        pace=Pace(
-            poll_interval_seconds=runtime.settings.poll_interval_seconds,
-            calls_per_minute=runtime.settings.calls_per_minute,
-        ),
+        pace=_pace_of(runtime, account, provider),
         clock=time.time,
         mint=mint,
         rand=random.random,

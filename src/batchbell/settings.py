@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
@@ -28,8 +28,9 @@ from batchbell.core.errors import SettingsError
 from batchbell.core.nearest import hint, misspelt, nearest
 from batchbell.core.server import server_url
 
-OPENAI_URL = "https://api.openai.com/v1"
 CONFIG_VARIABLE = "BATCHBELL_CONFIG"
+ACCOUNTS_TABLE = "[[accounts]]"
+"""How tables of accounts begin. No variable of the environment is called so."""
 FAILPOINT_VARIABLE = "BATCHBELL_FAILPOINT"
 """Read by `failpoints`, in tests."""
 PREFIX = "BATCHBELL_"
@@ -44,7 +45,7 @@ https://kubernetes.io/docs/tutorials/services/connect-applications-service/#envi
 INJECTED_PORT = re.compile(r"(tcp|udp|sctp)://.*")
 """What it sets `…_PORT` to: no port of ours."""
 ExpirySeconds = Annotated[int, Field(ge=3600, le=2_592_000)]
-"""What OpenAI takes."""
+"""From an hour to 30 days; each provider takes its own part of that."""
 
 
 def _named(*names: str) -> AliasChoices:
@@ -58,22 +59,11 @@ class Settings(BaseSettings):
         case_sensitive=False, extra="ignore", populate_by_name=True, env_ignore_empty=True
     )
 
-    openai_api_key: SecretStr | None = Field(
-        None,
-        validation_alias=_named("OPENAI_API_KEY"),
-        description="Makes the account `openai`. The key stays in the environment of each process"
-        " that watches.",
-    )
-    openai_base_url: str = Field(
-        OPENAI_URL,
-        validation_alias=_named("OPENAI_BASE_URL"),
-        description="Where the account `openai` is, for gateways and for the sandbox.",
-    )
     discover: bool = Field(
         default=False,
         validation_alias=_named("BATCHBELL_DISCOVER"),
-        description="Whether the account `openai` finds every batch that is made from now on,"
-        " also one that nobody named here.",
+        description="Whether the accounts that are declared here find every batch that is made from"
+        " now on, also one that nobody named here.",
     )
     database_path: Path = Field(
         Path("batchbell.db"),
@@ -274,6 +264,20 @@ class Settings(BaseSettings):
         description="How long one line of a submission may be, in bytes: 1024 to 67108864.",
     )
 
+    accounts: list[dict[str, Any]] = Field(
+        default_factory=list,
+        validation_alias=_named(ACCOUNTS_TABLE),
+        description="Accounts with a name and limits of their own.",
+    )
+    """As they stand in the file: `declared` reads them."""
+
+    @field_validator("accounts", mode="before")
+    @classmethod
+    def _are_tables(cls, value: Any) -> Any:
+        if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+            raise ValueError(f"write each account as a table of its own, under {ACCOUNTS_TABLE}")
+        return value
+
     @field_validator("metrics_port", mode="before")
     @classmethod
     def _is_no_port(cls, value: Any) -> Any:
@@ -363,10 +367,16 @@ def _from_file() -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise SettingsError(f"{CONFIG_VARIABLE}: {file} cannot be read: {error}") from error
     known = set(Settings.model_fields)
-    unknown = [f"{name!r}. {hint(name, known)}" for name in sorted(set(table) - known)]
+    unknown = [f"{name!r}. {_help_with(name, known)}" for name in sorted(set(table) - known)]
     if unknown:
         raise SettingsError(f"{CONFIG_VARIABLE}: {file} has unknown settings: {'; '.join(unknown)}")
     return {_variable(Settings.model_fields[name].validation_alias): v for name, v in table.items()}
+
+
+def _help_with(name: str, known: set[str]) -> str:
+    if name.endswith(("_api_key", "_base_url")):
+        return f"Accounts are declared by tables {ACCOUNTS_TABLE}."
+    return hint(name, known)
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -402,12 +412,14 @@ def _refuse_unknown(environment: Mapping[str, str]) -> None:
         raise SettingsError(" ".join(unknown))
 
 
-def misspelt_variables(environment: Mapping[str, str]) -> dict[str, str]:
+def misspelt_variables(environment: Mapping[str, str], others: Collection[str]) -> dict[str, str]:
     """Variables that were meant to be settings without our prefix, and the setting each meant.
 
-    They are not refused: they may belong to another program.
+    `others` are known too, such as those of providers. What is misspelt is not refused: it may
+    belong to another program.
     """
     known = {row.variable for row in settings_table() if not row.variable.startswith(PREFIX)}
+    known |= set(others)
     near = {
         name: misspelt(name, known)
         for name, value in sorted(environment.items())
@@ -456,6 +468,7 @@ def settings_table() -> list[Row]:
             description=field.description or "",
         )
         for name, field in Settings.model_fields.items()
+        if name != "accounts"
     ]
 
 

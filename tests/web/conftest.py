@@ -15,9 +15,9 @@ import httpx2
 import pytest
 import structlog
 import uvicorn
-from pydantic import SecretStr
 
 from batchbell.core.model import DEFAULT_PROJECT, Account, Mint
+from batchbell.declared import read_declared
 from batchbell.files.results_store import Folder
 from batchbell.net.client import WebhookSender
 from batchbell.net.guard import AddressRules
@@ -99,7 +99,8 @@ async def served(
     sender, relay = WebhookSender(lambda: rules), Relay()
     context = Context(
         store=store,
-        settings=Settings(openai_api_key=SecretStr("sk-test")),
+        settings=Settings(),
+        declared=read_declared(Settings(), {"OPENAI_API_KEY": "sk-test"}),
         metrics=Metrics(),
         clock=clock,
         mint=mint,

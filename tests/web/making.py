@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx2
@@ -33,6 +33,11 @@ class Served:
     @property
     def account_id(self) -> str:
         return self.accounts["openai"].id
+
+    def declare(self, **changes: Any) -> None:
+        """Have the account `openai` declared otherwise."""
+        (own,) = self.context.declared
+        self.context.declared._known = {own.name: replace(own, **changes)}
 
     async def watch(self, batch_id: str, url: str = HOOK, **more: Any) -> dict[str, Any]:
         body = {"batch_id": batch_id, "url": url, **more}

@@ -11,7 +11,6 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from pydantic import SecretStr
 
 from batchbell.core.errors import StoreUnavailable
 from batchbell.sandbox import OPEN, Sandbox, SandboxProvider, api
@@ -452,7 +451,7 @@ async def test_a_provider_that_quotes_the_key_does_not_tell_it(
     served: Served, monkeypatch: pytest.MonkeyPatch, method: str, path: str
 ) -> None:
     monkeypatch.setattr(api, "bad_key", lambda key: ApiError(401, f"No such key: {key}."))
-    monkeypatch.setattr(served.context.settings, "openai_api_key", SecretStr("sk-other"))
+    served.declare(key="sk-other")
     answer = await served.http.request(method, path, json={})
     assert answer.status_code == 401
     assert "No such key: [key]." in answer.text

@@ -13,7 +13,6 @@ from typing import Any
 import httpx2
 import pytest
 from aiohttp import web
-from pydantic import SecretStr
 from sqlalchemy import func, select
 
 from batchbell.core.errors import StoreFull
@@ -131,16 +130,12 @@ async def test_a_page_of_another_site_leads_to_nothing_of_a_provider(
     assert canned.asked == []
 
 
-def masked_key(served: Served, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
-    monkeypatch.setattr(served.context.settings, "openai_api_key", SecretStr(key))
-
-
 @pytest.mark.parametrize("status", [200, 400, 401, 404, 500])
 async def test_a_key_that_is_quoted_is_masked_wherever_it_stands(
     served: Served, canned: Canned, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     """A file's own content is let be: only its owner could have written the key into it."""
-    masked_key(served, monkeypatch, KEY)
+    served.declare(key=KEY)
     canned.status = status
     packings: Mapping[str, Callable[[bytes], bytes]] = {
         "": bytes,
@@ -168,7 +163,7 @@ async def test_a_key_that_is_a_placeholder_spoils_no_answer(
     """Servers of one's own are called with `EMPTY`, `x` or a space."""
     canned.body = b'{"object": "list", "data": [], "note": "EMPTY x"}'
     for key in ("EMPTY", "x", " "):
-        masked_key(served, monkeypatch, key)
+        served.declare(key=key)
         assert (await served.http.get("/v1/files")).content == canned.body
 
 

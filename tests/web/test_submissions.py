@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from batchbell.core.model import DEFAULT_PROJECT
 from batchbell.core.submission import new_name
 from batchbell.files import scratch
 from batchbell.files.results_store import Folder, scratch_of
-from batchbell.providers.profiles import OPENAI, PROFILES
 
 from .making import HOOK, Served
 
@@ -132,10 +130,8 @@ async def test_json_becomes_a_submission_and_what_is_missing_is_filled_in(served
     assert {(one["method"], one["url"]) for one in lines} == {("POST", URL)}
 
 
-async def test_requests_are_split_at_the_limits_of_the_provider(
-    served: Served, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(PROFILES, "openai", replace(OPENAI, limits=Limits(lines=2)))
+async def test_requests_are_split_at_the_limits_of_the_account(served: Served) -> None:
+    served.declare(limits=Limits(lines=2))
     made = (await submit(served, jsonl(*map(line, range(5))))).json()
     assert [(part["position"], part["lines"]) for part in made["parts"]] == [(1, 2), (2, 2), (3, 1)]
 
@@ -276,7 +272,7 @@ async def test_a_full_disk_is_said_and_nothing_is_left(
 async def test_parts_that_were_kept_before_the_disk_was_full_are_deleted(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(PROFILES, "openai", replace(OPENAI, limits=Limits(lines=1)))
+    served.declare(limits=Limits(lines=1))
     put, kept = Folder.put, []
 
     async def full(self: Folder, name: str, file: Path) -> None:

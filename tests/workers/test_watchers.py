@@ -45,7 +45,7 @@ class Office:
             self.store,
             self.crew,
             self.hire,
-            environment_key=environment_key,
+            key_of=lambda _: environment_key,
             rules=lambda: self.rules,
         )
 

@@ -22,7 +22,8 @@ ApiKey = Annotated[str, Field(min_length=1, max_length=API_KEY_MAX), Storable]
 
 class AccountRequest(Request):
     name: Name
-    provider: Annotated[Text, Field(examples=["openai"])]
+    provider: Annotated[Text, Field(examples=["openai"])] | None = None
+    """Default: `openai`."""
     base_url: BaseUrl | None = None
     api_key: ApiKey
     discover: Flag = None

@@ -46,8 +46,9 @@ def add(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Letters, digits and . _ : @ = + -.")],
     *,
     provider: Annotated[
-        str, typer.Option("--provider", metavar="PROVIDER", help="The dialect that its API speaks.")
-    ] = "openai",
+        str | None,
+        typer.Option("--provider", metavar="PROVIDER", help="Whose API it is. Default: openai."),
+    ] = None,
     base_url: BaseUrl = None,
     api_key_env: KeyVariable = None,
     discover: Discover = None,

@@ -7,7 +7,7 @@ import os
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Literal
@@ -17,6 +17,7 @@ from batchbell.client import AccessRefused, AsyncBatchbell, ClientError, Key, Se
 from batchbell.client import Account as ClientAccount
 from batchbell.core import place, polling
 from batchbell.core.account import Verbs
+from batchbell.core.declared import Declarations, Declared
 from batchbell.core.errors import (
     BatchbellError,
     ProviderAuthError,
@@ -31,10 +32,13 @@ from batchbell.core.errors import (
 )
 from batchbell.core.model import DEFAULT_PROJECT, Account
 from batchbell.core.place import Place
+from batchbell.declared import read_declared
 from batchbell.net.api import ApiClient, Reply
 from batchbell.net.guard import parse_cidrs
 from batchbell.net.proxy import Proxy, check_proxies, provider_proxy
 from batchbell.providers import open_provider
+from batchbell.providers.profiles import DEFAULT, PROFILES
+from batchbell.providers.registry import named_profile
 from batchbell.runtime import is_sqlite
 from batchbell.settings import Settings, load_settings, misspelt_variables
 from batchbell.storage import accounts, keys, opening, places
@@ -96,6 +100,8 @@ class Patient:
     """Another process has the SQLite file."""
     accounts: Sequence[Account] | None = None
     """Those of a database that others use too."""
+    declared: Declarations | None = None
+    """None where the declarations cannot be read."""
     findings: list[Finding] = field(default_factory=list)
 
     def add(self, check: str, state: State, says: str, advice: str | None = None) -> None:
@@ -245,36 +251,34 @@ class _Listener(ApiClient):
 
 
 async def check_provider(patient: Patient) -> None:
-    """One list call with the key, which costs nothing."""
-    settings = patient.settings
-    if settings.openai_api_key is None:
+    """One list call for each declared account, with its key, which costs nothing."""
+    try:
+        declared = read_declared(patient.settings, os.environ)
+    except SettingsError as error:
+        patient.add("provider", "failed", str(error), "Mend it first: nothing starts without it.")
+        return
+    patient.declared = declared
+    if not list(declared):
         patient.add(
             "provider",
             "failed",
-            "OPENAI_API_KEY is not set: nothing can be watched.",
-            "export OPENAI_API_KEY=sk-…",
+            f"{DEFAULT.key_variable} is not set, and no account is declared: nothing can be"
+            " watched.",
+            f"export {DEFAULT.key_variable}=sk-…",
         )
         return
-    account = Account(
-        id="acc_doctor",
-        project_id=DEFAULT_PROJECT,
-        name="openai",
-        provider="openai",
-        base_url=settings.openai_base_url.rstrip("/"),
-    )
     async with _listening() as listeners:
-        patient.findings.append(
-            await _ask(
-                account,
-                settings.openai_api_key.get_secret_value(),
-                listeners,
-                proxy=provider_proxy(settings),
-            )
-        )
-        for listener in listeners:
-            date = _date(listener.headers)
-            if date is not None:
-                patient.findings.append(clock_finding(date, "the provider's"))
+        proxy = provider_proxy(patient.settings)
+        found = [await _ask(one, listeners, proxy=proxy) for one in declared]
+        if len(found) > 1:
+            found = [
+                replace(finding, says=f"Account {one.name}: {finding.says}")
+                for one, finding in zip(declared, found, strict=True)
+            ]
+        patient.findings += found
+        dates = filter(None, (_date(listener.headers) for listener in listeners))
+        if (date := next(dates, None)) is not None:
+            patient.findings.append(clock_finding(date, "the provider's"))
 
 
 @contextlib.asynccontextmanager
@@ -288,45 +292,53 @@ async def _listening() -> AsyncIterator[list[_Listener]]:
             await listener.aclose()
 
 
-async def _ask(
-    account: Account, api_key: str, listeners: list[_Listener], *, proxy: Proxy | None
-) -> Finding:
+async def _ask(declared: Declared, listeners: list[_Listener], *, proxy: Proxy | None) -> Finding:
     def connect(base_url: str, headers: Mapping[str, str]) -> _Listener:
         listeners.append(
             _Listener(base_url, headers, proxy=proxy, timeout_seconds=PROVIDER_TIMEOUT_SECONDS)
         )
         return listeners[-1]
 
+    account = Account(
+        id="acc_doctor",
+        project_id=DEFAULT_PROJECT,
+        name=declared.name,
+        provider=declared.provider,
+        base_url=declared.base_url,
+    )
     try:
-        page = await open_provider(account, api_key, connect=connect).list_page()
+        page = await open_provider(account, declared.key, connect=connect).list_page()
     except SettingsError as error:
         return Finding(check="provider", state="failed", says=str(error), advice="Mend it first.")
     except ProviderError as error:
-        return _refused(error, account.base_url)
+        return _refused(error, declared)
     count = f"{len(page.batches)}{' or more' if page.next_cursor else ''}"
     return Finding(
         check="provider",
         state="ok",
-        says=f"{account.base_url} accepts the key, and lists {count} batches.",
+        says=f"{declared.base_url} accepts the key, and lists {count} batches.",
     )
 
 
-def _refused(error: ProviderError, base_url: str) -> Finding:
+def _refused(error: ProviderError, declared: Declared) -> Finding:
     """The provider's no, and what helps."""
     state: State = "failed"
+    profile = named_profile(declared.provider)
+    address = "base_url" if declared.in_file else profile.base_url_variable or "base_url"
     match error:
         case ProviderAuthError():
-            advice = "Check OPENAI_API_KEY: it must be of the project whose batches are watched."
+            key = declared.key_variable
+            advice = f"Check {key}: it must be of the project whose batches are watched."
         case ProviderBillingError():
             advice = "Settle the bill or raise the limit in the provider's console."
         case ProviderRateLimited():
             state, advice = "note", "The key works; Batchbell waits by itself when this happens."
         case ProviderRejected():
-            advice = "Check OPENAI_BASE_URL: it ends in /v1 at most hosts."
+            advice = f"Check {address}: it ends in /v1 at most hosts."
         case _:
-            advice = "Check the network and OPENAI_BASE_URL; Batchbell itself tries for ever."
+            advice = f"Check the network and {address}; Batchbell itself tries for ever."
     return Finding(
-        check="provider", state=state, says=f"{base_url}: {error.message}", advice=advice
+        check="provider", state=state, says=f"{declared.base_url}: {error.message}", advice=advice
     )
 
 
@@ -384,6 +396,8 @@ async def _check_access(patient: Patient, client: AsyncBatchbell) -> None:
         _look_at_last_key(patient, found)
     patient.accounts = None  # the server has just said more
     for account in theirs:
+        if account.source == "environment":
+            _look_at_declaration(patient, account.name)
         if account.unswept:
             says = f"Account {account.name} is not swept: {account.unswept}"
             patient.add("account", "failed", says, NO_WORKER)
@@ -435,12 +449,26 @@ def _look_at_verbs(patient: Patient, name: str, seen: ClientAccount | Verbs) -> 
         )
 
 
+def _look_at_declaration(patient: Patient, name: str) -> None:
+    """Whether an account without an API key in the database is still declared."""
+    if patient.declared is not None and name not in patient.declared:
+        patient.add(
+            "account",
+            "note",
+            f"Account {name} was declared once, and is not any more: it is not watched.",
+            "Declare it again, in the environment or in the settings file, or remove it:"
+            f" batchbell accounts remove {name}",
+        )
+
+
 def check_sweeps(patient: Patient) -> None:
     """Whether somebody sweeps the accounts, by the database, where no server has said it.
 
     A SQLite file that no process has open is not swept by anybody, and need not be.
     """
     for account in patient.accounts or ():
+        if account.from_environment:
+            _look_at_declaration(patient, account.label)
         if why := polling.unswept(account, time.time()):
             says = f"Account {account.label} is not swept: {why}"
             patient.add("account", "failed", says, NO_WORKER)
@@ -466,7 +494,9 @@ def check_unused_proxies(patient: Patient) -> None:
 
 def check_misspelt(patient: Patient) -> None:
     """Whether the environment has a variable that is nearly one of ours: it does nothing."""
-    for name, meant in misspelt_variables(os.environ).items():
+    variables = [profile.key_variable for profile in PROFILES.values()]
+    variables += [one for profile in PROFILES.values() if (one := profile.base_url_variable)]
+    for name, meant in misspelt_variables(os.environ, variables).items():
         says = f"{name} is set, and Batchbell does not read it."
         patient.add("environment", "note", says, f"Did you mean {meant}?")
 

@@ -123,8 +123,10 @@ def greeting(running: Runtime, url: str, *, workers: bool) -> str:
 
 def watched(running: Runtime) -> str:
     """Which accounts are watched, or how to have one."""
+    from batchbell.providers.profiles import DEFAULT
+
     if not running.accounts:
-        return "Nothing is watched: set OPENAI_API_KEY and start again, or add an account."
+        return f"Nothing is watched: set {DEFAULT.key_variable} and start again, or add an account."
     seconds = running.settings.poll_interval_seconds
     shown = [f"{a.label} at {a.base_url}" for a in running.accounts[:ACCOUNTS_SHOWN]]
     more = len(running.accounts) - len(shown)

@@ -23,7 +23,9 @@ from batchbell.cli.output import console, plain
 from batchbell.client import AsyncBatchbell
 from batchbell.core import signing
 from batchbell.core.errors import BatchbellError
+from batchbell.declared import read_declared
 from batchbell.observability import configure_logging
+from batchbell.providers.profiles import DEFAULT
 from batchbell.sandbox import Received, Receiver, Sandbox, Schedule
 from batchbell.settings import load_settings
 
@@ -112,8 +114,6 @@ async def _stage(folder: Path) -> AsyncIterator[Stage]:
         sandbox = await stack.enter_async_context(Sandbox(api_key=api_key, schedule=schedule))
         receiver = await stack.enter_async_context(Receiver(secret=secret))
         settings = load_settings(
-            openai_api_key=api_key,
-            openai_base_url=sandbox.base_url,
             database_url=f"sqlite:///{folder / 'batchbell.db'}",
             host="127.0.0.1",
             port=0,
@@ -123,7 +123,12 @@ async def _stage(folder: Path) -> AsyncIterator[Stage]:
         listener = stack.enter_context(bind(settings, local=True))
         # The port is a free one, which links to results must name.
         settings = settings.model_copy(update={"public_url": runtime.url_of(listener)})
-        running = await stack.enter_async_context(runtime.open_runtime(settings))
+        variables = {
+            DEFAULT.key_variable: api_key,
+            DEFAULT.base_url_variable or "": sandbox.base_url,
+        }
+        declared = read_declared(settings, variables)
+        running = await stack.enter_async_context(runtime.open_runtime(settings, declared))
         await stack.enter_async_context(runtime.running_workers(running))
         await stack.enter_async_context(runtime.serving(running, listener))
         stage = Stage(sandbox, receiver, runtime.url_of(listener), api_key, secret, folder)

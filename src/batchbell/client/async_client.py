@@ -516,13 +516,14 @@ class AsyncBatchbell:
         name: str,
         api_key: str,
         *,
-        provider: str = "openai",
+        provider: str | None = None,
         base_url: str | None = None,
         discover: bool = False,
     ) -> Account:
         """Add an account, watched from now on. The API key is sealed, and never shown again.
 
-        With `discover`, every batch that is made in it is found, whoever made it.
+        `provider` is `openai` by default. With `discover`, every batch that is made in it is
+        found, whoever made it.
         """
         wanted = {
             "name": name,

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, or_, se
 
 from batchbell.core.account import Verbs
 from batchbell.core.address import is_another
-from batchbell.core.errors import InvalidRequest, LeaseLost, NotFound
+from batchbell.core.errors import InvalidRequest, LeaseLost, NotFound, SettingsError
 from batchbell.core.model import Account, AccountState, Mint
 from batchbell.storage.bulk import insert_missing
 from batchbell.storage.engine import ACCOUNTS, ROSTER, dialect_of, storable, wake
@@ -37,9 +37,11 @@ def ensure_account(
     mint: Mint,
     now: float,
 ) -> Account:
-    """Make an account of the environment, or bring its base URL up to date; it is due at once.
+    """Make an account that is declared, or bring its base URL up to date; it is due at once.
 
-    One that was paused stays so, and one that discovers goes on where it was.
+    One that was paused stays so, one that discovers goes on where it was, and one that was removed
+    comes back with its batches. Raises SettingsError where the name is that of an account that was
+    added by API.
     """
     fresh: dict[str, Any] = {"state": AccountState.ACTIVE, "trouble": None, "failures": 0}
     row = {
@@ -57,6 +59,13 @@ def ensure_account(
     }
     insert_missing(connection, accounts, [row])
     named = (accounts.c.project_id == project_id, accounts.c.name == name)
+    found = connection.execute(select(*SHOWN).where(*named).with_for_update()).one()
+    if not found.from_environment:
+        raise SettingsError(
+            f"There is an account {name!r} already, which was added by API. Declare this one under"
+            f" another name, or remove that one: batchbell accounts remove {name}"
+        )
+    fresh["removed_at"] = None
     paused = accounts.c.state == AccountState.PAUSED
     fresh["state"] = case((paused, AccountState.PAUSED), else_=AccountState.ACTIVE)
     fresh["discover_since"] = func.coalesce(accounts.c.discover_since, now) if discover else None
@@ -336,14 +345,23 @@ def change(
     return find(connection, project_id, found.id)
 
 
-def remove(connection: Connection, project_id: str, word: str, *, force: bool, now: float) -> int:
+def remove(
+    connection: Connection,
+    project_id: str,
+    word: str,
+    *,
+    force: bool,
+    declared: bool = True,
+    now: float,
+) -> int:
     """Remove an account and forget its credentials; how many open batches nobody watches now.
 
-    Raises NotFound, and InvalidRequest where there are some and `force` is False, and for the
-    environment's account.
+    Raises NotFound, and InvalidRequest where there are some and `force` is False, and for an
+    account of the environment that is still `declared`.
     """
     found = _locked(connection, project_id, word)
-    _refuse_environment(found)
+    if declared:
+        _refuse_environment(found)
     still_open = (batches.c.account_id == found.id, batches.c.ended_at.is_(None))
     count = connection.execute(select(func.count()).select_from(batches).where(*still_open))
     number: int = count.scalar_one()
@@ -390,8 +408,9 @@ def _locked(connection: Connection, project_id: str, word: str) -> Account:
 def _refuse_environment(account: Account) -> None:
     if account.from_environment:
         raise InvalidRequest(
-            f"Account {account.name!r} comes from OPENAI_API_KEY: change or remove it in the"
-            " environment, and start again. It can only be paused and resumed here.",
+            f"Account {account.name!r} is declared in the environment or the settings file of the"
+            " server: change or remove it there, and start again. It can only be paused and resumed"
+            " here.",
             code="account_from_environment",
             status=409,
         )

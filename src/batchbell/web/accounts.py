@@ -21,8 +21,8 @@ from batchbell.net.api import ApiClient, checked_base
 from batchbell.net.guard import AddressRules
 from batchbell.net.proxy import provider_proxy
 from batchbell.providers import open_provider
+from batchbell.providers.profiles import DEFAULT
 from batchbell.providers.registry import is_sendable, named_profile
-from batchbell.settings import OPENAI_URL
 from batchbell.storage import accounts
 from batchbell.storage.engine import Store
 from batchbell.web.bodies import Check, read, read_json
@@ -64,12 +64,11 @@ class Directory:
 
     async def _load(self, project_id: str) -> Mapping[str, Account]:
         found = await self._context.store.read(accounts.list_accounts, project_id)
-        has_key = self._context.settings.openai_api_key is not None
-        return {one.name: one for one in found if has_key or not one.from_environment}
+        declared = self._context.declared
+        return {one.name: one for one in found if not one.from_environment or declared.of(one)}
 
 
 TEST_SECONDS = 15.0
-ENVIRONMENT_NAME = "openai"
 HINT_CHARACTERS = 4
 
 
@@ -77,18 +76,26 @@ def read_account(body: Any, rules: AddressRules, project_id: str) -> dict[str, A
     """All that a new account is made of. Raises InvalidBody."""
     checks = _checks(rules) | {"provider": _check_provider}
     made = read(AccountRequest, body, checks)
-    if project_id == DEFAULT_PROJECT and made.name == ENVIRONMENT_NAME:
+    if project_id == DEFAULT_PROJECT and made.name == DEFAULT.name:
         raise InvalidRequest(
-            f"The name {made.name!r} is kept for the account that comes from OPENAI_API_KEY:"
-            " choose another.",
+            f"The name {made.name!r} is kept for the account that comes from"
+            f" {DEFAULT.key_variable}: choose another.",
             param="name",
             code=Code.NAME_TAKEN,
             status=409,
         )
+    profile = named_profile(made.provider or DEFAULT.name)
+    given = made.base_url or profile.base_url
+    if given is None:
+        raise InvalidRequest(
+            f"{profile.title} has no address that is the same for everybody: send base_url.",
+            param="base_url",
+            code=Code.MISSING_FIELD,
+        )
     return {
         "name": made.name,
-        "provider": made.provider,
-        "base_url": checked_base(made.base_url) if made.base_url else OPENAI_URL,
+        "provider": profile.name,
+        "base_url": checked_base(given),
         "credentials": made.api_key.strip(),
         "discover": bool(made.discover),
     }
@@ -113,9 +120,9 @@ def _checks(rules: AddressRules) -> dict[str, Check]:
     return {"base_url": lambda url: _check_base(url, rules), "api_key": _check_api_key}
 
 
-def _check_provider(name: str) -> None:
+def _check_provider(name: str | None) -> None:
     try:
-        named_profile(name)
+        named_profile(name or DEFAULT.name)
     except SettingsError as error:
         raise InvalidRequest(str(error)) from error
 
@@ -149,14 +156,14 @@ def check_sealed(store: Store) -> None:
 
 async def api_key_of(context: Context, account: Account) -> str:
     """The credentials to call with. Raises InvalidRequest where this process has none."""
+    declared = context.declared.key_of(account)
+    if declared is not None:
+        return declared
     kept = await context.store.read(accounts.credentials_of, account.id)
-    set_here = context.settings.openai_api_key
-    if account.from_environment and set_here is not None:
-        return set_here.get_secret_value()
     if kept is None:
         raise InvalidRequest(
-            f"This process has no API key for account {account.name!r}: set OPENAI_API_KEY and"
-            " start again.",
+            f"This process has no API key for account {account.name!r}. Declare the account in the"
+            " environment or the settings file, and start again.",
             code=Code.NO_ACCOUNT,
         )
     return kept
@@ -275,7 +282,12 @@ async def change_account(call: Caller, account_id: str, request: Request) -> Res
 async def remove_account(call: Caller, account_id: str, force: Force = False) -> Response:
     context, found = call.context, await _find(call, account_id)
     still_open = await context.store.write(
-        accounts.remove, call.project_id, found.id, force=force, now=context.clock()
+        accounts.remove,
+        call.project_id,
+        found.id,
+        force=force,
+        declared=context.declared.of(found) is not None,
+        now=context.clock(),
     )
     call.surface.directory.forget()
     return answer(api.AccountDeleted(id=found.id, deleted=True, open_batches=still_open))

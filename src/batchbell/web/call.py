@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from batchbell.api.lists import Page
+from batchbell.core.declared import Declarations
 from batchbell.core.errors import InvalidRequest, NotFound
 from batchbell.core.model import DEFAULT_PROJECT, Account, Mint
 from batchbell.files.results_store import ResultsStore
@@ -40,6 +41,8 @@ class Context:
 
     store: Store
     settings: Settings
+    declared: Declarations
+    """Accounts whose keys are in the environment."""
     metrics: Metrics
     clock: Callable[[], float]
     mint: Mint

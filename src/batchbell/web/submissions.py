@@ -157,7 +157,9 @@ async def _prepared(
     model = await heavy(call.project_id, _first_model, file) or ""
     known = await context.store.read(parts.learnt, account.id, model)
     most = context.settings.submission_line_max_bytes
-    limits = _limits(account, known, line_bytes=most, now=context.clock())
+    declared = context.declared.of(account)
+    own = profile_of(account).limits if declared is None else declared.limits
+    limits = _limits(own, known, line_bytes=most, now=context.clock())
     found = await heavy(call.project_id, _prepare, file, limits, wish.endpoint, known)
     if found.problems_in_all:
         raise InvalidRequests(found)
@@ -182,8 +184,7 @@ def _first_model(file: Path) -> str | None:
         return first_model(source)
 
 
-def _limits(account: Account, known: Learnt, *, line_bytes: int, now: float) -> Limits:
-    own = profile_of(account).limits
+def _limits(own: Limits, known: Learnt, *, line_bytes: int, now: float) -> Limits:
     return replace(
         own,
         line_bytes=min(own.line_bytes, line_bytes),

@@ -32,6 +32,7 @@ from batchbell.core.model import (
 )
 from batchbell.group_commit import GroupCommit
 from batchbell.net.guard import AddressRules
+from batchbell.providers.profiles import DEFAULT
 from batchbell.storage import watches
 from batchbell.storage.watches import OPTIONS, Registered, Registration, WatchDiffers
 from batchbell.web.bodies import BULK_MAX_BYTES, Check, judge, read, read_json, refuse_unknown
@@ -220,8 +221,8 @@ def named_account(accounts: Mapping[str, Account], name: str | None, *, param: s
     """The account of this name, or the first one. Raises InvalidRequest."""
     if not accounts:
         raise InvalidRequest(
-            "No account is set up to watch batches with: set OPENAI_API_KEY and start again, or add"
-            " one: batchbell accounts add.",
+            f"No account is set up to watch batches with: set {DEFAULT.key_variable} and start"
+            " again, or add one: batchbell accounts add.",
             param=param,
             code=Code.NO_ACCOUNT,
         )

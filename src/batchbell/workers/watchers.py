@@ -43,7 +43,11 @@ Hire = Callable[[Account, Post], Loop]
 
 
 class Watchers:
-    """See the module. `hire` makes the loop of a watcher; `environment_key` is None without one."""
+    """See the module. `hire` makes the loop of a watcher.
+
+    `key_of` gives the API key of an account whose key is not in the database; None where this
+    process has none.
+    """
 
     def __init__(
         self,
@@ -51,7 +55,7 @@ class Watchers:
         crew: Loops,
         hire: Hire,
         *,
-        environment_key: str | None,
+        key_of: Callable[[Account], str | None],
         rules: Callable[[], AddressRules],
     ) -> None:
         self.name = "roster"
@@ -59,7 +63,7 @@ class Watchers:
         self._store = store
         self._crew = crew
         self._hire = hire
-        self._environment_key = environment_key
+        self._key_of = key_of
         self._rules = rules
         self._posts: dict[str, tuple[Post, Loop | None]] = {}
 
@@ -85,7 +89,7 @@ class Watchers:
         """The crew stops by itself."""
 
     def _post(self, account: Account, credentials: str | None) -> Post | None:
-        key = self._environment_key if account.from_environment else credentials
+        key = self._key_of(account) if account.from_environment else credentials
         if key is None:
             return None
         rules = None if account.from_environment else self._rules()
@@ -94,7 +98,7 @@ class Watchers:
     def _engage(self, account: Account, post: Post) -> Loop | None:
         """None where an account that was added cannot be watched at all.
 
-        Raises SettingsError for the environment's.
+        Raises SettingsError for one that is declared.
         """
         try:
             loop = self._hire(account, post)

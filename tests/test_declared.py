@@ -1,0 +1,149 @@
+"""Accounts are declared by variables and by tables of the settings file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchbell.core.declared import Declarations
+from batchbell.core.errors import SettingsError
+from batchbell.declared import AccountTable, accounts_table, read_declared
+from batchbell.settings import load_settings
+from batchbell.storage import accounts
+from batchbell.storage.engine import Store
+
+ENVIRONMENT = {
+    "OPENAI_API_KEY": "sk-env",
+    "EU_KEY": "sk-eu-0123456789",
+    "EMPTY": "",
+    "SPOILT": "sk with a space",
+}
+GOOD = '[[accounts]]\nname = "eu"\napi_key_env = "EU_KEY"\n'
+
+
+@pytest.fixture
+def declared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Reads the declarations in the text of a file, and an environment."""
+
+    def read(text: str, **environment: str) -> Declarations:
+        file = tmp_path / "batchbell.toml"
+        file.write_text(text)
+        monkeypatch.setenv("BATCHBELL_CONFIG", str(file))
+        return read_declared(load_settings(), ENVIRONMENT | environment)
+
+    return read
+
+
+def told(found: Declarations) -> list[tuple[str, str, str]]:
+    return [(one.name, one.base_url, one.key) for one in found]
+
+
+BAD = {
+    "a misspelt key": (
+        GOOD + "poll_intervall_seconds = 5\n",
+        "Did you mean 'poll_interval_seconds'?",
+    ),
+    "the key itself": (GOOD + 'api_key = "sk-1"\n', "Did you mean 'api_key_env'?"),
+    "no name": ('[[accounts]]\napi_key_env = "EU_KEY"\n', "[[accounts]] 1: name is missing."),
+    "a bad name": (GOOD.replace('"eu"', '"e u"'), "[[accounts]] 'e u': the name "),
+    "a name twice": (GOOD + GOOD, "'eu' is there 2 times"),
+    "an unknown provider": (GOOD + 'provider = "open-ai"\n', "Did you mean 'openai'?"),
+    "no variable of that name": (
+        GOOD.replace("EU_KEY", "US_KEY"),
+        "the variable US_KEY is not set",
+    ),
+    "an empty variable": (GOOD.replace("EU_KEY", "EMPTY"), "the variable EMPTY is not set"),
+    "a spoilt key": (GOOD.replace("EU_KEY", "SPOILT"), "the value of SPOILT is no API key"),
+    "a key in place of a variable": (
+        GOOD.replace("EU_KEY", "sk-eu-0123"),
+        "Put the API key into a variable",
+    ),
+    "a bad address": (GOOD + 'base_url = "nowhere"\n', "base_url: 'nowhere' is no base URL"),
+    "a number that is none": (GOOD + 'calls_per_minute = "many"\n', "calls_per_minute: "),
+    "no time at all": (GOOD + "poll_interval_seconds = 0\n", "poll_interval_seconds: "),
+    "an expiry too short": (GOOD + "input_expires_after_seconds = 60\n", "equal to 3600"),
+    "no batch": (GOOD + "batch_max_requests = 0\n", "batch_max_requests: "),
+    "one table": ('[accounts]\nname = "eu"\n', "under [[accounts]]"),
+    "a list of names": ('accounts = ["eu"]\n', "under [[accounts]]"),
+    "what was in files before": ('openai_api_key = "sk-1"\n', "declared by tables [[accounts]]"),
+    "the name of another's variable": (
+        GOOD.replace('"eu"', '"openai"'),
+        "OPENAI_API_KEY makes an account of the same name",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "says"), BAD.values(), ids=BAD)
+def test_a_bad_declaration_is_refused_and_shows_no_key(declared: Any, text: str, says: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        declared(text)
+    assert says in str(error.value)
+    assert "sk-" not in str(error.value)
+
+
+def test_all_that_is_wrong_is_said_at_once(declared: Any) -> None:
+    with pytest.raises(SettingsError) as error:
+        declared('[[accounts]]\nnmae = "a"\n[[accounts]]\nname = "b"\ndiscover = 1\n')
+    for says in ("1: 'nmae' is no setting", "1: name is missing", "'b': discover: "):
+        assert says in str(error.value)
+
+
+def test_each_variable_of_a_provider_makes_an_account_of_its_name(declared: Any) -> None:
+    assert told(declared("")) == [("openai", "https://api.openai.com/v1", "sk-env")]
+    moved = declared("", OPENAI_BASE_URL="http://gateway.internal/v1/")
+    assert told(moved) == [("openai", "http://gateway.internal/v1", "sk-env")]
+    assert told(declared("", OPENAI_API_KEY=" ")) == []
+
+
+def test_tables_come_after_them(declared: Any) -> None:
+    found = declared(GOOD + 'base_url = "https://eu.example.com/v1/"\n')
+    assert told(found) == [
+        ("openai", "https://api.openai.com/v1", "sk-env"),
+        ("eu", "https://eu.example.com/v1", "sk-eu-0123456789"),
+    ]
+    assert "sk-" not in repr(list(found))
+
+
+def test_a_variable_that_a_table_reads_makes_no_account_of_its_own(declared: Any) -> None:
+    found = declared('[[accounts]]\nname = "main"\n')
+    assert told(found) == [("main", "https://api.openai.com/v1", "sk-env")]
+
+
+def test_an_account_has_its_own_limits_and_else_those_of_all(
+    declared: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BATCHBELL_CALLS_PER_MINUTE", "60")
+    monkeypatch.setenv("BATCHBELL_DISCOVER", "true")
+    own = (
+        "discover = false\npoll_interval_seconds = 90\nbatch_max_requests = 10\n"
+        "batch_max_bytes = 2048\nbatch_max_tokens = 7\noutput_expires_after_seconds = 3600\n"
+    )
+    first, second = declared(GOOD + own)
+    assert (first.discover, second.discover) == (True, False)
+    assert first.pace.poll_interval_seconds == 15.0
+    assert second.pace.poll_interval_seconds == 90.0
+    assert first.pace.calls_per_minute == second.pace.calls_per_minute == 60
+    assert (first.limits.lines, second.limits.lines) == (50_000, 10)
+    assert (second.limits.bytes, second.limits.tokens) == (2048, 7)
+    assert (first.expiry.output_seconds, second.expiry.output_seconds) == (None, 3600)
+    assert second.expiry.input_seconds is None
+
+
+async def test_a_name_that_was_added_by_api_is_not_taken_over(
+    store: Store, mint: Any, clock: Any
+) -> None:
+    about = {"provider": "openai", "base_url": "https://a.example/v1", "mint": mint, "now": clock()}
+    await store.write(accounts.add, "default", name="eu", credentials="sk-api", **about)
+    with pytest.raises(SettingsError, match="accounts remove eu"):
+        await store.write(accounts.ensure_account, project_id="default", name="eu", **about)
+    await store.write(accounts.remove, "default", "eu", force=False, now=clock())
+    taken = await store.write(accounts.ensure_account, project_id="default", name="eu", **about)
+    assert taken.from_environment
+    assert [one.name for one in await store.read(accounts.list_accounts)] == ["eu"]
+
+
+def test_every_key_of_a_table_is_described() -> None:
+    assert [row.name for row in accounts_table()] == list(AccountTable.model_fields)
+    assert all(row.description for row in accounts_table())
