@@ -1,9 +1,22 @@
-"""What every adapter promises, over real HTTP, whatever its provider does."""
+"""The port's contract: what every dialect promises, over real HTTP, whatever its provider does.
+
+The suite runs over every dialect in `registry.DIALECTS`. A new adapter brings, in `benches.py`:
+
+1. a sandbox that speaks its dialect, with the words that are listed there, so that a test can
+   make, end, lose and spoil batches. The provider's own SDK should not tell it from the real one;
+2. a `Bench`: the adapter beside the sandbox, and the few facts in which dialects differ.
+
+What a provider cannot do, its profile says (`list_style`, `page_size`), and the suite asks the
+profile. What is the provider's own, such as names of fields, is tested beside the suite, in
+`test_<dialect>.py`. A promise that one adapter needs and all must keep is added here.
+"""
 
 from __future__ import annotations
 
 import json
 import tempfile
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +27,17 @@ from batchbell.core.errors import (
     ProviderAuthError,
     ProviderNotFound,
     ProviderRateLimited,
-    ProviderRejected,
     ProviderUnavailable,
 )
 from batchbell.core.model import Counts, Snapshot, Status
+from batchbell.core.twins import Marks
+from batchbell.files.lines import Fate, answer
 from batchbell.files.provider_files import unpack
 from batchbell.providers import Order, Provider
+from batchbell.providers.profile import ListStyle
+from batchbell.providers.registry import DIALECTS
 from batchbell.sandbox import problem
-from tests.providers.conftest import NOW, Bench
+from tests.providers.benches import BENCHES, NOW, Bench
 
 
 async def all_pages(provider: Provider) -> list[list[str]]:
@@ -34,14 +50,25 @@ async def all_pages(provider: Provider) -> list[list[str]]:
             return pages
 
 
-async def read(provider: Provider, file_id: str | None) -> list[Any]:
-    assert file_id is not None
+async def read(provider: Provider, reference: str, *, is_input: bool = False) -> list[Any]:
+    """The lines that a reference names, in OpenAI's shape."""
+    lines = provider.lines
+    reshape = lines and (lines.request if is_input else lines.answer)
     with tempfile.TemporaryDirectory() as folder:
         sent, target = Path(folder) / "sent", Path(folder) / "lines"
-        arrived = await provider.results(file_id, sent, most_bytes=10**8)
-        unpack(sent, target, arrived, most_bytes=10**8)
+        arrived = await provider.results(reference, sent, most_bytes=10**8)
+        unpack(sent, target, arrived, most_bytes=10**8, reshape=reshape)
         body = target.read_bytes()
     return [json.loads(line) for line in body.splitlines()]
+
+
+async def answers_of(provider: Provider, batch: Snapshot) -> list[Any]:
+    assert batch.names_answers
+    return [line for reference in batch.answers for line in await read(provider, reference)]
+
+
+def test_every_dialect_has_a_sandbox() -> None:
+    assert set(BENCHES) == set(DIALECTS)
 
 
 async def test_an_account_without_batches_has_one_empty_page(bench: Bench) -> None:
@@ -49,12 +76,14 @@ async def test_an_account_without_batches_has_one_empty_page(bench: Bench) -> No
     assert (page.batches, page.malformed, page.next_cursor) == ((), (), None)
 
 
-async def test_pages_hold_a_hundred_each_and_every_batch_once(bench: Bench) -> None:
-    ids = bench.sandbox.provider.add_batches(250)
+async def test_pages_are_full_and_show_every_batch_once(bench: Bench) -> None:
+    size = bench.provider.profile.page_size
+    ids = bench.sandbox.provider.add_batches(2 * size + 50)
     pages = await all_pages(bench.provider)
-    assert [len(page) for page in pages] == [100, 100, 50]
+    whole = bench.provider.profile.list_style is ListStyle.WHOLE
+    assert [len(page) for page in pages] == ([len(ids)] if whole else [size, size, 50])
     assert sorted(id for page in pages for id in page) == sorted(ids)
-    assert bench.sandbox.provider.calls["list"] == 3
+    assert bench.sandbox.provider.calls["list"] == len(pages)
 
 
 async def test_a_listed_batch_is_the_same_as_a_retrieved_one(bench: Bench) -> None:
@@ -100,15 +129,15 @@ async def test_results_stream_whole(bench: Bench) -> None:
     bench.sandbox.provider.finish(identity, "completed", failed=20)
     batch = await bench.provider.retrieve(identity)
     assert batch.counts == Counts(total=300, completed=280, failed=20)
-    good = await read(bench.provider, batch.output_file_id)
-    bad = await read(bench.provider, batch.error_file_id)
-    assert (len(good), len(bad)) == (280, 20)
-    assert len({line["custom_id"] for line in good + bad}) == 300
+    lines = await answers_of(bench.provider, batch)
+    fates = Counter(answer(json.dumps(line).encode()).fate for line in lines)  # type: ignore[union-attr]
+    assert fates == {Fate.SUCCEEDED: 280, Fate.FAILED: 20}
+    assert len({line["custom_id"] for line in lines}) == 300
 
 
 async def test_results_that_are_gone_are_not_found(bench: Bench) -> None:
     with pytest.raises(ProviderNotFound):
-        await read(bench.provider, "file-gone")
+        await read(bench.provider, bench.gone)
 
 
 async def test_results_that_are_cut_off_do_not_pass_for_whole(bench: Bench) -> None:
@@ -117,77 +146,74 @@ async def test_results_that_are_cut_off_do_not_pass_for_whole(bench: Bench) -> N
     batch = await bench.provider.retrieve(identity)
     bench.sandbox.provider.faults.add("cut_off", route="content")
     with pytest.raises(ProviderUnavailable):
-        await read(bench.provider, batch.output_file_id)
+        await answers_of(bench.provider, batch)
 
 
 ROW = {"custom_id": "a", "method": "POST", "url": "/v1/responses", "body": {"model": "m"}}
 
 
-def order(requests: Path, file: str | None, **more: Any) -> Order:
-    return Order(requests=requests, file=file, endpoint="/v1/responses", **more)
+TAG = ("batchbell_part", "prt_1.1")
 
 
-async def test_requests_are_handed_in_run_and_cleared_away(bench: Bench, tmp_path: Path) -> None:
-    file = tmp_path / "part.jsonl"
-    file.write_text(json.dumps(ROW) + "\n", encoding="utf-8")
-    file_id = await bench.provider.upload(file, name="part.jsonl")
-    tag = ("batchbell_part", "prt_1.1")
-    made = await bench.provider.submit(order(file, file_id, metadata={"job": "a"}, tag=tag))
-    assert made.input_file_id == file_id
-    assert made.metadata == {"job": "a", "batchbell_part": "prt_1.1"}
+async def submitted(provider: Provider, folder: Path, **more: Any) -> Snapshot:
+    """As the submitter does it: upload, then have it run."""
+    requests = folder / "part.jsonl"
+    requests.write_text(json.dumps(ROW) + "\n", encoding="utf-8")
+    file = await provider.upload(requests, name="part.jsonl")
+    order = Order(requests=requests, file=file, endpoint="/v1/responses", tag=TAG, **more)
+    made = await provider.submit(order)
+    assert made.input_file_id == file
+    return made
+
+
+async def test_requests_are_submitted_listed_and_found_again(bench: Bench, tmp_path: Path) -> None:
+    made = await submitted(bench.provider, tmp_path, metadata={"job": "a"})
     assert (await bench.provider.list_page()).batches[0].id == made.id
-    assert await read(bench.provider, file_id) == [ROW]
-    await bench.provider.delete(file_id)
-    await bench.provider.delete(file_id)
+    marks = Marks(asked_at=NOW, input_file_id=made.input_file_id, tag=TAG)
+    found, whole = await bench.provider.find(marks)
+    assert ([one.id for one in found], whole) == ([made.id], True)
+    if bench.tags:
+        assert dict([TAG]).items() <= (made.metadata or {}).items()
+        other = replace(marks, input_file_id="file-other", tag=(TAG[0], "prt_2.1"))
+        assert await bench.provider.find(other) == ([], True)
+
+
+async def test_an_input_is_read_back_and_deleted(bench: Bench, tmp_path: Path) -> None:
+    made = await submitted(bench.provider, tmp_path)
+    if made.input_file_id is None:
+        pytest.skip("requests go with the call: there is no file")
+    lines = await read(bench.provider, made.input_file_id, is_input=True)
+    assert [line["custom_id"] for line in lines] == ["a"]
+    await bench.provider.delete(made.input_file_id)
+    await bench.provider.delete(made.input_file_id)
     with pytest.raises(ProviderNotFound):
-        await read(bench.provider, file_id)
+        await read(bench.provider, made.input_file_id)
 
 
-@pytest.mark.parametrize(("days", "told"), [(None, 30), (2, 2)])
-async def test_the_provider_forgets_files_when_it_is_asked_to(
-    bench: Bench, tmp_path: Path, days: int | None, told: int
-) -> None:
-    file = tmp_path / "part.jsonl"
-    file.write_text(json.dumps(ROW) + "\n", encoding="utf-8")
-    seconds = days and days * 86_400
-    file_id = await bench.provider.upload(file, name="part.jsonl", expires_seconds=seconds)
-    made = await bench.provider.submit(order(file, file_id, output_expires_seconds=seconds))
-    bench.sandbox.provider.finish(made.id, "completed")
-    output = (await bench.provider.retrieve(made.id)).output_file_id
-    for left in (file_id, output):
-        assert left is not None
-        found = bench.sandbox.provider.file(left)
-        assert found.expires_at == found.created_at + told * 86_400
+async def test_what_a_batch_left_is_deleted(bench: Bench) -> None:
+    identity = bench.sandbox.provider.add_batch(total=3)
+    bench.sandbox.provider.finish(identity, "completed", failed=1)
+    batch = await bench.provider.retrieve(identity)
+    for reference in batch.answers:
+        await bench.provider.delete(reference)
+        with pytest.raises(ProviderNotFound):
+            await read(bench.provider, reference)
 
 
-async def test_files_that_a_batch_left_are_deleted(bench: Bench) -> None:
+async def test_a_refusal_to_delete_is_said(bench: Bench) -> None:
     identity = bench.sandbox.provider.add_batch(total=3)
     bench.sandbox.provider.finish(identity, "completed")
-    file_id = (await bench.provider.retrieve(identity)).output_file_id
-    assert file_id is not None
-    await bench.provider.delete(file_id)
-    with pytest.raises(ProviderNotFound):
-        await read(bench.provider, file_id)
-
-
-async def test_a_refusal_to_delete_is_told(bench: Bench) -> None:
-    bench.sandbox.provider.faults.add("unauthorized", route="delete_file")
+    batch = await bench.provider.retrieve(identity)
+    bench.sandbox.provider.faults.add("unauthorized", times=None)
     with pytest.raises(ProviderAuthError):
-        await bench.provider.delete("file-1")
+        await bench.provider.delete(batch.answers[0])
 
 
-async def test_a_batch_of_a_file_that_is_not_there_is_refused(bench: Bench, tmp_path: Path) -> None:
-    """Pitfall 15: right after an upload this may be transient."""
-    with pytest.raises(ProviderRejected, match="Cannot find file"):
-        await bench.provider.submit(order(tmp_path / "none", "file-none"))
-
-
-async def test_an_upload_that_is_refused_says_why(bench: Bench, tmp_path: Path) -> None:
-    file = tmp_path / "part.jsonl"
-    file.write_bytes(b"{}")
-    bench.sandbox.provider.faults.add("rate_limited", route="upload", retry_after_seconds=3)
-    with pytest.raises(ProviderRateLimited):
-        await bench.provider.upload(file, name="part.jsonl")
+async def test_a_refused_call_that_creates_says_why(bench: Bench, tmp_path: Path) -> None:
+    bench.sandbox.provider.faults.add("rate_limited", retry_after_seconds=3)
+    with pytest.raises(ProviderRateLimited) as error:
+        await submitted(bench.provider, tmp_path)
+    assert error.value.retry_after_seconds == 3
 
 
 async def test_cancelling_asks_for_an_end(bench: Bench) -> None:
@@ -280,7 +306,9 @@ async def test_an_unknown_status_is_kept_and_not_taken_for_another(bench: Bench)
 
 async def test_one_row_that_makes_no_sense_spoils_only_itself(bench: Bench) -> None:
     ids = bench.sandbox.provider.add_batches(3)
-    bench.sandbox.provider.faults.add("rewrite", route="list", batch_id=ids[1], drop=["status"])
+    bench.sandbox.provider.faults.add(
+        "rewrite", route="list", batch_id=ids[1], drop=[bench.status_field]
+    )
     page = await bench.provider.list_page()
     assert {batch.id for batch in page.batches} == {ids[0], ids[2]}
     assert [row.id for row in page.malformed] == [ids[1]]
@@ -290,7 +318,7 @@ async def test_one_row_that_makes_no_sense_spoils_only_itself(bench: Bench) -> N
 async def test_a_retrieved_row_that_makes_no_sense_is_malformed(bench: Bench) -> None:
     identity = bench.sandbox.provider.add_batch()
     bench.sandbox.provider.faults.add(
-        "rewrite", route="retrieve", batch_id=identity, drop=["status"]
+        "rewrite", route="retrieve", batch_id=identity, drop=[bench.status_field]
     )
     with pytest.raises(MalformedBatch):
         await bench.provider.retrieve(identity)
@@ -299,17 +327,7 @@ async def test_a_retrieved_row_that_makes_no_sense_is_malformed(bench: Bench) ->
 async def test_an_answer_about_another_batch_is_malformed(bench: Bench) -> None:
     identity = bench.sandbox.provider.add_batch()
     bench.sandbox.provider.faults.add(
-        "rewrite", route="retrieve", batch_id=identity, fields={"id": "batch_other"}
+        "rewrite", route="retrieve", batch_id=identity, fields={bench.id_field: "batch_other"}
     )
     with pytest.raises(MalformedBatch, match="batch_other"):
         await bench.provider.retrieve(identity)
-
-
-async def test_rewritten_file_ids_that_are_empty_mean_none(bench: Bench) -> None:
-    """Pitfall 16: `error_file_id` may be ""."""
-    identity = bench.sandbox.provider.add_batch()
-    bench.sandbox.provider.faults.add(
-        "rewrite", route="retrieve", batch_id=identity, fields={"error_file_id": ""}
-    )
-    batch: Snapshot = await bench.provider.retrieve(identity)
-    assert batch.error_file_id is None

@@ -15,8 +15,8 @@ from batchbell.providers import Provider
 from batchbell.providers.profile import Auth, ExpiryRange, ListStyle, Profile
 from batchbell.providers.profiles import DEFAULT, OPENAI, PROFILES
 from batchbell.providers.registry import DIALECTS, named_profile
+from tests.providers.benches import KEY, connected
 from tests.providers.canned import BATCH, Canned
-from tests.providers.conftest import KEY, connected
 
 NEW = replace(
     OPENAI,

@@ -23,8 +23,8 @@ from batchbell.providers import Provider, open_provider
 from batchbell.providers.api import quote_segment
 from batchbell.providers.openai import complaint_in
 from batchbell.providers.verdicts import Subject, refusal
+from tests.providers.benches import KEY, account
 from tests.providers.canned import Canned, batch_json, list_json
-from tests.providers.conftest import KEY, account
 
 HTML = b"<html><body>404 Not Found</body></html>"
 

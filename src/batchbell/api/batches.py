@@ -55,7 +55,7 @@ class RequestCounts(Answer, frozen=True, kw_only=True):
 
 
 StatusWord = Annotated[str, one_of(Status)]
-OpenAIStatus = Annotated[str, one_of(word for word in Status if word is not Status.LOST)]
+ShownStatus = Annotated[str, one_of(word for word in Status if word is not Status.LOST)]
 OutcomeWord = Annotated[str, one_of(BatchOutcome)]
 StallCause = Annotated[str, one_of(sorted(STALLS))]
 
@@ -101,7 +101,7 @@ class Batch(Object, frozen=True, kw_only=True, tag="batch"):
     errors: BatchErrors | None
     input_file_id: str
     completion_window: str
-    status: Annotated[OpenAIStatus, about("Never `lost`: `batchbell.status` may be.")]
+    status: Annotated[ShownStatus, about("Never `lost`: `batchbell.status` may be.")]
     output_file_id: str | None
     error_file_id: str | None
     created_at: Second
