@@ -91,9 +91,8 @@ async def test_every_declared_parameter_of_every_route_is_known(served: Served) 
 MEANT: list[tuple[str, str, Any, str, str]] = [
     ("POST", "/v1/replays", {"status": "failed", "dryrun": True}, "dryrun", "dry_run"),
     ("POST", "/v1/replays?dry_run=true", {}, "dry_run", ""),
-    ("POST", "/batch-awaiter", {"id": "b", "url": HOOK}, "url", "webhookUrl"),
-    ("POST", "/batch-awaiter", {"id": "b", "webhook_url": HOOK}, "webhook_url", "webhookUrl"),
-    ("POST", "/v1/watches", {"batch_id": "b", "webhookUrl": HOOK}, "webhookUrl", "url"),
+    ("POST", "/batch-awaiter", {"id": "b", "hook_url": HOOK}, "hook_url", "webhook_url"),
+    ("POST", "/v1/watches", {"batch_id": "b", "webhookURL": HOOK}, "webhookURL", "webhook_url"),
     ("POST", "/v1/watches", {"batch_id": "b", "url": HOOK, "Events": []}, "Events", "events"),
     ("POST", "/v1/watches", {"watches": [], "url": HOOK}, "url", ""),
     ("POST", "/v1/keys", {"name": "n", "project": "p"}, "project", "project_id"),

@@ -160,6 +160,23 @@ async def test_a_webhook_that_may_not_be_called_is_shown_and_harms_nothing(
     assert (await house.read(deliveries.list_deliveries, DEFAULT_PROJECT, limit=9)).items == []
 
 
+async def test_each_spelling_of_the_webhook_is_called_and_two_at_once_are_not(
+    discovering: House,
+) -> None:
+    house = discovering
+    hook = house.receiver.url("/hook")
+    named = house.provider.add_batch(metadata={"webhookUrl": hook, "url": "the user's own"})
+    twice = house.provider.add_batch(metadata={"webhook_url": hook, "webhookUrl": hook})
+    house.provider.finish(named, "completed")
+    house.provider.finish(twice, "completed")
+    await house.sweep()
+    await house.deliver()
+    assert [json.loads(one.body)["data"]["id"] for one in house.receiver.received] == [named]
+    batch = await house.read(batches.get_batch, DEFAULT_PROJECT, twice)
+    assert batch.webhook_refused is not None
+    assert "metadata.webhook_url and metadata.webhookUrl mean the same" in batch.webhook_refused
+
+
 async def test_an_idle_sweep_writes_no_batch(discovering: House) -> None:
     house = discovering
     house.provider.add_batches(5)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict
 
 from batchbell.api.answers import Answer, Metadata, Object, Second, Usage, about, one_of
-from batchbell.api.fields import Request, WebhookUrl
+from batchbell.api.fields import SPELLINGS, Request, WebhookUrl
 from batchbell.api.results import Results
 from batchbell.api.watches import Webhook
 from batchbell.core.alarms import STALLS
@@ -17,7 +18,8 @@ from batchbell.core.model import BatchOutcome, Status
 class BatchRequest(BaseModel):
     """What the provider takes, and `webhook`, which is kept here.
 
-    `metadata.webhook_url` does the same, and goes on to the provider with the rest.
+    `metadata.webhook_url`, or `metadata.webhookUrl`, does the same, and goes on to the provider
+    with the rest. `metadata.url` is yours.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -33,6 +35,11 @@ class MetadataWebhook(Request):
     """The pair of a batch's metadata that names a webhook."""
 
     webhook_url: WebhookUrl
+
+    @staticmethod
+    def of(metadata: Mapping[str, Any]) -> dict[str, Any]:
+        """The pairs that name one. `url` is none of them: whoever made the batch may use it."""
+        return {name: one for name, one in metadata.items() if name in SPELLINGS and name != "url"}
 
 
 class BatchError(Answer, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -29,6 +30,8 @@ PAIR_NAME_MAX = 64
 PAIR_VALUE_MAX = 512
 LEFT_OUT = ""
 """The default of a field that may be left out but may not be null: ask `Request.named` for it."""
+SPELLINGS = ("url", "webhook_url", "webhookUrl")
+"""What the URL of a webhook may be called: one of them in one request, whichever it is."""
 LAST_SECOND = 253_402_300_799
 """The end of the year 9999."""
 
@@ -54,6 +57,21 @@ class Conflict:
     code: str = "invalid_value"
 
 
+def respelt(value: Mapping[str, Any], own: str) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    """The object with its destination called `own`, and all that it is called there."""
+    given = tuple(name for name in value if name in SPELLINGS)
+    if not given or given == (own,):
+        return value, given
+    others = {name: one for name, one in value.items() if name not in given}
+    return {**others, own: value[given[0]]}, given
+
+
+def one_target(sound: Mapping[str, Any]) -> Iterator[Conflict]:
+    """A webhook goes to a URL or to an endpoint that is there."""
+    if sound.get("url") is not None and sound.get("endpoint_id") is not None:
+        yield Conflict("endpoint_id", "and url both say where to send. Send one of them.")
+
+
 class Request(BaseModel):
     """A JSON object that is sent to us. No field is converted from another type."""
 
@@ -66,6 +84,13 @@ class Request(BaseModel):
         `sound` has those that nothing else is wrong with, and `spoilt` the names of the others.
         """
         yield from ()
+
+    @classmethod
+    @cache
+    def destination(cls) -> str | None:
+        """The field that is the URL of a webhook, as this request calls it."""
+        names = [field.alias or name for name, field in cls.model_fields.items()]
+        return next((name for name in names if name in SPELLINGS), None)
 
     def named(self) -> dict[str, Any]:
         """The fields that the body names, if only as null."""
@@ -135,6 +160,7 @@ WebhookUrl = Annotated[
         min_length=1,
         max_length=URL_MAX,
         examples=["https://example.com/hook"],
+        description="`url`, `webhook_url` and `webhookUrl` mean the same; send one of them.",
         json_schema_extra={"format": "uri"},
     ),
     Storable,

@@ -20,6 +20,7 @@ from batchbell.api.fields import (
     Shaped,
     Text,
     WebhookUrl,
+    one_target,
 )
 from batchbell.core.submission import RETRY_MISSING_MAX, RETRY_TOKENS_MAX, TAG, PartState
 
@@ -42,7 +43,7 @@ class SubmissionOptions(Request):
 
     endpoint: Path | None = None
     account: Text | None = None
-    webhook_url: WebhookUrl | None = None
+    url: WebhookUrl | None = None
     endpoint_id: Text | None = None
     events: BatchEvents | None = None
     metadata: Pairs | None = None
@@ -52,6 +53,7 @@ class SubmissionOptions(Request):
 
     @classmethod
     def conflicts(cls, sound: Mapping[str, Any], spoilt: Collection[str]) -> Iterator[Conflict]:
+        yield from one_target(sound)
         if len({*(sound.get("metadata") or ()), TAG}) > PAIRS_MAX:
             yield Conflict("metadata", f"may have {PAIRS_MAX - 1} pairs: one is ours.")
 

@@ -18,6 +18,7 @@ from batchbell.api.fields import (
     Results,
     Text,
     WebhookUrl,
+    one_target,
 )
 from batchbell.core.attachment import ResultsMode
 from batchbell.core.model import Dialect
@@ -27,7 +28,7 @@ BULK_MAX = 1000
 
 class AwaiterRequest(Request):
     id: BatchId
-    webhook_url: WebhookUrl = Field(alias="webhookUrl")
+    url: WebhookUrl = Field(alias="webhookUrl")
     account: Text | None = None
 
 
@@ -40,7 +41,7 @@ class WatchChanges(Request):
 
 
 class Webhook(WatchChanges):
-    """Who is to be called: `url` or `endpoint_id` must be there."""
+    """Who is to be called: `url` or `endpoint_id`."""
 
     url: WebhookUrl | None = None
     endpoint_id: EndpointId | None = None
@@ -49,13 +50,14 @@ class Webhook(WatchChanges):
     def conflicts(cls, sound: Mapping[str, Any], spoilt: Collection[str]) -> Iterator[Conflict]:
         if "url" in spoilt or "endpoint_id" in spoilt:
             return
+        yield from one_target(sound)
         if sound.get("url") is None and sound.get("endpoint_id") is None:
             field = "endpoint_id" if "endpoint_id" in sound else "url"
             yield Conflict(field, "is required.", "missing_field")
 
 
 class WatchRequest(Webhook):
-    """Either `url` or `endpoint_id` must be there."""
+    """Either `url` or `endpoint_id` must be there, and not both."""
 
     batch_id: BatchId
     account: Text | None = None

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.core import TyperGroup
 
+from batchbell.cli.options import one_url
+
 if TYPE_CHECKING:
     from batchbell.core.errors import BatchbellError
 
@@ -53,17 +55,17 @@ class Commands(TyperGroup):
         """Run, and exit. A wrong command is one line too, and names the nearest right word."""
         run = partial(
             super().main,
-            args=args,
             prog_name=prog_name,
             complete_var=complete_var,
             standalone_mode=False,
             windows_expand_args=windows_expand_args,
             **extra,
         )
+        given = sys.argv[1:] if args is None else args
         if not standalone_mode:
-            return run()
+            return run(args=one_url(given))
         try:
-            ended = run()
+            ended = run(args=one_url(given))
         except typer.Abort:
             complain("Stopped: nothing was done.")
             sys.exit(Code.FAILED)

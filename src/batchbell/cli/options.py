@@ -31,6 +31,7 @@ DatabaseUrl = Annotated[
     typer.Option("--database-url", metavar="URL", help="As the setting DATABASE_URL."),
 ]
 BatchId = Annotated[str, typer.Argument(metavar="BATCH_ID", help="The provider's id of the batch.")]
+URL_NAMES = ("--url", "--webhook-url", "--webhook_url", "--webhookUrl", "--webhook")
 WebhookUrl = Annotated[
     str | None, typer.Option("--url", metavar="URL", help="The webhook to call when it ends.")
 ]
@@ -52,6 +53,22 @@ Results = Annotated[
 Account = Annotated[
     str | None, typer.Option("--account", metavar="NAME", help="The account that the batch is in.")
 ]
+
+
+def one_url(args: Sequence[str]) -> list[str]:
+    """The arguments with the URL of a webhook called `--url`, which is how commands know it.
+
+    Raises BadParameter where it is given twice.
+    """
+    made, given = list(args), []
+    for at, word in enumerate(made[: made.index("--")] if "--" in made else made):
+        name, sign, value = word.partition("=")
+        if name in URL_NAMES:
+            given.append(name)
+            made[at] = f"--url{sign}{value}"
+    if len(given) > 1:
+        raise typer.BadParameter(f"{' and '.join(given)} mean the same. Pass one of them.")
+    return made
 
 
 def metadata_pairs(texts: Sequence[str] | None) -> dict[str, str] | None:

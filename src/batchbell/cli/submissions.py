@@ -29,9 +29,7 @@ File = Annotated[
 ]
 Webhook = Annotated[
     str | None,
-    typer.Option(
-        "--url", "--webhook", metavar="URL", help="The webhook to call when all is answered."
-    ),
+    typer.Option("--url", metavar="URL", help="The webhook to call when all is answered."),
 ]
 Endpoint = Annotated[
     str | None,

@@ -89,7 +89,7 @@ def query(
     retry_max_tokens: int | None,
 ) -> dict[str, str]:
     told = {
-        "webhook_url": url,
+        "url": url,
         "endpoint_id": endpoint_id,
         "endpoint": endpoint,
         "account": account,

@@ -15,7 +15,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.requests import Request as HttpRequest
 
 from batchbell import threads
-from batchbell.api.fields import Request
+from batchbell.api.fields import SPELLINGS, Request, respelt
 from batchbell.core.errors import AddressRefused, InvalidRequest
 from batchbell.core.nearest import SHOWN_MAX, hint, shown
 from batchbell.web.errors import Code, InvalidBody, Problem
@@ -175,6 +175,7 @@ def judge(
     index: int | None = None,
 ) -> tuple[Model | None, list[Problem]]:
     """As `read`, but gives what is wrong back: the model is None where anything is."""
+    value, said = _respelt(model, value)
     try:
         made: Model | None = model.model_validate(value)
     except ValidationError as error:
@@ -184,6 +185,8 @@ def judge(
     else:
         problems, spoilt = [], set()
     sound = {name: one for name, one in value.items() if name not in spoilt} if spoilt else value
+    if len(said) > 1:
+        problems.append(_twice(said, where))
     for conflict in model.conflicts(sound, spoilt):
         path = f"{where}{conflict.field}"
         says = f"{path} {conflict.message}"
@@ -197,7 +200,34 @@ def judge(
                 problems.append(_checked(error, where, name))
     if not problems:
         return made, []
+    own = model.destination()
+    if said and own is not None:
+        problems = [_as_said(one, where + own, where + said[0]) for one in problems]
     return None, [dataclasses.replace(one, index=index) for one in problems]
+
+
+def _respelt(model: type[Request], value: Any) -> tuple[Any, tuple[str, ...]]:
+    own = model.destination()
+    return (value, ()) if own is None or not isinstance(value, dict) else respelt(value, own)
+
+
+def _twice(said: Sequence[str], where: str) -> Problem:
+    names = " and ".join(where + name for name in said)
+    return Problem(
+        message=f"{names} mean the same. Send one of them.",
+        param=where + said[1],
+        code=Code.DUPLICATE_PARAMETER,
+    )
+
+
+def _as_said(found: Problem, own: str, said: str) -> Problem:
+    """With the destination as the caller has called it."""
+    if found.param != own:
+        return found
+    message = found.message
+    if message.startswith(f"{own} "):
+        message = said + message.removeprefix(own)
+    return dataclasses.replace(found, param=said, message=message)
 
 
 def _no_object(where: str, index: int | None) -> Problem:
@@ -225,7 +255,8 @@ def _checked(error: AddressRefused | InvalidRequest, where: str, name: str) -> P
 @functools.cache
 def names_of(model: type[Request]) -> frozenset[str]:
     """The names of a request's fields, as they are sent."""
-    return frozenset(field.alias or name for name, field in model.model_fields.items())
+    names = frozenset(field.alias or name for name, field in model.model_fields.items())
+    return names if model.destination() is None else names | {*SPELLINGS}
 
 
 def refuse_unknown(model: type[Request], value: Mapping[str, Any]) -> None:

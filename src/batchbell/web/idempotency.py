@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from starlette.requests import Request
 
+from batchbell.api.fields import respelt
 from batchbell.api.submissions import SubmissionOptions
 from batchbell.core.errors import InvalidRequest
 from batchbell.storage.submissions import Key
@@ -41,9 +42,10 @@ def key_word(request: Request) -> str | None:
 def key_of(word: str, body: Mapping[str, Any], file: Path) -> Key:
     """The key of a body that was read, and of the requests in `file`; call it in a thread.
 
-    Whatever the body came as, the same wishes and the same lines have the same fingerprint. Raises
-    InvalidRequest.
+    Whatever the body came as, and however it calls the URL, the same wishes and the same lines have
+    the same fingerprint. Raises InvalidRequest.
     """
+    body, _ = respelt(body, "url")
     wishes = {name: body[name] for name in WISHES if body.get(name) is not None}
     try:
         digest = hashlib.sha256(msgspec.json.encode(wishes, order="sorted"))

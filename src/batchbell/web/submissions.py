@@ -14,6 +14,7 @@ from starlette.responses import Response
 from batchbell import failpoints
 from batchbell.api import submissions as api
 from batchbell.api.answers import made_of
+from batchbell.api.fields import SPELLINGS
 from batchbell.api.lists import Page
 from batchbell.api.submissions import SubmissionOptions, SubmissionRequest
 from batchbell.core.errors import InvalidRequest, ResultsError
@@ -82,7 +83,7 @@ def _summary(found: Prepared) -> str:
 def read_spec(call: Call, body: Any, accounts: Mapping[str, Account]) -> SubmissionSpec:
     """Raises InvalidBody with all that is wrong."""
     checks = {
-        "webhook_url": url_check(call.context.rules()),
+        "url": url_check(call.context.rules()),
         "account": account_check(accounts),
     }
     made = read(SubmissionOptions, body, checks)
@@ -97,9 +98,8 @@ def read_spec(call: Call, body: Any, accounts: Mapping[str, Account]) -> Submiss
 
 
 def _asked_watch(made: SubmissionOptions) -> dict[str, Any] | None:
-    """Where both a URL and an endpoint are named, the URL counts."""
-    if made.webhook_url is not None:
-        target = {"url": made.webhook_url}
+    if made.url is not None:
+        target = {"url": made.url}
     elif made.endpoint_id is not None:
         target = {"endpoint_id": made.endpoint_id}
     else:
@@ -281,7 +281,7 @@ def _bodies() -> dict[str, Any]:
     extra = takes(SubmissionRequest)
     extra["parameters"] = [
         {"name": name, "in": "query", "required": False, "schema": {"type": "string"}}
-        for name in SubmissionOptions.model_fields
+        for name in dict.fromkeys((*SubmissionOptions.model_fields, *SPELLINGS))
     ]
     lines = {"schema": {"type": "string"}}
     form = {

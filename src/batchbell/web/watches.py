@@ -120,7 +120,7 @@ class WatchForm:
         return Registration(
             account_id=self._account_id(made.account),
             batch_id=made.id,
-            url=made.webhook_url,
+            url=made.url,
             dialect=Dialect.AWAITER,
         )
 
@@ -155,12 +155,12 @@ class WatchForm:
 
 
 def registration(wanted: Webhook, account_id: str, batch_id: str) -> Registration:
-    """The watch of a batch. Where both a URL and an endpoint are named, the URL counts."""
+    """The watch of a batch."""
     return Registration(
         account_id=account_id,
         batch_id=batch_id,
         url=wanted.url or "",
-        endpoint_id=None if wanted.url else wanted.endpoint_id,
+        endpoint_id=wanted.endpoint_id,
         events=READ["events"](wanted.events),
         metadata=wanted.metadata or {},
         results=wanted.results or ResultsMode.LINK,

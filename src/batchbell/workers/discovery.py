@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
+from batchbell.api.batches import MetadataWebhook
 from batchbell.core import polling
 from batchbell.core.errors import AddressRefused, InvalidRequest
 from batchbell.core.model import Snapshot
@@ -13,8 +14,6 @@ from batchbell.providers.protocol import Page
 from batchbell.storage.sweeps import Find
 from batchbell.storage.watches import Registration
 
-WEBHOOK_KEY = "webhook_url"
-"""The name in a batch's own metadata under which it says whom to call."""
 OVERLAP_SECONDS = 300.0
 """How far each look reaches back behind the one before: the provider's clock is not ours, and a
 list may show a batch late."""
@@ -55,12 +54,16 @@ def _is_part(seen: Snapshot) -> bool:
 
 def find_of(seen: Snapshot, account_id: str, rules: AddressRules) -> Find:
     """What is to become of an unknown batch: its own `webhook_url` is called, if it may be."""
-    url = (seen.metadata or {}).get(WEBHOOK_KEY)
-    if not url:
+    named = {name: url for name, url in MetadataWebhook.of(seen.metadata or {}).items() if url}
+    if not named:
         return Find(snapshot=seen)
+    param = " and ".join(f"metadata.{name}" for name in named)
+    if len(named) > 1:
+        return Find(snapshot=seen, refused=f"{param} mean the same: neither is called.")
+    [url] = named.values()
     try:
-        rules.check_url(url, param=f"metadata.{WEBHOOK_KEY}")
+        rules.check_url(url, param=param)
     except (AddressRefused, InvalidRequest) as error:
-        return Find(snapshot=seen, refused=f"metadata.{WEBHOOK_KEY} is not called: {error}")
+        return Find(snapshot=seen, refused=f"{param} is not called: {error}")
     registration = Registration(account_id=account_id, batch_id=seen.id, url=url)
     return Find(snapshot=seen, registrations=(registration,))

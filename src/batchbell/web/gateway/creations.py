@@ -20,6 +20,7 @@ from fastapi import Request
 from starlette.responses import Response
 
 from batchbell.api.batches import MetadataWebhook
+from batchbell.api.fields import respelt
 from batchbell.api.watches import Webhook
 from batchbell.core import backoff, twins
 from batchbell.core.errors import InvalidRequest, StoreUnavailable
@@ -67,7 +68,7 @@ def intent(
         return None
     pairs = metadata if isinstance(metadata, dict) else {}
     registrations: list[Registration] = [wish(account.id, "") for wish in wishes]
-    asked = msgspec.json.encode([file_id, endpoint, pairs], order="sorted")
+    asked = msgspec.json.encode([file_id, endpoint, _one_spelling(pairs)], order="sorted")
     key = request.headers.get(KEY_HEADER)
     return Creation(
         id=call.context.mint("mk"),
@@ -83,6 +84,13 @@ def intent(
         registrations=registrations,
         idempotency_key=key[:KEY_MAX] if key else None,
     )
+
+
+def _one_spelling(pairs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The metadata of a call, the same for each spelling of the webhook."""
+    named = MetadataWebhook.of(pairs)
+    others = {name: value for name, value in pairs.items() if name not in named}
+    return {**others, **respelt(named, "webhook_url")[0]}
 
 
 async def earlier(call: Call, made: Creation) -> Outcome:
@@ -139,8 +147,6 @@ def unclear(message: str, outcome: Outcome) -> Response:
 
 WISH = "webhook"
 """The field of the body that is for us alone."""
-METADATA_WISH = "webhook_url"
-"""The pair of the batch's metadata that means the same, and that the provider keeps as well."""
 FIRST_PAUSE_SECONDS = 1.0
 LAST_PAUSE_SECONDS = 30.0
 
@@ -168,9 +174,9 @@ class BatchForm:
         if self._body.get(WISH) is not None:
             own, problems = judge(Webhook, self._body[WISH], {"url": url}, where=f"{WISH}.")
         metadata = self._body.get("metadata")
-        if isinstance(metadata, dict) and METADATA_WISH in metadata:
-            named = {METADATA_WISH: metadata[METADATA_WISH]}
-            pair, wrong = judge(MetadataWebhook, named, {METADATA_WISH: url}, where="metadata.")
+        named = MetadataWebhook.of(metadata) if isinstance(metadata, dict) else {}
+        if named:
+            pair, wrong = judge(MetadataWebhook, named, {"webhook_url": url}, where="metadata.")
             problems += wrong
         if problems:
             raise InvalidBody(problems)
