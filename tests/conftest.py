@@ -22,6 +22,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+import structlog
 import trustme
 from hypothesis import HealthCheck, settings
 from sqlalchemy.engine import make_url
@@ -31,8 +32,11 @@ from batchbell.storage.accounts import ensure_account
 from batchbell.storage.engine import Store
 from batchbell.storage.masterkeys import file_beside
 from batchbell.storage.opening import open_store
+from batchbell.storage.postgresql import PostgresStore
 from batchbell.storage.projects import ensure_project
 from batchbell.storage.schema import metadata
+from batchbell.storage.sealing import Seal, seal_of
+from batchbell.storage.sqlite import SqliteStore
 
 T = TypeVar("T")
 
@@ -96,6 +100,12 @@ def trusted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("SSL_CERT_FILE", str(file))
         patch.delenv("SSL_CERT_DIR", raising=False)
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def plain_tracebacks() -> None:
+    """Log a traceback as Python does: to draw one in frames, with every local, takes a second."""
+    structlog.get_config()["processors"][-1].exception_formatter = structlog.dev.plain_traceback
 
 
 def beside_the_loop(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -329,12 +339,50 @@ def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
         yield request.getfixturevalue("postgres_url")
 
 
+class Compiled(dict[Any, Any]):
+    """Statements that were compiled for one store, for all others of its kind with its keys.
+
+    SQLAlchemy compiles them anew for each engine, which is a tenth of what most tests take. A
+    compiled statement seals and opens by the keys of the store that it was compiled for.
+    """
+
+    def __init__(self, store: Store) -> None:
+        super().__init__()
+        self._ids = Seal(store.keys.keys).ids
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        dialect, *rest = key
+        same = seal_of(dialect).ids == self._ids
+        return super().get(tuple(rest), default) if same else default
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        dialect, *rest = key
+        if seal_of(dialect).ids == self._ids:
+            super().__setitem__(tuple(rest), value)
+
+
+COMPILED: dict[str, Compiled] = {}
+
+
+def share_compiled(store: Store) -> None:
+    assert isinstance(store, PostgresStore | SqliteStore)
+    is_sqlite = isinstance(store, SqliteStore)
+    engines = [store._writer, store._reader] if is_sqlite else [store._engine.sync_engine]
+    for engine in engines:
+        compiled = COMPILED.setdefault(engine.dialect.name, Compiled(store))
+        engine.update_execution_options(compiled_cache=compiled)
+
+
 @pytest.fixture
 async def store(database_url: str, clock: Clock) -> AsyncIterator[Store]:
     """An open store with the newest schema and the project `default`."""
     store = await open_store(database_url, migrate=False, master_key=master_key(database_url))
+    share_compiled(store)
+    keys = store.keys
     await store.write(ensure_project, id=DEFAULT_PROJECT, secret=SECRET, now=clock())
     yield store
+    if store.keys is not keys:
+        COMPILED.clear()
     await store.close()
 
 
