@@ -37,6 +37,9 @@ from batchbell.storage.projects import ensure_project
 from batchbell.storage.schema import metadata
 from batchbell.storage.sealing import Seal, seal_of
 from batchbell.storage.sqlite import SqliteStore
+from tests.masterkeys import MASTER_KEY, master_key
+
+__all__ = ["MASTER_KEY", "master_key"]
 
 T = TypeVar("T")
 
@@ -48,15 +51,6 @@ settings.load_profile("tests")
 
 SECRET = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX"
 """Signs the webhooks of the project `default` in tests."""
-
-
-MASTER_KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
-"""Seals the secrets of tests on PostgreSQL; on SQLite there is a key file."""
-
-
-def master_key(database_url: str) -> str | None:
-    """What BATCHBELL_MASTER_KEY is for this database in tests."""
-    return None if database_url.startswith("sqlite") else MASTER_KEY
 
 
 class Clock:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import structlog
+import typer.main
+import typer.testing
 from typer.testing import CliRunner
 
 from batchbell.cli.app import app
@@ -93,6 +96,15 @@ WITH_A_SERVER: list[str] = [
 ]
 
 Run = Callable[..., tuple[int, str]]
+
+
+built = cache(typer.main.get_command)
+"""The command tree, which takes 50 ms to build."""
+
+
+@pytest.fixture(autouse=True)
+def built_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(typer.testing, "_get_command", built)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +76,12 @@ def parts(tokens: list[str]) -> Iterator[list[str]]:
     yield part
 
 
+built = cache(typer.main.get_command)
+
+
 def unknown(words: list[str]) -> str | None:
     """What the command line does not have; None where all is well."""
-    here: Any = typer.main.get_command(app)
+    here: Any = built(app)
     options = set(_options(here))
     for word in words:
         if word.startswith("-") and word != "-":

@@ -12,7 +12,7 @@ from batchbell.core.errors import StoreInUse
 from batchbell.core.model import new_id
 from batchbell.storage import projects, queue
 from batchbell.storage.opening import open_store
-from tests.conftest import master_key
+from tests.masterkeys import master_key
 
 
 def say(words: object) -> None:

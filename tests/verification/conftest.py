@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
@@ -24,8 +24,10 @@ def database_url(ready_sqlite_url: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Node:
-    return install_node(tmp_path_factory.mktemp("node"))
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    node = install_node(tmp_path_factory.mktemp("node"))
+    yield node
+    node.close()
 
 
 @pytest.fixture(params=["python", "node"])

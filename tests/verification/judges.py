@@ -67,13 +67,12 @@ class Node:
     def __init__(self, node: str, folder: Path) -> None:
         self._node = node
         self.folder = folder
+        self._judge: subprocess.Popen[str] | None = None
 
     def run(self, script: Path, *, input: str) -> list[str]:
         """The lines that the script prints."""
-        # Node looks for packages beside the script, so it runs where they were put.
-        placed = shutil.copy(script, self.folder)
         ended = subprocess.run(
-            [self._node, placed],
+            self._command(script),
             input=input,
             capture_output=True,
             text=True,
@@ -85,9 +84,32 @@ class Node:
         return ended.stdout.splitlines()
 
     def accepting(self, hook: Hook) -> frozenset[str]:
+        """Which of its libraries accept the webhook. One process judges all of them."""
+        if self._judge is None:
+            self._judge = subprocess.Popen(
+                self._command(NODE / "judge.mjs"),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                encoding="utf-8",
+            )
         told = {"headers": hook.headers, "body": hook.body.decode(), "secret": hook.secret}
-        (line,) = self.run(NODE / "judge.mjs", input=json.dumps(told) + "\n")
+        assert self._judge.stdin is not None
+        assert self._judge.stdout is not None
+        self._judge.stdin.write(json.dumps(told) + "\n")
+        self._judge.stdin.flush()
+        line = self._judge.stdout.readline()
+        assert line, "the judge crashed; it says why on standard error"
         return frozenset(json.loads(line))
+
+    def close(self) -> None:
+        if self._judge is not None:
+            with self._judge as judge:
+                judge.kill()
+
+    def _command(self, script: Path) -> list[str]:
+        """Node looks for packages beside the script, so it runs where they were put."""
+        return [self._node, shutil.copy(script, self.folder)]
 
 
 def install_node(folder: Path) -> Node:
