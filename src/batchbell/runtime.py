@@ -208,7 +208,7 @@ async def _watch_accounts(runtime: Runtime, crew: Loops) -> None:
 def _watcher(runtime: Runtime, account: Account, post: Post) -> Loop:
     """The loop that watches an account, with connections of its own.
 
-    Only the operator's own account is vital: whoever adds one that hangs harms nobody else.
+    Only an account of a variable is vital: one of many that hangs must not make a server unready.
     """
     clients: list[ApiClient] = []
 
@@ -238,7 +238,8 @@ def _watcher(runtime: Runtime, account: Account, post: Post) -> Loop:
         rules=runtime.access.rules,
         release=release,
     )
-    return _loop(runtime, watcher, vital=account.from_environment)
+    declared = runtime.declared.of(account)
+    return _loop(runtime, watcher, vital=declared is not None and not declared.in_file)
 
 
 async def _close_clients(runtime: Runtime) -> None:

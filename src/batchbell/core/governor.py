@@ -26,7 +26,7 @@ DOUBTFUL_TRIES = 3
 GUESS_WRONG_BY = 4
 """No text has so many times the tokens that we guess."""
 
-TOKEN_LIMIT = "token_limit_exceeded"  # noqa: S105 - a code of OpenAI's
+TOKEN_LIMIT = "token_limit_exceeded"  # noqa: S105 - a code that hosts answer
 NO_ROOM = re.compile(
     r"enqueued[ _-]?(token|request|batch)|token[ _]limit[ _](is )?exceeded|quota|queue is full"
     r"|too many (enqueued |active |concurrent |pending |open )?(batch|job)"
