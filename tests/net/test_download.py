@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -81,6 +81,47 @@ async def test_a_file_that_is_always_cut_comes_in_pieces(tmp_path: Path) -> None
     begins = [f"bytes={n}0000-" for n in (6, 12, 18, 24)]
     assert [call.get("Range") for call in calls] == [None, *begins]
     assert {call.get("If-Range") for call in calls[1:]} == {'"e"'}
+
+
+async def test_what_arrived_together_with_the_cut_is_kept(tmp_path: Path) -> None:
+    """aiohttp drops it. Else a file that is cut after little each time would never be whole."""
+    sandbox = Sandbox(api_key="sk-x")
+    id = sandbox.provider.add_batch(total=20)
+    sandbox.provider.finish(id)
+    file_id = sandbox.provider.retrieve(id)["output_file_id"]
+    cut = sandbox.provider.faults.add("cut_at", route="content", bytes=500, times=None)
+    target = tmp_path / "file"
+    async with sandbox:
+        api = ApiClient(sandbox.base_url, {"Authorization": "Bearer sk-x"})
+        how = {"refuse": refuse, "most_bytes": 10**7}
+        await api.download(f"/files/{file_id}/content", target, **how)
+        await api.aclose()
+    whole = sandbox.provider.file(file_id).make()
+    assert target.read_bytes() == whole
+    assert cut.spent == -(-len(whole) // 500)
+
+
+async def test_a_body_that_stalls_after_a_byte_of_each_call_is_given_up(tmp_path: Path) -> None:
+    """The limit on its pace is for all calls together."""
+    sandbox = Sandbox(api_key="sk-x")
+    id = sandbox.provider.add_batch(total=20)
+    sandbox.provider.finish(id)
+    file_id = sandbox.provider.retrieve(id)["output_file_id"]
+    drip = sandbox.provider.faults.add("drip", route="content", seconds=60, times=None)
+    async with sandbox:
+        api = ApiClient(sandbox.base_url, {"Authorization": "Bearer sk-x"})
+
+        def open(headers: Mapping[str, str], pace: Pace) -> AbstractAsyncContextManager[Body]:
+            return api._body(f"/files/{file_id}/content", headers, pace)
+
+        slow = Download(
+            open, tmp_path / "file", refuse=refuse, most_bytes=10**7, stall_seconds=0.05
+        )
+        slow._pace = Pace(stall_seconds=0.05, grace_seconds=0.3)
+        with pytest.raises(ProviderUnavailable, match=r"silent|fewer than"):
+            await slow.run()
+        await api.aclose()
+    assert 1 < drip.spent < 20
 
 
 @pytest.mark.parametrize("etag", ["", 'W/"weak"', "bare"])

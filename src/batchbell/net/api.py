@@ -312,9 +312,26 @@ async def _paced(response: aiohttp.ClientResponse, pace: Pace) -> AsyncIterator[
         except StopAsyncIteration:
             return
         except TimeoutError:
-            raise ProviderUnavailable(f"The provider {pace.reason()}.") from None
+            reason = pace.reason()
+            pace.moved(0, waited_seconds=now() - begun)  # it counts for the calls that follow
+            raise ProviderUnavailable(f"The provider {reason}.") from None
+        except (aiohttp.ClientError, OSError):
+            if last := _buffered(response.content):
+                pace.moved(len(last), waited_seconds=now() - begun)
+                yield last
+            raise
         pace.moved(len(piece), waited_seconds=now() - begun)
         yield piece
+
+
+def _buffered(content: aiohttp.StreamReader) -> bytes:
+    """What had arrived before the body was cut off.
+
+    aiohttp raises the error before it hands out what it holds, up to 128 KiB. Where a body is cut
+    off after less than that each time, a download would never get on.
+    """
+    content.set_exception(None)  # type: ignore[arg-type]  # nothing else makes it readable again
+    return content.read_nowait()
 
 
 def checked_base(base_url: str) -> str:

@@ -116,7 +116,7 @@ class Download:
             except ProviderError:
                 fruitless = 0 if self._size > furthest else fruitless + 1
                 furthest = max(furthest, self._size)
-                lost = not self._size or not self._may_resume()
+                lost = not self._size or not self._may_resume() or self._pace.is_spent
                 if lost or fruitless >= len(PAUSES_SECONDS):
                     raise
             await asyncio.sleep(PAUSES_SECONDS[fruitless])
@@ -136,7 +136,11 @@ class Download:
             headers["Range"] = f"bytes={self._size - len(self._known)}-"
             if self._validator is not None:
                 headers["If-Range"] = self._validator
+        now = asyncio.get_running_loop().time
+        begun, goes_on = now(), self._size > 0
         async with self._open(headers, self._pace) as body:
+            if goes_on:  # the head of a first answer may take long: the file is made then
+                self._pace.moved(0, waited_seconds=now() - begun)
             if not await self._accept(body):
                 return
             await self._take(body)

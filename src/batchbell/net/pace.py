@@ -37,6 +37,11 @@ class Pace:
         """How long the next piece may take."""
         return max(0.0, min(self._stall_seconds, self._left()))
 
+    @property
+    def is_spent(self) -> bool:
+        """Whether it was too slow on the whole: no other call can mend that."""
+        return self._left() <= 0.0
+
     def reason(self) -> str:
         """Why the body was given up, to follow on a subject: "… for 60 s"."""
         if self._left() < self._stall_seconds:
