@@ -12,6 +12,7 @@ import atexit
 import os
 import shutil
 import tempfile
+import urllib.request
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -28,6 +29,7 @@ from hypothesis import HealthCheck, settings
 from sqlalchemy.engine import make_url
 
 from batchbell.core.model import DEFAULT_PROJECT, Account, Mint, new_id
+from batchbell.files.results_store import ResultsStore, open_results_store
 from batchbell.storage.accounts import ensure_account
 from batchbell.storage.engine import Store
 from batchbell.storage.masterkeys import file_beside
@@ -392,3 +394,30 @@ async def account(store: Store, mint: Mint, clock: Clock) -> Account:
         mint=mint,
         now=clock(),
     )
+
+
+@pytest.fixture(scope="module")
+def bucket_url() -> Iterator[str]:
+    """A bucket of a server that speaks S3's protocol."""
+    from moto.server import ThreadedMotoServer  # slow to import, and rarely needed
+
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "key")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        patch.setenv("AWS_REGION", "us-east-1")
+        made = urllib.request.Request(f"http://{host}:{port}/results", method="PUT")
+        urllib.request.urlopen(made).close()
+        yield "s3://results/kept"
+    server.stop()
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def results_store(request: pytest.FixtureRequest, tmp_path: Path) -> ResultsStore:
+    """Each place that results may be kept in."""
+    if request.param == "folder":
+        return open_results_store(str(tmp_path / "results"))
+    return open_results_store(request.getfixturevalue("bucket_url"))

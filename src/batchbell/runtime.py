@@ -19,7 +19,7 @@ from batchbell.core.errors import SettingsError
 from batchbell.core.model import Account, Batch
 from batchbell.core.polling import Pace
 from batchbell.core.submission import Expiry
-from batchbell.files.results_store import Folder, scratch_of
+from batchbell.files.results_store import scratch_of
 from batchbell.net.api import ApiClient
 from batchbell.net.client import WebhookSender
 from batchbell.net.proxy import provider_proxy, webhook_proxy
@@ -86,7 +86,7 @@ async def running_workers(runtime: Runtime) -> AsyncIterator[Loops]:
                 clock=time.time,
                 retention_days=settings.retention_days,
                 attempt_retention_days=settings.attempt_retention_days,
-                folder=runtime.results_store if isinstance(runtime.results_store, Folder) else None,
+                results_store=runtime.results_store,
             ),
             Replayer(store, clock=time.time, mint=mint, metrics=runtime.metrics),
             Lookout(

@@ -6,47 +6,16 @@ import asyncio
 import errno
 import gc
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
 import pytest
-from moto.server import ThreadedMotoServer
 
 from batchbell.core.errors import ResultsGone, SettingsError
 from batchbell.files.results_store import MARKER, Folder, ResultsStore, open_results_store
 from batchbell.threads import STORED_AT_ONCE
 
 CONTENT = os.urandom(700_000)
-
-
-@pytest.fixture(scope="module")
-def bucket_url() -> Iterator[str]:
-    """A bucket of a server that speaks S3's protocol."""
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "key")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        patch.setenv("AWS_REGION", "us-east-1")
-        make_bucket(f"http://{host}:{port}/results")
-        yield "s3://results/kept"
-    server.stop()
-
-
-def make_bucket(url: str) -> None:
-    import urllib.request
-
-    urllib.request.urlopen(urllib.request.Request(url, method="PUT")).close()
-
-
-@pytest.fixture(params=["folder", "bucket"])
-def results_store(request: pytest.FixtureRequest, tmp_path: Path) -> ResultsStore:
-    if request.param == "folder":
-        return open_results_store(str(tmp_path / "results"))
-    return open_results_store(request.getfixturevalue("bucket_url"))
 
 
 @pytest.fixture

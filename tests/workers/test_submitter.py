@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections import Counter as Tally
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -28,7 +27,6 @@ from batchbell.sandbox import Sandbox, problem
 from batchbell.storage import batches, events, parts, retention, submissions
 from batchbell.storage.accounts import ensure_account
 from batchbell.storage.postgresql import PostgresStore
-from batchbell.workers.janitor import Janitor
 from batchbell.workers.loop import LOOK_SECONDS
 from batchbell.workers.submitter import SHARES
 
@@ -395,31 +393,6 @@ async def test_the_providers_lines_become_those_of_the_users_file(counter: Count
         ("invalid_url", None),
         ("other", None),
     ]
-
-
-async def test_request_files_of_submissions_that_never_were_are_deleted_after_a_day(
-    counter: Counter,
-) -> None:
-    house = counter.house
-    id = await counter.submit(4)
-    [part] = (await counter.of(id)).parts
-    known = counter.results_store.root / new_name(DEFAULT_PROJECT, part.id)
-    old, new = (known.with_name(f"prt_{name}.requests.jsonl") for name in ("old", "new"))
-    results = known.with_name("res_old.jsonl")
-    for file in (old, new, results):
-        file.write_bytes(b"{}\n")
-    for file, age in ((known, 90_000), (old, 90_000), (results, 90_000), (new, 80_000)):
-        os.utime(file, (house.clock() - age,) * 2)
-    keep = {"retention_days": 30, "attempt_retention_days": 30}
-    janitor = Janitor(house.store, clock=house.clock, folder=counter.results_store, **keep)
-    await janitor.step()
-    assert [file.exists() for file in (known, old, results, new)] == [True, False, True, True]
-    house.clock.advance(43_200)
-    await janitor.step()
-    assert new.exists(), "it looks once a day"
-    house.clock.advance(43_200)
-    await janitor.step()
-    assert [file.exists() for file in (known, results, new)] == [True, True, False]
 
 
 async def lose(counter: Counter, batch_id: str) -> None:

@@ -24,6 +24,7 @@ from batchbell.core.errors import ResultsError, ResultsGone, ResultsUnavailable,
 from batchbell.threads import disk, heavy, stored
 
 CHUNK_BYTES = 256 * 2**10
+LISTED = 1000
 PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
 MARKER = ".batchbell-place"
 MARKER_MAX = 100
@@ -50,6 +51,13 @@ class ResultsStore(Protocol):
 
     async def delete(self, name: str) -> None:
         """Forget it; one that is not there is no error."""
+        ...
+
+    def older(self, ending: str, *, before: float) -> AsyncIterator[list[str]]:
+        """The names `project/file` with this ending of what was written before a time.
+
+        They come a page at a time, and a page may be empty.
+        """
         ...
 
     async def mark(self, marker: str) -> str:
@@ -135,13 +143,11 @@ class Folder:
         with _explained():
             return await stored("", _mark, self.root, marker)
 
-    async def older(self, ending: str, *, before: float) -> list[str]:
-        """The names with this ending of what was written before a time.
-
-        Buckets have no such thing: to list one costs as much as everything in it.
-        """
+    async def older(self, ending: str, *, before: float) -> AsyncIterator[list[str]]:
+        """All of them are one page."""
         with _explained():
-            return await stored("", _older, self.root, ending, before)
+            found = await stored("", _older, self.root, ending, before)
+        yield found
 
 
 @asynccontextmanager
@@ -326,6 +332,20 @@ class Bucket:
             return
         except (BaseError, OSError) as error:
             raise _bucket_error(name, error) from error
+
+    async def older(self, ending: str, *, before: float) -> AsyncIterator[list[str]]:
+        """A bucket lists everything that it has: one call for each page of LISTED objects."""
+        try:
+            async for page in obstore.list(self._store, chunk_size=LISTED):
+                yield [
+                    one["path"]
+                    for one in page
+                    if one["path"].endswith(ending)
+                    and one["path"].count("/") == 1  # deeper ones are another installation's
+                    and one["last_modified"].timestamp() < before
+                ]
+        except (BaseError, OSError) as error:
+            raise _bucket_error("list of files", error) from error
 
     async def mark(self, marker: str) -> str:
         try:

@@ -7,13 +7,13 @@ written before the clock was set back.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import structlog
 
 from batchbell.core.errors import ResultsError
 from batchbell.core.submission import REQUESTS_ENDING, part_of
-from batchbell.files.results_store import Folder
+from batchbell.files.results_store import ResultsStore
 from batchbell.storage import endpoints, health, queue, replays, retention, submissions, uploads
 from batchbell.storage.clock import (
     START,
@@ -30,6 +30,9 @@ FORGET_STEP = 200
 """Batches, or others, that one transaction deletes, so that no table is locked for long."""
 ATTEMPTS_STEP = 1000
 """Attempts that one transaction looks at."""
+ORPHAN_SECONDS = 7 * 86400.0
+"""How old a file of requests must be that no submission knows of. Longer than nearly every
+submission lasts, should another database use the same place, whose files look like that too."""
 ORPHANS_STEP = 500
 """Files whose parts one query looks for."""
 IDLE_SECONDS = 60.0
@@ -44,7 +47,7 @@ class Janitor:
     """See the module.
 
     `retention_days` counts from a batch's end, `attempt_retention_days` from each attempt. In
-    `folder` are files of requests.
+    `results_store` are files of requests.
     """
 
     name = "janitor"
@@ -56,7 +59,7 @@ class Janitor:
         clock: Callable[[], float],
         retention_days: float,
         attempt_retention_days: float,
-        folder: Folder | None = None,
+        results_store: ResultsStore | None = None,
     ) -> None:
         self.signal = store.signal(OUTAGES)
         self._store = store
@@ -64,7 +67,8 @@ class Janitor:
         self._keep_seconds = retention_days * DAY_SECONDS
         self._keep_attempts_seconds = attempt_retention_days * DAY_SECONDS
         self._attempts_cursor = retention.START
-        self._folder = folder
+        self._results_store = results_store
+        self._orphans: AsyncIterator[list[str]] | None = None
         self._orphans_at: float | None = None
         self._looked_at: float | None = None
         self._seen: float | None = None
@@ -86,7 +90,7 @@ class Janitor:
         if worked:
             log.info("cleaned", **cleaned)
         await self._look_for_late_ones(now)
-        return worked
+        return worked or self._orphans is not None
 
     async def _bring_back(self, now: float) -> int:
         """At the start, and when the clock was set back; in steps."""
@@ -129,22 +133,33 @@ class Janitor:
         return aged.deleted
 
     async def _delete_orphans(self, now: float) -> int:
-        """Once a day: requests of submissions that never were, as whoever stored them died."""
-        if self._folder is None:
+        """Once a day: requests of submissions that never were, as whoever stored them died.
+
+        A bucket may list for long, so each step looks at one page.
+        """
+        if self._results_store is None:
             return 0
-        if self._orphans_at is not None and abs(now - self._orphans_at) < DAY_SECONDS:
-            return 0
-        self._orphans_at = now
-        deleted = 0
+        if self._orphans is None:
+            if self._orphans_at is not None and abs(now - self._orphans_at) < DAY_SECONDS:
+                return 0
+            self._orphans_at, before = now, now - ORPHAN_SECONDS
+            self._orphans = self._results_store.older(REQUESTS_ENDING, before=before)
         try:
-            names = await self._folder.older(REQUESTS_ENDING, before=now - DAY_SECONDS)
-            for first in range(0, len(names), ORPHANS_STEP):
-                by_id = {part_of(name): name for name in names[first : first + ORPHANS_STEP]}
-                for id in await self._store.read(submissions.unknown_parts, list(by_id)):
-                    await self._folder.delete(by_id[id])
-                    deleted += 1
+            names = await anext(self._orphans, None)
+            if names is not None:
+                return await self._delete_unknown(self._results_store, names)
         except ResultsError as error:
             log.warning("request files not looked through", error=str(error))
+        self._orphans = None
+        return 0
+
+    async def _delete_unknown(self, results_store: ResultsStore, names: Sequence[str]) -> int:
+        deleted = 0
+        for first in range(0, len(names), ORPHANS_STEP):
+            by_id = {part_of(name): name for name in names[first : first + ORPHANS_STEP]}
+            for id in await self._store.read(submissions.unknown_parts, list(by_id)):
+                await results_store.delete(by_id[id])
+                deleted += 1
         return deleted
 
     async def _look_for_late_ones(self, now: float) -> None:
