@@ -224,7 +224,7 @@ class Settings(BaseSettings):
         20_000_000_000,
         validation_alias=_named("BATCHBELL_RESULTS_MAX_BYTES"),
         description="How large one output, error or input file of a batch may be, unpacked, in"
-        " bytes. A batch of few requests is allowed less: 16 MiB for each, and at least 64 MiB.",
+        " bytes. A batch of few requests is allowed less: 64 MiB for each.",
     )
     inline_results_max_bytes: Annotated[int, Field(ge=0, le=5_000_000)] = Field(
         262_144,

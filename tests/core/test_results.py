@@ -61,3 +61,12 @@ def test_only_counts_that_are_whole_contradict_the_files(
     batch = a_batch(Status.COMPLETED, snapshot=a_snapshot(Status.COMPLETED, counts=counts))
     found = rules.mismatch(batch, a_tally(2, failed=1))
     assert found is None if words is None else (found is not None and words in found)
+
+
+@pytest.mark.parametrize(("total", "lines"), [(2, 2), (0, None), (10**6, None)])
+def test_a_file_may_have_the_longest_line_for_each_request(total: int, lines: int | None) -> None:
+    counts = Counts(total=total, completed=total, failed=0)
+    batch = a_batch(Status.COMPLETED, snapshot=a_snapshot(Status.COMPLETED, counts=counts))
+    most = 20 * 10**9
+    expected = most if lines is None else lines * 64 * 2**20
+    assert rules.file_max_bytes(batch, most) == expected

@@ -23,9 +23,8 @@ AGAIN_SECONDS = 60.0
 """Whoever asks for results that were given up has them tried again, once in so long at most."""
 FIRST_WAIT_SECONDS = 5.0
 LONGEST_WAIT_SECONDS = 3600.0
-LINE_SHARE_BYTES = 16 * 2**20
-FILE_LEAST_BYTES = 64 * 2**20
-"""How large a file may be: so much for each request, and never less than this."""
+LINE_SHARE_BYTES = 64 * 2**20
+"""How large a file may be for each request: as the longest line that is read."""
 INLINE_WAIT_SECONDS = 900.0
 """A webhook that is to carry the lines goes out with the link when they take longer."""
 
@@ -244,7 +243,7 @@ def file_max_bytes(batch: Batch, most: int) -> int:
     counts = batch.snapshot.counts if batch.snapshot else None
     if counts is None or counts.total <= 0:
         return most
-    return min(most, max(FILE_LEAST_BYTES, counts.total * LINE_SHARE_BYTES))
+    return min(most, counts.total * LINE_SHARE_BYTES)
 
 
 def counts_of(tally: Tally) -> tuple[int, int, int]:

@@ -6,6 +6,7 @@ are passed on as they came.
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections import Counter
@@ -178,7 +179,10 @@ def read_lines(file: IO[bytes]) -> Iterator[Read]:
             continue
         text = raw.removeprefix(BYTE_ORDER_MARK).lstrip() if begins == 0 else raw.lstrip()
         if text:
-            yield Read(number, offset - len(text), text.rstrip())
+            line = Read(number, offset - len(text), text.rstrip())
+            raw = text = b""  # long lines are held once
+            yield line
+            del line
 
 
 def _rest_of_line(file: IO[bytes]) -> int:
@@ -188,6 +192,21 @@ def _rest_of_line(file: IO[bytes]) -> int:
         if more.endswith(b"\n"):
             break
     return passed
+
+
+def check_utf8(text: bytes) -> None:
+    """Raises UnicodeDecodeError. As one `str` a long line with one odd letter takes four times."""
+    if len(text) > PIECE_BYTES:
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        try:
+            for place in range(0, len(text), PIECE_BYTES):
+                decoder.decode(text[place : place + PIECE_BYTES])
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            pass  # its place is that in the piece
+        else:
+            return
+    text.decode()
 
 
 class Repeated(Exception):

@@ -19,7 +19,15 @@ from batchbell.core.governor import BYTES_PER_TOKEN
 from batchbell.core.limits import Limits
 from batchbell.core.line_numbers import LineNumbers, Runs, number_at
 from batchbell.files.custom_ids import Numbers
-from batchbell.files.lines import PIECE_BYTES, UNREADABLE, Read, Repeated, fields_of, read_lines
+from batchbell.files.lines import (
+    PIECE_BYTES,
+    UNREADABLE,
+    Read,
+    Repeated,
+    check_utf8,
+    fields_of,
+    read_lines,
+)
 from batchbell.files.mistakes import other_than_lines, why_no_json, why_too_long
 
 PROBLEMS_MAX = 100
@@ -101,9 +109,11 @@ def prepare(
         return check.result
     with _Writer(folder, limits, bytes_per_token) as writer:
         for line in read_lines(source):
-            text = check.line(line)
+            text, number = check.line(line), line.number
+            del line  # long lines are held once
             if text is not None and not check.result.problems_in_all:
-                writer.write(text, line.number)
+                writer.write(text, number)
+            del text
     check.result.parts = writer.parts
     if not check.result.lines and not check.result.problems_in_all:
         check.result.wrong(None, "empty_file", "The file is empty: there is no request in it.")
@@ -145,7 +155,7 @@ class _Check:
             if not line.text or len(line.text) > self._limits.line_bytes:
                 most = f"A line may have up to {self._limits.line_bytes:,} bytes."
                 self._report(line.number, "line_too_long", why_too_long(line.text) or most)
-            line.text.decode()
+            check_utf8(line.text)
             return self._once(line.number, line.text)
         except _Reported:
             return None
@@ -294,7 +304,8 @@ class _Writer:
         part.numbering.add(number)
         part.size += len(text) + 1
         part.tokens += tokens
-        self._file.write(text + b"\n")
+        self._file.write(text)
+        self._file.write(b"\n")
 
     def _fits(self, part: Part, size: int, tokens: int) -> bool:
         return (
