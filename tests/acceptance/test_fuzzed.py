@@ -113,7 +113,7 @@ async def test_whatever_a_provider_leaves_behind_there_are_results(
             merged = (await bell.batch(str(part.batch_id))).batchbell.results
             assert merged is not None
             if merged.state == "failed":
-                assert merged.trouble, "a page or an error in place of the lines is named"
+                assert merged.reason, "a page or an error in place of the lines is named"
                 continue
             assert merged.state == "ready"
             told = {"total": 6, "completed": 5, "failed": 1}

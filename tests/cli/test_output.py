@@ -42,7 +42,7 @@ TABLES: dict[str, tuple[list[str], tuple[object, ...]]] = {
     "keys": (["id", "name", "key", "made", "revoked"], (KEY, "ci", "bb_…1234", TIME, None)),
     "projects": (["id", "name", "made"], (PROJECT, "team", TIME)),
     "accounts": (
-        ["name", "provider", "base url", "state", "source", "swept", "trouble"],
+        ["name", "provider", "base url", "state", "source", "swept", "reason"],
         ("nightly", "openai", URL, "watched", "api", TIME, WHY),
     ),
     "watched": (["batch", "watch", "url"], (BATCH, WATCH, URL)),

@@ -91,7 +91,7 @@ def spell(*errors: ProviderError) -> list[int]:
     account, told = ACCOUNT, []
     for number, error in enumerate(errors, start=1):
         failures = failures_after(account, error)
-        if of_account(account, failures=failures, trouble="no", since=NOW, now=NOW):
+        if of_account(account, failures=failures, reason="no", since=NOW, now=NOW):
             told.append(number)
         account = replace(account, failures=failures)
     return told
@@ -113,11 +113,11 @@ def test_an_account_that_cannot_be_reached_is_told_once(
 
 
 def test_words_of_others_are_cut_in_a_notice() -> None:
-    notice = of_account(ACCOUNT, failures=3, trouble="\U0001f514" * 9999, since=NOW, now=NOW)
+    notice = of_account(ACCOUNT, failures=3, reason="\U0001f514" * 9999, since=NOW, now=NOW)
     assert notice is not None
     body = notice_body("evt_1", notice)
     assert len(body) < BODY_MAX_BYTES / 10
-    assert json.loads(body)["data"]["trouble"].endswith("…")
+    assert json.loads(body)["data"]["reason"].endswith("…")
 
 
 @pytest.mark.parametrize("type_", EventType)
@@ -131,7 +131,7 @@ def test_there_is_a_test_event_of_every_type(type_: EventType) -> None:
 
 def test_a_test_event_has_the_fields_of_a_real_one() -> None:
     _, [gone] = heard(an_endpoint(), GONE, NOW)
-    unreachable = of_account(ACCOUNT, failures=3, trouble="no", since=NOW, now=NOW)
+    unreachable = of_account(ACCOUNT, failures=3, reason="no", since=NOW, now=NOW)
     assert unreachable is not None
     for notice in (gone, unreachable):
         sample = json.loads(sample_body("evt_1", notice.type, project_id="default", now=NOW))

@@ -187,7 +187,7 @@ def test_what_nobody_ever_saw_is_lost_after_two_404s_some_time_apart(here: Statu
     assert once.event is None
     assert once.batch.status is here
     assert once.batch.check_at == NOW + LOST_AFTER_SECONDS
-    assert once.batch.trouble == MISSING.reason, "what the first look met is shown at once"
+    assert once.batch.look_error == MISSING.reason, "what the first look met is shown at once"
 
     twice = observe(once.batch, MISSING, NOW + LOST_AFTER_SECONDS)
     assert twice.event is EventType.LOST
@@ -233,7 +233,7 @@ def test_a_batch_that_is_seen_again_is_no_longer_missing(seen: Status | None) ->
     """Pitfall 17: a missing id is never proof of deletion; even a stale sight counts."""
     once = observe(a_batch(Status.IN_PROGRESS), MISSING, NOW).batch
     back = observe(once, a_snapshot(seen), NOW + 30).batch
-    assert (back.missing_since, back.doubts, back.trouble) == (None, 0, None)
+    assert (back.missing_since, back.doubts, back.look_error) == (None, 0, None)
     assert back.check_at == 0.0
     assert observe(back, MISSING, NOW + 2 * LOST_AFTER_SECONDS).event is None
 
@@ -243,12 +243,12 @@ def test_a_batch_that_is_seen_again_is_no_longer_missing(seen: Status | None) ->
 
 @pytest.mark.parametrize("seen", [s for s in Status if s is not Status.LOST])
 def test_what_was_lost_comes_back_when_it_is_seen(seen: Status) -> None:
-    lost = a_batch(Status.LOST, trouble="gone", check_at=NOW + 9, snapshot=ALIVE)
+    lost = a_batch(Status.LOST, look_error="gone", check_at=NOW + 9, snapshot=ALIVE)
     after = observe(lost, a_snapshot(seen), NOW)
     assert after.batch.status is seen
     assert after.batch.generation == lost.generation + 1, "its end is told as one of a new life"
     assert after.event is EVENT_OF.get(seen)
-    assert (after.batch.trouble, after.batch.doubts) == (None, 0)
+    assert (after.batch.look_error, after.batch.doubts) == (None, 0)
 
 
 def test_a_word_that_we_do_not_know_brings_it_back_too() -> None:
@@ -271,11 +271,13 @@ def test_what_stays_lost_is_asked_for_ever_more_rarely(sighting: Sighting) -> No
 
 
 def test_a_lost_batch_that_is_registered_again_begins_a_new_life() -> None:
-    lost = a_batch(Status.LOST, missing_since=NOW - 99, check_at=NOW + 9, trouble="odd", doubts=3)
+    lost = a_batch(
+        Status.LOST, missing_since=NOW - 99, check_at=NOW + 9, look_error="odd", doubts=3
+    )
     again = reopen(lost, NOW)
     assert again.status is Status.VALIDATING
     assert again.generation == lost.generation + 1
-    assert (again.ended_at, again.missing_since, again.trouble) == (None, None, None)
+    assert (again.ended_at, again.missing_since, again.look_error) == (None, None, None)
     assert (again.check_at, again.doubts) == (0.0, 0)
     assert observe(again, MISSING, NOW).event is None, "one 404 of the old life must not count"
 
@@ -291,13 +293,13 @@ def test_one_odd_answer_is_asked_again_at_once_and_more_wait_longer_each_time() 
     for _ in range(11):
         after = observe(batch, Doubtful("batch_abc", "request_counts is a list"), now)
         assert (after.event, after.batch.status) == (None, Status.FINALIZING)
-        assert after.batch.trouble == "request_counts is a list"
+        assert after.batch.look_error == "request_counts is a list"
         batch = after.batch
         waits.append(max(0.0, batch.check_at - now))
         now = max(now, batch.check_at)
     assert waits == [0, 0, 60, 120, 240, 480, 960, 1920, 3600, 3600, POISON_SECONDS]
     good = observe(batch, a_snapshot(Status.FINALIZING), now).batch
-    assert (good.trouble, good.check_at, good.doubts) == (None, 0.0, 0)
+    assert (good.look_error, good.check_at, good.doubts) == (None, 0.0, 0)
 
 
 def test_a_row_that_makes_no_sense_is_a_row_that_is_there() -> None:

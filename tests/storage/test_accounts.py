@@ -128,7 +128,7 @@ async def test_pitfall_24_nothing_sweeps_a_paused_account_before_its_time(scene:
         next_at=scene.clock() + 40,
         not_before=scene.clock() + 40,
         state=AccountState.FAILING,
-        trouble="429 \0 \ud800",
+        reason="429 \0 \ud800",
         failures=1,
     )
     await scene.register("batch_2")
@@ -137,10 +137,10 @@ async def test_pitfall_24_nothing_sweeps_a_paused_account_before_its_time(scene:
     scene.clock.advance(40)
     again = await claim(scene)
     assert again is not None
-    assert (again.state, again.trouble, again.failures) == ("failing", "429 \ufffd \ufffd", 1)
+    assert (again.state, again.reason, again.failures) == ("failing", "429 \ufffd \ufffd", 1)
     await finish(scene)
     (account,) = await scene.store.read(accounts.list_accounts, DEFAULT_PROJECT)
-    assert (account.state, account.trouble, account.failures) == ("active", None, 0)
+    assert (account.state, account.reason, account.failures) == ("active", None, 0)
     assert account.swept_at == scene.clock()
 
 

@@ -171,7 +171,7 @@ async def test_a_batch_in_doubt_rests_with_its_reason_and_comes_back(scene: Scen
     assert len(await _open(scene)) == 2
     await scene.see(snapshot("batch_1", Status.IN_PROGRESS))
     mended = await scene.store.read(batches.get_batch, DEFAULT_PROJECT, "batch_1")
-    assert (mended.trouble, mended.doubts) == (None, 0)
+    assert (mended.look_error, mended.doubts) == (None, 0)
 
 
 async def test_a_lost_batch_is_asked_for_until_it_comes_back(scene: Scene) -> None:

@@ -143,7 +143,7 @@ async def test_a_provider_in_trouble_is_asked_again(desk: Desk) -> None:
     await desk.collect()
     found = await desk.of(id)
     assert (found.state, found.tries) == (ResultsState.WAITING, 1)
-    assert "cut off" in str(found.trouble)
+    assert "cut off" in str(found.reason)
     [one] = await desk.house.read(merges.waiting)
     assert one.due_at > desk.house.clock()
     assert (await desk.settled(id)).state is ResultsState.READY
@@ -154,7 +154,7 @@ async def test_files_that_stay_gone_end_the_tries(desk: Desk) -> None:
     desk.house.provider.delete_file(desk.house.provider.retrieve(id)["output_file_id"])
     found = await desk.settled(id)
     assert (found.state, found.tries) == (ResultsState.FAILED, GONE_TRIES)
-    assert "No such File object" in str(found.trouble)
+    assert "No such File object" in str(found.reason)
 
 
 async def test_results_that_were_given_up_are_merged_when_somebody_asks(desk: Desk) -> None:
@@ -321,7 +321,7 @@ async def test_a_merge_that_fails_in_an_unforeseen_way_is_given_up(
     id = await desk.ended()
     found = await desk.settled(id)
     assert (found.state, found.tries) == (ResultsState.FAILED, 3)
-    assert "ZeroDivisionError" in str(found.trouble)
+    assert "ZeroDivisionError" in str(found.reason)
 
 
 async def test_a_full_disk_is_said_and_the_scratch_folder_is_empty(
@@ -335,7 +335,7 @@ async def test_a_full_disk_is_said_and_the_scratch_folder_is_empty(
         patch.setattr("batchbell.workers.collector.merge", full)
         await desk.collect()
     found = await desk.of(id)
-    assert (found.state, found.trouble) == (
+    assert (found.state, found.reason) == (
         ResultsState.WAITING,
         "The disk is full: make room in the folder of the results.",
     )
@@ -369,7 +369,7 @@ async def test_a_merge_whose_lease_was_lost_is_not_kept(desk: Desk) -> None:
     await desk.collect()
     assert (await desk.of(id)).state is ResultsState.READY
     with pytest.raises(LeaseLost):
-        await store.write(merges.put_off, held, trouble="late", next_at=None, now=clock())
+        await store.write(merges.put_off, held, reason="late", next_at=None, now=clock())
 
 
 async def test_everything_of_results_goes_when_their_time_is_over(desk: Desk) -> None:
@@ -450,7 +450,7 @@ async def test_whatever_is_in_the_files_the_results_are_there_and_say_so(
     await desk.house.sweep()
     found = await desk.settled(id)
     if found.state is ResultsState.FAILED:
-        assert (found.tries, "in place of the file" in str(found.trouble)) == (TRIES_MAX, True)
+        assert (found.tries, "in place of the file" in str(found.reason)) == (TRIES_MAX, True)
         return
     assert (found.state, found.tries) == (ResultsState.READY, DOUBT_TRIES)
     assert found.tally is not None

@@ -77,7 +77,7 @@ async def test_what_was_not_made_is_looked_for_several_times_before_it_is_made(
     assert provider.calls["list"] - listed >= twins.LOOKS_LEAST
     assert provider.calls["create"] == 2
     assert len(counter.created()) == 1
-    assert (await counter.of(id)).parts[0].trouble is None
+    assert (await counter.of(id)).parts[0].reason is None
 
 
 async def test_a_batch_that_comes_into_the_list_late_is_found(counter: Counter) -> None:
@@ -102,7 +102,7 @@ async def test_a_host_without_a_list_makes_no_twin(counter: Counter, lost: str, 
     await until(counter, id, end)
     part = (await counter.of(id)).parts[0]
     assert provider.calls["create"] == (1 if end == "ended" else 2)
-    assert ("may have been made" in (part.trouble or "")) is (end == "ended")
+    assert ("may have been made" in (part.reason or "")) is (end == "ended")
 
 
 async def test_a_part_that_may_be_at_the_provider_is_found_before_it_is_cancelled(
@@ -130,7 +130,7 @@ async def test_a_file_that_is_not_ready_yet_is_waited_for(counter: Counter, mess
     id = await counter.submit(4)
     provider.faults.add("status", status=400, route="create", message=message, times=3)
     await counter.step()
-    assert message in ((await counter.of(id)).parts[0].trouble or "")
+    assert message in ((await counter.of(id)).parts[0].reason or "")
     await until(counter, id, "running")
     assert (provider.calls["upload"], len(counter.created())) == (1, 1)
 
@@ -149,7 +149,7 @@ async def test_a_file_that_stays_away_is_uploaded_again_and_given_up_in_the_end(
     assert clock() - begun >= refusals.FILE_WAIT_SECONDS
     found = await counter.of(id)
     assert found.batch.status is Status.FAILED
-    assert "No such File object" in (found.parts[0].trouble or "")
+    assert "No such File object" in (found.parts[0].reason or "")
 
 
 @pytest.mark.parametrize("status", [409, 423, 425])

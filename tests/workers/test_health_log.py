@@ -114,7 +114,7 @@ async def test_an_account_that_cannot_be_reached_is_told_once_in_a_spell(house: 
     assert (data["account"], data["provider"]) == ("openai", "openai")
     assert began <= data["since"] < first["created_at"]
     assert second["data"]["since"] > first["created_at"]
-    assert data["trouble"]
+    assert data["reason"]
 
 
 async def test_a_refused_key_is_told_at_once(house: House) -> None:

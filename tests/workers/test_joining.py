@@ -113,7 +113,7 @@ async def test_each_time_somebody_asks_parts_that_could_not_be_had_get_another_c
     await ask_again(counter, id)
     found = await settled(counter, id)
     assert found.state is ResultsState.FAILED
-    assert "No answers can be had" in str(found.trouble)
+    assert "No answers can be had" in str(found.reason)
     faults.clear()
     await ask_again(counter, id)
     assert (await settled(counter, id)).state is ResultsState.READY

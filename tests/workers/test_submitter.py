@@ -241,7 +241,7 @@ async def test_an_answer_that_was_lost_is_looked_for_before_posting_again(
     await counter.step()
     found = await counter.of(id)
     assert (states(found.parts), len(counter.created())) == (["submitting"], 1)
-    assert found.trouble
+    assert found.reason
     counter.house.provider.add_batches(250)
     await counter.wait()
     assert states((await counter.of(id)).parts) == ["running"]
@@ -252,11 +252,11 @@ async def test_a_provider_in_trouble_is_asked_again(counter: Counter) -> None:
     id = await counter.submit(8)
     counter.house.provider.faults.add("status", status=503, route="upload", times=3)
     await counter.step()
-    assert (await counter.of(id)).trouble
+    assert (await counter.of(id)).reason
     for _ in range(3):
         await counter.wait()
     found = await counter.of(id)
-    assert (states(found.parts), found.trouble) == (["running"] * 2, None)
+    assert (states(found.parts), found.reason) == (["running"] * 2, None)
 
 
 async def test_what_a_provider_rejects_is_not_posted_again(counter: Counter) -> None:

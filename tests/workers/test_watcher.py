@@ -151,7 +151,7 @@ async def test_too_many_requests_pause_the_account_for_as_long_as_it_asks(house:
     house.clock.advance(61)
     assert await house.watcher.step()
     (account,) = await house.read(accounts.list_accounts, DEFAULT_PROJECT)
-    assert (account.state, account.trouble) == (AccountState.ACTIVE, None)
+    assert (account.state, account.reason) == (AccountState.ACTIVE, None)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ async def test_whatever_the_provider_answers_nothing_is_lost_and_the_account_rec
     (account,) = await house.read(accounts.list_accounts, DEFAULT_PROJECT)
     assert account.state is AccountState.FAILING
     assert account.failures >= 3
-    assert account.trouble
+    assert account.reason
     assert await event_types(house) == []
     house.provider.faults.clear()
     await house.sweep()
@@ -214,7 +214,7 @@ async def test_one_row_without_sense_is_pushed_ahead_and_harms_no_other(house: H
     await house.sweep()
     assert (await batch_of(house, good)).status is Status.COMPLETED
     first = await batch_of(house, bad)
-    assert (first.trouble, first.check_at) == ("The batch has no status.", 0.0)
+    assert (first.look_error, first.check_at) == ("The batch has no status.", 0.0)
     await house.sweep()
     await house.sweep()
     poisoned = await batch_of(house, bad)
@@ -222,7 +222,7 @@ async def test_one_row_without_sense_is_pushed_ahead_and_harms_no_other(house: H
     house.provider.faults.clear()
     house.clock.advance(61)
     await house.sweep()
-    assert (await batch_of(house, bad)).trouble is None
+    assert (await batch_of(house, bad)).look_error is None
 
 
 async def test_a_row_of_the_list_that_makes_no_sense_is_read_by_its_id(house: House) -> None:
@@ -289,7 +289,7 @@ async def test_one_batch_that_cannot_be_read_harms_no_other_and_shows_why(house:
     assert (await batch_of(house, good)).status is Status.COMPLETED
     assert "error while processing" in ((await batch_of(house, bad)).reason or "")
     account = await account_of(house)
-    assert (account.state, account.trouble) == (AccountState.ACTIVE, None)
+    assert (account.state, account.reason) == (AccountState.ACTIVE, None)
     assert account.verbs.retrieve_error
 
 
@@ -324,7 +324,7 @@ async def test_batches_that_are_all_missing_at_once_are_the_accounts_problem(hou
         await house.sweep()
     account = await account_of(house)
     assert account.state is AccountState.FAILING
-    assert "none of the 3 batches" in (account.trouble or "")
+    assert "none of the 3 batches" in (account.reason or "")
     assert {(await batch_of(house, id)).status for id in ids} == {Status.IN_PROGRESS}
     house.provider.faults.clear()
     house.provider.finish(ids[0], "completed")

@@ -50,7 +50,7 @@ class Account(Object, frozen=True, kw_only=True, tag="account"):
     ]
     api_key_hint: str | None
     state: Annotated[str, one_of(AccountState)]
-    trouble: str | None
+    reason: str | None
     list_error: Annotated[str | None, about("Why its list of batches cannot be read.")]
     retrieve_error: Annotated[str | None, about("Why single batches cannot be read.")]
     list_stale: Annotated[bool, about("Whether the list shows batches as they were.")]

@@ -82,10 +82,10 @@ class BatchExtras(Answer, frozen=True, kw_only=True):
     overdue: Annotated[bool, about("Whether it should have ended for some time.")]
     stalled: Annotated[tuple[StallCause, ...], about("Why somebody should look at it.")]
     reason: Annotated[
-        str | None, about("Why it has not ended well, or does not get on, in a sentence.")
+        str | None,
+        about("Why it has not ended well, does not get on, or calls no webhook of its own."),
     ]
     last_progress_at: Second
-    trouble: Annotated[str | None, about("What the last look at it met.")]
     registered_at: Second
     updated_at: Second
     ended_at: Second | None

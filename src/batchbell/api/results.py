@@ -40,5 +40,5 @@ class Results(Answer, frozen=True, kw_only=True):
     in_input_order: bool | None
     usage: Annotated[dict[str, Tokens] | None, about("By model.")]
     notes: Annotated[tuple[str, ...] | None, about("What did not add up.")]
-    trouble: str | None
+    reason: str | None
     provider_files: ProviderFiles

@@ -77,7 +77,7 @@ class Part(Answer, frozen=True, kw_only=True):
     tries: int
     batch_id: str | None
     batch_status: StatusWord | None
-    trouble: str | None
+    reason: str | None
     note: Annotated[str | None, about("What was done otherwise than asked.")]
 
 
@@ -96,7 +96,7 @@ class Submission(Object, frozen=True, kw_only=True, tag="submission"):
     metadata: Metadata
     retry_missing: int
     retry_max_tokens: int | None
-    trouble: Annotated[str | None, about("What it waits for, where the provider cannot be called.")]
+    reason: Annotated[str | None, about("What it waits for, where the provider cannot be called.")]
     parts: tuple[Part, ...]
     created_at: Second
     cancelled_at: Second | None

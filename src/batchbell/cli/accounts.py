@@ -74,10 +74,10 @@ def list_(json: Json = False, server: Server = None, api_key: ApiKey = None) -> 
         print_json_lines(found)
         return
     rows = [
-        (a.name, a.provider, a.base_url, a.state, a.source, moment(a.swept_at), a.trouble)
+        (a.name, a.provider, a.base_url, a.state, a.source, moment(a.swept_at), a.reason)
         for a in found
     ]
-    heads = ["name", "provider", "base url", "state", "source", "swept", "trouble"]
+    heads = ["name", "provider", "base url", "state", "source", "swept", "reason"]
     print_table(heads, rows, empty="No accounts.")
 
 
@@ -197,7 +197,7 @@ def _print(account: Account, *, json: bool) -> None:
             ("provider", account.provider),
             ("base url", account.base_url),
             ("state", account.state),
-            ("trouble", account.trouble),
+            ("reason", account.reason),
             ("source", account.source),
             ("api key", account.api_key_hint),
             ("discovers", "every batch" if account.discover else "no"),

@@ -401,8 +401,8 @@ async def _check_access(patient: Patient, client: AsyncBatchbell) -> None:
         if account.unswept:
             says = f"Account {account.name} is not swept: {account.unswept}"
             patient.add("account", "failed", says, NO_WORKER)
-        if account.trouble:
-            says = f"Account {account.name} is {account.state}: {account.trouble}"
+        if account.reason:
+            says = f"Account {account.name} is {account.state}: {account.reason}"
             patient.add("account", "failed", says, "See `provider` above.")
         _look_at_verbs(patient, account.name, account)
 

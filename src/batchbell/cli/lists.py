@@ -38,7 +38,7 @@ def _batch_row(batch: Batch) -> Sequence[object]:
         extras.account,
         moment(extras.registered_at),
         moment(extras.ended_at),
-        extras.reason or extras.trouble,
+        extras.reason,
     )
 
 
@@ -74,7 +74,7 @@ def _submission_row(submission: Submission) -> Sequence[object]:
         submission.account,
         moment(submission.created_at),
         moment(submission.ended_at),
-        submission.trouble,
+        submission.reason,
     )
 
 

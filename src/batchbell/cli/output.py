@@ -134,7 +134,7 @@ GAP = 2
 TEXT_LEAST = 24
 """Columns of the terminal below which wrapped text is hard to read."""
 
-TEXTS = frozenset({"url", "base url", "events", "trouble", "because", "answer"})
+TEXTS = frozenset({"url", "base url", "events", "reason", "because", "answer"})
 """Columns that may be wrapped."""
 LEAST_IMPORTANT_FIRST = (
     "event id",
@@ -157,7 +157,7 @@ LEAST_IMPORTANT_FIRST = (
     "happened",
     "url",
     "base url",
-    "trouble",
+    "reason",
     "because",
 )
 """In which order columns go. Those that are not named go last, from the right."""

@@ -10,7 +10,7 @@ DEFAULT_PROJECT = "default"
 
 
 class AccountState(StrEnum):
-    """`active` sweeps go out; `failing` ones slowly, and `trouble` says why; `paused` ones not."""
+    """`active` sweeps go out; `failing` ones slowly, and `reason` says why; `paused` ones not."""
 
     ACTIVE = "active"
     FAILING = "failing"
@@ -42,7 +42,7 @@ class Account:
     provider: str
     base_url: str
     state: AccountState = AccountState.ACTIVE
-    trouble: str | None = None
+    reason: str | None = None
     failures: int = 0
     pages: int | None = None
     """List pages that the last listing sweep needed."""

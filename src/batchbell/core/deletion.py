@@ -156,7 +156,7 @@ def needs_input(batch: Batch, found: Results | None) -> bool:
 
 
 def next_try(error: Exception, *, tries: int, now: float, rand: float) -> float | None:
-    """When to try again after trouble; None where that is of no use."""
+    """When to try again after an error; None where that is of no use."""
     if isinstance(error, ProviderRejected) or tries >= TRIES_MAX:
         return None
     wait = backoff.exponential(

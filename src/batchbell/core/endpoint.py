@@ -52,7 +52,7 @@ class Endpoint:
     url: str
     secrets: tuple[str, ...]
     """What to sign with, the current secret first."""
-    trouble: str | None = None
+    damage: str | None = None
     """Why it cannot be called: what is kept of its secrets or headers is damaged."""
     name: str | None = None
     """Only of managed ones: a URL that is watched has none."""
@@ -99,9 +99,9 @@ def header_problem(name: str, value: str) -> str | None:
 
 def unsendable(endpoint: Endpoint, *, now: float) -> Outcome | None:
     """What comes of a call that cannot even be tried; None where it can."""
-    if endpoint.trouble is None:
+    if endpoint.damage is None:
         return None
-    return Outcome(fault=Fault.DAMAGED, detail=endpoint.trouble, started_at=now)
+    return Outcome(fault=Fault.DAMAGED, detail=endpoint.damage, started_at=now)
 
 
 def request_headers(

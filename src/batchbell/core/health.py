@@ -57,7 +57,7 @@ class Change:
 
     @property
     def recovered(self) -> bool:
-        """Whether an outage has ended: a short trouble is none."""
+        """Whether an outage has ended: a short failure is none."""
         return _entered(self, EndpointState.ACTIVE) and in_outage(self.before, self.at)
 
     @property

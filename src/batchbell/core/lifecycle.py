@@ -136,7 +136,7 @@ def _miss(batch: Batch, missing: Missing, now: float) -> Observation:
         missing_since=since,
         doubts=misses,
         check_at=now + _doubling(LOST_AFTER_SECONDS, misses - 1),
-        trouble=missing.reason or batch.trouble,
+        look_error=missing.reason or batch.look_error,
     )
     return Observation(waiting)
 
@@ -158,8 +158,8 @@ def _doubt(batch: Batch, doubt: Doubtful, now: float) -> Batch:
         doubts=doubts,
         check_at=now + _doubling(DOUBT_SECONDS, doubts - DOUBTS_MAX - 1) if waits else 0.0,
         missing_since=None if doubt.there else batch.missing_since,
-        trouble=doubt.reason,
-        updated_at=batch.updated_at if doubt.reason == batch.trouble else now,
+        look_error=doubt.reason,
+        updated_at=batch.updated_at if doubt.reason == batch.look_error else now,
     )
 
 
@@ -172,7 +172,7 @@ def _see(batch: Batch, seen: Snapshot, now: float) -> Observation:
         if seen.status is Status.LOST:
             return Observation(batch)
         return _see(reopen(batch, now), seen, now)
-    here = replace(batch, missing_since=None, trouble=None, check_at=0.0, doubts=0)
+    here = replace(batch, missing_since=None, look_error=None, check_at=0.0, doubts=0)
     status = seen.status or batch.status
     if status is batch.status:
         if seen == batch.snapshot:
@@ -211,7 +211,7 @@ def begin_anew(batch: Batch, now: float) -> Batch:
         missing_since=None,
         check_at=0.0,
         doubts=0,
-        trouble=None,
+        look_error=None,
         expunged_at=None,
         merged_outcome=None,
         updated_at=now,

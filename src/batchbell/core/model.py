@@ -240,7 +240,7 @@ class Batch:
     """Not looked at before this time: what is missing waits here, and so does what is in doubt."""
     doubts: int = 0
     """Answers in a row that showed nothing of it that makes sense."""
-    trouble: str | None = None
+    look_error: str | None = None
     expunged_at: float | None = None
     """When its payloads were removed; those of a new life are there again."""
     webhook_refused: str | None = None
@@ -261,7 +261,7 @@ class Batch:
     def reason(self) -> str | None:
         """Why nothing is known of it, or nothing new: what the last look met."""
         never_seen = self.snapshot is None and not self.status.ended
-        return self.trouble or (self.account_reason if never_seen else None)
+        return self.look_error or (self.account_reason if never_seen else None)
 
     @property
     def outcome(self) -> BatchOutcome | None:

@@ -82,7 +82,7 @@ def failures_after(account: Account, error: ProviderError) -> int:
 
 
 def of_account(
-    account: Account, *, failures: int, trouble: str, since: float, now: float
+    account: Account, *, failures: int, reason: str, since: float, now: float
 ) -> Notice | None:
     """That an account cannot be reached, once: when `failures` in a row become enough."""
     if not account.failures < UNREACHABLE_FAILURES <= failures:
@@ -91,7 +91,7 @@ def of_account(
         "id": account.id,
         "account": account.name,
         "provider": account.provider,
-        "trouble": trouble,
+        "reason": reason,
         "since": _second(since),
     }
     return Notice(

@@ -27,7 +27,7 @@ FRONT_MAX_BYTES = 512
 TEXT_MAX_BYTES = 400
 """No text stays longer than this where the body would be too long."""
 DROPPABLE = ("metadata", "errors", "usage", "parts")
-CUTTABLE = ("trouble", "last_error", "needs_you", "reason")
+CUTTABLE = ("last_error", "needs_you", "reason")
 """Texts of a notice that providers and receivers had a say in."""
 LAST_SECOND = 253_402_300_799
 """The end of the year 9999, where calendars end."""

@@ -126,7 +126,7 @@ def unswept(account: Account, now: float) -> str | None:
     """Why an account is not swept, though it should be; None where all is well.
 
     Judged by the account's row alone, so that it is true where no worker lives. Sweeps that fail
-    are sweeps: `trouble` tells of them.
+    are sweeps: `reason` says why.
     """
     if account.state is AccountState.PAUSED:
         return None

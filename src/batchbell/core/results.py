@@ -94,7 +94,7 @@ class Results:
     secret: str
     """Signs the links."""
     tries: int
-    trouble: str | None
+    reason: str | None
     tally: Tally | None
     created_at: float
     ended_at: float | None

@@ -43,7 +43,7 @@ def _sample_data(type_: EventType, now: int) -> Mapping[str, Any]:
             "id": "acc_test",
             "account": "test",
             "provider": "test",
-            "trouble": "The provider answered 401: this is a test.",
+            "reason": "The provider answered 401: this is a test.",
             "since": now,
         }
     if type_ is EventType.DELIVERY_EXHAUSTED:

@@ -76,7 +76,7 @@ class Part:
     """When that file was handed in, where we know."""
     looked_through: bool
     """Whether its results were searched for what is to be tried again."""
-    trouble: str | None
+    reason: str | None
     batch: Batch | None = None
     results: Results | None = None
     asked_at: float | None = None
@@ -114,9 +114,9 @@ class Submission:
     retry_missing: int
     """How many times what was not answered is handed in again."""
     cancelled_at: float | None
-    trouble: str | None
+    reason: str | None
     failures: int
-    """Steps that ended in trouble, one after the other."""
+    """Steps that failed, one after the other."""
     created_at: float
     parts: tuple[Part, ...]
     """In the order of the input, and then of rounds."""
@@ -355,8 +355,8 @@ def _problems(found: Submission) -> tuple[BatchProblem, ...]:
             continue
         if part.batch is not None and part.batch.snapshot is not None:
             problems += [_in_whole(one, part) for one in part.batch.snapshot.problems]
-        if part.trouble is not None:
-            problems.append(BatchProblem(code="part_rejected", message=part.trouble))
+        if part.reason is not None:
+            problems.append(BatchProblem(code="part_rejected", message=part.reason))
     return tuple(dict.fromkeys(problems))[:PROBLEMS_MAX]
 
 

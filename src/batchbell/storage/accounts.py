@@ -43,7 +43,7 @@ def ensure_account(
     comes back with its batches. Raises SettingsError where the name is that of an account that was
     added by API.
     """
-    fresh: dict[str, Any] = {"state": AccountState.ACTIVE, "trouble": None, "failures": 0}
+    fresh: dict[str, Any] = {"state": AccountState.ACTIVE, "reason": None, "failures": 0}
     row = {
         **fresh,
         "id": mint("acc"),
@@ -148,7 +148,7 @@ def finish(
     next_at: float,
     not_before: float = 0.0,
     state: AccountState = AccountState.ACTIVE,
-    trouble: str | None = None,
+    reason: str | None = None,
     failures: int = 0,
     pages: int | None = None,
     discovered_to: float | None = None,
@@ -171,12 +171,12 @@ def finish(
             lease_until=None,
             lease_token=None,
             state=state,
-            trouble=storable(trouble) if trouble is not None else None,
+            reason=storable(reason) if reason is not None else None,
             failures=failures,
             pages=func.coalesce(pages, accounts.c.pages),
             discover_since=func.coalesce(discovered_to, accounts.c.discover_since),
             swept_at=now,
-            **({} if trouble is not None else {"succeeded_at": now}),
+            **({} if reason is not None else {"succeeded_at": now}),
             **seen,
         )
     )
@@ -226,7 +226,7 @@ def to_account(row: Row[Any]) -> Account:
         provider=row.provider,
         base_url=row.base_url,
         state=AccountState(row.state),
-        trouble=row.trouble,
+        reason=row.reason,
         failures=row.failures,
         pages=row.pages,
         due_at=row.due_at,
@@ -419,7 +419,7 @@ def _refuse_environment(account: Account) -> None:
 def _anew(state: AccountState, now: float) -> dict[str, Any]:
     return {
         "state": state,
-        "trouble": None,
+        "reason": None,
         "failures": 0,
         "pages": None,
         "due_at": now,

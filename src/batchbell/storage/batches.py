@@ -93,7 +93,7 @@ def open_batches(connection: Connection, account_id: str, *, now: float) -> list
     restarted = and_(batches.c.generation > 1, batches.c.status == Status.VALIDATING)
     unsettled = or_(
         batches.c.missing_since.isnot(None),
-        batches.c.trouble.isnot(None),
+        batches.c.look_error.isnot(None),
         batches.c.doubts > 0,
         restarted,
     )
@@ -228,7 +228,7 @@ def _values(batch: Batch) -> dict[str, Any]:
         "missing_since": batch.missing_since,
         "check_at": batch.check_at,
         "doubts": batch.doubts,
-        "trouble": storable(batch.trouble) if batch.trouble is not None else None,
+        "look_error": storable(batch.look_error) if batch.look_error is not None else None,
         "expunged_at": batch.expunged_at,
         "outcome": batch.merged_outcome and batch.merged_outcome.value,
         "input_file_id": _named(seen.input_file_id if seen else None),
@@ -319,7 +319,7 @@ def joined_batches() -> Select[Any]:
         batches,
         accounts.c.name.label("account"),
         accounts.c.provider,
-        accounts.c.trouble.label("account_reason"),
+        accounts.c.reason.label("account_reason"),
     ).join(accounts, accounts.c.id == batches.c.account_id)
 
 
@@ -341,7 +341,7 @@ def to_batch(row: Row[Any]) -> Batch:
         missing_since=row.missing_since,
         check_at=row.check_at,
         doubts=row.doubts,
-        trouble=row.trouble,
+        look_error=row.look_error,
         account_reason=row.account_reason,
         expunged_at=row.expunged_at,
         webhook_refused=row.webhook_refused,

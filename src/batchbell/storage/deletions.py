@@ -153,7 +153,7 @@ def put_off(
     held: Deleting,
     left: Sequence[ProviderFile],
     *,
-    trouble: str,
+    reason: str,
     next_at: float,
     others_at: float | None,
 ) -> None:
@@ -161,8 +161,8 @@ def put_off(
 
     No other deletion of the account is tried before `others_at`.
     """
-    reason = storable(trouble)
-    _back(connection, held, files=_encoded(left), due_at=next_at, reason=reason)
+    words = storable(reason)
+    _back(connection, held, files=_encoded(left), due_at=next_at, reason=words)
     if others_at is not None:
         _rest(connection, held.account_id, until=others_at)
 

@@ -80,7 +80,7 @@ def put_off(
     connection: Connection,
     held: Collecting,
     *,
-    trouble: str,
+    reason: str,
     next_at: float | None,
     counted: bool = True,
     now: float,
@@ -94,7 +94,7 @@ def put_off(
         state=state,
         due_at=next_at,
         tries=results.c.tries - int(not counted),
-        trouble=storable(trouble),
+        reason=storable(reason),
         ended_at=now if next_at is None else None,
         lease_until=None,
         lease_token=None,
@@ -139,7 +139,7 @@ def keep(
         due_at=None,
         lease_until=None,
         lease_token=None,
-        trouble=None,
+        reason=None,
         lines=tally.lines,
         size=tally.size,
         tally=storable(msgspec.json.encode(tally).decode()),
@@ -161,7 +161,7 @@ def give_up(connection: Connection, held: Collecting, *, reason: str, now: float
 
     Raises LeaseLost.
     """
-    put_off(connection, held, trouble=reason, next_at=None, now=now)
+    put_off(connection, held, reason=reason, next_at=None, now=now)
     _let_go(connection, held.results.id, now=now)
     wake_submissions(connection, [held.batch], now=now)
     join_soon(connection, held.batch, now=now)

@@ -164,7 +164,7 @@ def answered(
     part: Part,
     *,
     ask_again_at: float | None,
-    trouble: str,
+    reason: str,
     forget_file: bool = False,
 ) -> None:
     """Note a failed call; without `ask_again_at` nothing was made by it. Raises LeaseLost."""
@@ -174,7 +174,7 @@ def answered(
         kept["asked_at"] = None
     else:
         kept["ask_again_at"] = ask_again_at
-    _change(connection, part, trouble=storable(trouble), **kept)
+    _change(connection, part, reason=storable(reason), **kept)
 
 
 def looked(connection: Connection, held: Submission, part: Part) -> None:
@@ -222,7 +222,7 @@ def handed_in(
     accounts.make_due(connection, [account_id], now=now)
     sightings.observe(connection, account_id=account_id, sightings=[seen], mint=mint, now=now)
     _prove(connection, held)
-    _change(connection, part, state=PartState.RUNNING, batch_key=key, trouble=None, asked_at=None)
+    _change(connection, part, state=PartState.RUNNING, batch_key=key, reason=None, asked_at=None)
 
 
 def refuse(
@@ -233,16 +233,16 @@ def refuse(
     _refuse(connection, held, part, message=message, rand=rand, now=now)
 
 
-def reject(connection: Connection, held: Submission, part: Part, *, trouble: str | None) -> None:
+def reject(connection: Connection, held: Submission, part: Part, *, reason: str | None) -> None:
     """Give a part up that never became a batch. Raises LeaseLost."""
     _prove(connection, held)
-    words = None if trouble is None else storable(trouble)
+    words = None if reason is None else storable(reason)
     _change(
         connection,
         part,
         state=PartState.ENDED,
         looked_through=True,
-        trouble=words,
+        reason=words,
         asked_at=None,
     )
 
@@ -277,7 +277,7 @@ def finish(connection: Connection, held: Submission, *, mint: Mint, now: float) 
     after = submissions.by_id(connection, held.id)
     if after.batch.status.ended:
         request(connection, [after.batch], mint=mint, now=now)
-    _give_back(connection, held, next_at=_next_at(after, now), trouble=None, failures=0)
+    _give_back(connection, held, next_at=_next_at(after, now), reason=None, failures=0)
     return after
 
 
@@ -285,7 +285,7 @@ def put_off(
     connection: Connection,
     held: Submission,
     *,
-    trouble: str,
+    reason: str,
     next_at: float,
     mint: Mint,
     now: float,
@@ -298,7 +298,7 @@ def put_off(
         account_id = found.batch.account_id
         sightings.observe(connection, account_id=account_id, sightings=[seen], mint=mint, now=now)
     _give_back(
-        connection, held, next_at=next_at, trouble=storable(trouble), failures=held.failures + 1
+        connection, held, next_at=next_at, reason=storable(reason), failures=held.failures + 1
     )
 
 
@@ -318,7 +318,7 @@ def _give_back(
     held: Submission,
     *,
     next_at: float | None,
-    trouble: str | None,
+    reason: str | None,
     failures: int,
 ) -> None:
     """Whoever had it looked at meanwhile has set `due_at`: the earlier time wins."""
@@ -327,7 +327,7 @@ def _give_back(
         due_at=None if next_at is None else earlier(table.c.due_at, next_at),
         lease_until=None,
         lease_token=None,
-        trouble=trouble,
+        reason=reason,
         failures=failures,
     )
     _fenced(connection, held, free)
@@ -356,7 +356,7 @@ def _refuse(
         batch_key=None,
         asked_at=None,
         due_at=now + wait,
-        trouble=None if message is None else storable(message),
+        reason=None if message is None else storable(message),
     )
 
 

@@ -231,7 +231,7 @@ def to_results(row: Row[Any]) -> Results:
         state=ResultsState(row.state),
         secret=row.secret,
         tries=row.tries,
-        trouble=row.trouble,
+        reason=row.reason,
         tally=None if row.tally is None else TALLY.decode(row.tally),
         created_at=row.created_at,
         ended_at=row.ended_at,

@@ -231,7 +231,7 @@ def _conflict(message: str) -> InvalidRequest:
 def _without_payload(batch: Batch, now: float) -> Batch:
     seen = batch.snapshot
     bare = seen and replace(seen, metadata=None, problems=(), usage=None)
-    return replace(batch, snapshot=bare, trouble=None, expunged_at=batch.expunged_at or now)
+    return replace(batch, snapshot=bare, look_error=None, expunged_at=batch.expunged_at or now)
 
 
 def _strip(connection: Connection, keys: Sequence[int]) -> None:
@@ -240,7 +240,7 @@ def _strip(connection: Connection, keys: Sequence[int]) -> None:
     theirs = parts.c.submission_id.in_(whole)
     digested = among(connection, submissions.c.batch_key, keys)
     connection.execute(update(submissions).where(digested).values(fingerprint=None))
-    connection.execute(update(parts).where(theirs).values(trouble=None))
+    connection.execute(update(parts).where(theirs).values(reason=None))
     of_batch = among(connection, events.c.batch_key, keys)
     bodies = connection.execute(select(events.c.id, events.c.body).where(of_batch)).all()
     bare = [{"id": row.id, "body": payload.bare(row.body)} for row in bodies]
@@ -288,7 +288,7 @@ def _let_results_go(connection: Connection, keys: Sequence[int]) -> None:
     """As if their time were over: a collector deletes the files next, and keeps no new one."""
     about = among(connection, results.c.batch_key, keys)
     unmerged = about & (results.c.state == ResultsState.WAITING)
-    given_up = {"state": ResultsState.FAILED, "due_at": None, "trouble": "Expunged."}
+    given_up = {"state": ResultsState.FAILED, "due_at": None, "reason": "Expunged."}
     no_lease = {"lease_token": None, "lease_until": None}
     connection.execute(update(results).where(unmerged).values(ended_at=0.0, **given_up, **no_lease))
     connection.execute(update(results).where(about).values(ended_at=0.0, inline=None))

@@ -77,7 +77,7 @@ UNAVAILABLE = frozenset(
         sqlite3.SQLITE_PROTOCOL,
     }
 )
-"""What SQLite says when the file, not the statement, is the trouble."""
+"""What SQLite says when the file, not the statement, is at fault."""
 
 
 def check_version(version: tuple[int, int, int]) -> None:

@@ -56,13 +56,13 @@ def fail(
     account: Account,
     token: str,
     next_at: float,
-    trouble: str,
+    reason: str,
     failures: int,
     notice: Notice | None,
     mint: Mint,
     now: float,
 ) -> None:
-    """End a sweep that trouble has ended, and tell of it where that is due. Raises LeaseLost."""
+    """End a sweep that failed, and announce it where that is due. Raises LeaseLost."""
     accounts.finish(
         connection,
         account_id=account.id,
@@ -70,7 +70,7 @@ def fail(
         next_at=next_at,
         not_before=next_at,
         state=AccountState.FAILING,
-        trouble=trouble,
+        reason=reason,
         failures=failures,
         now=now,
     )

@@ -189,8 +189,8 @@ async def probe(context: Context, account: Account, api_key: str) -> api.Account
     begun = time.perf_counter()
     try:
         await open_provider(account, api_key, connect=connect).list_page()
-    except (ProviderError, SettingsError) as trouble:
-        error = trouble
+    except (ProviderError, SettingsError) as caught:
+        error = caught
     finally:
         for client in clients:
             await client.aclose()

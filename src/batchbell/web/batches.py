@@ -123,9 +123,8 @@ def _extras(
         lost=found.status is Status.LOST,
         overdue=alarms.is_overdue(found, now),
         stalled=tuple(alarms.holding(found, now)),
-        reason=_reason(found, now),
+        reason=_reason(found, now) or found.webhook_refused,
         last_progress_at=int(found.progress_at or found.registered_at),
-        trouble=found.reason or found.webhook_refused,
         results=merged and _results(merged, deletion),
     )
 
@@ -158,7 +157,7 @@ def _results(found: Results, deletion: Deletion | None) -> api_results.Results:
         tally,
         bytes=tally.size,
         usage={model: api_results.Tokens(**asdict(used)) for model, used in tally.usage.items()},
-        trouble=None,
+        reason=None,
         provider_files=files,
     )
 

@@ -143,7 +143,7 @@ def shown(
         headers=dict.fromkeys(fields.headers or (), MASK),
         active_secrets=len(health.secrets),
         implied=not found.managed,
-        reason=health.reason or health.trouble,
+        reason=health.reason or health.damage,
         breaker=made_of(
             api.Breaker,
             health,

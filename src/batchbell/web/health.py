@@ -133,11 +133,11 @@ class Condition:
 
     async def readiness(self) -> Readiness:
         """Whether requests should come here, and what does not get on in any process."""
-        trouble = await self._database.get()
+        failure = await self._database.get()
         dead = [name for name, alive in self._context.workers_alive().items() if not alive]
         reasons = [f"The {name} has shown no life lately." for name in dead]
-        if trouble:
-            return Readiness([trouble, *reasons], [])
+        if failure:
+            return Readiness([failure, *reasons], [])
         return Readiness(reasons, await self._known_warnings())
 
     async def _known_warnings(self) -> list[str]:

@@ -194,13 +194,13 @@ async def _hand_out(call: Call, request: Request, found: Results, query: Wanted)
     if found.state is ResultsState.FAILED:
         return error_response(
             502,
-            f"The results could not be merged: {found.trouble} Ask again later: they are then"
+            f"The results could not be merged: {found.reason} Ask again later: they are then"
             " tried again.",
             code=Code.RESULTS_FAILED,
             headers={"Retry-After": str(int(AGAIN_SECONDS))},
         )
     if found.state is ResultsState.WAITING:
-        reason = f" The last try failed: {found.trouble}" if found.trouble else ""
+        reason = f" The last try failed: {found.reason}" if found.reason else ""
         return _not_ready(f"The results are being merged.{reason}")
     if not await _is_there(call, found):
         raise _gone(

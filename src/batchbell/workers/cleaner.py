@@ -161,7 +161,7 @@ class Cleaner:
         if isinstance(error, ProviderError):
             others_at = now + max(rules.FIRST_WAIT_SECONDS, rules.asked_seconds(error))
         await self._store.write(
-            deletions.put_off, held, left, trouble=words, next_at=next_at, others_at=others_at
+            deletions.put_off, held, left, reason=words, next_at=next_at, others_at=others_at
         )
         self._metrics.deletions.labels("retry").inc()
         log.warning("files not deleted", batch=held.batch_id, error=words, next_at=next_at)

@@ -217,7 +217,7 @@ class Collector:
                 await self._store.write(merges.give_up, held, reason=words, now=now)
             else:
                 await self._store.write(
-                    merges.put_off, held, trouble=words, next_at=next_at, counted=counted, now=now
+                    merges.put_off, held, reason=words, next_at=next_at, counted=counted, now=now
                 )
 
     async def _hold(self, held: Collecting) -> None:
@@ -430,7 +430,7 @@ async def _is_gone(part: Part, results_store: ResultsStore) -> bool:
 
 
 def _why_unanswered(parts: Sequence[Part]) -> str:
-    reasons = [part.results.trouble for part in parts if part.results and part.results.trouble]
+    reasons = [part.results.reason for part in parts if part.results and part.results.reason]
     return reasons[0] if reasons else ""
 
 
@@ -480,7 +480,7 @@ def _is_in_order(first: Part, rounds: Rounds) -> bool:
 def _notes(parts: Sequence[Part], rounds: Rounds) -> list[str]:
     """What could not be had."""
     notes = [
-        f"The answers of batch {part.batch.id} could not be fetched: {part.results.trouble}"
+        f"The answers of batch {part.batch.id} could not be fetched: {part.results.reason}"
         for part in parts
         if part.batch and part.results and part.results.state is ResultsState.FAILED
     ]
@@ -495,11 +495,11 @@ def _notes(parts: Sequence[Part], rounds: Rounds) -> list[str]:
 def _missing(found: Submission, last: Part) -> tuple[str, str]:
     """What is said of requests of which there is no answer."""
     if last.results is not None and last.results.state is ResultsState.FAILED:
-        return rules.NEVER_RUN[0], f"The answer could not be fetched: {last.results.trouble}"
+        return rules.NEVER_RUN[0], f"The answer could not be fetched: {last.results.reason}"
     if last.batch is not None:
         return rules.missing_answer(last.batch)
-    if last.trouble is not None:
-        return rules.NEVER_RUN[0], f"The provider did not take the batch: {last.trouble}"
+    if last.reason is not None:
+        return rules.NEVER_RUN[0], f"The provider did not take the batch: {last.reason}"
     return rules.missing_answer(found.batch)
 
 

@@ -139,7 +139,7 @@ class Submitter:
         log.warning("submission waits", submission=held.id, error=words, seconds=round(wait))
         now = self._clock()
         await self._store.write(
-            parts.put_off, held, trouble=words, next_at=now + wait, mint=self._mint, now=now
+            parts.put_off, held, reason=words, next_at=now + wait, mint=self._mint, now=now
         )
 
     async def _hold(self, held: Submission) -> None:
@@ -209,7 +209,7 @@ class Submitter:
         failed: ProviderError | ResultsError | None = None
         for part in held.parts:
             if part.state is PartState.WAITING:
-                await self._store.write(parts.reject, held, part, trouble=None)
+                await self._store.write(parts.reject, held, part, reason=None)
             elif part.state is PartState.SUBMITTING:
                 try:
                     await self._withdraw(held, part)
@@ -223,7 +223,7 @@ class Submitter:
     async def _withdraw(self, held: Submission, part: Part) -> None:
         """A part of which nothing was asked needs no provider to be given up."""
         if part.asked_at is None:
-            await self._store.write(parts.reject, held, part, trouble=None)
+            await self._store.write(parts.reject, held, part, reason=None)
             return
         if await self._handing_in.withdraw(self._provider(held), held, part):
             return
@@ -302,7 +302,7 @@ class HandingIn:
         """
         if part.asked_at is not None and await self._settled(provider, held, part):
             return False
-        await self._store.write(parts.reject, held, part, trouble=None)
+        await self._store.write(parts.reject, held, part, reason=None)
         return True
 
     async def _upload(self, provider: Provider, held: Submission, part: Part, file: Path) -> Part:
@@ -378,7 +378,7 @@ class HandingIn:
             held,
             part,
             ask_again_at=ask_again_at,
-            trouble=error.message,
+            reason=error.message,
             forget_file=forget_file,
         )
 
@@ -407,7 +407,7 @@ class HandingIn:
         if twins.may_ask_again(looks=looks, not_before=part.ask_again_at, now=self._clock()):
             return False
         raise ProviderUnavailable(
-            f"{part.trouble or 'The answer was lost.'} The batch may have been made: it is looked"
+            f"{part.reason or 'The answer was lost.'} The batch may have been made: it is looked"
             " for before the provider is asked again."
         )
 
@@ -481,8 +481,8 @@ class HandingIn:
         await self._give_up(held, part, error.message)
         return True
 
-    async def _give_up(self, held: Submission, part: Part, trouble: str) -> None:
-        await self._store.write(parts.reject, held, part, trouble=trouble)
+    async def _give_up(self, held: Submission, part: Part, reason: str) -> None:
+        await self._store.write(parts.reject, held, part, reason=reason)
 
     def _expiry_of(self, provider: Provider, held: Submission) -> Expiry:
         learnt = self._expiries.get(held.batch.account_id)

@@ -67,7 +67,7 @@ class Watcher:
         self._held_at = 0.0
         self.progress_at = 0.0
         """When the provider last answered: a sweep of very many calls takes long, and lives."""
-        self._trouble_since: float | None = None
+        self._failing_since: float | None = None
         self._unfinished: Sweep | None = None
         """One that a rate limit ended goes on where it was: else its tail might never be seen."""
         self._sweeps = 0
@@ -118,9 +118,9 @@ class Watcher:
                 self.progress_at = self._clock()
                 moved += len(await self._write(account, found))
                 await self._keep_pace(sweep.calls.since(before), started)
-        except ProviderError as trouble:
-            error = trouble
-            if isinstance(trouble, ProviderRateLimited):
+        except ProviderError as caught:
+            error = caught
+            if isinstance(caught, ProviderRateLimited):
                 self._unfinished = sweep
         calls = sweep.calls.since(before)
         await self._finish(account, sweep, calls, error)
@@ -248,7 +248,7 @@ class Watcher:
         if verbs != account.verbs:
             log.warning("account's ways to look", account=account.label, **asdict(verbs))
         if error is None:
-            self._trouble_since = None
+            self._failing_since = None
             await self._store.write(
                 accounts.finish,
                 account_id=account.id,
@@ -267,11 +267,11 @@ class Watcher:
 
     async def _fail(self, account: Account, error: ProviderError, *, now: float) -> None:
         failures = notices.failures_after(account, error)
-        if self._trouble_since is None:
-            self._trouble_since = account.swept_at if account.failures and account.swept_at else now
-        since = self._trouble_since
+        if self._failing_since is None:
+            self._failing_since = account.swept_at if account.failures and account.swept_at else now
+        since = self._failing_since
         notice = notices.of_account(
-            account, failures=failures, trouble=error.message, since=since, now=now
+            account, failures=failures, reason=error.message, since=since, now=now
         )
         next_at = polling.after_failure(
             error, failures=failures, now=now, pace=self.pace, rand=self._rand()
@@ -281,7 +281,7 @@ class Watcher:
             account=account,
             token=_token(account),
             next_at=next_at,
-            trouble=error.message,
+            reason=error.message,
             failures=failures,
             notice=notice,
             mint=self._mint,
