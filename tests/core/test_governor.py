@@ -75,14 +75,14 @@ def test_room(cap: int | None, enqueued: int, tokens: int, room: bool) -> None:
 
 def test_a_cap_is_forgotten_after_a_day() -> None:
     """Accounts are moved to higher tiers, and nobody tells."""
-    known = refused(Learnt(), enqueued=1_000, told=None, now=NOW)
+    known = refused(Learnt(), enqueued=1_000, stated=None, now=NOW)
     assert known.cap_in_force(NOW) == 900
     assert not has_room(known, enqueued=800, tokens=200, now=NOW)
     assert has_room(known, enqueued=800, tokens=200, now=NOW + CAP_SECONDS)
 
 
 def test_the_providers_own_word_counts_more_than_a_guess() -> None:
-    known = refused(Learnt(), enqueued=1_000, told=90_000, now=NOW)
+    known = refused(Learnt(), enqueued=1_000, stated=90_000, now=NOW)
     assert known.cap == 90_000
 
 
@@ -90,7 +90,7 @@ def test_refusals_lower_the_cap_and_what_passes_raises_it() -> None:
     known = Learnt()
     for enqueued in (1_000, 900, 5_000):
         before = known.cap_in_force(NOW) or 10**9
-        known = refused(known, enqueued=enqueued, told=None, now=NOW)
+        known = refused(known, enqueued=enqueued, stated=None, now=NOW)
         assert known.cap is not None
         assert known.cap < before
     assert passed(known, enqueued=2_000).cap == 2_000
@@ -109,16 +109,16 @@ def test_refusals_lower_the_cap_and_what_passes_raises_it() -> None:
         (False, 1_000, 9, None),
     ],
 )
-def test_where_a_part_is_split(told: bool, tokens: int, tries: int, at: int | None) -> None:
-    known = Learnt(cap=100, cap_at=NOW, told=told)
+def test_where_a_part_is_split(stated: bool, tokens: int, tries: int, at: int | None) -> None:
+    known = Learnt(cap=100, cap_at=NOW, stated=stated)
     assert split_at(known, tokens=tokens, tries=tries, now=NOW) == at
     later = NOW + CAP_SECONDS
     assert split_at(known, tokens=tokens, tries=tries, now=later) is None
 
 
 @given(st.integers(0, 10**12), st.none() | st.integers(0, 10**12))
-def test_a_cap_always_lets_something_through(enqueued: int, told: int | None) -> None:
-    known = refused(Learnt(), enqueued=enqueued, told=told, now=NOW)
+def test_a_cap_always_lets_something_through(enqueued: int, stated: int | None) -> None:
+    known = refused(Learnt(), enqueued=enqueued, stated=stated, now=NOW)
     assert known.cap is not None
     assert known.cap >= 1
 
