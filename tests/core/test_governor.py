@@ -98,7 +98,7 @@ def test_refusals_lower_the_cap_and_what_passes_raises_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "tokens", "tries", "at"),
+    ("stated", "tokens", "tries", "at"),
     [
         (True, 100, 0, None),
         (True, 101, 0, 61),
