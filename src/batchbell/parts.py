@@ -64,7 +64,7 @@ class Runtime:
     declared: Declarations
     accounts: Sequence[Account]
     """Those that could be watched at the start."""
-    crew: Loops | None = None
+    loops: Loops | None = None
     clients: set[ApiClient] = field(default_factory=set)
     """Open connections to providers."""
     providers: dict[str, Provider] = field(default_factory=dict)
@@ -84,7 +84,7 @@ class Runtime:
             results_store=self.results_store,
             sender=sender,
             relay=relay,
-            workers_alive=lambda: {} if self.crew is None else self.crew.alive(),
+            workers_alive=lambda: {} if self.loops is None else self.loops.alive(),
         )
 
 
@@ -107,7 +107,7 @@ async def open_runtime(
     try:
         if isinstance(results_store, Folder):
             log.info("results folder", path=str(results_store.root))
-        tell_of_keys(store)
+        log_keys(store)
         await ensure_secret(store, settings)
         if is_sqlite(settings):
             await store.write(opening.release_all, now=time.time())
@@ -144,7 +144,7 @@ async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
             await task
 
 
-def tell_of_keys(store: Store) -> None:
+def log_keys(store: Store) -> None:
     """What the operator must know of the key that seals, where it is made or missing."""
     if store.keys.made:
         log.warning("made the master key: back it up with the database", file=store.keys.source)

@@ -110,14 +110,14 @@ async def running_workers(runtime: Runtime) -> AsyncIterator[Loops]:
             ),
             *_cleaners(runtime),
         ]
-        crew = runtime.crew = Loops(_loop(runtime, worker) for worker in workers)
+        loops = runtime.loops = Loops(_loop(runtime, worker) for worker in workers)
         stack.push_async_callback(_close_clients, runtime)
         try:
-            await _watch_accounts(runtime, crew)
-            yield crew
+            await _watch_accounts(runtime, loops)
+            yield loops
         finally:
-            crew.stop()
-            await crew.ended(within_seconds=STOP_SECONDS - DRAIN_SECONDS - 1.0)
+            loops.stop()
+            await loops.ended(within_seconds=STOP_SECONDS - DRAIN_SECONDS - 1.0)
 
 
 def _loop(runtime: Runtime, worker: Worker, *, vital: bool = True) -> Loop:
@@ -192,17 +192,17 @@ def _cleaners(runtime: Runtime) -> list[Worker]:
     return [cleaner]
 
 
-async def _watch_accounts(runtime: Runtime, crew: Loops) -> None:
+async def _watch_accounts(runtime: Runtime, loops: Loops) -> None:
     """Watch the accounts that there are, and from then on those that come."""
-    roster = Watchers(
+    watchers = Watchers(
         runtime.store,
-        crew,
+        loops,
         lambda account, post: _watcher(runtime, account, post),
         key_of=runtime.declared.key_of,
         rules=runtime.access.rules,
     )
-    await roster.step()
-    crew.add(_loop(runtime, roster))
+    await watchers.step()
+    loops.add(_loop(runtime, watchers))
 
 
 def _watcher(runtime: Runtime, account: Account, post: Post) -> Loop:
@@ -305,7 +305,7 @@ async def serve(
     async with open_runtime(settings) as runtime:
         listener = bind(settings, local=runtime.access.local)
         async with contextlib.AsyncExitStack() as stack:
-            crew = await stack.enter_async_context(running_workers(runtime)) if workers else None
+            loops = await stack.enter_async_context(running_workers(runtime)) if workers else None
             await stack.enter_async_context(serving(runtime, listener))
             url = url_of(listener)
             log.info("serving", url=url)
@@ -313,8 +313,8 @@ async def serve(
                 on_ready(runtime, url)
             await stopped.wait()
             log.info("stopping")
-            if crew is not None:
-                crew.stop()
+            if loops is not None:
+                loops.stop()
     log.info("stopped")
 
 

@@ -41,7 +41,7 @@ PLACES = (
     failpoints.INSIDE_DISABLE,
     failpoints.INSIDE_HOLD,
     failpoints.INSIDE_FLUSH,
-    failpoints.BEFORE_SHELF,
+    failpoints.BEFORE_STORING,
     failpoints.BEFORE_KEEP,
 )
 SMALL_STEPS = """

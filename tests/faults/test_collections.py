@@ -10,7 +10,7 @@ from tests.faults.conftest import Town
 from batchbell import failpoints
 
 
-@pytest.mark.parametrize("place", [failpoints.BEFORE_SHELF, failpoints.BEFORE_KEEP])
+@pytest.mark.parametrize("place", [failpoints.BEFORE_STORING, failpoints.BEFORE_KEEP])
 async def test_killed_while_merging(town: Town, place: str) -> None:
     """Pitfall 13: what was finished is paid for; a kill must not lose it."""
     ids = town.sandbox.provider.add_batches(3, total=20)

@@ -194,19 +194,19 @@ async def test_a_step_that_hangs_shows(clock: Clock) -> None:
         return metrics.registry.get_sample_value("batchbell_worker_silent_seconds", labels)
 
     worker, metrics = Hanging(), Metrics()
-    crew = Loops([Loop(worker, clock=clock, rand=lambda: 0.0, metrics=metrics)])
+    loops = Loops([Loop(worker, clock=clock, rand=lambda: 0.0, metrics=metrics)])
     await asyncio.wait_for(worker.begun.wait(), 5)
     clock.advance(ALIVE_SECONDS)
-    assert crew.alive() == {"scripted": False}
+    assert loops.alive() == {"scripted": False}
     assert silent() == ALIVE_SECONDS
     worker.progress_at = clock()
-    assert crew.alive() == {"scripted": True}, "it got on with its long step"
+    assert loops.alive() == {"scripted": True}, "it got on with its long step"
     assert silent() == 0.0
-    crew.stop()
-    await crew.ended(within_seconds=0.01)
+    loops.stop()
+    await loops.ended(within_seconds=0.01)
 
 
-def crew_of(worker: Scripted, clock: Clock) -> Loops:
+def loops_of(worker: Scripted, clock: Clock) -> Loops:
     return Loops([Loop(worker, clock=clock, rand=lambda: 0.0, metrics=Metrics())])
 
 
@@ -216,10 +216,10 @@ async def test_a_crew_cuts_off_what_does_not_end_in_time(clock: Clock) -> None:
             await asyncio.Event().wait()
 
     worker = Stuck()
-    crew = crew_of(worker, clock)
+    loops = loops_of(worker, clock)
     await asyncio.wait_for(worker.done.wait(), 5)
-    crew.stop()
-    await asyncio.wait_for(crew.ended(within_seconds=0.05), 5)
+    loops.stop()
+    await asyncio.wait_for(loops.ended(within_seconds=0.05), 5)
 
 
 async def test_a_loop_that_dies_is_started_again(clock: Clock, monkeypatch) -> None:
@@ -236,10 +236,10 @@ async def test_a_loop_that_dies_is_started_again(clock: Clock, monkeypatch) -> N
             return 60.0
 
     worker = Dying()
-    crew = crew_of(worker, clock)
+    loops = loops_of(worker, clock)
     async with asyncio.timeout(5):
         await worker.died.wait()
         await worker.done.wait()
-    crew.stop()
-    await crew.ended(within_seconds=5)
+    loops.stop()
+    await loops.ended(within_seconds=5)
     assert worker.closed

@@ -16,7 +16,7 @@ from batchbell.cli.output import (
     print_json,
     print_json_lines,
     print_table,
-    tell,
+    say,
 )
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def add(
             name, secret, provider=provider, base_url=base_url, discover=bool(discover)
         )
         _print(added, json=json)
-    tell(f"`batchbell accounts test {name}` tells whether its provider answers.")
+    say(f"`batchbell accounts test {name}` tells whether its provider answers.")
 
 
 def list_(json: Json = False, server: Server = None, api_key: ApiKey = None) -> None:
@@ -167,7 +167,7 @@ def remove(
         return
     print(f"Account {name} is gone.")
     if gone.open_batches:
-        tell(f"{gone.open_batches:,} open batches are watched no more.")
+        say(f"{gone.open_batches:,} open batches are watched no more.")
 
 
 def _secret(variable: str | None) -> str:

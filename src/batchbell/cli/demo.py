@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from batchbell.cli.errors import Code, complain
-from batchbell.cli.output import tell
+from batchbell.cli.output import say
 
 if TYPE_CHECKING:
     from batchbell.sandbox import Received, Receiver, Sandbox
@@ -77,11 +77,11 @@ async def _sandbox(
 ) -> None:
     from batchbell.sandbox import Schedule, serve_receiver, serve_sandbox
 
-    def say(sandbox: Sandbox) -> None:
+    def greet(sandbox: Sandbox) -> None:
         for line in how_to_use(sandbox.base_url, api_key):
-            tell(line)
+            say(line)
 
-    provider = serve_sandbox(host, port, api_key, schedule=Schedule.lasting(seconds), on_ready=say)
+    provider = serve_sandbox(host, port, api_key, schedule=Schedule.lasting(seconds), on_ready=greet)
     if receiver_port is None:
         await provider
         return
@@ -101,7 +101,7 @@ def how_to_use(base_url: str, api_key: str) -> list[str]:
 
 
 def _say_receiver(receiver: Receiver) -> None:
-    tell(f"  webhooks:   {receiver.url('/hook')} prints what it gets")
+    say(f"  webhooks:   {receiver.url('/hook')} prints what it gets")
 
 
 def _show_received(received: Received) -> None:

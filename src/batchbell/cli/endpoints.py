@@ -16,7 +16,7 @@ from batchbell.cli.output import (
     print_json,
     print_json_lines,
     print_table,
-    tell,
+    say,
 )
 
 if TYPE_CHECKING:
@@ -306,4 +306,4 @@ def _print_secret(endpoint: Endpoint, *, json: bool) -> None:
         print_json(endpoint)
         return
     print(endpoint.signing_secret)
-    tell(f"This is the secret of endpoint {endpoint.id}, shown this once.")
+    say(f"This is the secret of endpoint {endpoint.id}, shown this once.")

@@ -13,7 +13,7 @@ import typer
 
 from batchbell.cli.connection import with_store_or_server
 from batchbell.cli.options import ApiKey, DatabasePath, DatabaseUrl, Json, Project, Server
-from batchbell.cli.output import moment, print_json, print_json_lines, print_table, tell
+from batchbell.cli.output import moment, print_json, print_json_lines, print_table, say
 
 if TYPE_CHECKING:
     from batchbell.client import Batchbell, Key
@@ -72,7 +72,7 @@ def create_key(
         print_json(made)
         return
     print(made.key)
-    tell(
+    say(
         f"This is key {made.id}, shown this once. Every caller needs a key now: send it as"
         " `Authorization: Bearer bb_…`, or set BATCHBELL_API_KEY for this command line."
     )
@@ -141,7 +141,7 @@ def _confirm(found: Sequence[Key | stored.Key], key_id: str, *, yes: bool) -> No
     in_force = [one for one in found if one.revoked_at is None]
     if [(one.id, one.project_id) for one in in_force] != [(key_id, DEFAULT_PROJECT)]:
         return
-    tell(
+    say(
         f"{key_id} is the last key of the project `default`. Without it the server refuses whoever"
         " looks after it, until you make another one on its machine (with SQLite, while the server"
         " is stopped): batchbell keys create --name NAME"
@@ -217,9 +217,9 @@ def rekey(
         return
     print(f"{done.texts} secrets were sealed anew; key {done.key} of {done.source} seals all.")
     if done.source != SETTING:
-        tell("Back the key file up anew: the old key is not in it any more.")
+        say("Back the key file up anew: the old key is not in it any more.")
     elif done.idle:
-        tell(f"Nothing needs {', '.join(done.idle)} any more: drop it from {SETTING}.")
+        say(f"Nothing needs {', '.join(done.idle)} any more: drop it from {SETTING}.")
 
 
 async def _rekeyed(settings: Settings) -> Rekeyed:

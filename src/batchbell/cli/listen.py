@@ -16,7 +16,7 @@ import typer
 from batchbell.cli.connection import connected, key_of
 from batchbell.cli.endpoints import show_test
 from batchbell.cli.options import ApiKey, Json, Server
-from batchbell.cli.output import plain, print_json, tell
+from batchbell.cli.output import plain, print_json, say
 from batchbell.cli.replays import moment_of
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ class Listener:
         listening.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await listening
-        tell(self._summary())
+        say(self._summary())
 
     async def _listen(self) -> None:
         from batchbell.client import AsyncBatchbell
@@ -254,7 +254,7 @@ class Listener:
         rules.check_url(self.forward_to, param="--forward-to")
         secret = self.secret or await bell.secret()
         endpoint = receiver(self.forward_to, secret)
-        tell(f"Your webhook signing secret is {secret}")
+        say(f"Your webhook signing secret is {secret}")
         async with WebhookSender(lambda: rules) as sender:
             yield Forwarder(
                 sender, endpoint, timeout_seconds=self.timeout_seconds, retries=self.retries
@@ -263,14 +263,14 @@ class Listener:
     def _opened(self) -> None:
         if self._lost:
             self._lost = False
-            tell("Connected again; what was recorded meanwhile comes now.")
+            say("Connected again; what was recorded meanwhile comes now.")
             return
         there = f", forwarding to {self.forward_to}" if self.forward_to else ""
-        tell(f"Listening to {self.settings.server_url}{there}. Ctrl-C ends it.")
+        say(f"Listening to {self.settings.server_url}{there}. Ctrl-C ends it.")
 
     def _interrupted(self, error: Exception, _pause_seconds: float) -> None:
         if not self._lost:
-            tell(f"The connection is lost: {error} Trying until it is there again.")
+            say(f"The connection is lost: {error} Trying until it is there again.")
         self._lost = True
 
     async def _handle(self, event: StreamedEvent, forwarder: Forwarder | None) -> None:

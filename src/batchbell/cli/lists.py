@@ -18,7 +18,7 @@ from batchbell.cli.output import (
     print_json,
     print_json_lines,
     print_table,
-    tell,
+    say,
 )
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def list_(
     heads, row = TABLES[kind.value]
     print_table(heads, map(row, found), empty=f"No {kind.value}.")
     if more:
-        tell(f"There are more: --limit {limit * 10}, or --all.")
+        say(f"There are more: --limit {limit * 10}, or --all.")
 
 
 def _items(

@@ -58,7 +58,7 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[object]], *, empty
             print(line)
     hidden = ", ".join(head for at, head in enumerate(heads) if at not in shown)
     if hidden:
-        tell(f"Not shown in a terminal of this width: {hidden}. --json has everything.")
+        say(f"Not shown in a terminal of this width: {hidden}. --json has everything.")
 
 
 def print_facts(facts: Iterable[tuple[str, object]]) -> None:
@@ -114,7 +114,7 @@ def moment(seconds: float | None) -> str | None:
     return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def tell(line: str) -> None:
+def say(line: str) -> None:
     """A line for people, on standard error, so that standard output stays for the answer."""
     print(plain(line), file=sys.stderr, flush=True)
 

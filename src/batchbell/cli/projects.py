@@ -8,7 +8,7 @@ import typer
 
 from batchbell.cli.connection import connected
 from batchbell.cli.options import ApiKey, Json, Server
-from batchbell.cli.output import moment, print_json, print_json_lines, print_table, tell
+from batchbell.cli.output import moment, print_json, print_json_lines, print_table, say
 
 
 def create(
@@ -24,7 +24,7 @@ def create(
         print_json(made)
         return
     print(made.id)
-    tell(f"Now make a key for it: batchbell keys create --project {name} --name NAME")
+    say(f"Now make a key for it: batchbell keys create --project {name} --name NAME")
 
 
 def list_(json: Json = False, server: Server = None, api_key: ApiKey = None) -> None:

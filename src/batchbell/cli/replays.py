@@ -15,7 +15,7 @@ import typer
 from batchbell.cli.connection import connected
 from batchbell.cli.errors import Code
 from batchbell.cli.options import ApiKey, Json, Server
-from batchbell.cli.output import console, print_json, tell
+from batchbell.cli.output import console, print_json, say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -154,7 +154,7 @@ def _say(made: Replay, *, json: bool) -> None:
         return
     print(f"{made.id}: {made.state}, {standing(made)}.")
     if made.state == "running":
-        tell(f"It goes on in the server: batchbell show {made.id}")
+        say(f"It goes on in the server: batchbell show {made.id}")
 
 
 def _say_counts(counts: ReplayCounts, *, json: bool) -> None:
@@ -163,7 +163,7 @@ def _say_counts(counts: ReplayCounts, *, json: bool) -> None:
         return
     print(f"{counts.total:,} would be sent again.")
     if counts.skipped:
-        tell(f"{counts.skipped:,} more are of disabled endpoints: --enable takes them too.")
+        say(f"{counts.skipped:,} more are of disabled endpoints: --enable takes them too.")
 
 
 def standing(made: Replay) -> str:

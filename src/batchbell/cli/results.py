@@ -12,7 +12,7 @@ import typer
 
 from batchbell.cli.connection import connected
 from batchbell.cli.options import ApiKey, BatchId, Server
-from batchbell.cli.output import console, tell
+from batchbell.cli.output import console, say
 
 See = Callable[[int, int | None], None]
 
@@ -68,7 +68,7 @@ def results(
             return
         with _bar(output) as see:
             client.download_results(batch_id, output, status=status, format=format, on_bytes=see)
-    tell(f"{output}: {output.stat().st_size:,} bytes.")
+    say(f"{output}: {output.stat().st_size:,} bytes.")
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from batchbell.cli.options import DatabasePath, DatabaseUrl, Json
-from batchbell.cli.output import print_json, tell
+from batchbell.cli.output import print_json, say
 
 if TYPE_CHECKING:
     from batchbell.runtime import Runtime
@@ -34,10 +34,10 @@ def serve(
     )
     from batchbell import runtime
 
-    def say(running: Runtime, url: str) -> None:
+    def greet(running: Runtime, url: str) -> None:
         _announce(settings, greeting(running, url, workers=not no_workers))
 
-    _run(runtime.serve(settings, workers=not no_workers, on_ready=say))
+    _run(runtime.serve(settings, workers=not no_workers, on_ready=greet))
 
 
 def worker(database_url: DatabaseUrl = None) -> None:
@@ -45,10 +45,10 @@ def worker(database_url: DatabaseUrl = None) -> None:
     settings = settings_of(database_url=database_url)
     from batchbell import runtime
 
-    def say(running: Runtime) -> None:
+    def greet(running: Runtime) -> None:
         _announce(settings, f"Working. {watched(running)} Ctrl-C ends it.")
 
-    _run(runtime.work(settings, on_ready=say))
+    _run(runtime.work(settings, on_ready=greet))
 
 
 def migrate(
@@ -104,7 +104,7 @@ def _announce(settings: Settings, line: str) -> None:
 
         structlog.get_logger("batchbell.cli").info("ready", says=line)
     else:
-        tell(line)
+        say(line)
 
 
 def greeting(running: Runtime, url: str, *, workers: bool) -> str:

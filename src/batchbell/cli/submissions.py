@@ -12,7 +12,7 @@ from batchbell.cli.batches import exit_code, showing, standing
 from batchbell.cli.connection import connected
 from batchbell.cli.errors import Code, complain
 from batchbell.cli.options import ApiKey, Json, Results, Server, metadata_pairs
-from batchbell.cli.output import print_json, tell
+from batchbell.cli.output import print_json, say
 
 if TYPE_CHECKING:
     from batchbell.client import ApiError, Batchbell, Replay, Submission
@@ -118,12 +118,12 @@ def submit(
         if not wait and output is None:
             print_json(made) if json else print(_summary(made))
             return
-        tell(_summary(made))
+        say(_summary(made))
         with showing(made.id) as see:
             batch = client.wait(made.id, on_change=see)
         if output is not None:
             client.download_results(made.id, output)
-            tell(f"{output}: {output.stat().st_size:,} bytes.")
+            say(f"{output}: {output.stat().st_size:,} bytes.")
         if json:
             print_json(client.submission(made.id))
         else:
@@ -181,10 +181,10 @@ def _complain_of_lines(error: ApiError) -> None:
     complain(error.message.partition(" Line ")[0])
     for problem in error.problems[:PROBLEMS_MAX]:
         where = "file" if problem.line is None else f"line {problem.line}"
-        tell(f"  {where}: {problem.message}")
+        say(f"  {where}: {problem.message}")
     left = len(error.problems) - PROBLEMS_MAX
     if left > 0:
-        tell(f"  and {left} more")
+        say(f"  and {left} more")
 
 
 def _summary(made: Submission) -> str:

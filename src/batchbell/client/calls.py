@@ -111,10 +111,10 @@ def _id(identity: str) -> str:
 
 
 def _query(**wanted: Any) -> dict[str, str]:
-    told = {name: value for name, value in wanted.items() if value is not None}
+    given = {name: value for name, value in wanted.items() if value is not None}
     return {
         name: str(value).lower() if isinstance(value, bool) else str(value)
-        for name, value in told.items()
+        for name, value in given.items()
     }
 
 
@@ -208,8 +208,8 @@ def deliveries(*, state: str | None, event_id: str | None, page_size: int) -> Ca
 ENDPOINTS = "/v1/webhook_endpoints"
 
 
-def create_endpoint(wishes: Mapping[str, Any]) -> Call[Endpoint]:
-    return Call("POST", ENDPOINTS, Endpoint, body=wishes)
+def create_endpoint(fields: Mapping[str, Any]) -> Call[Endpoint]:
+    return Call("POST", ENDPOINTS, Endpoint, body=fields)
 
 
 def endpoint(endpoint_id: str) -> Call[Endpoint]:

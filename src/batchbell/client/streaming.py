@@ -1,7 +1,7 @@
 """Following a server's events: what its frames mean, and when to connect again.
 
 A stream goes on over broken connections and restarts of the server: it connects again, later and
-later, and says after which event to go on. The server may tell again what it told shortly
+later, and says after which event to go on. The server may send again what it sent shortly
 before; that is left out here.
 """
 
@@ -63,8 +63,8 @@ class Following:
 
     @property
     def query(self) -> dict[str, str]:
-        told = {"after": self._place, "types": ",".join(self._types or ())}
-        return {name: value for name, value in told.items() if value}
+        query = {"after": self._place, "types": ",".join(self._types or ())}
+        return {name: value for name, value in query.items() if value}
 
     def opened(self) -> None:
         """The server has answered."""

@@ -48,19 +48,19 @@ class Tries:
             raise error
         self._left -= 1
         if not self._left or not _passes(error):
-            raise self._told(error)
+            raise self._unreached(error)
         pause, self._pause = self._pause, self._pause * 2
         return pause
 
-    def _told(self, error: ServerUnreachable | ServerUnavailable) -> Exception:
+    def _unreached(self, error: ServerUnreachable | ServerUnavailable) -> Exception:
         if isinstance(error, ServerUnavailable):
             return error
-        told = ServerUnreachable(
+        unreached = ServerUnreachable(
             f"{error} The submission may have been made: hand the same requests in with the"
             f" idempotency key {self._key}, and it is not made twice."
         )
-        told.__cause__ = error.__cause__
-        return told
+        unreached.__cause__ = error.__cause__
+        return unreached
 
 
 def _passes(error: ServerUnreachable | ServerUnavailable) -> bool:
@@ -88,7 +88,7 @@ def query(
     retry_missing: int,
     retry_max_tokens: int | None,
 ) -> dict[str, str]:
-    told = {
+    query = {
         "url": url,
         "endpoint_id": endpoint_id,
         "endpoint": endpoint,
@@ -99,7 +99,7 @@ def query(
         "retry_missing": str(retry_missing) if retry_missing else None,
         "retry_max_tokens": None if retry_max_tokens is None else str(retry_max_tokens),
     }
-    return {name: value for name, value in told.items() if value is not None}
+    return {name: value for name, value in query.items() if value is not None}
 
 
 def chunks(requests: Requests) -> Iterator[bytes]:

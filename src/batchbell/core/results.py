@@ -103,7 +103,7 @@ class Results:
 
     @property
     def name(self) -> str:
-        """What they are called on the shelf."""
+        """What they are called in the results store."""
         return f"{self.project_id}/{self.id}.jsonl"
 
     def is_over(self, *, now: float, keep_seconds: float) -> bool:

@@ -116,7 +116,7 @@ def explain(
 ) -> tuple[Finding, ...]:
     """All that is wrong with a webhook as it came; nothing exactly where `verify` says yes.
 
-    A body that was read as JSON and written anew, or got other white space, is told from a wrong
+    A body that was read as JSON and written anew, or got other white space, differs from a wrong
     secret where the signed bytes can be guessed. Header names are in lower case.
     """
     unsound = (*_secret_findings(secret), *_header_findings(headers))

@@ -159,7 +159,7 @@ class Submission:
 
 
 def new_name(project_id: str, part_id: str) -> str:
-    """What the requests of a part are called on the shelf."""
+    """What the requests of a part are called in the results store."""
     return f"{project_id}/{part_id}{REQUESTS_ENDING}"
 
 

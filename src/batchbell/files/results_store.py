@@ -66,7 +66,7 @@ class ResultsStore(Protocol):
 
 
 def open_results_store(url: str) -> ResultsStore:
-    """The shelf at a folder (`file:///…` or a path) or a bucket (`s3://`, `gs://`, `az://`).
+    """The results store at a folder (`file:///…` or a path) or a bucket (`s3://`, `gs://`, `az://`).
 
     Buckets take their credentials from the environment, as their own tools do. Raises
     SettingsError.
@@ -96,7 +96,7 @@ def scratch_of(results_store: ResultsStore) -> Path:
 
 
 async def fetch(results_store: ResultsStore, name: str, target: Path) -> None:
-    """Copy a file of the shelf to this machine's disk. Raises ResultsGone."""
+    """Copy a file of the results store to this machine's disk. Raises ResultsGone."""
     file = await disk(target.open, "wb")
     try:
         async for chunk in results_store.read(name):

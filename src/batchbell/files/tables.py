@@ -145,12 +145,12 @@ TABLES = (Format.PARQUET, Format.CSV)
 
 
 def table_of(found: Results, format: Format, fate: Fate | None) -> str:
-    """What the table of all lines, or of those of one fate, is called on the shelf."""
+    """What the table of all lines, or of those of one fate, is called in the results store."""
     lines = "" if fate is None else f".{fate}"
     return f"{found.name.removesuffix('.jsonl')}{lines}.{format}"
 
 
 def files_of(found: Results) -> list[str]:
-    """All that may be on the shelf of these results: they come and go together."""
+    """All that may be in the results store of these results: they come and go together."""
     fates = (None, *Fate)
     return [found.name, *(table_of(found, format, fate) for format in TABLES for fate in fates)]

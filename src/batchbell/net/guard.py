@@ -1,6 +1,6 @@
 """Where a webhook may go.
 
-`AddressRules.check_url` judges what can be told from the URL alone, when it is registered and
+`AddressRules.check_url` judges what the URL alone shows, when it is registered and
 before each call; `AddressRules.check_address` judges the very address that a socket is about to
 be connected to. The second is what protects; the first is what explains.
 """

@@ -34,7 +34,7 @@ class ListStyle(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpiryRange:
-    """The times after which a host can be told to delete files, in seconds."""
+    """The times after which a host can be asked to delete files, in seconds."""
 
     floor_seconds: int
     ceiling_seconds: int
@@ -70,7 +70,7 @@ class Profile:
     windows: tuple[str, ...] = ("24h",)
     """The completion windows that it takes; the first is what submissions ask for."""
     expiry: ExpiryRange | None = None
-    """None where it cannot be told when to delete files."""
+    """None where it cannot be asked when to delete files."""
     retention_seconds: float | None = None
     """How long it keeps results after the end; None where it does not say, or keeps them."""
     list_style: ListStyle = ListStyle.PAGES

@@ -179,8 +179,8 @@ def shown_of(value: Any) -> str | None:
 
 
 def metadata_of(values: dict[Any, Any]) -> dict[str, str]:
-    told = islice(((k, v) for k, v in values.items() if v is not None), METADATA_MAX)
-    return {str(key)[:TEXT_MAX_CHARACTERS]: _as_text(v)[:TEXT_MAX_CHARACTERS] for key, v in told}
+    pairs = islice(((k, v) for k, v in values.items() if v is not None), METADATA_MAX)
+    return {str(key)[:TEXT_MAX_CHARACTERS]: _as_text(v)[:TEXT_MAX_CHARACTERS] for key, v in pairs}
 
 
 def _as_text(value: Any) -> str:

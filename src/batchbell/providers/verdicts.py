@@ -96,7 +96,7 @@ ERROR_OF: Mapping[Verdict, type[ProviderError]] = {
 
 @dataclass(frozen=True, slots=True)
 class Complaint:
-    """An error in the API's own shape. `codes` are its stable words, the most telling one first."""
+    """An error in the API's own shape. `codes` are its stable words, the most specific first."""
 
     message: str | None
     codes: tuple[str, ...] = ()

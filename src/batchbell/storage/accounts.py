@@ -12,7 +12,7 @@ from batchbell.core.address import is_another
 from batchbell.core.errors import InvalidRequest, LeaseLost, NotFound, SettingsError
 from batchbell.core.model import Account, AccountState, Mint
 from batchbell.storage.bulk import insert_missing
-from batchbell.storage.engine import ACCOUNTS, ROSTER, dialect_of, storable, wake
+from batchbell.storage.engine import ACCOUNTS, ACCOUNTS_CHANGED, dialect_of, storable, wake
 from batchbell.storage.schema import accounts, batches
 
 FAR_FUTURE_SECONDS = 10 * 365 * 86400.0
@@ -434,5 +434,5 @@ def _update(connection: Connection, account_id: str, values: dict[str, Any]) -> 
 
 
 def _wake(connection: Connection) -> None:
-    wake(connection, ROSTER)
+    wake(connection, ACCOUNTS_CHANGED)
     wake(connection, ACCOUNTS)

@@ -27,7 +27,7 @@ ACCOUNTS = "accounts"
 REPLAYS = "replays"
 EVENTS = "events"
 OUTAGES = "outages"
-ROSTER = "roster"
+ACCOUNTS_CHANGED = "accounts_changed"
 RESULTS = "results"
 SUBMISSIONS = "submissions"
 CREATIONS = "creations"
@@ -38,7 +38,7 @@ CHANNELS = (
     REPLAYS,
     EVENTS,
     OUTAGES,
-    ROSTER,
+    ACCOUNTS_CHANGED,
     RESULTS,
     SUBMISSIONS,
     CREATIONS,

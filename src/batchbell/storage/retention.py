@@ -46,7 +46,7 @@ def forget_batches(connection: Connection, *, before: float, limit: int) -> int:
     """Delete up to `limit` batches that ended before a time, with all that hangs on them.
 
     What still waits to be delivered keeps its batch, and so do its results. One of which very many
-    were told goes in several steps, its deliveries first. Returns how many were dealt with.
+    received goes in several steps, its deliveries first. Returns how many were dealt with.
     """
     waiting = (
         select(deliveries.c.id)

@@ -30,7 +30,7 @@ RUNS = msgspec.json.Decoder(Runs)
 
 @dataclass(frozen=True, slots=True)
 class NewPart:
-    """Requests that lie on the shelf under the name that belongs to this id."""
+    """Requests that lie in the results store under the name that belongs to this id."""
 
     id: str
     lines: int
@@ -72,7 +72,7 @@ class Asked:
 def create(
     connection: Connection, project_id: str, asked: Asked, *, mint: Mint, now: float
 ) -> Submission:
-    """Make a submission, whose parts lie on the shelf, and its watch; a worker goes on with it.
+    """Make a submission and its watch, and have a worker go on with its parts.
 
     Where another one came first with the same key, nothing is made, and that one is returned.
     Raises InvalidRequest for an endpoint of ours that the project has not, and as `of_key`.

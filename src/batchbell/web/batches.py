@@ -37,7 +37,7 @@ from batchbell.web.bodies import BODY_MAX_BYTES, decode_json, read_body
 from batchbell.web.call import ENCODER, Call, Caller, answer, call_of, page_answer
 from batchbell.web.errors import Code, error_response
 from batchbell.web.gateway import creations
-from batchbell.web.gateway.creations import BatchForm, for_provider, tell_lost
+from batchbell.web.gateway.creations import for_provider, log_lost, read_targets
 from batchbell.web.gateway.proxy import (
     ACCOUNT_HEADER,
     Whole,
@@ -186,10 +186,10 @@ async def create_batch(request: Request, bb_account: AccountName = None) -> Resp
     call = await call_of(request)
     raw = await read_body(request, most=BODY_MAX_BYTES)
     body = decode_json(raw)
-    wishes = await BatchForm(call.context, body).wishes(call.project_id)
+    targets = await read_targets(call.context, body, call.project_id)
     account = await account_of_file(call, request, body.get("input_file_id"))
     gateway_of(account)
-    made = creations.intent(call, request, account, body, wishes)
+    made = creations.intent(call, request, account, body, targets)
     if made is not None:
         outcome = await creations.earlier(call, made)
         if outcome.batch is not None:
@@ -197,9 +197,9 @@ async def create_batch(request: Request, bb_account: AccountName = None) -> Resp
         if outcome.is_open:
             return creations.unclear("An equal call is not answered yet.", outcome)
         await call.context.store.write(stored.intend, made)
-    told: Whole | ProviderUnavailable
+    reply: Whole | ProviderUnavailable
     try:
-        told = await ask(
+        reply = await ask(
             call,
             request,
             lambda gateway: gateway.batches(),
@@ -207,15 +207,15 @@ async def create_batch(request: Request, bb_account: AccountName = None) -> Resp
             body=for_provider(raw, body),
         )
     except ProviderUnavailable as error:
-        told = error
+        reply = error
     failpoints.reach(failpoints.AFTER_MADE)
-    seen = await _seen(call, account, told) if isinstance(told, Whole) else None
-    if isinstance(told, Whole) and seen is not None:
-        kept = await call.surface.adopter.adopt(call.project_id, account, seen, wishes)
+    seen = await _seen(call, account, reply) if isinstance(reply, Whole) else None
+    if isinstance(reply, Whole) and seen is not None:
+        kept = await call.surface.adopter.adopt(call.project_id, account, seen, targets)
         if kept is not None:
             await _settle(call, made)
-        return _with_extras(told, kept, now=call.context.clock())
-    return await _not_made(call, account, made, told)
+        return _with_extras(reply, kept, now=call.context.clock())
+    return await _not_made(call, account, made, reply)
 
 
 def _found_again(batch: Batch, *, now: float) -> Response:
@@ -231,15 +231,15 @@ async def _settle(call: Call, made: Creation | None) -> None:
 
 
 async def _not_made(
-    call: Call, account: Account, made: Creation | None, told: Whole | ProviderUnavailable
+    call: Call, account: Account, made: Creation | None, reply: Whole | ProviderUnavailable
 ) -> Response:
     """No batch came back: whether one was made is looked into, where that is in doubt."""
-    whole = told if isinstance(told, Whole) else None
-    reached = not isinstance(told, ProviderUnavailable) or told.code == NOT_ANSWERED
+    whole = reply if isinstance(reply, Whole) else None
+    reached = not isinstance(reply, ProviderUnavailable) or reply.code == NOT_ANSWERED
     doubt = twins.doubt(None if whole is None else whole.status, reached=reached)
     if doubt is Doubt.NONE:
         await _settle(call, made)
-        return _no_batch(told)
+        return _no_batch(reply)
     outcome = (
         creations.Outcome(is_open=True, unlisted=True)
         if made is None
@@ -248,47 +248,47 @@ async def _not_made(
     if outcome.batch is not None:
         return _found_again(outcome.batch, now=call.context.clock())
     if whole is not None and whole.is_good:
-        tell_lost(account, None, "The provider's answer shows no batch.")
+        log_lost(account, None, "The provider's answer shows no batch.")
     if whole is not None and (doubt is Doubt.SLIGHT or made is None):
         retry = "false" if made is None or outcome.unlisted else "true"
         return whole.response(more={creations.RETRY_HEADER: retry})
     if not outcome.is_open and not outcome.unlisted:
-        return _no_batch(told)
+        return _no_batch(reply)
     message = (
-        told.message
-        if isinstance(told, ProviderUnavailable)
-        else f"The provider answered {told.status}, without a batch."
+        reply.message
+        if isinstance(reply, ProviderUnavailable)
+        else f"The provider answered {reply.status}, without a batch."
     )
     return creations.unclear(message, outcome)
 
 
-def _no_batch(told: Whole | ProviderUnavailable) -> Response:
-    if isinstance(told, Whole):
-        return told.response()
-    return error_response(502, told.message, code=Code.PROVIDER_UNAVAILABLE)
+def _no_batch(reply: Whole | ProviderUnavailable) -> Response:
+    if isinstance(reply, Whole):
+        return reply.response()
+    return error_response(502, reply.message, code=Code.PROVIDER_UNAVAILABLE)
 
 
-async def _seen(call: Call, account: Account, told: Whole) -> Snapshot | None:
+async def _seen(call: Call, account: Account, reply: Whole) -> Snapshot | None:
     """The batch in an answer, if there is one."""
     gateway, profile = gateway_of(account), profile_of(account)
 
     def snapshot(body: bytes) -> Snapshot | None:
         return gateway.snapshot_in(body, profile)
 
-    return await read(call, snapshot, told.body) if told.is_good else None
+    return await read(call, snapshot, reply.body) if reply.is_good else None
 
 
-def _with_extras(told: Whole, kept: Batch | None, *, now: float) -> Response:
+def _with_extras(reply: Whole, kept: Batch | None, *, now: float) -> Response:
     """The provider's own object to the letter, and what we know beside it.
 
     It is not read again: the batch is there, and an error now would have it made twice. Where it
     has a `batchbell` of its own, ours comes later, and counts.
     """
-    theirs = told.body.rstrip(b" \t\r\n")
+    theirs = reply.body.rstrip(b" \t\r\n")
     if kept is None or not theirs.endswith(b"}"):
-        return told.response()
+        return reply.response()
     ours = ENCODER.encode({"batchbell": _extras(kept, now=now)})
-    return told.response(theirs[:-1] + b"," + ours[1:])
+    return reply.response(theirs[:-1] + b"," + ours[1:])
 
 
 @router.get(
@@ -328,13 +328,13 @@ async def get_batch(
     if ours or account is None or not fresh or not can_pass(account):
         return answer(shown(known, *await _merged(call, known), now=now))
     try:
-        told = await ask(call, request, lambda gateway: gateway.batch(batch_id), account=account)
+        reply = await ask(call, request, lambda gateway: gateway.batch(batch_id), account=account)
     except ProviderUnavailable:
         return answer(shown(known, now=now))
-    seen = await _seen(call, account, told)
+    seen = await _seen(call, account, reply)
     if seen is None or seen.id != known.id:
         return answer(shown(known, now=now))
-    return _with_extras(told, await _noted(call, account, seen, known), now=now)
+    return _with_extras(reply, await _noted(call, account, seen, known), now=now)
 
 
 @router.post(
@@ -350,13 +350,13 @@ async def cancel_batch(
     if known is not None and known.kind is BatchKind.JOINED:
         return answer(shown(await _cancel_submission(call, known), now=now))
     account = account or await account_for(call, request)
-    told = await ask(call, request, lambda gateway: gateway.cancel(batch_id), account=account)
-    seen = await _seen(call, account, told)
+    reply = await ask(call, request, lambda gateway: gateway.cancel(batch_id), account=account)
+    seen = await _seen(call, account, reply)
     if seen is None or known is None or seen.id != known.id:
-        return told.response()
+        return reply.response()
     kept = await _noted(call, account, seen, known)
     await call.context.store.write(accounts.make_due, [account.id], now=now)
-    return _with_extras(told, kept, now=now)
+    return _with_extras(reply, kept, now=now)
 
 
 async def _cancel_submission(call: Call, known: Batch) -> Batch:

@@ -126,8 +126,8 @@ def check_plain(request: HttpRequest) -> None:
 
 async def read_body(request: HttpRequest, *, most: int) -> bytes:
     """All of the body. Raises InvalidRequest as soon as it is longer than `most` bytes."""
-    told = request.headers.get("content-length", "")
-    if told.isdigit() and int(told) > most:
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length) > most:
         _too_large(most)
     chunks: list[bytes] = []
     size = 0

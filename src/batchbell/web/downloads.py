@@ -62,7 +62,7 @@ def asked_span(header: str | None, size: int) -> Span | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class File:
-    """What is handed out: a file of the shelf."""
+    """What is handed out: a file of the results store."""
 
     name: str
     size: int
@@ -79,7 +79,7 @@ def lines_of(found: Results) -> File:
 
 
 def table_file(found: Results, format: Format, fate: Fate | None, size: int) -> File:
-    """A table that is on the shelf."""
+    """A table that is in the results store."""
     name = tables.table_of(found, format, fate)
     return File(name=name, size=size, etag=f'"{_called(name)}-{size}"', format=format)
 
@@ -143,10 +143,10 @@ def _streamed(
     status: int = 200,
 ) -> Response:
     if request.method == "HEAD":
-        told = Response(status_code=status, headers=headers, media_type=format.media_type)
+        answer = Response(status_code=status, headers=headers, media_type=format.media_type)
         if "Content-Length" not in headers:
-            del told.headers["content-length"]  # of the empty body, where the true one is unknown
-        return told
+            del answer.headers["content-length"]  # of the empty body, where the true one is unknown
+        return answer
     return StreamingResponse(chunks, status, headers, media_type=format.media_type)
 
 

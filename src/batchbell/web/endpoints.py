@@ -177,11 +177,11 @@ Implied = Annotated[bool, Query(description="Whether to list endpoints of watche
 async def create_endpoint(call: Caller, request: Request) -> Response:
     context = call.context
     body = await read_json(request)
-    wishes, secret = read_endpoint(body, context.rules(), await call.accounts())
+    fields, secret = read_endpoint(body, context.rules(), await call.accounts())
     made = await context.store.write(
         endpoints.create,
         call.project_id,
-        wishes,
+        fields,
         secret=secret,
         mint=context.mint,
         now=context.clock(),

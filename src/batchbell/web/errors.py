@@ -143,7 +143,7 @@ def _shown(problem: Problem) -> api.Problem:
 
 
 def response_to(error: Exception) -> Response:
-    """What a caller is told of an error. What was not raised on purpose is not explained."""
+    """What a caller gets to know of an error. What was not raised on purpose is not explained."""
     match error:
         case InvalidRequest():
             return error_response(

@@ -90,10 +90,10 @@ async def record_test_event(call: Caller, request: Request) -> Response:
 async def get_event(call: Caller, event_id: str) -> Response:
     store = call.context.store
     found = await store.read(events.get_event, call.project_id, event_id)
-    told = await store.read(
+    made = await store.read(
         deliveries.list_deliveries, call.project_id, limit=DELIVERIES_COUNTED, event_id=event_id
     )
-    return answer(shown(found, told.items))
+    return answer(shown(found, made.items))
 
 
 @router.post(

@@ -229,12 +229,12 @@ async def healthz() -> Response:
 )
 async def readyz(call: Caller) -> Response:
     found = await call.surface.condition.readiness()
-    told = api.Readiness(
+    ready = api.Readiness(
         status="not_ready" if found.reasons else "ready",
         reasons=tuple(found.reasons),
         warnings=tuple(found.warnings),
     )
-    return answer(told, 503 if found.reasons else 200)
+    return answer(ready, 503 if found.reasons else 200)
 
 
 @router.get(

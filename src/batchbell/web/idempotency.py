@@ -21,7 +21,7 @@ HEADER = "Idempotency-Key"
 REPLAYED = {"Idempotent-Replayed": "true"}
 """Headers of an answer that tells of what was made before."""
 WORD_MAX = 255
-WISHES = tuple(SubmissionOptions.model_fields)
+OPTIONS = tuple(SubmissionOptions.model_fields)
 
 
 def key_word(request: Request) -> str | None:
@@ -42,13 +42,13 @@ def key_word(request: Request) -> str | None:
 def key_of(word: str, body: Mapping[str, Any], file: Path) -> Key:
     """The key of a body that was read, and of the requests in `file`; call it in a thread.
 
-    Whatever the body came as, and however it calls the URL, the same wishes and the same lines have
-    the same fingerprint. Raises InvalidRequest.
+    The same options and the same lines have the same fingerprint, whatever the body came as, and
+    however it calls the URL. Raises InvalidRequest.
     """
     body, _ = respelt(body, "url")
-    wishes = {name: body[name] for name in WISHES if body.get(name) is not None}
+    named = {name: body[name] for name in OPTIONS if body.get(name) is not None}
     try:
-        digest = hashlib.sha256(msgspec.json.encode(wishes, order="sorted"))
+        digest = hashlib.sha256(msgspec.json.encode(named, order="sorted"))
     except RecursionError as error:
         raise InvalidRequest("The body is nested too deeply.") from error
     with file.open("rb") as lines:

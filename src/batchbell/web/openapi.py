@@ -134,8 +134,8 @@ def answers(
 def open_answers(shape: Any, also: Mapping[int, Any] | None = None) -> dict[str, Any]:
     """Arguments of a route that needs no key and no database."""
     bad = {"description": MEANINGS[400], "content": json_content(ErrorBody)}
-    told = {200: {"description": "OK", "content": json_content(shape)}, 400: bad}
-    return {"responses": told | dict(also or {}), "response_class": Response}
+    responses = {200: {"description": "OK", "content": json_content(shape)}, 400: bad}
+    return {"responses": responses | dict(also or {}), "response_class": Response}
 
 
 def text_answers(media_type: str, *also: int) -> dict[str, Any]:
@@ -154,12 +154,12 @@ def passes(*also: int, shape: Any = None, media_type: str = "application/json") 
         code: {"description": MEANINGS[code], "content": error}
         for code in sorted({*GUARDED, 408, 502, *also})
     }
-    told: dict[int | str, Any] = {
+    responses: dict[int | str, Any] = {
         200: {"description": "OK", "content": {media_type: {"schema": schema}}},
         **failing,
         "default": {"description": "Whatever the provider answers.", "content": error},
     }
-    return {"responses": told, "response_class": Response}
+    return {"responses": responses, "response_class": Response}
 
 
 AccountName = Annotated[
@@ -221,8 +221,8 @@ def _complete(made: dict[str, Any]) -> dict[str, Any]:
     """With our own schemas; FastAPI's own 422 is answered as 400 here."""
     for path in made["paths"].values():
         for operation in path.values():
-            told = operation["responses"].get("422")
-            if told is not None and told["description"] != MEANINGS[422]:
+            responses = operation["responses"].get("422")
+            if responses is not None and responses["description"] != MEANINGS[422]:
                 del operation["responses"]["422"]
     made["components"] = {
         "schemas": COMPONENTS,

@@ -30,7 +30,7 @@ class IdConvertor(Convertor[str]):
 
 
 class IdRoute(APIRoute):
-    """Matches the path as it was sent: decoded, `%2F` could not be told from `/`."""
+    """Matches the path as it was sent: decoded, `%2F` could not be distinguished from `/`."""
 
     def matches(self, scope: Scope) -> tuple[Match, dict[str, Any]]:
         raw: bytes | None = scope.get("raw_path")

@@ -243,7 +243,7 @@ class EventStream(Response):
                 await response(scope, receive, send)
 
     async def _frames(self, begun: str, place: Place) -> AsyncGenerator[bytes]:
-        """Access is checked right before whatever is told: a revoked key hears nothing more."""
+        """Access is checked right before each event: a revoked key hears nothing more."""
         yield b"retry: %d\nid: %s\n\n" % (RETRY_MS, begun.encode())
         while True:
             with contextlib.suppress(StoreUnavailable):

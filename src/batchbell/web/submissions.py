@@ -54,7 +54,7 @@ class SubmissionSpec:
     retry_max_tokens: int | None
     metadata: Mapping[str, str]
     watch: Mapping[str, Any] | None
-    """What a Registration takes; None where nobody in particular is to be told."""
+    """What a Registration takes; None where nobody in particular is to hear of it."""
 
 
 class InvalidRequests(InvalidBody):
@@ -120,7 +120,7 @@ class Taken:
 
 
 async def submit(
-    call: Call, wish: SubmissionSpec, file: Path, accounts: Mapping[str, Account], key: Key | None
+    call: Call, spec: SubmissionSpec, file: Path, accounts: Mapping[str, Account], key: Key | None
 ) -> Taken:
     """Take the requests in, unless that was done before under the same key.
 
@@ -131,7 +131,7 @@ async def submit(
     first = None if key is None else await store.read(submissions.of_key, call.project_id, key)
     if first is not None:
         return Taken(first, replayed=True)
-    asked = await _prepared(call, wish, file, accounts, key)
+    asked = await _prepared(call, spec, file, accounts, key)
     try:
         made = await store.write(
             submissions.create,
@@ -150,17 +150,17 @@ async def submit(
 
 
 async def _prepared(
-    call: Call, wish: SubmissionSpec, file: Path, accounts: Mapping[str, Account], key: Key | None
+    call: Call, spec: SubmissionSpec, file: Path, accounts: Mapping[str, Account], key: Key | None
 ) -> Asked:
     context = call.context
-    account = wish.account or next(iter(accounts.values()))
+    account = spec.account or next(iter(accounts.values()))
     model = await heavy(call.project_id, _first_model, file) or ""
     known = await context.store.read(parts.learnt, account.id, model)
     most = context.settings.submission_line_max_bytes
     declared = context.declared.of(account)
     own = profile_of(account).limits if declared is None else declared.limits
     limits = _limits(own, known, line_bytes=most, now=context.clock())
-    found = await heavy(call.project_id, _prepare, file, limits, wish.endpoint, known)
+    found = await heavy(call.project_id, _prepare, file, limits, spec.endpoint, known)
     if found.problems_in_all:
         raise InvalidRequests(found)
     new_parts = await _store_parts(call, found)
@@ -171,10 +171,10 @@ async def _prepared(
         endpoint=found.url or "",
         model=found.model,
         parts=new_parts,
-        retry_missing=wish.retry_missing,
-        retry_max_tokens=wish.retry_max_tokens,
-        metadata=wish.metadata,
-        watch=_watch(wish, account, id),
+        retry_missing=spec.retry_missing,
+        retry_max_tokens=spec.retry_max_tokens,
+        metadata=spec.metadata,
+        watch=_watch(spec, account, id),
         key=key,
     )
 
@@ -233,10 +233,10 @@ async def _discard_parts(call: Call, parts: Sequence[NewPart]) -> None:
             await call.context.results_store.delete(new_name(call.project_id, part.id))
 
 
-def _watch(wish: SubmissionSpec, account: Account, id: str) -> Registration | None:
-    if wish.watch is None:
+def _watch(spec: SubmissionSpec, account: Account, id: str) -> Registration | None:
+    if spec.watch is None:
         return None
-    return Registration(account_id=account.id, batch_id=id, **wish.watch)
+    return Registration(account_id=account.id, batch_id=id, **spec.watch)
 
 
 def shown(found: Submission) -> api.Submission:
@@ -311,9 +311,9 @@ async def create_submission(request: Request, idempotency_key: IdempotencyKey = 
         file = folder / "requests"
         most = context.settings.submission_max_bytes
         body = await receive(request, file, most=most)
-        wish = read_spec(call, body, accounts)
+        spec = read_spec(call, body, accounts)
         key = None if word is None else await heavy(call.project_id, key_of, word, body, file)
-        taken = await submit(call, wish, file, accounts, key)
+        taken = await submit(call, spec, file, accounts, key)
     return answer(shown(taken.submission), 201, REPLAYED if taken.replayed else None)
 
 
@@ -360,9 +360,9 @@ async def cancel_submission(call: Caller, submission_id: str) -> Response:
     **file_answers(404, 409, 502),
 )
 async def get_results(
-    call: Caller, request: Request, submission_id: str, wish: ResultsQuery
+    call: Caller, request: Request, submission_id: str, spec: ResultsQuery
 ) -> Response:
     found = await call.context.store.read(
         submissions.get_submission, call.project_id, submission_id
     )
-    return await results_of(call, request, found.id, wish)
+    return await results_of(call, request, found.id, spec)

@@ -55,7 +55,7 @@ PARTS_SECONDS = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """Lines that are on the shelf."""
+    """Lines that are in the results store."""
 
     tally: Tally
     inline: str | None
@@ -229,7 +229,7 @@ class Collector:
         tally, seen = await self._write(held, target)
         most = self._inline_max_bytes
         inline = await heavy(held.batch.project_id, _inline, target, tally, most)
-        failpoints.reach(failpoints.BEFORE_SHELF)
+        failpoints.reach(failpoints.BEFORE_STORING)
         await self._results_store.put(held.results.name, target)
         return Merged(tally, inline, seen)
 

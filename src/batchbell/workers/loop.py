@@ -167,7 +167,7 @@ class Loops:
             self.add(loop)
 
     def add(self, loop: Loop) -> None:
-        """Run a loop from now on; in a crew that stops it only closes its worker."""
+        """Run a loop from now on; in loops that stop it only closes its worker."""
         if self._stopping:
             loop.stop()
         self._loops.append(loop)

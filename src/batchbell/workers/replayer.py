@@ -58,8 +58,10 @@ class Replayer:
             log.info("replay given up: cancelled, or another worker's", replay_id=replay.id)
             return True
         self._metrics.replayed.inc(after.done - replay.done)
-        tell = log.debug if after.state is ReplayState.RUNNING else log.info
-        tell("replayed", replay_id=after.id, state=after.state, done=after.done, total=after.total)
+        log_line = log.debug if after.state is ReplayState.RUNNING else log.info
+        log_line(
+            "replayed", replay_id=after.id, state=after.state, done=after.done, total=after.total
+        )
         return True
 
     async def idle_seconds(self) -> float:

@@ -309,8 +309,8 @@ class Watcher:
         metrics.provider_calls.labels(account.label, "list").inc(calls.pages)
         metrics.provider_calls.labels(account.label, "retrieve").inc(calls.retrieves)
         metrics.sweep_duration.observe(seconds)
-        tell = log.warning if error else (log.info if moved else log.debug)
-        tell(
+        log_line = log.warning if error else (log.info if moved else log.debug)
+        log_line(
             "swept",
             account=account.label,
             open=open,

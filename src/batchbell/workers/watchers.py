@@ -15,10 +15,10 @@ from batchbell.core.errors import SettingsError
 from batchbell.core.model import Account
 from batchbell.net.guard import AddressRules
 from batchbell.storage import accounts
-from batchbell.storage.engine import ROSTER, Store
+from batchbell.storage.engine import ACCOUNTS_CHANGED, Store
 from batchbell.workers.loop import Loop, Loops
 
-log = structlog.get_logger("batchbell.roster")
+log = structlog.get_logger("batchbell.accounts")
 
 LOOK_SECONDS = 2.0
 """How long a change by another process may go unseen where its signal was lost."""
@@ -39,11 +39,11 @@ class Post:
         return f"Post({self.account_id!r}, {self.name!r})"
 
 
-Hire = Callable[[Account, Post], Loop]
+MakeLoop = Callable[[Account, Post], Loop]
 
 
 class Watchers:
-    """See the module. `hire` makes the loop of a watcher.
+    """See the module. `make_loop` makes the loop of a watcher.
 
     `key_of` gives the API key of an account whose key is not in the database; None where this
     process has none.
@@ -52,23 +52,23 @@ class Watchers:
     def __init__(
         self,
         store: Store,
-        crew: Loops,
-        hire: Hire,
+        loops: Loops,
+        make_loop: MakeLoop,
         *,
         key_of: Callable[[Account], str | None],
         rules: Callable[[], AddressRules],
     ) -> None:
-        self.name = "roster"
-        self.signal = store.signal(ROSTER)
+        self.name = "accounts"
+        self.signal = store.signal(ACCOUNTS_CHANGED)
         self._store = store
-        self._crew = crew
-        self._hire = hire
+        self._loops = loops
+        self._make_loop = make_loop
         self._key_of = key_of
         self._rules = rules
         self._posts: dict[str, tuple[Post, Loop | None]] = {}
 
     async def step(self) -> bool:
-        """Bring the crew in line with the accounts."""
+        """Bring the loops in line with the accounts."""
         found = await self._store.read(accounts.every_account)
         wanted = {
             account.id: (account, post)
@@ -86,7 +86,7 @@ class Watchers:
         return LOOK_SECONDS
 
     async def close(self) -> None:
-        """The crew stops by itself."""
+        """The loops stop by themselves."""
 
     def _post(self, account: Account, credentials: str | None) -> Post | None:
         key = self._key_of(account) if account.from_environment else credentials
@@ -101,20 +101,20 @@ class Watchers:
         Raises SettingsError for one that is declared.
         """
         try:
-            loop = self._hire(account, post)
+            loop = self._make_loop(account, post)
         except SettingsError as error:
             if account.from_environment:
                 raise
             log.warning("account cannot be watched", account=post.name, error=str(error))
             return None
-        self._crew.add(loop)
+        self._loops.add(loop)
         log.info("account is watched", account=post.name)
         return loop
 
     def _dismiss(self, id: str) -> None:
         post, loop = self._posts.pop(id)
         if loop is not None:
-            self._crew.dismiss(loop)
+            self._loops.dismiss(loop)
             log.info("account is watched no more, or anew", account=post.name)
 
 

@@ -58,7 +58,7 @@ class Outcome:
 
 
 def intent(
-    call: Call, request: Request, account: Account, body: Mapping[str, Any], wishes: Sequence[Any]
+    call: Call, request: Request, account: Account, body: Mapping[str, Any], targets: Sequence[Any]
 ) -> Creation | None:
     """What is about to be asked for; None where it names no input file to recognize it by."""
     file_id, endpoint, metadata = (
@@ -67,7 +67,7 @@ def intent(
     if not isinstance(file_id, str) or not file_id:
         return None
     pairs = metadata if isinstance(metadata, dict) else {}
-    registrations: list[Registration] = [wish(account.id, "") for wish in wishes]
+    registrations: list[Registration] = [target(account.id, "") for target in targets]
     asked = msgspec.json.encode([file_id, endpoint, _one_spelling(pairs)], order="sorted")
     key = request.headers.get(KEY_HEADER)
     return Creation(
@@ -145,60 +145,54 @@ def unclear(message: str, outcome: Outcome) -> Response:
     return error_response(502, text, code=Code.PROVIDER_UNAVAILABLE, headers=headers)
 
 
-WISH = "webhook"
+FIELD = "webhook"
 """The field of the body that is for us alone."""
 FIRST_PAUSE_SECONDS = 1.0
 LAST_PAUSE_SECONDS = 30.0
 
-Wish = Callable[[str, str], Registration]
-"""From an account's id and a batch's to a registration."""
+Target = Callable[[str, str], Registration]
+"""Whom to call: from an account's id and a batch's to a registration."""
 
 log = structlog.get_logger("batchbell.gateway")
 
 
-class BatchForm:
-    """Reads who is to be told of a batch that is yet to be made."""
+async def read_targets(context: Context, body: Any, project_id: str) -> list[Target]:
+    """Whom the call to create a batch wants called: its `webhook` and `metadata.webhook_url`.
 
-    def __init__(self, context: Context, body: Any) -> None:
-        """Raises InvalidRequest for what is no object."""
-        if not isinstance(body, dict):
-            raise InvalidRequest("The body must be a JSON object.", code=Code.INVALID_VALUE)
-        self._context = context
-        self._body = body
-
-    async def wishes(self, project_id: str) -> list[Wish]:
-        """As `webhook` and `metadata.webhook_url` say. Raises InvalidRequest."""
-        url = url_check(self._context.rules())
-        own = pair = None
-        problems: list[Problem] = []
-        if self._body.get(WISH) is not None:
-            own, problems = judge(Webhook, self._body[WISH], {"url": url}, where=f"{WISH}.")
-        metadata = self._body.get("metadata")
-        named = MetadataWebhook.of(metadata) if isinstance(metadata, dict) else {}
-        if named:
-            pair, wrong = judge(MetadataWebhook, named, {"webhook_url": url}, where="metadata.")
-            problems += wrong
-        if problems:
-            raise InvalidBody(problems)
-        wishes: list[Wish] = [] if own is None else [partial(registration, own)]
-        if pair is not None:
-            wishes.append(_calling(pair.webhook_url))
-        await self._check_endpoints(project_id, wishes)
-        return wishes
-
-    async def _check_endpoints(self, project_id: str, wishes: list[Wish]) -> None:
-        named = {one.endpoint_id for wish in wishes if (one := wish("", "")).endpoint_id}
-        if not named:
-            return
-        try:
-            await self._context.store.write(endpoints.named_urls, project_id, named)
-        except InvalidRequest as error:
-            raise InvalidRequest(
-                error.message, param=f"{WISH}.endpoint_id", code=error.code
-            ) from None
+    Raises InvalidRequest.
+    """
+    if not isinstance(body, dict):
+        raise InvalidRequest("The body must be a JSON object.", code=Code.INVALID_VALUE)
+    url = url_check(context.rules())
+    own = pair = None
+    problems: list[Problem] = []
+    if body.get(FIELD) is not None:
+        own, problems = judge(Webhook, body[FIELD], {"url": url}, where=f"{FIELD}.")
+    metadata = body.get("metadata")
+    named = MetadataWebhook.of(metadata) if isinstance(metadata, dict) else {}
+    if named:
+        pair, wrong = judge(MetadataWebhook, named, {"webhook_url": url}, where="metadata.")
+        problems += wrong
+    if problems:
+        raise InvalidBody(problems)
+    targets: list[Target] = [] if own is None else [partial(registration, own)]
+    if pair is not None:
+        targets.append(_calling(pair.webhook_url))
+    await _check_endpoints(context, project_id, targets)
+    return targets
 
 
-def _calling(url: str) -> Wish:
+async def _check_endpoints(context: Context, project_id: str, targets: list[Target]) -> None:
+    named = {one.endpoint_id for target in targets if (one := target("", "")).endpoint_id}
+    if not named:
+        return
+    try:
+        await context.store.write(endpoints.named_urls, project_id, named)
+    except InvalidRequest as error:
+        raise InvalidRequest(error.message, param=f"{FIELD}.endpoint_id", code=error.code) from None
+
+
+def _calling(url: str) -> Target:
     return lambda account_id, batch_id: Registration(
         account_id=account_id, batch_id=batch_id, url=url
     )
@@ -206,9 +200,9 @@ def _calling(url: str) -> Wish:
 
 def for_provider(raw: bytes, body: Mapping[str, Any]) -> bytes:
     """The body without what is for us alone; untouched where there is no such thing."""
-    if WISH not in body:
+    if FIELD not in body:
         return raw
-    return msgspec.json.encode({name: value for name, value in body.items() if name != WISH})
+    return msgspec.json.encode({name: value for name, value in body.items() if name != FIELD})
 
 
 class Adopter:
@@ -223,24 +217,24 @@ class Adopter:
         return await self._write(project_id, account, Find(snapshot=seen))
 
     async def adopt(
-        self, project_id: str, account: Account, seen: Snapshot, wishes: list[Wish]
+        self, project_id: str, account: Account, seen: Snapshot, targets: list[Target]
     ) -> Batch | None:
         """Keep a batch that was just made; returns it as it is kept.
 
         None where that could not be: the batch is there, and costs money, whatever becomes of our
         write. So nothing is raised, and while the database is away it is tried on and on.
         """
-        wanted = tuple(wish(account.id, seen.id) for wish in wishes)
+        wanted = tuple(target(account.id, seen.id) for target in targets)
         find = Find(snapshot=seen, registrations=wanted)
         try:
             return await self._write(project_id, account, find)
         except StoreUnavailable as error:
-            tell_lost(account, seen.id, str(error))
+            log_lost(account, seen.id, str(error))
             task = asyncio.create_task(self._keep_trying(project_id, account, find))
             self._late.add(task)
             task.add_done_callback(self._late.discard)
         except Exception as error:
-            tell_lost(account, seen.id, repr(error))
+            log_lost(account, seen.id, repr(error))
         return None
 
     async def _write(self, project_id: str, account: Account, find: Find) -> Batch:
@@ -276,13 +270,13 @@ class Adopter:
             except StoreUnavailable:
                 continue
             except Exception as error:
-                tell_lost(account, find.snapshot.id, repr(error))
+                log_lost(account, find.snapshot.id, repr(error))
             else:
                 log.info("a batch is kept after all", batch=find.snapshot.id)
             return
 
 
-def tell_lost(account: Account, batch_id: str | None, why: str) -> None:
+def log_lost(account: Account, batch_id: str | None, why: str) -> None:
     """Of a batch that is there, and that we do not watch."""
     log.error(
         "a batch was made, and could not be kept",

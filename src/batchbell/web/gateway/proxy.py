@@ -231,11 +231,11 @@ async def upload(call: Call, request: Request) -> Response:
     await store.write(uploads.expect, call.project_id, token, **about)
     id: str | None = None
     try:
-        told = await _upload(call, request, account)
-        id = await read(call, file_id_in, told.body) if told.is_good else None
+        reply = await _upload(call, request, account)
+        id = await read(call, file_id_in, reply.body) if reply.is_good else None
     finally:
         await store.write(uploads.remember, call.project_id, token, file_id=id, **about)
-    return told.response()
+    return reply.response()
 
 
 async def _upload(call: Call, request: Request, account: Account) -> Whole:
@@ -273,12 +273,12 @@ async def _whole(call: Call, reply: Reply, account: Account, key: str) -> Whole:
         return masked(unpacked(body, packing) if (packing := reply.packing) else body, forms)
 
     try:
-        told = await read(call, plain, await reply.read())
+        body = await read(call, plain, await reply.read())
     finally:
         reply.close()
     headers = [header for header in reply.headers if header[0] != b"content-encoding"]
     safe = harmless(_masked(headers, forms), is_file=False)
-    return Whole(reply.status, [*safe, _spoken_by(account)], told)
+    return Whole(reply.status, [*safe, _spoken_by(account)], body)
 
 
 def _forms(key: str) -> list[bytes]:
