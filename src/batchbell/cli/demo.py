@@ -77,11 +77,11 @@ async def _sandbox(
 ) -> None:
     from batchbell.sandbox import Schedule, serve_receiver, serve_sandbox
 
-    def greet(sandbox: Sandbox) -> None:
+    def show(sandbox: Sandbox) -> None:
         for line in how_to_use(sandbox.base_url, api_key):
             say(line)
 
-    provider = serve_sandbox(host, port, api_key, schedule=Schedule.lasting(seconds), on_ready=greet)
+    provider = serve_sandbox(host, port, api_key, schedule=Schedule.lasting(seconds), on_ready=show)
     if receiver_port is None:
         await provider
         return
