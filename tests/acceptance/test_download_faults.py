@@ -74,7 +74,7 @@ async def test_each_fault_of_a_download_ends_whole_or_as_a_failure_that_can_be_s
             if case.tries:
                 await check_whole(bell, id, case, found)
             else:
-                assert (found.state, bool(found.trouble)) == ("failed", True), case
+                assert (found.state, bool(found.reason)) == ("failed", True), case
         provider.faults.clear()
         for id in [id for id, case in batches.items() if not case.tries]:
             await bell.fetch_results(id)

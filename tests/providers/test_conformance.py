@@ -145,8 +145,11 @@ async def test_results_that_are_cut_off_do_not_pass_for_whole(bench: Bench) -> N
     bench.sandbox.provider.finish(identity, "completed")
     batch = await bench.provider.retrieve(identity)
     bench.sandbox.provider.faults.add("cut_off", route="content")
-    with pytest.raises(ProviderUnavailable):
-        await answers_of(bench.provider, batch)
+    try:
+        lines = await answers_of(bench.provider, batch)
+    except ProviderUnavailable:
+        return
+    assert len({line["custom_id"] for line in lines}) == 300, "the rest was asked for"
 
 
 ROW = {"custom_id": "a", "method": "POST", "url": "/v1/responses", "body": {"model": "m"}}

@@ -139,11 +139,11 @@ async def test_lines_stand_in_the_order_of_the_input(desk: Desk) -> None:
 
 async def test_a_provider_in_trouble_is_asked_again(desk: Desk) -> None:
     id = await desk.ended()
-    desk.house.provider.faults.add("cut_off", route="content")
+    desk.house.provider.faults.add("status", route="content", status=503)
     await desk.collect()
     found = await desk.of(id)
     assert (found.state, found.tries) == (ResultsState.WAITING, 1)
-    assert "cut off" in str(found.reason)
+    assert "server had an error" in str(found.reason)
     [one] = await desk.house.read(merges.waiting)
     assert one.due_at > desk.house.clock()
     assert (await desk.settled(id)).state is ResultsState.READY
