@@ -103,8 +103,10 @@ def unknown_status(batch: Batch) -> str | None:
 
 def is_overdue(batch: Batch, now: float) -> bool:
     """Whether the batch should have ended for some time."""
+    if batch.status.ended:
+        return False
     end = expires_at(batch)
-    return not batch.status.ended and end is not None and end + OVERDUE_GRACE_SECONDS <= now
+    return end is not None and end + OVERDUE_GRACE_SECONDS <= now
 
 
 def holding(batch: Batch, now: float) -> list[Alarm]:

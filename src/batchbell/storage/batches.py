@@ -14,10 +14,8 @@ from batchbell.core.attachment import ResultsState
 from batchbell.core.errors import NotFound
 from batchbell.core.lifecycle import Observation
 from batchbell.core.model import (
-    Alarm,
     Batch,
     BatchKind,
-    BatchOutcome,
     Mint,
     Sighting,
     Snapshot,
@@ -28,9 +26,12 @@ from batchbell.storage import outbox
 from batchbell.storage.bulk import among, update_all
 from batchbell.storage.engine import ALARMS, RESULTS, SUBMISSIONS, storable, wake
 from batchbell.storage.paging import Page, page_of
+from batchbell.storage.rows import joined, reader, writer
 from batchbell.storage.schema import accounts, batches, parts, results, submissions
 
 SNAPSHOT = msgspec.json.Decoder(Snapshot)
+FIXED = ("key", "project_id", "account_id", "id", "registered_at", "webhook_refused", "kind")
+"""What a row has from the begin on. All other columns with a field are written with each change."""
 
 
 LOST_MAX = 1_000
@@ -215,28 +216,20 @@ def _by_id(
 
 
 def _values(batch: Batch) -> dict[str, Any]:
+    """Whatever may change of a row: what is a field of the batch, and what follows from them."""
     seen = batch.snapshot
     return {
         "key": batch.key,
-        "status": batch.status.value,
+        **_changing(batch),
+        "outcome": batch.merged_outcome and batch.merged_outcome.value,
         "fingerprint": seen.fingerprint() if seen else None,
         "snapshot": _encoded(seen) if seen else None,
-        "generation": batch.generation,
-        "updated_at": batch.updated_at,
         "provider_created_at": seen.created_at if seen else None,
-        "ended_at": batch.ended_at,
-        "missing_since": batch.missing_since,
-        "check_at": batch.check_at,
-        "doubts": batch.doubts,
-        "look_error": storable(batch.look_error) if batch.look_error is not None else None,
-        "expunged_at": batch.expunged_at,
-        "outcome": batch.merged_outcome and batch.merged_outcome.value,
         "input_file_id": _named(seen.input_file_id if seen else None),
         "output_file_id": _named(seen.output_file_id if seen else None),
         "error_file_id": _named(seen.error_file_id if seen else None),
         "expires_at": alarms.expires_at(batch),
         "unknown_status": _named(alarms.unknown_status(batch)),
-        **alarm_values(batch),
     }
 
 
@@ -245,7 +238,7 @@ def alarm_values(batch: Batch) -> dict[str, Any]:
     return {
         "progress_at": batch.progress_at,
         "alarm_at": batch.alarm_at,
-        "alarms": " ".join(sorted(batch.alarms)),
+        "alarms": joined(batch.alarms),
     }
 
 
@@ -323,34 +316,17 @@ def joined_batches() -> Select[Any]:
     ).join(accounts, accounts.c.id == batches.c.account_id)
 
 
+_changing = writer(Batch, batches, but=(*FIXED, "snapshot"))
+_read = reader(
+    Batch,
+    columns={"merged_outcome": "outcome"},
+    conversions={"snapshot": SNAPSHOT.decode},
+)
+
+
 def to_batch(row: Row[Any]) -> Batch:
     """From a row of `batches` joined with its account."""
-    return Batch(
-        key=row.key,
-        project_id=row.project_id,
-        account_id=row.account_id,
-        account=row.account,
-        provider=row.provider,
-        id=row.id,
-        status=Status(row.status),
-        registered_at=row.registered_at,
-        updated_at=row.updated_at,
-        snapshot=SNAPSHOT.decode(row.snapshot) if row.snapshot else None,
-        ended_at=row.ended_at,
-        generation=row.generation,
-        missing_since=row.missing_since,
-        check_at=row.check_at,
-        doubts=row.doubts,
-        look_error=row.look_error,
-        account_reason=row.account_reason,
-        expunged_at=row.expunged_at,
-        webhook_refused=row.webhook_refused,
-        kind=BatchKind(row.kind),
-        merged_outcome=BatchOutcome(row.outcome) if row.outcome else None,
-        progress_at=row.progress_at or row.registered_at,
-        alarm_at=row.alarm_at,
-        alarms=frozenset(map(Alarm, row.alarms.split())),
-    )
+    return _read(row)
 
 
 def wake_submissions(

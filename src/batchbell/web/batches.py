@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import Query, Request
+from msgspec.structs import fields
 from starlette.responses import Response
 
 from batchbell import failpoints
@@ -54,15 +55,8 @@ from batchbell.web.openapi import AccountName, answers, passes, takes
 from batchbell.web.parameters import LIMIT_DEFAULT, After, Limit, strict_router
 from batchbell.web.paths import IdRoute
 
-STAMPS = (
-    "in_progress_at",
-    "expires_at",
-    "finalizing_at",
-    "completed_at",
-    "failed_at",
-    "expired_at",
-    "cancelling_at",
-    "cancelled_at",
+STAMPS = tuple(
+    one.name for one in fields(api.Batch) if one.name.endswith("_at") and one.name != "created_at"
 )
 
 

@@ -1,0 +1,98 @@
+"""Rows and frozen types of ours: a column is read into the field of its name, and written from it.
+
+So a column that has a field needs no line of code here or where its table is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import fields
+from enum import StrEnum
+from operator import attrgetter
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from sqlalchemy import Row, Table
+
+from batchbell.storage.engine import storable
+
+T = TypeVar("T")
+Convert = Callable[[Any], Any]
+
+
+def reader(
+    kind: type[T],
+    *,
+    columns: Mapping[str, str] | None = None,
+    conversions: Mapping[str, Convert] | None = None,
+) -> Callable[[Row[Any]], T]:
+    """What makes a value of `kind` from a row that has a column for each of its fields.
+
+    `columns` names those that are called otherwise, and `conversions` has those whose types do not
+    say what a value becomes. Words become members of their enums.
+    """
+    names = tuple(one.name for one in fields(kind))  # type: ignore[arg-type]
+    read = _values([(columns or {}).get(name, name) for name in names])
+    hints = get_type_hints(kind)
+    converted = {name: _by_type(hints[name]) for name in names} | dict(conversions or {})
+    left = [(name, convert) for name, convert in converted.items() if convert is not None]
+
+    def made(row: Row[Any]) -> T:
+        values = dict(zip(names, read(row), strict=True))
+        for name, convert in left:
+            if (value := values[name]) is not None:
+                values[name] = convert(value)
+        return kind(**values)
+
+    return made
+
+
+def _values(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
+    """What reads these attributes. `attrgetter` gives no tuple for one name."""
+    read = attrgetter(*names)
+    return read if len(names) > 1 else lambda value: (read(value),)
+
+
+def _by_type(hint: Any) -> Convert | None:
+    words = [one for one in (hint, *get_args(hint)) if _is_enum(one)]
+    if not words:
+        return None
+    word = words[0]
+    if getattr(hint, "__origin__", None) is frozenset:
+        return lambda text: frozenset(map(word, text.split()))
+    return word  # type: ignore[no-any-return]
+
+
+def _is_enum(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, StrEnum)
+
+
+def writer(kind: type[T], table: Table, *, but: Collection[str]) -> Callable[[T], dict[str, Any]]:
+    """What makes the values of the columns that have a field of `kind`, apart from some."""
+    hints = get_type_hints(kind)
+    keys = [column.key for column in table.columns]
+    names = [key for key in keys if key in hints and key not in but]
+    read = _values(names)
+    left = [(name, to) for name in names if (to := _to_column(hints[name])) is not None]
+
+    def made(value: T) -> dict[str, Any]:
+        values = dict(zip(names, read(value), strict=True))
+        for name, to_column in left:
+            if (one := values[name]) is not None:
+                values[name] = to_column(one)
+        return values
+
+    return made
+
+
+def _to_column(hint: Any) -> Convert | None:
+    if getattr(hint, "__origin__", None) is frozenset:
+        return joined
+    kinds = (hint, *get_args(hint))
+    if any(map(_is_enum, kinds)):
+        return attrgetter("value")
+    return storable if str in kinds else None
+
+
+def joined(words: Iterable[str]) -> str:
+    """Several words in one column."""
+    return " ".join(sorted(words))

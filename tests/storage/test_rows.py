@@ -1,0 +1,120 @@
+"""A batch's columns are read and written by the names of its fields: none is forgotten."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import pytest
+from sqlalchemy import Column, Double, Integer, MetaData, Table, Text, create_engine, insert, select
+
+from batchbell.core.model import DEFAULT_PROJECT, Alarm, Batch, BatchOutcome, Status
+from batchbell.storage import batches, schema
+from batchbell.storage.rows import reader, writer
+from tests.storage.scene import Scene, snapshot
+
+JOINED = {"account", "provider", "account_reason"}
+"""What is read of a batch's account."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """As the next field of a batch might be."""
+
+    id: str
+    status: Status
+    outcome: BatchOutcome | None
+    alarms: frozenset[Alarm]
+    weight: float | None
+    tries: int = 0
+    note: str | None = None
+
+
+FULL = Kind(
+    id="a",
+    status=Status.LOST,
+    outcome=BatchOutcome.PARTIAL,
+    alarms=frozenset({Alarm.OVERDUE, Alarm.NO_PROGRESS}),
+    weight=1.5,
+    tries=3,
+    note="N\u00f6te",
+)
+BARE = Kind(id="b", status=Status.FAILED, outcome=None, alarms=frozenset(), weight=None)
+
+
+@pytest.mark.parametrize("value", [FULL, BARE])
+def test_a_value_comes_back_as_it_was_written(value: Kind) -> None:
+    table = Table(
+        "kinds",
+        MetaData(),
+        Column("id", Text),
+        Column("status", Text),
+        Column("outcome", Text),
+        Column("alarms", Text),
+        Column("weight", Double),
+        Column("tries", Integer),
+        Column("note", Text),
+        Column("of_nobody", Text),
+    )
+    engine = create_engine("sqlite://")
+    with engine.begin() as connection:
+        table.create(connection)
+        connection.execute(insert(table), [writer(Kind, table, but=())(value)])
+        row = connection.execute(select(table)).one()
+        assert reader(Kind)(row) == value
+    engine.dispose()
+
+
+def test_half_a_character_spoils_no_write() -> None:
+    table = Table("kinds", MetaData(), Column("id", Text), Column("note", Text))
+    made = writer(Kind, table, but=("id",))(replace(FULL, note="half \ud83d"))
+    assert made == {"note": "half \ufffd"}
+
+
+def test_each_field_of_a_batch_has_a_column_and_each_column_is_written() -> None:
+    columns = {*schema.batches.columns.keys()}
+    names = {one.name for one in fields(Batch)}
+    assert names - columns == JOINED | {"merged_outcome"}
+    written = set(batches._values(a_batch()))
+    assert written | {*batches.FIXED} == columns
+
+
+def a_batch() -> Batch:
+    return Batch(
+        key=1,
+        project_id="p",
+        account_id="a",
+        account="openai",
+        provider="openai",
+        id="batch_1",
+        status=Status.IN_PROGRESS,
+        registered_at=1.0,
+        updated_at=1.0,
+    )
+
+
+CHANGES: dict[str, Any] = {
+    "status": Status.COMPLETED,
+    "updated_at": 11.5,
+    "snapshot": snapshot("batch_1", output_file_id="file_1"),
+    "ended_at": 12.5,
+    "generation": 7,
+    "missing_since": 13.5,
+    "check_at": 14.5,
+    "doubts": 3,
+    "look_error": "It is away.",
+    "expunged_at": 15.5,
+    "merged_outcome": BatchOutcome.PARTIAL,
+    "progress_at": 16.5,
+    "alarm_at": 17.5,
+    "alarms": frozenset({Alarm.OVERDUE}),
+}
+
+
+async def test_all_that_may_change_of_a_batch_is_kept(scene: Scene) -> None:
+    await scene.register("batch_1")
+    batch = await scene.store.read(batches.get_batch, DEFAULT_PROJECT, "batch_1")
+    changed = replace(batch, **CHANGES)
+    assert {*CHANGES} == {one.name for one in fields(Batch)} - {*batches.FIXED} - JOINED
+    await scene.store.write(batches.save, [changed])
+    assert await scene.store.read(batches.get_batch, DEFAULT_PROJECT, "batch_1") == changed
