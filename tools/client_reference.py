@@ -67,7 +67,7 @@ def _generated() -> Iterator[str]:
 
 def _method(name: str, method: Callable[..., object]) -> Iterator[str]:
     awaited = AWAITED_NAMES.get(name, name)
-    other = getattr(AsyncBatchbell, awaited)
+    other = inspect.unwrap(getattr(AsyncBatchbell, awaited))
     yield f"### `{name}`\n"
     yield "```python"
     yield signature(name, method)

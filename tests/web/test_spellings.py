@@ -11,6 +11,7 @@ import httpx2
 import pytest
 
 from batchbell.api.fields import SPELLINGS, Request
+from batchbell.client import AsyncBatchbell
 from batchbell.sandbox import OPEN, Sandbox, SandboxProvider
 
 from ..conftest import Clock
@@ -199,6 +200,20 @@ async def test_metadata_with_both_spellings_is_refused(served: Served) -> None:
     error = answer.json()["error"]
     assert (answer.status_code, error["code"]) == (400, "duplicate_parameter")
     assert {"metadata.webhook_url", "metadata.webhookUrl"} <= set(error["message"].split())
+
+
+async def test_the_client_takes_each_spelling_and_one_of_them(served: Served) -> None:
+    async with AsyncBatchbell(served.url) as bell:
+        for name in SPELLINGS:
+            url: Any = {name: f"{HOOK}/{name}"}
+            assert (await bell.watch("batch_1", **url)).url == url[name]
+            assert (await bell.create_endpoint(name="n", **url)).url == url[name]
+            submitted = await bell.submit([LINE], **url)
+            [watch] = [one async for one in bell.list_watches(batch_id=submitted.id)]
+            assert watch.url == url[name]
+        both: Any = {"webhook_url": HOOK, "webhookUrl": HOOK}
+        with pytest.raises(TypeError, match="webhook_url and webhookUrl mean the same"):
+            await bell.watch("batch_1", **both)
 
 
 def test_every_request_with_a_destination_is_tried_here() -> None:

@@ -25,7 +25,7 @@ from batchbell.api.replays import Replay, ReplayCounts
 from batchbell.api.submissions import Submission
 from batchbell.api.watches import Watch
 from batchbell.client import calls, downloads, streaming, submissions
-from batchbell.client.calls import PAGE_SIZE, TIMEOUT_SECONDS, Call, WatchSpec
+from batchbell.client.calls import PAGE_SIZE, TIMEOUT_SECONDS, Call, WatchSpec, any_spelling
 from batchbell.client.downloads import Download, OnBytes, ResultLine
 from batchbell.client.errors import ServerUnavailable, ServerUnreachable
 from batchbell.client.streaming import Following, OnLost, OnOpen, StreamedEvent
@@ -86,6 +86,7 @@ class AsyncBatchbell:
                 yield item
             following = calls.after_page(following, page)
 
+    @any_spelling
     async def watch(
         self,
         batch_id: str,
@@ -227,6 +228,7 @@ class AsyncBatchbell:
         """All deliveries, newest first."""
         return self._items(calls.deliveries(state=state, event_id=event_id, page_size=page_size))
 
+    @any_spelling
     async def create_endpoint(self, url: str, name: str, **fields: Any) -> Endpoint:
         """Make an endpoint that hears of the whole project. Its secret is shown this once.
 
@@ -355,6 +357,7 @@ class AsyncBatchbell:
                     return batch
             await asyncio.sleep(wait.pause_seconds(now=time.monotonic()))
 
+    @any_spelling
     async def submit(
         self,
         requests: Requests,

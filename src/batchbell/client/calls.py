@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, TypeVar
+from functools import wraps
+from typing import Any, Generic, TypeVar, cast
 from urllib.parse import quote
 
 import msgspec
@@ -17,6 +18,7 @@ from batchbell.api.deliveries import Delivery
 from batchbell.api.endpoints import Endpoint, EndpointDeleted, EndpointTest
 from batchbell.api.errors import PassedError, PassedErrorBody
 from batchbell.api.events import Event
+from batchbell.api.fields import respelt
 from batchbell.api.health import Readiness
 from batchbell.api.keys import Key, KeyDeleted, WebhookSecret
 from batchbell.api.lists import Page
@@ -29,6 +31,7 @@ from batchbell.core import server as core
 
 T = TypeVar("T")
 Item = TypeVar("Item")
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 DEFAULT_URL = "http://127.0.0.1:3000"
 PAGE_SIZE = 100
@@ -75,6 +78,19 @@ def error_of(status: int, content: bytes) -> ApiError:
         param=error.param,
         problems=error.problems or (),
     )
+
+
+def any_spelling(method: Method) -> Method:
+    """The method, which takes `webhook_url` and `webhookUrl` for `url`, too; but one of them."""
+
+    @wraps(method)
+    def spelt(*args: Any, **named: Any) -> Any:
+        same, given = respelt(named, "url")
+        if len(given) > 1:
+            raise TypeError(f"{' and '.join(given)} mean the same. Pass one of them.")
+        return method(*args, **same)
+
+    return cast("Method", spelt)
 
 
 class WatchSpec(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -24,7 +24,7 @@ from batchbell.api.replays import Replay, ReplayCounts
 from batchbell.api.submissions import Submission
 from batchbell.api.watches import Watch
 from batchbell.client import calls, downloads, streaming, submissions
-from batchbell.client.calls import PAGE_SIZE, TIMEOUT_SECONDS, Call, WatchSpec
+from batchbell.client.calls import PAGE_SIZE, TIMEOUT_SECONDS, Call, WatchSpec, any_spelling
 from batchbell.client.downloads import Download, OnBytes, ResultLine
 from batchbell.client.errors import ServerUnavailable, ServerUnreachable
 from batchbell.client.streaming import Following, OnLost, OnOpen, StreamedEvent
@@ -85,6 +85,7 @@ class Batchbell:
                 yield item
             following = calls.after_page(following, page)
 
+    @any_spelling
     def watch(
         self,
         batch_id: str,
@@ -222,6 +223,7 @@ class Batchbell:
         """All deliveries, newest first."""
         return self._items(calls.deliveries(state=state, event_id=event_id, page_size=page_size))
 
+    @any_spelling
     def create_endpoint(self, url: str, name: str, **fields: Any) -> Endpoint:
         """Make an endpoint that hears of the whole project. Its secret is shown this once.
 
@@ -348,6 +350,7 @@ class Batchbell:
                     return batch
             time.sleep(wait.pause_seconds(now=time.monotonic()))
 
+    @any_spelling
     def submit(
         self,
         requests: Requests,
