@@ -278,21 +278,16 @@ IdempotencyKey = Annotated[
 
 def _bodies() -> dict[str, Any]:
     """JSON lines and forms beside JSON, and what else is wished for in the query."""
-    extra = takes(SubmissionRequest)
+    extra, text = takes(SubmissionRequest), {"type": "string"}
+    options = dict.fromkeys((*SubmissionOptions.model_fields, *SPELLINGS), text)
     extra["parameters"] = [
-        {"name": name, "in": "query", "required": False, "schema": {"type": "string"}}
-        for name in dict.fromkeys((*SubmissionOptions.model_fields, *SPELLINGS))
+        {"name": name, "in": "query", "required": False, "schema": text} for name in options
     ]
-    lines = {"schema": {"type": "string"}}
-    form = {
-        "schema": {
-            "type": "object",
-            "properties": {"file": {"type": "string", "format": "binary"}},
-            "required": ["file"],
-        }
-    }
+    fields = {"file": {**text, "format": "binary"}, **options}
+    form = {"type": "object", "properties": fields, "required": ["file"]}
     content = extra["requestBody"]["content"]
-    content["application/jsonl"], content["multipart/form-data"] = lines, form
+    content["application/jsonl"] = {"schema": text}
+    content["multipart/form-data"] = {"schema": form}
     return extra
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import msgspec
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
+from batchbell.api.submissions import SubmissionOptions
 from batchbell.core.errors import InvalidRequest
 from batchbell.threads import disk
 from batchbell.web.bodies import BULK_MAX_BYTES, check_plain, read_json
@@ -276,15 +278,23 @@ class Form(FormReader):
             self.fields[self.name] = bytes(self._value).decode("utf-8", "replace")
 
 
+KINDS = {
+    name: {one.get("type") for one in field["anyOf"]}
+    for name, field in SubmissionOptions.model_json_schema()["properties"].items()
+}
+"""The kinds of JSON that each option may be."""
+
+
 def _options(words: Mapping[str, str]) -> dict[str, Any]:
-    """Parameters as the JSON that they stand for; what cannot be read stays a word."""
-    read: dict[str, Any] = dict(words)
-    if "events" in words:
-        read["events"] = [word.strip() for word in words["events"].split(",")]
-    for name in ("metadata", "retry_missing", "retry_max_tokens"):
-        if name in words:
-            try:
-                read[name] = msgspec.json.decode(words[name])
-            except (msgspec.DecodeError, RecursionError):
-                continue
-    return read
+    """Parameters as the JSON that they stand for."""
+    return {name: _meant(text, KINDS.get(name, set())) for name, text in words.items()}
+
+
+def _meant(text: str, kinds: Collection[str]) -> Any:
+    """What cannot be read stays text."""
+    if "array" in kinds:
+        return [word.strip() for word in text.split(",")]
+    if not {"object", "integer"}.isdisjoint(kinds):
+        with suppress(msgspec.DecodeError, RecursionError):
+            return msgspec.json.decode(text)
+    return text
