@@ -42,6 +42,13 @@ async def shelved(served: Served, part: dict[str, Any]) -> list[dict[str, Any]]:
     return [json.loads(text) for text in whole.splitlines()]
 
 
+async def test_a_model_that_no_database_stores_is_no_bug_of_ours(served: Served) -> None:
+    for model in ("\0", "half \ud83d"):
+        text = json.dumps({**line(1), "body": {"model": model}}).encode()
+        answer = await submit(served, text + b"\n")
+        assert answer.status_code in (201, 422), answer.text
+
+
 async def test_json_lines_become_a_submission(served: Served) -> None:
     wishes = {"retry_missing": "2", "retry_max_tokens": "5000"}
     answer = await submit(served, jsonl(line(1), line(2)), webhook_url=HOOK, **wishes)

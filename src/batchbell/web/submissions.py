@@ -28,6 +28,7 @@ from batchbell.files.results_store import scratch_of
 from batchbell.files.scratch import scratch_folder
 from batchbell.providers.registry import profile_of
 from batchbell.storage import parts, submissions
+from batchbell.storage.engine import storable
 from batchbell.storage.submissions import Asked, Key, NewPart
 from batchbell.storage.watches import Registration
 from batchbell.threads import heavy
@@ -154,7 +155,8 @@ async def _prepared(
 ) -> Asked:
     context = call.context
     account = spec.account or next(iter(accounts.values()))
-    model = await heavy(call.project_id, _first_model, file) or ""
+    named = await heavy(call.project_id, _first_model, file)
+    model = storable(named or "")
     known = await context.store.read(parts.learnt, account.id, model)
     most = context.settings.submission_line_max_bytes
     declared = context.declared.of(account)
@@ -169,7 +171,7 @@ async def _prepared(
         id=id,
         account_id=account.id,
         endpoint=found.url or "",
-        model=found.model,
+        model=found.model and storable(found.model),
         parts=new_parts,
         retry_missing=spec.retry_missing,
         retry_max_tokens=spec.retry_max_tokens,
