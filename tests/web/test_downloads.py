@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from batchbell.client import ApiError, AsyncBatchbell, Batchbell
 from batchbell.core import links
 from batchbell.core.errors import ResultsGone
 from batchbell.core.model import DEFAULT_PROJECT
-from batchbell.core.results import Results
+from batchbell.core.results import Results, ResultsState
 from batchbell.files import tables
+from batchbell.files.lines import Fate
 from batchbell.storage import retention
+from batchbell.web import downloads
 from batchbell.web import results as routes
 
 from .making import Served
@@ -232,3 +235,59 @@ async def test_lines_of_one_fate_can_be_downloaded(served: Served, tmp_path: Pat
     lines = target.read_text("utf-8").splitlines()
     assert [json.loads(line)["custom_id"] for line in lines] == ALL[::2]
     assert not (tmp_path / "failed.jsonl.part.etag").exists()
+
+
+async def test_lines_are_chosen_beside_the_loop(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await merged(served, tmp_path)
+    threads: set[str] = set()
+    is_of = downloads._is
+
+    def seen(line: bytes, fate: Fate) -> bool:
+        threads.add(threading.current_thread().name)
+        return is_of(line, fate)
+
+    monkeypatch.setattr(downloads, "_is", seen)
+    assert (await raw(served, f"{PATH}?status=failed")).status_code == 200
+    assert threads
+    assert all(name.startswith("batchbell-stored") for name in threads)
+
+
+async def test_many_tables_of_one_project_leave_room_for_anothers(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+    other = asyncio.Event()
+    tables_of = downloads.Tables(served.context)
+
+    async def never(found: Results, *_: Any) -> None:
+        begun.append(found.id)
+        if found.id == "res_other":
+            other.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(tables_of, "_make", never)
+    for number in range(5):
+        await ask(tables_of, f"res_{number}", "one")
+    await ask(tables_of, "res_other", "another")
+    await other.wait()
+    assert len(begun) == 3, "two of the one project, and the other's"
+    for making in tables_of._under_way.values():
+        making.cancel()
+
+
+async def ask(tables_of: downloads.Tables, id: str, project_id: str) -> None:
+    found = Results(
+        id=id,
+        project_id=project_id,
+        batch_key=1,
+        state=ResultsState.READY,
+        secret="s",
+        tries=0,
+        reason=None,
+        tally=None,
+        created_at=0.0,
+        ended_at=0.0,
+    )
+    assert await tables_of.size(found, tables.Format.CSV, None, within_seconds=0.0) is None

@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import re
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 import structlog
 from starlette.requests import Request
@@ -22,7 +23,7 @@ from batchbell.files.results_store import ResultsStore, scratch_of
 from batchbell.files.scratch import scratch_folder
 from batchbell.files.tables import Format, table_of
 from batchbell.storage import results
-from batchbell.threads import disk
+from batchbell.threads import disk, stored
 from batchbell.web.call import Context
 from batchbell.web.errors import Code, error_response
 
@@ -114,7 +115,7 @@ def some_lines(
     request: Request, found: Results, results_store: ResultsStore, fate: Fate
 ) -> Response:
     """The lines of one fate: how long they are together is not known before."""
-    lines = _only(results_store.read(found.name), fate)
+    lines = _only(results_store.read(found.name), fate, owner=found.project_id)
     headers = {"Content-Disposition": _named(found.name)}
     return _streamed(request, lines, headers, Format.JSONL)
 
@@ -178,11 +179,15 @@ async def _zipped(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     yield zipper.flush()
 
 
-async def _only(chunks: AsyncIterator[bytes], fate: Fate) -> AsyncIterator[bytes]:
-    """The lines of this fate."""
+async def _only(chunks: AsyncIterator[bytes], fate: Fate, *, owner: str) -> AsyncIterator[bytes]:
+    """The lines of this fate. They are read in threads: one may have many megabytes."""
     async for lines in whole_lines(chunks):
-        if chosen := [line + b"\n" for line in lines if _is(line, fate)]:
-            yield b"".join(chosen)
+        if chosen := await stored(owner, _chosen, lines, fate):
+            yield chosen
+
+
+def _chosen(lines: Sequence[bytes], fate: Fate) -> bytes:
+    return b"".join(line + b"\n" for line in lines if _is(line, fate))
 
 
 def _is(line: bytes, fate: Fate) -> bool:
@@ -202,7 +207,7 @@ def _called(name: str) -> str:
 log = structlog.get_logger("batchbell.tables")
 
 AT_ONCE = 2
-"""Tables being made: they share one thread, and the processor with everything else."""
+"""Tables that one project has made at a time. All share one thread, a portion each in turn."""
 DAY_SECONDS = 86_400.0
 
 
@@ -223,7 +228,7 @@ class Tables:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._under_way: dict[str, asyncio.Task[int]] = {}
-        self._turn = asyncio.Semaphore(AT_ONCE)
+        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._hands = ThreadPoolExecutor(1, "batchbell-tables")
 
     async def size(
@@ -253,7 +258,7 @@ class Tables:
         results_store, name = self._context.results_store, table_of(found, format, fate)
         with contextlib.suppress(ResultsGone):
             return await results_store.size(name)
-        async with self._turn:
+        async with self._turns.setdefault(found.project_id, asyncio.Semaphore(AT_ONCE)):
             await self._make(found, format, fate)
         if await self._is_over(found):
             await results_store.delete(name)
