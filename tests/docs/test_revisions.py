@@ -1,4 +1,4 @@
-"""Migrations that two branches numbered alike would leave no database that opens."""
+"""Migrations or decisions that two branches numbered alike would be one too many."""
 
 from __future__ import annotations
 
@@ -23,3 +23,11 @@ def test_revisions_are_one_chain_without_gaps() -> None:
         assert revision[1] == file.name[:4]
         before = int(revision[1]) - 1
         assert (int(down[1]) if down else FIRST - 1) == before, file.name
+
+
+def test_decisions_are_numbered_without_twins() -> None:
+    records = sorted(Path(__file__).parents[2].glob("docs/adr/*.md"))
+    assert [file.name[:4] for file in records] == [f"{n:04}" for n in range(1, len(records) + 1)]
+    for file in records:
+        title = file.read_text(encoding="utf-8").splitlines()[0]
+        assert title.startswith(f"# {int(file.name[:4])}. "), file.name
