@@ -207,8 +207,9 @@ class _Reader:
             in_file=in_file,
             discover=discover,
             pace=Pace(
-                poll_interval_seconds=max(interval, profile.look_seconds),
+                poll_interval_seconds=interval,
                 calls_per_minute=table.calls_per_minute or settings.calls_per_minute,
+                look_seconds=profile.look_seconds,
             ),
             expiry=Expiry(
                 input_seconds=table.input_expires_after_seconds

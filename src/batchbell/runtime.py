@@ -171,8 +171,9 @@ def _pace_of(runtime: Runtime, account: Account, provider: Provider) -> Pace:
     if declared is not None:
         return declared.pace
     return Pace(
-        poll_interval_seconds=max(settings.poll_interval_seconds, provider.profile.look_seconds),
+        poll_interval_seconds=settings.poll_interval_seconds,
         calls_per_minute=settings.calls_per_minute,
+        look_seconds=provider.profile.look_seconds,
     )
 
 

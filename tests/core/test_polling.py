@@ -27,6 +27,7 @@ from batchbell.core.polling import (
     next_sweep,
     pages_expected,
     reached_oldest,
+    rest_seconds,
     should_list,
 )
 
@@ -140,6 +141,18 @@ def test_sweeps_keep_their_interval_and_never_break_the_call_budget(
 def test_the_budget_is_reached_only_beyond_thirty_thousand_open_batches() -> None:
     assert next_sweep(now=0, calls=300, pace=PACE, rand=0.0) <= PACE.poll_interval_seconds
     assert next_sweep(now=0, calls=1000, pace=PACE, rand=0.0) == 50.0
+
+
+def test_no_sweep_begins_sooner_than_the_provider_asks_for() -> None:
+    pace = Pace(poll_interval_seconds=5.0, look_seconds=60.0)
+    assert next_sweep(now=0, calls=1, pace=pace, rand=0.0) == 60.0
+    assert rest_seconds(1, pace) == 60.0
+    assert rest_seconds(1, PACE) == 0.05
+    assert rest_seconds(2_000, pace) == 100.0
+
+
+def test_larger_pages_mean_fewer_of_them() -> None:
+    assert pages_expected(1_001, None, page_size=1_000) == 2
 
 
 def wait_after(error: ProviderError, *, failures: int = 1, rand: float = 0.0) -> float:

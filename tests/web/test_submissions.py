@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from batchbell.core.errors import ResultsUnavailable
+from batchbell.core.governor import Learnt
 from batchbell.core.limits import Limits
 from batchbell.core.model import DEFAULT_PROJECT
 from batchbell.core.submission import new_name
 from batchbell.files import scratch
 from batchbell.files.results_store import Folder, scratch_of
+from batchbell.web import submissions
 
 from .making import HOOK, Served
 
@@ -141,6 +143,18 @@ async def test_requests_are_split_at_the_limits_of_the_account(served: Served) -
     served.declare(limits=Limits(lines=2))
     made = (await submit(served, jsonl(*map(line, range(5))))).json()
     assert [(part["position"], part["lines"]) for part in made["parts"]] == [(1, 2), (2, 2), (3, 1)]
+
+
+@pytest.mark.parametrize(
+    ("own", "cap", "tokens"),
+    [(None, None, None), (10, None, 10), (10, 5, 5), (10, 50, 10), (None, 5, 5)],
+)
+def test_the_smaller_of_a_set_and_a_learnt_limit_counts(
+    own: int | None, cap: int | None, tokens: int | None
+) -> None:
+    known = Learnt(cap=cap, cap_at=100.0)
+    limits = submissions._limits(Limits(tokens=own), known, line_bytes=1, now=101.0)
+    assert limits.tokens == tokens
 
 
 async def test_everything_that_is_wrong_is_told_with_its_line(served: Served) -> None:

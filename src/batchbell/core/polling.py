@@ -31,10 +31,14 @@ READS_LEAST = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """What the operator allows: seconds between sweeps, and calls a minute for one account."""
+    """What the operator allows: seconds between sweeps, and calls a minute for one account.
+
+    And the fewest seconds between two sweeps that the provider asks for.
+    """
 
     poll_interval_seconds: float = 15.0
     calls_per_minute: int = 1200
+    look_seconds: float = 0.0
 
 
 def pages_expected(open_batches: int, last_pages: int | None, *, page_size: int = PAGE_SIZE) -> int:
@@ -106,11 +110,16 @@ def next_sweep(*, now: float, calls: int, pace: Pace, rand: float) -> float:
     Up to 3 % early, so that accounts spread out, but never above the call budget.
     """
     interval = pace.poll_interval_seconds * (0.97 + 0.03 * rand)
-    return now + max(interval, budget_seconds(calls, pace))
+    return now + max(interval, rest_seconds(calls, pace))
+
+
+def rest_seconds(calls: int, pace: Pace) -> float:
+    """How long after a sweep of `calls` calls none begins, whoever asks for it."""
+    return max(budget_seconds(calls, pace), pace.look_seconds)
 
 
 def budget_seconds(calls: int, pace: Pace) -> float:
-    """The time that the budget gives so many calls: no sweep begins sooner, whoever asks for it."""
+    """The time that the budget gives so many calls."""
     return calls * 60.0 / pace.calls_per_minute
 
 

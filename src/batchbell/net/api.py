@@ -338,7 +338,12 @@ def checked_base(base_url: str) -> str:
     """The base URL without a slash at its end. Raises SettingsError for what is none."""
     try:
         url = URL(base_url)
-        good = url.scheme in ("http", "https") and url.host and "@" not in url.raw_authority
+        good = url.scheme in ("http", "https") and url.host
+        if "@" in url.raw_authority:
+            raise SettingsError(
+                "A base URL holds no user name and no password, so this is no base URL. Give the"
+                " API key by itself."
+            )
     except ValueError:
         good = False
     if not good or "?" in base_url or "#" in base_url:

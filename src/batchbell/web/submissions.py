@@ -190,7 +190,7 @@ def _limits(own: Limits, known: Learnt, *, line_bytes: int, now: float) -> Limit
     return replace(
         own,
         line_bytes=min(own.line_bytes, line_bytes),
-        tokens=known.cap_in_force(now) or own.tokens,
+        tokens=min(filter(None, (known.cap_in_force(now), own.tokens)), default=None),
     )
 
 

@@ -256,7 +256,7 @@ class Watcher:
                 next_at=polling.next_sweep(
                     now=now, calls=calls.total, pace=self.pace, rand=self._rand()
                 ),
-                not_before=now + polling.budget_seconds(calls.total, self.pace),
+                not_before=now + polling.rest_seconds(calls.total, self.pace),
                 pages=sweep.pages_read or None,
                 discovered_to=sweep.discovered_to,
                 verbs=verbs,
