@@ -12,7 +12,7 @@ A bench is an adapter beside its sandbox. `sandbox` is a running server (`base_u
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
@@ -20,10 +20,19 @@ from batchbell.core.model import DEFAULT_PROJECT, Account
 from batchbell.net.api import ApiClient
 from batchbell.net.sessions import provider_session
 from batchbell.providers import Provider, open_provider
-from batchbell.sandbox import Sandbox
+from batchbell.sandbox import Sandbox, SandboxProvider
 
 KEY = "sk-test-0123456789abcdef"
 NOW = 1_700_000_500.0
+
+
+@dataclass(frozen=True)
+class Played:
+    """One API of a sandbox that plays several."""
+
+    provider: SandboxProvider
+    start: Callable[[], Awaitable[None]]
+    stop: Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -31,14 +40,16 @@ class Bench:
     """An adapter, and the sandbox that it calls."""
 
     provider: Provider
-    sandbox: Sandbox
+    sandbox: Sandbox | Played
     gone: str
     """A reference to results that are not there."""
     status_field: str
     """What of a row the status is read from: without it the row makes no sense."""
     id_field: str = "id"
     tags: bool = True
-    """Whether the provider keeps a tag."""
+    """Whether the provider keeps a tag, and other metadata."""
+    says_why: bool = True
+    """Whether a batch that failed says why, and in which line."""
 
 
 Make = Callable[[], AbstractAsyncContextManager[Bench]]
@@ -69,5 +80,19 @@ async def openai() -> AsyncIterator[Bench]:
             yield Bench(provider, sandbox, gone="file-gone", status_field="status")
 
 
-BENCHES: Mapping[str, Make] = {"openai": openai}
+@asynccontextmanager
+async def anthropic() -> AsyncIterator[Bench]:
+    async with Sandbox(api_key=KEY, clock=lambda: NOW) as sandbox:
+        async for provider in connected("anthropic", sandbox.url):
+            yield Bench(
+                provider,
+                Played(sandbox.anthropic, sandbox.start, sandbox.stop),
+                gone=f"{sandbox.url}/v1/messages/batches/msgbatch_gone/results",
+                status_field="processing_status",
+                tags=False,
+                says_why=False,
+            )
+
+
+BENCHES: Mapping[str, Make] = {"openai": openai, "anthropic": anthropic}
 """One for each dialect in the registry, by its name."""

@@ -100,8 +100,9 @@ async def test_an_open_batch_shows_what_it_is(bench: Bench) -> None:
     assert batch.id == identity
     assert batch.status is Status.IN_PROGRESS
     assert batch.counts == Counts(total=10, completed=0, failed=0)
-    assert batch.metadata is not None
-    assert batch.metadata["job"] == "nightly"
+    if bench.tags:
+        assert batch.metadata is not None
+        assert batch.metadata["job"] == "nightly"
     assert batch.created_at is not None
     assert abs(batch.created_at - NOW) < 60
 
@@ -116,6 +117,8 @@ async def test_every_end_is_understood(bench: Bench, status: str) -> None:
 
 
 async def test_the_reasons_of_a_failure_come_with_their_lines(bench: Bench) -> None:
+    if not bench.says_why:
+        pytest.skip("its batches say nothing of the kind")
     identity = bench.sandbox.provider.add_batch(total=10)
     reason = problem("invalid_json_line", "This line is not parseable as valid JSON.", line=3)
     bench.sandbox.provider.finish(identity, "failed", problems=[reason])
@@ -160,6 +163,8 @@ TAG = ("batchbell_part", "prt_1.1")
 
 async def submitted(provider: Provider, folder: Path, **more: Any) -> Snapshot:
     """As the submitter does it: upload, then have it run."""
+    if not provider.profile.submissions:
+        pytest.skip("no submissions are handed in there")
     requests = folder / "part.jsonl"
     requests.write_text(json.dumps(ROW) + "\n", encoding="utf-8")
     file = await provider.upload(requests, name="part.jsonl")

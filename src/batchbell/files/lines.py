@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import IO, Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -27,6 +27,7 @@ TOKENS_MAX = 10**9
 """No answer uses more: what says so is not believed, lest the governor learn from it."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 DIGITS_MAX = 18
+CACHE_WORDS = ("read", "creation")
 PASSING_CODES = frozenset({"batch_expired", "batch_cancelled", "not_run"})
 PASSING_ERROR = re.compile(
     r"server_?error|internal|time_?d?_?out|rate_?limit|too_many|overloaded|unavailable|connection",
@@ -69,6 +70,8 @@ class _Usage(msgspec.Struct, gc=False):
     output_tokens: _Number = 0
     prompt_tokens_details: dict[str, Any] | None = None
     input_tokens_details: dict[str, Any] | None = None
+    cache_read_input_tokens: _Number | None = None
+    cache_creation_input_tokens: _Number | None = None
     completion_tokens_details: dict[str, Any] | None = None
     output_tokens_details: dict[str, Any] | None = None
 
@@ -434,17 +437,27 @@ def _used(read: _Body) -> Spent | None:
     used = read.usage
     if used is None:
         return None
+    details = used.prompt_tokens_details or used.input_tokens_details
+    made = used.completion_tokens_details or used.output_tokens_details
+    beside = Beside()
+    if details is None and not used.prompt_tokens:
+        beside = Beside(used.cache_read_input_tokens or 0, used.cache_creation_input_tokens or 0)
     return Spent(
         model=read.model or "unknown",
-        input_tokens=used.prompt_tokens or used.input_tokens,
-        cached_tokens=_count(
-            used.prompt_tokens_details or used.input_tokens_details, "cached_tokens"
-        ),
+        input_tokens=(used.prompt_tokens or used.input_tokens) + sum(beside),
+        cached_tokens=_count(details, "cached_tokens") or beside.read,
         output_tokens=used.completion_tokens or used.output_tokens,
-        reasoning_tokens=_count(
-            used.completion_tokens_details or used.output_tokens_details, "reasoning_tokens"
-        ),
+        reasoning_tokens=_reasoning(made),
     )
+
+
+class Beside(NamedTuple):
+    """Input tokens that Anthropic counts beside `input_tokens`, where OpenAI's are among them."""
+
+    read: int = 0
+    """From the cache."""
+    written: int = 0
+    """To the cache."""
 
 
 def _used_loosely(body: dict[str, Any]) -> Spent | None:
@@ -459,13 +472,21 @@ def _used_loosely(body: dict[str, Any]) -> Spent | None:
     if all(number is None for number in found):
         return None
     details = {name: usage.get(f"{name}_details") for name in names}
+    about_input = details[names[0]] or details[names[1]]
+    beside = Beside()
+    if not about_input and not found[0]:
+        beside = Beside(*(_count(usage, f"cache_{word}_input_tokens") for word in CACHE_WORDS))
     return Spent(
         model=model if isinstance(model, str) and model else "unknown",
-        input_tokens=found[0] or found[1] or 0,
-        cached_tokens=_count(details[names[0]] or details[names[1]], "cached_tokens"),
+        input_tokens=(found[0] or found[1] or 0) + sum(beside),
+        cached_tokens=_count(about_input, "cached_tokens") or beside.read,
         output_tokens=found[2] or found[3] or 0,
-        reasoning_tokens=_count(details[names[2]] or details[names[3]], "reasoning_tokens"),
+        reasoning_tokens=_reasoning(details[names[2]] or details[names[3]]),
     )
+
+
+def _reasoning(details: Any) -> int:
+    return _count(details, "reasoning_tokens") or _count(details, "thinking_tokens")
 
 
 def _tokens(value: Any) -> int | None:

@@ -147,7 +147,8 @@ class ApiClient:
     ) -> Arrived:
         """Fetch the body of a GET to a file, over several calls where one is cut off.
 
-        Redirects to storage are followed, without our credentials on another host. Raises what
+        `path` may be a whole URL, as providers give for results: it counts as a redirect. Redirects
+        to storage are followed, without our credentials on another host. Raises what
         `refuse` makes of a bad status, and ProviderUnavailable for all else.
         """
 
@@ -165,8 +166,10 @@ class ApiClient:
 
     @asynccontextmanager
     async def _body(self, path: str, headers: Mapping[str, str], pace: Pace) -> AsyncIterator[Body]:
-        """A GET that follows redirects."""
-        hop: Hop | None = None
+        """A GET that follows redirects. What begins like a URL is one from the start."""
+        absolute = path.lower().startswith(("http://", "https://"))
+        first = f"{self._base}/" if absolute else f"{self._base}{path}"
+        hop = next_hop(None, first, path) if absolute else None
         for _ in range(HOPS_MAX + 1):
             async with self._call(
                 "GET",
@@ -185,7 +188,7 @@ class ApiClient:
                         chunks = _nothing()  # a signed URL may stand in it
                     yield Body(response.status, response.headers, chunks)
                     return
-                hop = next_hop(hop, f"{self._base}{path}", location)
+                hop = next_hop(hop, first, location)
         raise ProviderUnavailable(f"The provider redirects more than {HOPS_MAX} times.")
 
     async def _whole(

@@ -45,6 +45,8 @@ class Api(Protocol):
     ) -> Arrived:
         """The body of a GET, to a file, as it is sent: resumed where it was cut off.
 
+        `path` may be a whole URL. Another host than the API's is called without credentials.
+
         Raises what `refuse` makes of a bad status. `plain` asks for no compression.
         """
         ...

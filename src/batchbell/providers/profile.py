@@ -78,6 +78,11 @@ class Profile:
     """How many batches a page may have, and is asked for."""
     list_filters: frozenset[str] = frozenset()
     """By what its list can be filtered: `status`, `created_after`, `metadata`."""
+    submissions: bool = True
+    """Whether Batchbell hands in requests there."""
+    batch_ids: str | None = None
+    """The shape of its batches' ids, as a regular expression, where no other host has it; None
+    where ids may look like anything."""
     look_seconds: float = 0.0
     """The fewest seconds between two looks that it asks for."""
     statuses: Mapping[str, Status] = field(default_factory=dict)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from batchbell.core.limits import Limits
-from batchbell.providers.profile import ExpiryRange, Profile
+from batchbell.providers.profile import Auth, ExpiryRange, Profile
 
 DAY_SECONDS = 86_400
 
@@ -22,7 +22,25 @@ OPENAI = Profile(
 )
 """https://platform.openai.com/docs/guides/batch and the OpenAPI document, November 2026."""
 
-PROFILES: Mapping[str, Profile] = {profile.name: profile for profile in (OPENAI,)}
+ANTHROPIC = Profile(
+    name="anthropic",
+    title="Anthropic",
+    dialect="anthropic",
+    base_url="https://api.anthropic.com",
+    key_variable="ANTHROPIC_API_KEY",
+    base_url_variable="ANTHROPIC_BASE_URL",
+    auth=Auth("x-api-key", ""),
+    headers={"anthropic-version": "2023-06-01"},
+    limits=Limits(lines=100_000, bytes=256 * 10**6),
+    retention_seconds=29 * DAY_SECONDS,
+    page_size=1_000,
+    submissions=False,
+    batch_ids=r"msgbatch_[A-Za-z0-9]+",
+)
+"""https://docs.claude.com/en/docs/build-with-claude/batch-processing, November 2026. Results are
+kept for 29 days after the batch was made, not after its end."""
+
+PROFILES: Mapping[str, Profile] = {profile.name: profile for profile in (OPENAI, ANTHROPIC)}
 
 DEFAULT = OPENAI
 """What an account that names no provider is of, and what messages take as their example."""

@@ -9,13 +9,15 @@ from batchbell import __version__
 from batchbell.core.errors import SettingsError
 from batchbell.core.model import Account
 from batchbell.core.nearest import hint
-from batchbell.providers import openai
+from batchbell.providers import anthropic, openai
 from batchbell.providers.api import Api
 from batchbell.providers.profile import Profile
 from batchbell.providers.profiles import PROFILES
 from batchbell.providers.protocol import Dialect, Provider
 
-DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in (openai.DIALECT,)}
+DIALECTS: Mapping[str, Dialect] = {
+    dialect.name: dialect for dialect in (openai.DIALECT, anthropic.DIALECT)
+}
 
 Connect = Callable[[str, Mapping[str, str]], Api]
 """Makes HTTP under a base URL, with these headers on every call."""

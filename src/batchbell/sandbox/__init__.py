@@ -52,6 +52,14 @@ From another process: `POST|GET|DELETE /sandbox/faults` (the body is add's argum
 `POST /sandbox/batches/{id}/finish|status` (the arguments of finish and set_status),
 `DELETE /sandbox/batches/{id}` (forget).
 
+Anthropic's Message Batches are played by the same server, without files and metadata::
+
+    AsyncAnthropic(api_key="sk-test", base_url=sandbox.url)
+    sandbox.anthropic                        # MessageBatches: the same words, faults and calls
+
+Its `content` is a batch's results (`batch_id` names the batch), and its `delete_file` deletes a
+batch. `/sandbox/anthropic/…` steers it from another process.
+
 The receiver::
 
     async with Receiver(secret="whsec_…") as receiver:
@@ -79,6 +87,7 @@ from batchbell.sandbox.behaviours import (
 )
 from batchbell.sandbox.faults import ROUTES, Fault, FaultKind, Faults
 from batchbell.sandbox.inputs import problem
+from batchbell.sandbox.message_batches import MessageBatches
 from batchbell.sandbox.provider import SandboxProvider
 from batchbell.sandbox.quick import QuickReceiver
 from batchbell.sandbox.receiver import Received, Receiver
@@ -98,6 +107,7 @@ __all__ = [
     "GzipBomb",
     "Hang",
     "Hold",
+    "MessageBatches",
     "QuickReceiver",
     "Received",
     "Receiver",

@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import BodyPartReader, http_exceptions, web
 
 from batchbell.sandbox import mischief
 from batchbell.sandbox.answers import ApiError, bad_key, limit_of, missing, no_batch
+from batchbell.sandbox.anthropic import PREFIX as MESSAGES
+from batchbell.sandbox.anthropic import anthropic_app
 from batchbell.sandbox.control import control_routes
-from batchbell.sandbox.faults import CONTENT, INSTEAD, LATE, PAGES, ROUTES, FaultKind
+from batchbell.sandbox.faults import CONTENT, FaultKind
 from batchbell.sandbox.files import list_object
+from batchbell.sandbox.gate import (
+    CHUNK_BYTES,
+    PROVIDER,
+    Handler,
+    guard,
+    json_object,
+    page_fault,
+    sent,
+)
+from batchbell.sandbox.message_batches import MessageBatches
 from batchbell.sandbox.provider import SandboxProvider
 
-CHUNK_BYTES = 65_536
 MAX_JSON_BYTES = 8 * 2**20
 PURPOSES = frozenset(
     {"assistants", "batch", "batch_output", "evals", "fine-tune", "user_data", "vision"}
 )
 
-PROVIDER = web.AppKey("provider", SandboxProvider)
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-
-def sandbox_app(provider: SandboxProvider) -> web.Application:
-    """The whole API as an aiohttp application."""
-    app = web.Application(middlewares=[_in_openai_shape, _guarded], client_max_size=MAX_JSON_BYTES)
+def sandbox_app(provider: SandboxProvider, batches: MessageBatches) -> web.Application:
+    """Both APIs as one aiohttp application."""
+    app = web.Application(
+        middlewares=[_in_openai_shape, guard(_check_key)], client_max_size=MAX_JSON_BYTES
+    )
     app[PROVIDER] = provider
     app.add_routes(
         [
@@ -43,8 +51,10 @@ def sandbox_app(provider: SandboxProvider) -> web.Application:
             web.post("/v1/batches/{id}/cancel", _cancel, name="cancel"),
             web.get("/storage/{id}", _stored, name="stored"),
             *control_routes(provider),
+            *control_routes(batches, "/sandbox/anthropic"),
         ]
     )
+    app.add_subapp(MESSAGES, anthropic_app(batches))
     return app
 
 
@@ -56,7 +66,7 @@ async def _in_openai_shape(request: web.Request, handler: Handler) -> web.Stream
         response = web.json_response(error.body(), status=error.status, headers=error.headers)
     except web.HTTPException as error:
         response = _http_error(request, error)
-    if not response.prepared:
+    if not response.prepared and "request-id" not in response.headers:
         response.headers["x-request-id"] = f"req_{uuid.uuid4().hex}"
     return response
 
@@ -67,30 +77,6 @@ def _http_error(request: web.Request, error: web.HTTPException) -> web.Response:
         text = f"Invalid URL ({request.method} {request.path})"
     answer = ApiError(error.status, text)
     return web.json_response(answer.body(), status=error.status)
-
-
-@web.middleware
-async def _guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Count, check the key, and let go wrong what is to go wrong."""
-    provider = request.app[PROVIDER]
-    route = request.match_info.route.name
-    if route not in ROUTES:
-        return await handler(request)
-    provider.calls[route] += 1
-    provider.log.append((request.method, request.path_qs))
-    _check_key(request, provider.api_key)
-    batch_id = request.match_info.get("id")
-    faults = provider.faults
-    for late in faults.take_all(LATE, route=route, batch_id=batch_id):
-        await (asyncio.sleep(late.seconds) if late.kind is FaultKind.SLOW else faults.hang())
-    if fault := faults.take(INSTEAD, route=route, batch_id=batch_id):
-        if fault.carried_out:
-            await handler(request)
-        return mischief.instead(fault, request)
-    response = await handler(request)
-    if fault := faults.take(mischief.SPOILED_ANSWER, route=route, batch_id=batch_id):
-        return await mischief.spoiled(fault, request, response)
-    return response
 
 
 def _check_key(request: web.Request, wanted: str | None) -> None:
@@ -187,25 +173,7 @@ async def _content(request: web.Request) -> web.StreamResponse:
     headers = {**_attachment(file.filename), "ETag": f'"{file.id}"', "Accept-Ranges": "bytes"}
     if fault is not None:
         return await mischief.spoiled_content(fault, request, file.content, headers)
-    return await _sent(request, file.content, headers)
-
-
-async def _sent(request: web.Request, whole: bytes, headers: dict[str, str]) -> web.StreamResponse:
-    """A file, or the part of it that is asked for."""
-    status, content = mischief.part_of(request, whole, headers)
-    if len(content) <= CHUNK_BYTES:
-        return web.Response(body=content, headers=headers, status=status)
-    response = web.StreamResponse(headers=headers, status=status)
-    response.content_length = len(content)
-    cut = _cut(request, len(content))
-    await response.prepare(request)
-    for start in range(0, cut, CHUNK_BYTES):
-        await response.write(content[start : min(cut, start + CHUNK_BYTES)])
-    if cut < len(content):
-        mischief.close(request)
-    else:
-        await response.write_eof()
-    return response
+    return await sent(request, file.content, headers)
 
 
 async def _stored(request: web.Request) -> web.StreamResponse:
@@ -213,15 +181,7 @@ async def _stored(request: web.Request) -> web.StreamResponse:
     if "Authorization" in request.headers or not request.query.get("X-Signature"):
         return web.Response(status=403, text="<Error><Code>AccessDenied</Code></Error>")
     file = request.app[PROVIDER].file(request.match_info["id"])
-    return await _sent(request, file.content, {"ETag": f'"{file.id}"'})
-
-
-def _cut(request: web.Request, length: int) -> int:
-    """Where a streamed body ends: a fault must strike before its first byte has gone out."""
-    fault = request.app[PROVIDER].faults.take(
-        mischief.SPOILED_ANSWER, route="content", batch_id=request.match_info["id"]
-    )
-    return length // 2 if fault else length
+    return await sent(request, file.content, {"ETag": f'"{file.id}"'})
 
 
 def _attachment(filename: str) -> dict[str, str]:
@@ -236,25 +196,17 @@ def _attachment(filename: str) -> dict[str, str]:
 
 
 async def _create(request: web.Request) -> web.Response:
-    try:
-        body = await request.json()
-    except ValueError:
-        body = None
-    if not isinstance(body, dict):
-        raise ApiError(400, "The body of the request is not a JSON object.")
-    return web.json_response(request.app[PROVIDER].create(body))
+    return web.json_response(request.app[PROVIDER].create(await json_object(request)))
 
 
 async def _list(request: web.Request) -> web.Response:
     provider = request.app[PROVIDER]
     limit = limit_of(request.query.get("limit"), default=20, maximum=100)
-    skip, after = 0, request.query.get("after")
-    fault = provider.faults.take(PAGES, route="list", batch_id=None)
+    fault = page_fault(provider)
     loops = fault is not None and fault.kind is FaultKind.LOOP
-    if fault is not None and not loops:
-        provider.add_batch()
-        skip = fault.rows
-    rows, has_more = provider.page(after=None if loops else after, limit=limit, skip=skip)
+    skip = fault.rows if fault is not None and not loops else 0
+    after = None if loops else request.query.get("after")
+    rows, has_more = provider.page(after=after, limit=limit, skip=skip)
     return web.json_response(
         list_object(provider.faults.spoil(rows, route="list"), has_more=has_more or loops)
     )

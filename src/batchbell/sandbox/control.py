@@ -66,15 +66,15 @@ class Control:
         return web.json_response({"deleted": True})
 
 
-def control_routes(provider: SandboxProvider) -> list[web.RouteDef]:
+def control_routes(provider: SandboxProvider, below: str = "/sandbox") -> list[web.RouteDef]:
     control = Control(provider)
-    batch = "/sandbox/batches/{id}"
+    batch = f"{below}/batches/{{id}}"
     return [
-        web.post("/sandbox/faults", control.add_fault),
-        web.get("/sandbox/faults", control.list_faults),
-        web.delete("/sandbox/faults", control.clear_faults),
-        web.get("/sandbox/calls", control.calls),
-        web.post("/sandbox/batches", control.add_batches),
+        web.post(f"{below}/faults", control.add_fault),
+        web.get(f"{below}/faults", control.list_faults),
+        web.delete(f"{below}/faults", control.clear_faults),
+        web.get(f"{below}/calls", control.calls),
+        web.post(f"{below}/batches", control.add_batches),
         web.post(f"{batch}/finish", control.finish),
         web.post(f"{batch}/status", control.set_status),
         web.delete(batch, control.forget),

@@ -33,8 +33,10 @@ STAMPS = (
     "cancelling_at",
     "cancelled_at",
 )
-LATER = ("output_file_id", "error_file_id", "errors")
+LATER = ("output_file_id", "error_file_id", "errors", "results_url")
 """What a batch has none of when it is made."""
+NAMED = ("output_file_id", "error_file_id", "results_url")
+"""What names its results."""
 
 
 class FaultKind(StrEnum):
@@ -275,7 +277,7 @@ def _spoiled(fault: Fault, row: dict[str, Any]) -> list[dict[str, Any]]:
         case FaultKind.MISSING:
             return []
         case FaultKind.LATE_FILE:
-            return [{**row, "output_file_id": None, "error_file_id": None}]
+            return [{**row, **{name: None for name in NAMED if name in row}}]
         case FaultKind.STALE:
             return [_as_made(row)]
         case _:
@@ -285,5 +287,10 @@ def _spoiled(fault: Fault, row: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _as_made(row: dict[str, Any]) -> dict[str, Any]:
     nothing_yet = {name: None for name in (*STAMPS, *LATER) if name in row}
+    if "processing_status" in row:
+        total = sum(row["request_counts"].values())
+        counts = {**dict.fromkeys(row["request_counts"], 0), "processing": total}
+        nothing_yet |= {"ended_at": None, "cancel_initiated_at": None}
+        return {**row, **nothing_yet, "processing_status": "in_progress", "request_counts": counts}
     counts = {"total": 0, "completed": 0, "failed": 0}
     return {**row, **nothing_yet, "status": "validating", "request_counts": counts}

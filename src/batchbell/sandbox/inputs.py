@@ -20,6 +20,8 @@ class Request:
     custom_id: str
     prompt: str
     """The last thing that the user said; empty where there is nothing of the kind."""
+    model: str = ""
+    """Where it may differ from the others' of its batch."""
 
 
 @dataclass(frozen=True, slots=True)

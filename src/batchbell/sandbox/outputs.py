@@ -119,7 +119,8 @@ def _lines(rows: Sequence[dict[str, Any]]) -> bytes:
 Body = Callable[[Request, str, str, int], dict[str, Any]]
 
 
-def _said(request: Request) -> str:
+def said(request: Request) -> str:
+    """What the sandbox answers."""
     return f"The sandbox heard: {request.prompt[:200]}"
 
 
@@ -132,7 +133,7 @@ def _chat(request: Request, token: str, model: str, created_at: int) -> dict[str
         "choices": [
             {
                 "index": 0,
-                "message": {"role": "assistant", "content": _said(request), "refusal": None},
+                "message": {"role": "assistant", "content": said(request), "refusal": None},
                 "logprobs": None,
                 "finish_reason": "stop",
             }
@@ -149,7 +150,7 @@ def _chat(request: Request, token: str, model: str, created_at: int) -> dict[str
 
 
 def _response(request: Request, token: str, model: str, created_at: int) -> dict[str, Any]:
-    text = {"type": "output_text", "text": _said(request), "annotations": []}
+    text = {"type": "output_text", "text": said(request), "annotations": []}
     return {
         "id": f"resp_{token}",
         "object": "response",

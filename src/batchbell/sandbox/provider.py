@@ -6,7 +6,7 @@ import random
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from batchbell.core.model import Status
 from batchbell.sandbox.answers import ApiError, invalid, missing, no_batch
@@ -40,6 +40,9 @@ class SandboxProvider:
     Nothing runs in the background: where a batch stands is computed when somebody looks.
     `calls` counts the calls of each route, and `log` holds the latest (method, path).
     """
+
+    job_type: ClassVar[type[Job]] = Job
+    default_model: ClassVar[str] = DEFAULT_MODEL
 
     def __init__(
         self,
@@ -112,9 +115,7 @@ class SandboxProvider:
             raise invalid("completion_window", "expected '24h'.")
         metadata = _metadata(body.get("metadata"))
         found = read_input(self._input(body["input_file_id"]), body["endpoint"])
-        job = Job(
-            id=self._new_id("batch_", 32, "0123456789abcdef"),
-            created_at=self.clock(),
+        return self._begin(
             schedule=self.schedule.overridden(metadata or {}),
             total=len(found.requests),
             model=found.model,
@@ -128,8 +129,6 @@ class SandboxProvider:
                 body.get("output_expires_after"), name="output_expires_after"
             ),
         )
-        self._keep(job)
-        return self._look(job)
 
     def retrieve(self, batch_id: str) -> dict[str, Any]:
         """A batch as it now stands. Raises ApiError (404)."""
@@ -175,19 +174,19 @@ class SandboxProvider:
         total: int = 10,
         schedule: Schedule = OPEN,
         metadata: dict[str, str] | None = None,
-        model: str = DEFAULT_MODEL,
+        model: str | None = None,
         created_at: float | None = None,
     ) -> str:
         """A batch without an input file, newest in the list; it stays open until it is finished.
 
         Returns its id.
         """
-        job = Job(
-            id=self._new_id("batch_", 32, "0123456789abcdef"),
+        job = self.job_type(
+            id=self._new_batch_id(),
             created_at=self.clock() if created_at is None else created_at,
             schedule=schedule,
             total=total,
-            model=model,
+            model=model or self.default_model,
             input_file_id=self._new_id("file-", 22, ALPHABET),
             metadata=metadata,
         )
@@ -246,6 +245,20 @@ class SandboxProvider:
         if job is None:
             raise no_batch(batch_id)
         return job
+
+    def _begin(self, *, schedule: Schedule | None = None, **asked: Any) -> dict[str, Any]:
+        """A batch that somebody asked for, as it is shown at once."""
+        job = self.job_type(
+            id=self._new_batch_id(),
+            created_at=self.clock(),
+            schedule=schedule or self.schedule,
+            **asked,
+        )
+        self._keep(job)
+        return self._look(job)
+
+    def _new_batch_id(self) -> str:
+        return self._new_id("batch_", 32, "0123456789abcdef")
 
     def _keep(self, job: Job) -> None:
         self._place[job.id] = len(self._order)

@@ -10,6 +10,7 @@ from types import TracebackType
 from aiohttp import web
 
 from batchbell.sandbox.api import sandbox_app
+from batchbell.sandbox.message_batches import MessageBatches
 from batchbell.sandbox.provider import SandboxProvider
 from batchbell.sandbox.receiver import Received, Receiver
 from batchbell.sandbox.schedule import Schedule
@@ -39,13 +40,23 @@ class Sandbox:
         self.provider = provider or SandboxProvider(
             api_key=api_key, schedule=schedule, clock=clock, seed=seed
         )
+        self.anthropic = MessageBatches(
+            api_key=self.provider.api_key,
+            schedule=self.provider.schedule,
+            clock=self.provider.clock,
+            seed=seed,
+        )
+        """The same for Anthropic's API, at `url`."""
         self.host = host
         self.port = port
         self._runner: web.AppRunner | None = None
 
     @property
     def url(self) -> str:
-        """The root, without a slash at its end; `/sandbox/…` lies below it."""
+        """The root, without a slash at its end: what an Anthropic SDK takes for `base_url`.
+
+        `/sandbox/…` lies below it.
+        """
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
 
@@ -57,7 +68,9 @@ class Sandbox:
     async def start(self) -> None:
         """Serve. Raises OSError when the port is taken."""
         runner = web.AppRunner(
-            sandbox_app(self.provider), access_log=None, shutdown_timeout=SHUTDOWN_SECONDS
+            sandbox_app(self.provider, self.anthropic),
+            access_log=None,
+            shutdown_timeout=SHUTDOWN_SECONDS,
         )
         await runner.setup()
         self._runner = runner
@@ -71,6 +84,7 @@ class Sandbox:
     async def stop(self) -> None:
         """Close every connection; calls that hang are let go."""
         self.provider.faults.release()
+        self.anthropic.faults.release()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
