@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 
@@ -52,6 +53,28 @@ def named_profile(name: str) -> Profile:
     if profile is None:
         raise SettingsError(f"There is no provider {name!r}. {hint(name, PROFILES.keys())}")
     return profile
+
+
+def claims(account: Account, batch_id: str) -> bool:
+    """Whether the account's provider, and no other, gives its batches ids of this shape."""
+    shape = _shape_of(account)
+    return shape is not None and re.fullmatch(shape, batch_id) is not None
+
+
+def has_any_ids(account: Account) -> bool:
+    """Whether ids of the account's batches may look like anything."""
+    return _shape_of(account) is None
+
+
+def _shape_of(account: Account) -> str | None:
+    profile = PROFILES.get(account.provider)
+    return profile.batch_ids if profile is not None else None
+
+
+def takes_submissions(account: Account) -> bool:
+    """Whether requests are handed in to the account's provider."""
+    profile = PROFILES.get(account.provider)
+    return profile is not None and profile.submissions
 
 
 def dialect_of(account: Account) -> Dialect:

@@ -26,7 +26,7 @@ from batchbell.files.lines import open_lines
 from batchbell.files.preflight import Prepared, first_model, prepare
 from batchbell.files.results_store import scratch_of
 from batchbell.files.scratch import scratch_folder
-from batchbell.providers.registry import profile_of
+from batchbell.providers.registry import profile_of, takes_submissions
 from batchbell.storage import parts, submissions
 from batchbell.storage.engine import storable
 from batchbell.storage.submissions import Asked, Key, NewPart
@@ -41,7 +41,7 @@ from batchbell.web.openapi import answers, file_answers, takes
 from batchbell.web.parameters import LIMIT_DEFAULT, After, Limit, strict_router
 from batchbell.web.results import ResultsQuery, results_of
 from batchbell.web.uploads import receive
-from batchbell.web.watches import READ, account_check, url_check
+from batchbell.web.watches import READ, account_check, named_account, url_check
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,15 @@ async def _prepared(
     call: Call, spec: SubmissionSpec, file: Path, accounts: Mapping[str, Account], key: Key | None
 ) -> Asked:
     context = call.context
-    account = spec.account or next(iter(accounts.values()))
+    account = spec.account or _default_account(accounts)
+    if not takes_submissions(account):
+        raise InvalidRequest(
+            f"Account {account.name!r} is at {profile_of(account).title}, where Batchbell hands in"
+            " no requests yet. Make the batch with the provider's SDK and watch it, or name another"
+            " account.",
+            param="account",
+            code=Code.NO_SUBMISSIONS,
+        )
     named = await heavy(call.project_id, _first_model, file)
     model = storable(named or "")
     known = await context.store.read(parts.learnt, account.id, model)
@@ -179,6 +187,10 @@ async def _prepared(
         watch=_watch(spec, account, id),
         key=key,
     )
+
+
+def _default_account(accounts: Mapping[str, Account]) -> Account:
+    return named_account(accounts, None, param="account", fits=takes_submissions)
 
 
 def _first_model(file: Path) -> str | None:

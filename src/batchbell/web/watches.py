@@ -33,6 +33,7 @@ from batchbell.core.model import (
 from batchbell.group_commit import GroupCommit
 from batchbell.net.guard import AddressRules
 from batchbell.providers.profiles import DEFAULT
+from batchbell.providers.registry import claims, has_any_ids
 from batchbell.storage import watches
 from batchbell.storage.watches import OPTIONS, Registered, Registration, WatchDiffers
 from batchbell.web.bodies import BULK_MAX_BYTES, Check, judge, read, read_json, refuse_unknown
@@ -118,7 +119,7 @@ class WatchForm:
         """The watch of `/batch-awaiter`. Raises InvalidBody."""
         made = read(AwaiterRequest, body, self._awaiter_checks)
         return Registration(
-            account_id=self._account_id(made.account),
+            account_id=account_of_batch(self._accounts, made.account, made.id).id,
             batch_id=made.id,
             url=made.url,
             dialect=Dialect.AWAITER,
@@ -140,18 +141,26 @@ class WatchForm:
                 WatchRequest, item, self._checks, where=f"{name}[{index}].", index=index
             )
             problems += wrong
-            if made is not None and not problems:
-                wanted.append(self._registration(made))
+            if made is not None:
+                try:
+                    wanted.append(self._registration(made))
+                except InvalidRequest as error:
+                    where = f"{name}[{index}].account"
+                    problems.append(
+                        Problem(
+                            message=error.message,
+                            param=where,
+                            code=error.code or Code.INVALID_VALUE,
+                            index=index,
+                        )
+                    )
         if problems:
             raise InvalidBody(problems)
         return wanted
 
     def _registration(self, made: WatchRequest) -> Registration:
-        return registration(made, self._account_id(made.account), made.batch_id)
-
-    def _account_id(self, name: str | None) -> str:
-        """Of one that was checked."""
-        return (self._accounts[name] if name else next(iter(self._accounts.values()))).id
+        account = account_of_batch(self._accounts, made.account, made.batch_id)
+        return registration(made, account.id, made.batch_id)
 
 
 def registration(wanted: Webhook, account_id: str, batch_id: str) -> Registration:
@@ -217,8 +226,39 @@ def url_check(rules: AddressRules) -> Check:
     return check
 
 
-def named_account(accounts: Mapping[str, Account], name: str | None, *, param: str) -> Account:
-    """The account of this name, or the first one. Raises InvalidRequest."""
+def account_of_batch(accounts: Mapping[str, Account], name: str | None, batch_id: str) -> Account:
+    """The account of this name, else the one whose provider alone gives out such ids.
+
+    Where no provider claims the id it is the first account whose ids may look like anything. Raises
+    InvalidRequest where several accounts may have the batch.
+    """
+    if name is not None or len(accounts) <= 1:
+        return named_account(accounts, name, param="account")
+    claiming = [one for one in accounts.values() if claims(one, batch_id)]
+    if len(claiming) == 1:
+        return claiming[0]
+    if claiming:
+        names = ", ".join(one.name for one in claiming)
+        raise InvalidRequest(
+            f"Batch {batch_id[:NAME_MAX]!r} may be in several accounts: {names}. Name one of them"
+            " as account.",
+            param="account",
+            code=Code.AMBIGUOUS_ACCOUNT,
+        )
+    return named_account(accounts, None, param="account", fits=has_any_ids)
+
+
+def named_account(
+    accounts: Mapping[str, Account],
+    name: str | None,
+    *,
+    param: str,
+    fits: Callable[[Account], bool] = lambda _: True,
+) -> Account:
+    """The account of this name, else the first one that fits, else the first one.
+
+    Raises InvalidRequest.
+    """
     if not accounts:
         raise InvalidRequest(
             f"No account is set up to watch batches with: set {DEFAULT.key_variable} and start"
@@ -227,7 +267,7 @@ def named_account(accounts: Mapping[str, Account], name: str | None, *, param: s
             code=Code.NO_ACCOUNT,
         )
     if name is None:
-        return next(iter(accounts.values()))
+        return next(filter(fits, accounts.values()), next(iter(accounts.values())))
     if name not in accounts:
         known = ", ".join(accounts)
         message = f"There is no account {name[:NAME_MAX]!r}: {known}."

@@ -20,7 +20,7 @@ from batchbell.core.model import Account, Batch
 from batchbell.net.headers import Header, harmless, onward
 from batchbell.net.relay import Onward, Reply, unpacked
 from batchbell.providers.protocol import Gateway
-from batchbell.providers.registry import ANSWER_PREFIXES, dialect_of, profile_of
+from batchbell.providers.registry import ANSWER_PREFIXES, dialect_of, profile_of, takes_submissions
 from batchbell.providers.verdicts import SECRET_LEAST_CHARACTERS
 from batchbell.storage import uploads
 from batchbell.threads import heavy
@@ -138,7 +138,7 @@ class Whole:
 async def account_for(call: Call, request: Request) -> Account:
     """The account that the request names, or the default. Raises InvalidRequest."""
     wanted = request.headers.get(ACCOUNT_HEADER)
-    return named_account(await call.accounts(), wanted, param=ACCOUNT_HEADER)
+    return named_account(await call.accounts(), wanted, param=ACCOUNT_HEADER, fits=can_pass)
 
 
 async def account_of(call: Call, batch: Batch) -> Account | None:
@@ -172,10 +172,14 @@ def gateway_of(account: Account) -> Gateway:
     except SettingsError as error:
         raise InvalidRequest(str(error), code=Code.NO_ACCOUNT) from error
     if gateway is None:
+        other = (
+            " Submit the requests with POST /v1/submissions, or name another"
+            if takes_submissions(account)
+            else " Name another"
+        )
         raise InvalidRequest(
             f"Account {account.name!r} is at {profile_of(account).title}, which does not take calls"
-            " of OpenAI's SDKs. Submit the requests with POST /v1/submissions, or name another"
-            f" account with the header {ACCOUNT_HEADER}.",
+            f" of OpenAI's SDKs.{other} account with the header {ACCOUNT_HEADER}.",
             param=ACCOUNT_HEADER,
             code=Code.NO_GATEWAY,
         )
