@@ -96,6 +96,17 @@ def test_what_has_no_text_has_no_content(body: Any) -> None:
     assert of(body).body == json.dumps(body)
 
 
+def test_a_message_has_the_text_of_all_its_blocks_and_why_it_stopped() -> None:
+    blocks = [{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "Des "}]
+    content = [*blocks, {"type": "text", "text": "Moines"}]
+    body = {"type": "message", "model": "m", "content": content, "stop_reason": "end_turn"}
+    found = row(
+        json.dumps({"custom_id": "a", "response": {"status_code": 200, "body": body}}).encode()
+    )
+    assert found is not None
+    assert (found.content, found.finish_reason, found.model) == ("Des Moines", "end_turn", "m")
+
+
 def test_a_refused_request_says_why() -> None:
     """Pitfall 16: a 400 line may carry `error: null`."""
     found = of({"error": {"code": None, "type": "bad", "message": "No such model."}}, 400)

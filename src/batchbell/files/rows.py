@@ -52,11 +52,13 @@ class Row(NamedTuple):
 
 
 class _Body(msgspec.Struct, gc=False):
-    """What is read of a chat completion, a completion, a response or an error."""
+    """What is read of a chat completion, a completion, a response, a message or an error."""
 
     model: Any = None
     choices: Any = None
     output: Any = None
+    content: Any = None
+    stop_reason: Any = None
     status: Any = None
     incomplete_details: Any = None
     error: Any = None
@@ -85,7 +87,7 @@ def _row(line: Line) -> Row:
         status=said.fate,
         status_code=_whole(status_of(response.status_code)),
         model=_word(body.model),
-        content=_content(choice, body.output),
+        content=_content(choice, body),
         finish_reason=_finish_reason(choice, body),
         error_code=_word(_of(error, "code")) or _word(_of(error, "type")),
         error_message=_word(error) or _word(_of(error, "message")),
@@ -107,12 +109,14 @@ def _read_body(raw: bytes) -> _Body:
         return _Body(**{name: loose.get(name) for name in _Body.__struct_fields__})
 
 
-def _content(choice: Any, output: Any) -> str | None:
-    """The text of a chat completion or a completion; that of a response may be in many parts."""
+def _content(choice: Any, body: _Body) -> str | None:
+    """The text of a chat completion or a completion; others may have it in many parts."""
     if choice is not None:
         said = _of(_of(choice, "message"), "content")
         return _word(_of(choice, "text")) if said is None else _text(said)
-    messages = [part for part in _list(output) if _of(part, "type") == "message"]
+    if body.content is not None:
+        return _text(body.content)
+    messages = [part for part in _list(body.output) if _of(part, "type") == "message"]
     texts = [_text(_of(message, "content")) for message in messages]
     return _joined(texts)
 
@@ -130,10 +134,14 @@ def _joined(texts: list[str | None]) -> str | None:
 
 
 def _finish_reason(choice: Any, body: _Body) -> str | None:
-    """A response says `completed`, or why it is not complete."""
+    """A message says why it stopped, a response `completed`, or why it is not complete."""
     if choice is not None:
         return _word(_of(choice, "finish_reason"))
-    return _word(_of(body.incomplete_details, "reason")) or _word(body.status)
+    return (
+        _word(body.stop_reason)
+        or _word(_of(body.incomplete_details, "reason"))
+        or _word(body.status)
+    )
 
 
 def _first(value: Any) -> Any:
