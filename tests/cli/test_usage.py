@@ -113,6 +113,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     monkeypatch.chdir(tmp_path)
     for name in ("BATCHBELL_URL", "BATCHBELL_API_KEY", "DATABASE_URL", "OPENAI_API_KEY"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PORT", "9")  # at the default one somebody may serve
     (tmp_path / "requests.jsonl").write_text("{}\n")
     (tmp_path / "body.json").write_text("{}")
 
