@@ -291,6 +291,20 @@ async def test_results_that_are_named_late_are_none_until_then(bench: Bench) -> 
     assert (await bench.provider.retrieve(identity)).names_answers
 
 
+async def test_results_that_are_archived_are_said_to_be_gone(bench: Bench, tmp_path: Path) -> None:
+    made_at = benches.NOW - 30 * 86_400
+    identity = bench.sandbox.provider.add_batch(total=2, created_at=made_at)
+    bench.sandbox.provider.finish(identity, "completed")
+    batch = await bench.provider.retrieve(identity)
+    assert (batch.status, batch.counts) == (
+        Status.COMPLETED,
+        Counts(total=2, completed=2, failed=0),
+    )
+    (reference,) = batch.answers
+    with pytest.raises(ProviderNotFound, match="no available results"):
+        await bench.provider.results(reference, tmp_path / "lines", most_bytes=100)
+
+
 async def test_a_row_without_an_id_is_malformed(way: Provider, canned: Canned) -> None:
     canned.body = batch_json(id="")
     with pytest.raises(MalformedBatch):

@@ -63,7 +63,7 @@ def sandbox(
         ),
     ] = None,
 ) -> None:
-    """Serve a fake of OpenAI's Files and Batches APIs until Ctrl-C."""
+    """Serve a fake of OpenAI's and Anthropic's batch APIs until Ctrl-C."""
     from batchbell.core.errors import SettingsError
 
     try:
@@ -93,10 +93,12 @@ async def _sandbox(
 
 def how_to_use(base_url: str, api_key: str) -> list[str]:
     """Lines that can be copied into a shell and a program."""
+    root = base_url.removesuffix("/v1")
     return [
         f"The sandbox serves {base_url}. Ctrl-C ends it.",
         f"  Batchbell:  OPENAI_API_KEY={api_key} OPENAI_BASE_URL={base_url} batchbell serve",
         f'  openai SDK: OpenAI(api_key="{api_key}", base_url="{base_url}")',
+        f"  Anthropic:  ANTHROPIC_API_KEY={api_key} ANTHROPIC_BASE_URL={root}",
     ]
 
 

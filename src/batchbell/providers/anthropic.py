@@ -215,6 +215,7 @@ class Row(msgspec.Struct, gc=False):
     expires_at: Any = None
     ended_at: Any = None
     cancel_initiated_at: Any = None
+    archived_at: Any = None
     results_url: Any = None
 
 
@@ -248,6 +249,10 @@ def snapshot_of(row: Row) -> Snapshot:
         raise MalformedBatch("The batch has no processing_status.")
     status = status_of(word, row.request_counts, was_cancelled=bool(row.cancel_initiated_at))
     url = text_of(row.results_url)
+    if url is None and text_of(row.archived_at) is not None:
+        # Results that are gone are asked for all the same: the API says that they are gone, and
+        # nobody takes the batch for one without answers.
+        url = f"{_path(row.id)}/results"
     return Snapshot(
         id=row.id,
         provider_status=word[:STATUS_MAX_CHARACTERS],
