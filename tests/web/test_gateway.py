@@ -254,9 +254,10 @@ async def test_a_provider_that_is_away_is_a_502(
 
 
 async def test_what_may_have_been_made_is_not_made_twice(
-    served: Served, provider: SandboxProvider
+    served: Served, provider: SandboxProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The SDK tries most failures again. Nobody has looked for the batch here yet."""
+    monkeypatch.setattr(creations, "HOLD_SECONDS", 0.2)
     provider.faults.add("reset", route="create")
     retries = openai.AsyncOpenAI(base_url=f"{served.url}/v1", api_key="bb_any", max_retries=1)
     async with retries as sdk:
