@@ -118,3 +118,12 @@ async def test_all_that_may_change_of_a_batch_is_kept(scene: Scene) -> None:
     assert {*CHANGES} == {one.name for one in fields(Batch)} - {*batches.FIXED} - JOINED
     await scene.store.write(batches.save, [changed])
     assert await scene.store.read(batches.get_batch, DEFAULT_PROJECT, "batch_1") == changed
+
+
+async def test_a_batch_of_before_progress_was_kept_has_made_none_since_it_was_registered(
+    scene: Scene,
+) -> None:
+    await scene.register("batch_1")
+    await scene.store.write(lambda c: c.execute(schema.batches.update().values(progress_at=0.0)))
+    found = await scene.store.read(batches.get_batch, DEFAULT_PROJECT, "batch_1")
+    assert found.progress_at == found.registered_at > 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -326,7 +326,9 @@ _read = reader(
 
 def to_batch(row: Row[Any]) -> Batch:
     """From a row of `batches` joined with its account."""
-    return _read(row)
+    found = _read(row)
+    # A row of before progress was kept says 0: nothing is known since it was registered.
+    return found if found.progress_at else replace(found, progress_at=found.registered_at)
 
 
 def wake_submissions(
