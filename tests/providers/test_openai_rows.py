@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from batchbell.core.errors import MalformedBatch, ProviderUnavailable
 from batchbell.core.model import BatchProblem, Counts, Snapshot, Status
 from batchbell.providers import Page, openai
-from batchbell.providers.listing import ROWS_MAX
+from batchbell.providers.lists import ROWS_MAX
 from batchbell.providers.openai import snapshot_from
 from batchbell.providers.profiles import OPENAI
 from batchbell.providers.values import epoch_seconds

@@ -6,7 +6,7 @@
 word.
 
 Parsing is strict about what we rely on (an id, a status word) and tolerant about the rest; `values`
-and `listing` read it. `calls` judges answers by `verdicts`, `paging` and `search` walk lists: they
+and `lists` read it. `calls` judges answers by `verdicts`, `paging` and `search` walk lists: they
 are the same for every dialect. An adapter must never sleep, retry, store or decide; pacing and
 patience belong to the workers. Nor does it open sockets: it is handed its HTTP (`api.Api`).
 """

@@ -21,9 +21,9 @@ from batchbell.core.results import NOT_RUN, Arrived
 from batchbell.core.twins import Marks
 from batchbell.providers.api import Api, quote_segment
 from batchbell.providers.calls import Calls
-from batchbell.providers.listing import ROWS_MAX, Listing, Rows, listing_in
+from batchbell.providers.lists import page_in, snapshot_in
 from batchbell.providers.profile import Profile
-from batchbell.providers.protocol import Dialect, Malformed, Order, Page
+from batchbell.providers.protocol import Dialect, Order, Page
 from batchbell.providers.search import find_twins
 from batchbell.providers.values import (
     ID_MAX_CHARACTERS,
@@ -32,7 +32,7 @@ from batchbell.providers.values import (
     count_of,
     counts_of,
     decode,
-    epoch_seconds,
+    stamps_of,
     text_of,
 )
 from batchbell.providers.verdicts import Complaint, Subject
@@ -84,7 +84,7 @@ class Anthropic:
         if cursor is not None:
             params["after_id"] = cursor
         body = await self._calls.get(BATCHES, params)
-        return await self._calls.read(lambda: page_from(body, cursor), body)
+        return await self._calls.read(lambda: page_in(body, cursor, Row, snapshot_of), body)
 
     async def retrieve(self, batch_id: str) -> Snapshot:
         """As `Provider.retrieve`. An answer about another batch is malformed."""
@@ -181,30 +181,6 @@ def complaint_in(answer: Any) -> Complaint | None:
     return Complaint(message, (type_,))
 
 
-def page_from(body: bytes, cursor: str | None) -> Page:
-    """The page in a list answer to `cursor`. Raises ProviderUnavailable where it is no list."""
-    try:
-        listing = listing_in(body, Rows(most=ROWS_MAX))
-    except Undecodable:
-        raise ProviderUnavailable("The provider's answer is not a list of batches.") from None
-    rows = [read_row(row) for row in listing.rows]
-    return Page(
-        batches=tuple(row for row in rows if isinstance(row, Snapshot)),
-        malformed=tuple(row for row in rows if isinstance(row, Malformed)),
-        next_cursor=_next_cursor(listing, rows[-1].id if rows else None, cursor),
-        fault=f"A page of the list has more than {ROWS_MAX} rows." if listing.surplus else None,
-    )
-
-
-def _next_cursor(listing: Listing, last_row: str | None, cursor: str | None) -> str | None:
-    """None after the last page, and where the next would be this one again."""
-    if not listing.rows or not (listing.surplus or listing.others.get("has_more") is True):
-        return None
-    last = None if listing.surplus else listing.others.get("last_id")
-    following = last if isinstance(last, str) and last else last_row
-    return following if following != cursor else None
-
-
 class Row(msgspec.Struct, gc=False):
     """A batch as it came; nothing in it is to be trusted yet."""
 
@@ -221,23 +197,7 @@ class Row(msgspec.Struct, gc=False):
 
 def snapshot_from(raw: bytes | msgspec.Raw) -> Snapshot:
     """The snapshot in the JSON of one batch. Raises MalformedBatch."""
-    try:
-        return snapshot_of(decode(raw, Row))
-    except Undecodable as error:
-        raise MalformedBatch(f"A batch is not a JSON object: {error}"[:200]) from None
-
-
-def read_row(row: Any) -> Snapshot | Malformed:
-    """One row of a list: a batch, or what is wrong with it."""
-    try:
-        found = decode(row, Row) if isinstance(row, msgspec.Raw) else msgspec.convert(row, Row)
-    except (Undecodable, msgspec.ValidationError) as error:
-        return Malformed(None, f"A batch is not a JSON object: {error}"[:200])
-    try:
-        return snapshot_of(found)
-    except MalformedBatch as error:
-        named = isinstance(found.id, str) and 0 < len(found.id) <= ID_MAX_CHARACTERS
-        return Malformed(found.id if named else None, error.message)
+    return snapshot_in(raw, Row, snapshot_of)
 
 
 def snapshot_of(row: Row) -> Snapshot:
@@ -296,8 +256,7 @@ def _timestamps(row: Row, status: Status | None) -> dict[str, int]:
     }
     if status is not None and status in END_STAMPS:
         named[END_STAMPS[status]] = row.ended_at
-    read = {name: epoch_seconds(value) for name, value in named.items()}
-    return {name: seconds for name, seconds in read.items() if seconds is not None}
+    return stamps_of(named)
 
 
 class _Result(msgspec.Struct, gc=False):

@@ -7,7 +7,8 @@ other hosts were seen to answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ from batchbell.core.results import Arrived
 from batchbell.core.twins import CREATE_SECONDS, Marks
 from batchbell.providers.api import Api, quote_segment
 from batchbell.providers.calls import Calls
-from batchbell.providers.listing import ROWS_MAX, WHOLE_ROWS_MAX, Listing, Rows, listing_in
+from batchbell.providers.lists import ROWS_MAX, WHOLE_ROWS_MAX, Rows, page_in, snapshot_in
 from batchbell.providers.profile import ListStyle, Profile
-from batchbell.providers.protocol import Dialect, Malformed, Order, Page
+from batchbell.providers.protocol import Dialect, Order, Page
 from batchbell.providers.search import find_twins
 from batchbell.providers.values import (
     ID_MAX_CHARACTERS,
@@ -30,10 +31,10 @@ from batchbell.providers.values import (
     Undecodable,
     counts_of,
     decode,
-    epoch_seconds,
     id_in,
     metadata_of,
     problem_of,
+    stamps_of,
     text_of,
     usage_of,
     without_nul,
@@ -224,31 +225,9 @@ def _expiry(seconds: int | None) -> dict[str, str | int]:
 def page_from(body: bytes, cursor: str | None, profile: Profile) -> Page:
     """The page in a list answer to `cursor`. Raises ProviderUnavailable where it is no list."""
     whole = profile.list_style is ListStyle.WHOLE
-    most = WHOLE_ROWS_MAX if whole else ROWS_MAX
-    try:
-        listing = listing_in(body, Rows(most=most))
-    except Undecodable:
-        raise ProviderUnavailable("The provider's answer is not a list of batches.") from None
-    words = words_of(profile)
-    rows = [read_row(row, words) for row in listing.rows]
-    return Page(
-        batches=tuple(row for row in rows if isinstance(row, Snapshot)),
-        malformed=tuple(row for row in rows if isinstance(row, Malformed)),
-        next_cursor=None if whole else _next_cursor(listing, rows, cursor),
-        fault=f"A page of the list has more than {most} rows." if listing.surplus else None,
-    )
-
-
-def _next_cursor(
-    listing: Listing, rows: Sequence[Snapshot | Malformed], cursor: str | None
-) -> str | None:
-    """None after the last page, and where the next would be this one again."""
-    more = listing.surplus or listing.others.get("has_more") is True
-    if not more or not rows:
-        return None
-    last = None if listing.surplus else listing.others.get("last_id")
-    following = last if isinstance(last, str) and last else rows[-1].id
-    return following if following != cursor else None
+    rows = Rows(most=WHOLE_ROWS_MAX if whole else ROWS_MAX)
+    read = partial(snapshot_of, words=words_of(profile))
+    return page_in(body, cursor, Row, read, rows=rows, whole=whole)
 
 
 class Row(msgspec.Struct, gc=False):
@@ -280,23 +259,7 @@ class Row(msgspec.Struct, gc=False):
 
 def snapshot_from(raw: bytes | msgspec.Raw, words: Words = STATUSES) -> Snapshot:
     """The snapshot in the JSON of one batch. Raises MalformedBatch."""
-    try:
-        return snapshot_of(decode(raw, Row), words)
-    except Undecodable as error:
-        raise MalformedBatch(f"A batch is not a JSON object: {error}"[:200]) from None
-
-
-def read_row(row: Any, words: Words = STATUSES) -> Snapshot | Malformed:
-    """One row of a list, decoded once: a batch, or what is wrong with it."""
-    try:
-        found = decode(row, Row) if isinstance(row, msgspec.Raw) else msgspec.convert(row, Row)
-    except (Undecodable, msgspec.ValidationError) as error:
-        return Malformed(None, f"A batch is not a JSON object: {error}"[:200])
-    try:
-        return snapshot_of(found, words)
-    except MalformedBatch as error:
-        named = isinstance(found.id, str) and 0 < len(found.id) <= ID_MAX_CHARACTERS
-        return Malformed(found.id if named else None, error.message)
+    return snapshot_in(raw, Row, partial(snapshot_of, words=words))
 
 
 def snapshot_of(row: Row, words: Words) -> Snapshot:
@@ -316,22 +279,11 @@ def snapshot_of(row: Row, words: Words) -> Snapshot:
         input_file_id=text_of(row.input_file_id),
         output_file_id=text_of(row.output_file_id),
         error_file_id=text_of(row.error_file_id),
-        timestamps=_timestamps(row),
+        timestamps=stamps_of({name: getattr(row, name) for name in STAMPS}),
         problems=_problems(row) if row.errors or row.error else (),
         usage=usage_of(row.usage),
         metadata=metadata_of(row.metadata) if isinstance(row.metadata, dict) else None,
     )
-
-
-def _timestamps(row: Row) -> dict[str, int]:
-    stamps = {}
-    for name in STAMPS:
-        value = getattr(row, name)
-        if value is not None:
-            seconds = epoch_seconds(value)
-            if seconds is not None:
-                stamps[name] = seconds
-    return stamps
 
 
 def _problems(row: Row) -> tuple[BatchProblem, ...]:

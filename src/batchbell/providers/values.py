@@ -108,6 +108,12 @@ def epoch_seconds(value: Any) -> int | None:
         return _iso_seconds(value)
 
 
+def stamps_of(named: Mapping[str, Any]) -> dict[str, int]:
+    """The times that make sense, by name."""
+    read = {name: epoch_seconds(value) for name, value in named.items()}
+    return {name: seconds for name, seconds in read.items() if seconds is not None}
+
+
 def _iso_seconds(text: str) -> int | None:
     try:
         time = datetime.fromisoformat(text.strip())

@@ -1,17 +1,22 @@
-"""The rows of a list answer, read one by one, so that one bad row spoils only itself."""
+"""Batches in a provider's JSON, one or a list of them: one bad row spoils only itself."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
+from batchbell.core.errors import MalformedBatch, ProviderUnavailable
+from batchbell.core.model import Snapshot
 from batchbell.core.polling import PAGE_SIZE
-from batchbell.providers.values import Undecodable, decode
+from batchbell.providers.protocol import Malformed, Page
+from batchbell.providers.values import ID_MAX_CHARACTERS, Undecodable, decode
+
+R = TypeVar("R", bound=msgspec.Struct)
 
 ROWS_MAX = 10 * PAGE_SIZE
 """Rows of one page that are read: a host that does not page may send more than were asked for."""
@@ -39,6 +44,66 @@ class Listing:
     """The other fields of the answer; none where it is a bare array."""
     surplus: bool = False
     """Whether there were more rows than are read."""
+
+
+def snapshot_in(
+    raw: bytes | msgspec.Raw, kind: type[R], snapshot_of: Callable[[R], Snapshot]
+) -> Snapshot:
+    """The snapshot in the JSON of one batch, whose row is of this kind. Raises MalformedBatch."""
+    try:
+        return snapshot_of(decode(raw, kind))
+    except Undecodable as error:
+        raise MalformedBatch(f"A batch is not a JSON object: {error}"[:200]) from None
+
+
+def page_in(
+    body: bytes,
+    cursor: str | None,
+    kind: type[R],
+    snapshot_of: Callable[[R], Snapshot],
+    *,
+    rows: Rows = Rows(),
+    whole: bool = False,
+) -> Page:
+    """The page in a list answer to `cursor`. Raises ProviderUnavailable where it is no list.
+
+    A list that is `whole` has no pages: nothing follows.
+    """
+    try:
+        listing = listing_in(body, rows)
+    except Undecodable:
+        raise ProviderUnavailable("The provider's answer is not a list of batches.") from None
+    read = [_row_in(row, kind, snapshot_of) for row in listing.rows]
+    fault = f"A page of the list has more than {rows.most} rows." if listing.surplus else None
+    return Page(
+        batches=tuple(row for row in read if isinstance(row, Snapshot)),
+        malformed=tuple(row for row in read if isinstance(row, Malformed)),
+        next_cursor=None if whole or not read else _following(listing, read[-1].id, cursor),
+        fault=fault,
+    )
+
+
+def _row_in(row: Any, kind: type[R], snapshot_of: Callable[[R], Snapshot]) -> Snapshot | Malformed:
+    """One row of a list, decoded once: a batch, or what is wrong with it."""
+    try:
+        found = decode(row, kind) if isinstance(row, msgspec.Raw) else msgspec.convert(row, kind)
+    except (Undecodable, msgspec.ValidationError) as error:
+        return Malformed(None, f"A batch is not a JSON object: {error}"[:200])
+    try:
+        return snapshot_of(found)
+    except MalformedBatch as error:
+        id = getattr(found, "id", None)
+        named = isinstance(id, str) and 0 < len(id) <= ID_MAX_CHARACTERS
+        return Malformed(id if named else None, error.message)
+
+
+def _following(listing: Listing, last_row: str | None, cursor: str | None) -> str | None:
+    """None after the last page, and where the next would be this one again."""
+    if not (listing.surplus or listing.others.get("has_more") is True):
+        return None
+    last = None if listing.surplus else listing.others.get("last_id")
+    following = last if isinstance(last, str) and last else last_row
+    return following if following != cursor else None
 
 
 def listing_in(body: bytes, rows: Rows) -> Listing:
