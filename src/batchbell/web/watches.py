@@ -170,9 +170,7 @@ def registration(wanted: Webhook, account_id: str, batch_id: str) -> Registratio
         batch_id=batch_id,
         url=wanted.url or "",
         endpoint_id=wanted.endpoint_id,
-        events=READ["events"](wanted.events),
-        metadata=wanted.metadata or {},
-        results=wanted.results or ResultsMode.LINK,
+        **{name: of(getattr(wanted, name)) for name, of in READ.items()},
         asked=frozenset([name for name in OPTIONS if getattr(wanted, name) is not None]),
     )
 
