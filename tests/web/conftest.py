@@ -23,6 +23,7 @@ from batchbell.net.client import WebhookSender
 from batchbell.net.guard import AddressRules
 from batchbell.net.relay import Relay
 from batchbell.observability import Metrics, configure_logging
+from batchbell.sandbox import OPEN, Sandbox, SandboxProvider
 from batchbell.settings import Settings
 from batchbell.storage.accounts import ensure_account
 from batchbell.storage.engine import Store
@@ -50,6 +51,18 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Logged]:
 def rules() -> AddressRules:
     """As in local mode."""
     return AddressRules(allow_http=True, allow_loopback=True)
+
+
+@pytest.fixture
+async def sandbox(clock: Clock) -> AsyncIterator[Sandbox]:
+    """A provider; the server calls it where a module's `provider_url` leads to it."""
+    async with Sandbox(api_key="sk-test", schedule=OPEN, clock=clock) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def provider(sandbox: Sandbox) -> SandboxProvider:
+    return sandbox.provider
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from batchbell.core.model import Mint
 from batchbell.net.api import ApiClient
 from batchbell.providers.openai import OpenAI
 from batchbell.providers.profiles import OPENAI
-from batchbell.sandbox import OPEN, Sandbox, SandboxProvider
+from batchbell.sandbox import Sandbox, SandboxProvider
 from batchbell.web.gateway import creations
 from batchbell.workers.seeker import Seeker
 
@@ -32,19 +32,8 @@ LOST: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture
-async def sandbox(clock: Clock) -> AsyncIterator[Sandbox]:
-    async with Sandbox(api_key="sk-test", schedule=OPEN, clock=clock) as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
 def provider_url(sandbox: Sandbox) -> str:
     return sandbox.base_url
-
-
-@pytest.fixture
-def provider(sandbox: Sandbox) -> SandboxProvider:
-    return sandbox.provider
 
 
 @pytest.fixture

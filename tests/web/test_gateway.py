@@ -13,13 +13,12 @@ import openai
 import pytest
 
 from batchbell.core.errors import StoreUnavailable
-from batchbell.sandbox import OPEN, Sandbox, SandboxProvider, api
+from batchbell.sandbox import Sandbox, SandboxProvider, api
 from batchbell.sandbox.answers import ApiError
 from batchbell.storage import sweeps
 from batchbell.web.gateway import creations
 from batchbell.web.gateway.creations import for_provider
 
-from ..conftest import Clock
 from .conftest import Logged
 from .making import HOOK, Served
 from .test_keys import bearer, error_of
@@ -40,19 +39,8 @@ def database_url(ready_sqlite_url: str) -> str:
 
 
 @pytest.fixture
-async def sandbox(clock: Clock) -> AsyncIterator[Sandbox]:
-    async with Sandbox(api_key="sk-test", schedule=OPEN, clock=clock) as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
 def provider_url(sandbox: Sandbox) -> str:
     return sandbox.base_url
-
-
-@pytest.fixture
-def provider(sandbox: Sandbox) -> SandboxProvider:
-    return sandbox.provider
 
 
 @pytest.fixture

@@ -36,12 +36,6 @@ def jsonl(*models: str) -> bytes:
 
 
 @pytest.fixture
-async def sandbox(clock: Clock) -> AsyncIterator[Sandbox]:
-    async with Sandbox(api_key="sk-test", schedule=OPEN, clock=clock) as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
 def provider_url(sandbox: Sandbox) -> str:
     return sandbox.base_url
 

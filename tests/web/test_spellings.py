@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from itertools import permutations
 from typing import Any
 
@@ -12,9 +12,8 @@ import pytest
 
 from batchbell.api.fields import SPELLINGS, Request
 from batchbell.client import AsyncBatchbell
-from batchbell.sandbox import OPEN, Sandbox, SandboxProvider
+from batchbell.sandbox import Sandbox, SandboxProvider
 
-from ..conftest import Clock
 from .making import HOOK, Served
 
 LINE = {"custom_id": "1", "method": "POST", "url": "/v1/responses", "body": {"model": "m"}}
@@ -69,19 +68,8 @@ def database_url(ready_sqlite_url: str) -> str:
 
 
 @pytest.fixture
-async def sandbox(clock: Clock) -> AsyncIterator[Sandbox]:
-    async with Sandbox(api_key="sk-test", schedule=OPEN, clock=clock) as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
 def provider_url(sandbox: Sandbox) -> str:
     return sandbox.base_url
-
-
-@pytest.fixture
-def provider(sandbox: Sandbox) -> SandboxProvider:
-    return sandbox.provider
 
 
 async def an_endpoint(served: Served) -> str:
