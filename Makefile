@@ -10,7 +10,7 @@ JOBS   ?= 4
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint static format check soak bench clean
+.PHONY: help setup demo test judges lint static format check soak bench clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -32,6 +32,11 @@ $(VENV)/.ready: pyproject.toml constraints.txt | $(VENV)/.made
 	@$(INSTALL) --editable '.[dev]'
 	@touch $(VENV)/.demo $@
 
+$(VENV)/.judges: pyproject.toml constraints.txt | $(VENV)/.ready
+	@echo "Installing the SDKs of every provider: once"
+	@$(INSTALL) --editable '.[dev,judges]'
+	@touch $@
+
 setup: $(VENV)/.ready ## Make the virtual environment, with all that tests need
 
 demo: $(VENV)/.demo ## The main job end to end, in a minute: no key, no network
@@ -39,6 +44,9 @@ demo: $(VENV)/.demo ## The main job end to end, in a minute: no key, no network
 
 test: setup ## Run every test (SQLite and PostgreSQL), JOBS at once
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
+
+judges: $(VENV)/.judges ## Every provider's own SDK against the sandbox and the gateway
+	$(BIN)/python -m pytest tests/judges
 
 lint: static ## ruff, mypy, import floors, docs
 	$(BIN)/python -m pytest --numprocesses $(JOBS) tests/docs

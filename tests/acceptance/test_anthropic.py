@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import httpx2
 import pytest
-from anthropic import AsyncAnthropic
 
 from batchbell.sandbox import Receiver, Sandbox
 from tests.acceptance.conftest import API_KEY, Shell
+
+HEADERS = {"x-api-key": API_KEY, "anthropic-version": "2023-06-01"}
 
 
 @pytest.fixture
@@ -40,15 +42,18 @@ async def test_a_batch_is_registered_its_webhook_sent_and_its_results_read(
         }
         for number in range(4)
     ]
-    async with AsyncAnthropic(api_key=API_KEY, base_url=sandbox.url) as customer:
-        made = await customer.messages.batches.create(requests=requests)  # type: ignore[arg-type]
-    answer = await shell.post("/batch-awaiter", {"id": made.id, "webhookUrl": receiver.url()})
+    async with httpx2.AsyncClient(headers=HEADERS) as customer:
+        made = await customer.post(
+            f"{sandbox.url}/v1/messages/batches", json={"requests": requests}
+        )
+    id = made.json()["id"]
+    answer = await shell.post("/batch-awaiter", {"id": id, "webhookUrl": receiver.url()})
     assert answer.status_code == 201, answer.text
-    sandbox.anthropic.finish(made.id, "cancelled", completed=2, failed=1)
+    sandbox.anthropic.finish(id, "cancelled", completed=2, failed=1)
     (received,) = await receiver.wait_for(1, timeout=15)
     body = json.loads(received.body)
-    assert (body["batchId"], body["status"]) == (made.id, "cancelled")
-    ended = await shell.run("results", made.id)
+    assert (body["batchId"], body["status"]) == (id, "cancelled")
+    ended = await shell.run("results", id)
     assert ended.code == 0, ended.err
     lines = {line["custom_id"]: line for line in ended.json_lines}
     assert sorted(lines) == [f"request-{number}" for number in range(4)]
@@ -58,6 +63,6 @@ async def test_a_batch_is_registered_its_webhook_sent_and_its_results_read(
     assert skipped["error"]["code"] == "batch_cancelled"
     good = [line["response"]["body"] for line in lines.values() if line["response"]]
     assert {one["content"][0]["type"] for one in good if one["type"] == "message"} == {"text"}
-    shown = (await shell.run("show", made.id, "--json")).json
+    shown = (await shell.run("show", id, "--json")).json
     assert shown["request_counts"] == {"total": 4, "completed": 2, "failed": 1}
     assert await serving.end() == 0

@@ -10,8 +10,7 @@ import pytest
 from anthropic import AsyncAnthropic
 
 from batchbell.sandbox import Sandbox
-
-from .making import KEY, FakeClock
+from tests.sandbox.making import KEY, FakeClock
 
 
 @pytest.fixture
