@@ -21,7 +21,7 @@ async def test_a_watch_is_made_read_and_found_again(served: Served) -> None:
     }
     first = await served.http.post("/v1/watches", json=wanted)
     again = await served.http.post("/v1/watches", json=wanted)
-    assert (first.status_code, again.status_code) == (201, 200)
+    assert (first.status_code, again.status_code) == (201, 201)
     assert first.json() == again.json()
     watch = first.json()
     assert watch["object"] == "watch"
@@ -49,7 +49,7 @@ async def test_a_thousand_are_made_in_one_call(served: Served, wrapped: bool) ->
     assert (answer.status_code, made["created"]) == (201, 1000)
     assert [one["batch_id"] for one in made["data"]] == [one["batch_id"] for one in items]
     again = await served.http.post("/v1/watches", json=body)
-    assert (again.status_code, again.json()["created"]) == (200, 0)
+    assert (again.status_code, again.json()["created"]) == (201, 0)
     assert again.json()["data"] == made["data"]
 
 
@@ -153,7 +153,7 @@ async def test_other_options_for_a_watch_that_is_there_are_not_dropped(served: S
     same = {"batch_id": "b", "url": HOOK}
     for again in ({}, options, {"events": ["batch.lost", "batch.failed"]}, {"metadata": None}):
         answer = await served.http.post("/v1/watches", json={**same, **again})
-        assert (answer.status_code, answer.json()) == (200, made)
+        assert (answer.status_code, answer.json()) == (201, made)
     other = {"events": ["batch.completed"], "metadata": {"a": "2"}, "results": "none"}
     answer = await served.http.post("/v1/watches", json={**same, **other})
     error = answer.json()["error"]

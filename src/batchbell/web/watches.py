@@ -295,9 +295,7 @@ def shown(found: Watch) -> api.Watch:
     "/v1/watches",
     summary="Watch one batch, or up to 1,000",
     openapi_extra=takes(WatchRequest, WatchesRequest, list[WatchRequest]),
-    **answers(
-        MADE, 409, 413, status=201, says="Made.", more={200: (MADE, "All of it was there already.")}
-    ),
+    **answers(MADE, 409, 413, status=201, says="Made, or there already."),
 )
 async def create_watches(request: Request) -> Response:
     call = await call_of(request)
@@ -312,7 +310,7 @@ async def create_watches(request: Request) -> Response:
         registered = await call.surface.registrar.register(call.project_id, wanted)
     except WatchDiffers as error:
         raise WatchesDiffer(error, name=None) from error
-    return answer(shown(registered.watch), 201 if registered.created else 200)
+    return answer(shown(registered.watch), 201)
 
 
 async def _create_many(call: Call, items: list[Any], *, name: str) -> Response:
@@ -323,7 +321,7 @@ async def _create_many(call: Call, items: list[Any], *, name: str) -> Response:
         raise WatchesDiffer(error, name=name) from error
     created = sum(one.created for one in registered)
     made = tuple(shown(one.watch) for one in registered)
-    return answer(api.WatchList(data=made, created=created), 201 if created else 200)
+    return answer(api.WatchList(data=made, created=created), 201)
 
 
 @router.get("/v1/watches", summary="List watches, newest first", **answers(Page[api.Watch], 404))
