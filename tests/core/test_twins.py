@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 
 from batchbell.core import twins
-from batchbell.core.model import Status
+from batchbell.core.model import Counts, Status
 from batchbell.core.twins import Doubt, Marks
 
 from .making import a_snapshot
 
 NOW = 1_000_000.0
 OURS = Marks(asked_at=NOW, input_file_id="file-1", endpoint="/v1/x", tag=("t", "prt_1.2"))
+BARE = Marks(asked_at=NOW, endpoint="/v1/x", tag=("t", "prt_1.2"), lines=3)
+THREE, FOUR = (Counts(total=total, completed=0, failed=0) for total in (3, 4))
 CALLERS = Marks(asked_at=NOW, input_file_id="file-1", endpoint="/v1/x", metadata={"a": "b"})
 
 
@@ -40,6 +42,15 @@ def seen(**more: Any) -> Any:
         (CALLERS, {"metadata": {"a": "b"}}, True),
         (CALLERS, {"metadata": None}, True),
         (CALLERS, {"metadata": {"a": "c"}}, False),
+        (BARE, {"input_file_id": None, "counts": THREE}, True),
+        (BARE, {"input_file_id": None, "counts": THREE, "at": NOW - 59}, True),
+        (BARE, {"input_file_id": None, "counts": THREE, "at": NOW - 61}, False),
+        (BARE, {"input_file_id": None, "counts": FOUR}, False),
+        (BARE, {"input_file_id": None, "counts": None}, False),
+        (BARE, {"input_file_id": None, "counts": THREE, "timestamps": {}}, False),
+        (BARE, {"input_file_id": "file-1", "counts": THREE}, False),
+        (BARE, {"input_file_id": None, "counts": THREE, "metadata": {"t": "prt_2.1"}}, False),
+        (BARE, {"input_file_id": None, "counts": FOUR, "metadata": {"t": "prt_1.2"}}, True),
     ],
 )
 def test_a_twin_agrees_in_every_mark_that_the_host_shows(
@@ -52,6 +63,12 @@ def test_a_twin_agrees_in_every_mark_that_the_host_shows(
 def test_a_batch_with_our_tag_comes_before_one_that_only_fits() -> None:
     fits, tagged = seen(id="a", metadata=None), seen(id="b", metadata={"t": "prt_1.2"})
     assert twins.twins(OURS, [fits, tagged]) == [tagged, fits]
+
+
+def test_of_two_that_are_alike_the_one_made_nearest_to_the_call_comes_first() -> None:
+    alike = {"input_file_id": None, "counts": THREE, "metadata": None}
+    later, sooner = seen(id="a", at=NOW + 50, **alike), seen(id="b", at=NOW + 2, **alike)
+    assert twins.twins(BARE, [later, sooner]) == [sooner, later]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import httpx2
 import pytest
 from tests.conftest import SECRET
 from tests.faults.conftest import SERVE, Town
+from tests.own_forms import OWN_FORMS
 from tests.workers.submitting import hand_over, requests
 
 from batchbell import failpoints
@@ -155,3 +156,51 @@ async def test_killed_between_the_commit_and_the_answer(town: Town, place: str) 
     id = again.json()["id"]
     assert [one["id"] for one in (await town.ask("GET", "/v1/submissions"))["data"]] == [id]
     await proven(town, id, parts=1)
+
+
+@pytest.mark.parametrize("provider", OWN_FORMS)
+async def test_lines_of_every_dialect_are_answered_once(town: Town, provider: str) -> None:
+    """Killed when the batch was made, and its answer not noted. One request fails at first."""
+    own = OWN_FORMS[provider]
+    town.settings |= own.variables(town.sandbox)
+    played = own.played(town.sandbox)
+    wanted = {"account": provider, "url": town.receiver.url("/hook"), "retry_missing": "1"}
+    body = b"".join(json.dumps(own.line(number)).encode() + b"\n" for number in range(3))
+    process = await town.start(SERVE, failpoint=failpoints.AFTER_CREATE)
+    async with httpx2.AsyncClient(base_url=town.url, timeout=PATIENCE_SECONDS) as client:
+        answer = await client.post(
+            "/v1/submissions",
+            params=wanted | dict(own.options),
+            content=body,
+            headers={"content-type": "application/jsonl"},
+        )
+    assert answer.status_code == 201, answer.text
+    id = answer.json()["id"]
+    await process.killed()
+    town.let_leases_run_out()
+    await town.start()
+    [part] = (await all_running(town, id))["parts"]
+    [row] = played.page(limit=100)[0]
+    assert row["id"] == part["batch_id"]
+    played.finish(row["id"], "expired", completed=2)
+    again = await next_part(town, id, 2)
+    played.finish(again["batch_id"], "completed")
+    assert await town.all_arrived([id]) == {id: 1}
+    [event] = [json.loads(hook.body) for hook in town.receiver.received]
+    assert event["data"]["request_counts"] == {"total": 3, "completed": 3, "failed": 0}
+    async with httpx2.AsyncClient(timeout=PATIENCE_SECONDS) as client:
+        answer = await client.get(event["data"]["results"]["url"])
+    lines = [json.loads(line) for line in answer.content.splitlines()]
+    assert [line["custom_id"] for line in lines] == ["r0", "r1", "r2"]
+    assert {line["response"]["status_code"] for line in lines} == {200}
+
+
+async def next_part(town: Town, id: str, number: int) -> dict[str, Any]:
+    """Wait until a submission has so many parts, and the last one runs."""
+    async with asyncio.timeout(PATIENCE_SECONDS), httpx2.AsyncClient() as client:
+        while True:
+            found: dict[str, Any] = (await client.get(f"{town.url}/v1/submissions/{id}")).json()
+            parts: list[dict[str, Any]] = found["parts"]
+            if len(parts) == number and parts[-1]["state"] == "running":
+                return parts[-1]
+            await asyncio.sleep(0.05)

@@ -177,7 +177,7 @@ async def submitted(provider: Provider, folder: Path, **more: Any) -> Snapshot:
 async def test_requests_are_submitted_listed_and_found_again(bench: Bench, tmp_path: Path) -> None:
     made = await submitted(bench.provider, tmp_path, metadata={"job": "a"})
     assert (await bench.provider.list_page()).batches[0].id == made.id
-    marks = Marks(asked_at=NOW, input_file_id=made.input_file_id, tag=TAG)
+    marks = Marks(asked_at=NOW, input_file_id=made.input_file_id, lines=1, tag=TAG)
     found, whole = await bench.provider.find(marks)
     assert ([one.id for one in found], whole) == ([made.id], True)
     if bench.tags:

@@ -76,19 +76,62 @@ async def test_a_list_of_watches_says_which_of_them_is_in_doubt(served: Served) 
     ]
 
 
-async def test_submissions_go_where_they_are_taken(served: Served) -> None:
-    await add(served, "claude")
-    body, headers = json.dumps(LINE) + "\n", {"content-type": "application/jsonl"}
-    refused = await served.http.post(
-        "/v1/submissions", params={"account": "claude"}, content=body, headers=headers
+CLAUDE = {"custom_id": "a", "params": {"model": "claude-sonnet-5", "max_tokens": 9, "messages": []}}
+
+
+async def submit(served: Served, *lines: Any, **options: str) -> Any:
+    return await served.http.post(
+        "/v1/submissions",
+        params=options,
+        content="".join(json.dumps(line) + "\n" for line in lines),
+        headers={"content-type": "application/jsonl"},
     )
-    assert error_of(refused) == (400, "no_submissions")
-    taken = await served.http.post("/v1/submissions", content=body, headers=headers)
+
+
+async def test_requests_are_written_as_the_accounts_provider_has_them(served: Served) -> None:
+    await add(served, "claude")
+    taken = await submit(served, LINE)
     assert (taken.status_code, taken.json()["account"]) == (201, "openai")
+    other = {**CLAUDE, "custom_id": "b", "params": {**CLAUDE["params"], "model": "claude-haiku-5"}}
+    taken = await submit(served, CLAUDE, other, account="claude")
+    assert taken.status_code == 201, taken.text
+    assert (taken.json()["endpoint"], taken.json()["model"]) == ("/v1/messages", "claude-sonnet-5")
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "words"),
+    [
+        (LINE, "unknown_field", "custom_id and params on a line, not 'method'"),
+        ({"custom_id": "a", "body": {}}, "unknown_field", "not 'body'"),
+        ({"custom_id": "a"}, "missing_params", "There is no params"),
+        ({"custom_id": "a", "params": []}, "invalid_params", "params must be an object"),
+        ({"custom_id": "a b", "params": {}}, "invalid_custom_id", "[a-zA-Z0-9_-]{1,64}"),
+        ({"custom_id": "a" * 65, "params": {}}, "invalid_custom_id", "1 to 64 characters"),
+        ({"params": {"model": 7}}, "invalid_model", "params.model must be a string"),
+    ],
+)
+async def test_what_is_wrong_with_a_line_of_another_form_is_said(
+    served: Served, line: Any, code: str, words: str
+) -> None:
+    await add(served, "claude")
+    answer = await submit(served, {**CLAUDE, "custom_id": "b"}, line, account="claude")
+    assert answer.status_code == 422, answer.text
+    problem = answer.json()["error"]["problems"][0]
+    assert (problem["line"], problem["code"]) == (2, code)
+    assert words in problem["message"]
+
+
+async def test_an_endpoint_that_no_batch_asks_there_is_refused(served: Served) -> None:
+    await add(served, "claude")
+    answer = await submit(served, CLAUDE, account="claude", endpoint="/v1/responses")
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "endpoint"
+    answer = await submit(served, CLAUDE, account="claude", model="claude-haiku-5")
+    assert answer.json()["error"]["problems"][0]["code"] == "mismatched_model"
 
 
 async def test_calls_of_the_sdk_are_not_passed_on_there(served: Served) -> None:
     await add(served, "claude")
     answer = await served.http.get("/v1/files", headers={"bb-account": "claude"})
     assert error_of(answer) == (400, "no_gateway")
-    assert "POST /v1/submissions" not in answer.json()["error"]["message"]
+    assert "POST /v1/submissions" in answer.json()["error"]["message"]

@@ -24,6 +24,8 @@ from batchbell.api.fields import (
 )
 from batchbell.core.submission import RETRY_MISSING_MAX, RETRY_TOKENS_MAX, TAG, PartState
 
+MODEL_MAX = 256
+
 
 def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
@@ -42,6 +44,7 @@ class SubmissionOptions(Request):
     """What is said of a submission beside its requests."""
 
     endpoint: Path | None = None
+    model: Annotated[Text, Field(max_length=MODEL_MAX)] | None = None
     account: Text | None = None
     url: WebhookUrl | None = None
     endpoint_id: Text | None = None

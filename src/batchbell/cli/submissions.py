@@ -24,7 +24,8 @@ PROBLEMS_MAX = 20
 File = Annotated[
     str,
     typer.Argument(
-        metavar="FILE", help="JSON lines, in OpenAI's batch shape; - is standard input."
+        metavar="FILE",
+        help="JSON lines, as the account's provider has them in a batch; - is standard input.",
     ),
 ]
 Webhook = Annotated[
@@ -36,6 +37,10 @@ Endpoint = Annotated[
     typer.Option(
         "--endpoint", metavar="PATH", help="For lines without a url, such as /v1/responses."
     ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", metavar="NAME", help="For requests that do not name their model."),
 ]
 HandedTo = Annotated[
     str | None, typer.Option("--account", metavar="NAME", help="The account to hand it in to.")
@@ -87,6 +92,7 @@ def submit(
     *,
     url: Webhook = None,
     endpoint: Endpoint = None,
+    model: Model = None,
     account: HandedTo = None,
     retry_missing: RetryMissing = 0,
     retry_max_tokens: RetryTokens = None,
@@ -106,6 +112,7 @@ def submit(
     options: dict[str, Any] = {
         "url": url,
         "endpoint": endpoint,
+        "model": model,
         "account": account,
         "retry_missing": retry_missing,
         "retry_max_tokens": retry_max_tokens,

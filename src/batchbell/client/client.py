@@ -358,6 +358,7 @@ class Batchbell:
         url: str | None = None,
         endpoint_id: str | None = None,
         endpoint: str | None = None,
+        model: str | None = None,
         account: str | None = None,
         events: Sequence[str] | None = None,
         metadata: Mapping[str, str] | None = None,
@@ -366,13 +367,13 @@ class Batchbell:
         retry_max_tokens: int | None = None,
         idempotency_key: str | None = None,
     ) -> Submission:
-        """Have requests answered: a file of JSON lines in OpenAI's shape, or dicts of that shape.
+        """Have requests answered: a file of JSON lines, or dicts, each as the provider writes it.
 
         `url` is called at the end, or the endpoint `endpoint_id`. `endpoint`, such as
-        `/v1/responses`, is for requests without a `url`. What was not answered is sent again
-        `retry_missing` times, as long as all of that takes `retry_max_tokens` at most, by estimate.
-        `wait`, `batch` and `results` take the submission's id. Raises ApiError with `problems`
-        where requests are wrong.
+        `/v1/responses`, is for requests without a `url`, and `model` for those without one. What
+        was not answered is sent again `retry_missing` times, as long as all of that takes
+        `retry_max_tokens` at most, by estimate. `wait`, `batch` and `results` take the submission's
+        id. Raises ApiError with `problems` where requests are wrong.
 
         Each call has an `idempotency_key`, by default a new one: the same again makes nothing
         twice. So where the connection breaks, a file or a list is sent again by itself; all else
@@ -382,6 +383,7 @@ class Batchbell:
             url=url,
             endpoint_id=endpoint_id,
             endpoint=endpoint,
+            model=model,
             account=account,
             events=events,
             metadata=metadata,

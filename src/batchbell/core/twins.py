@@ -24,6 +24,8 @@ LOST_LOOK_FOR_SECONDS = 120.0
 """How long to look where the call may still be worked on: lost, timed out, cut off by a proxy."""
 CLOCKS_APART_SECONDS = 600.0
 """By how much a provider's clock may be behind ours."""
+ALIKE_SECONDS = 60.0
+"""The same, where the time and the number of requests are all there is to recognize a batch by."""
 ENDED_STATUSES = frozenset({500, 501, 503, 505, 529})
 """The server itself has ended the call. Other 5xx come from proxies that gave up waiting."""
 UNCLEAR_STATUSES = frozenset({408, 409, 499})
@@ -81,6 +83,8 @@ class Marks:
     """When the call was made."""
     input_file_id: str | None = None
     """None where the requests went with the call."""
+    lines: int | None = None
+    """How many requests there were, where that is known."""
     endpoint: str | None = None
     tag: tuple[str, str] | None = None
     """A pair of its metadata that no other call has; None where there is none."""
@@ -96,25 +100,45 @@ class Marks:
 def twins(marks: Marks, batches: Collection[Snapshot]) -> list[Snapshot]:
     """Those that the call may have made, the likeliest first.
 
-    A host may drop the metadata, or the id of the input. What it does show must agree.
+    A host may drop the metadata, or the id of the input. What it does show must agree. Where it
+    keeps neither of any batch, the number of requests and the time must do.
     """
     fitting = [batch for batch in batches if _fits(marks, batch)]
-    return sorted(fitting, key=lambda batch: not _is_tagged(marks, batch))
+    return sorted(fitting, key=lambda batch: _unlikeliness(marks, batch))
+
+
+def _unlikeliness(marks: Marks, batch: Snapshot) -> tuple[bool, float]:
+    if marks.input_file_id is not None or batch.created_at is None:
+        return not _is_tagged(marks, batch), 0.0
+    return not _is_tagged(marks, batch), abs(batch.created_at - marks.asked_at)
 
 
 def _fits(marks: Marks, batch: Snapshot) -> bool:
     if _is_tagged(marks, batch):
         return True
-    if marks.input_file_id is None or batch.input_file_id != marks.input_file_id:
+    if batch.input_file_id != marks.input_file_id or not _agrees(marks, batch):
         return False
-    if batch.created_at is not None and batch.created_at < marks.since:
-        return False
+    if marks.input_file_id is None:
+        return _is_alike(marks, batch)
+    return batch.created_at is None or batch.created_at >= marks.since
+
+
+def _agrees(marks: Marks, batch: Snapshot) -> bool:
+    """Whether nothing that the batch shows is another call's."""
     if batch.endpoint and marks.endpoint and batch.endpoint != marks.endpoint:
         return False
     shown = batch.metadata or {}
     if marks.tag is not None and marks.tag[0] in shown:
-        return False  # it has the tag of another call
+        return False
     return not (marks.metadata and shown) or dict(shown) == dict(marks.metadata)
+
+
+def _is_alike(marks: Marks, batch: Snapshot) -> bool:
+    """Whether a batch without an input file has as many requests, and is no older than the call."""
+    if marks.lines is None or batch.counts is None or batch.created_at is None:
+        return False
+    in_time = batch.created_at >= marks.asked_at - ALIKE_SECONDS
+    return in_time and batch.counts.total == marks.lines
 
 
 def _is_tagged(marks: Marks, batch: Snapshot) -> bool:

@@ -1,6 +1,7 @@
 """Checking requests before a byte of them is uploaded, and splitting them at a provider's limits.
 
-Every problem is named with its line: a provider names one, and minutes later.
+Every problem is named with its line: a provider names one, and minutes later. Lines are read in the
+form of the account's provider, and written in OpenAI's.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import IO, Any, NoReturn, Self
 
 import msgspec
 
+from batchbell.core.form import Form, ModelPlace
 from batchbell.core.governor import BYTES_PER_TOKEN
 from batchbell.core.limits import Limits
 from batchbell.core.line_numbers import LineNumbers, Runs, number_at
@@ -76,16 +78,10 @@ class Prepared:
             self.problems.append(Problem(line=line, code=code, message=message))
 
 
-class _Body(msgspec.Struct, gc=False):
-    model: Any = None
+PLAIN = Form()
 
-
-class _Line(msgspec.Struct, gc=False):
-    body: _Body
-
-
-_line = msgspec.json.Decoder(_Line)
 _text = msgspec.json.Decoder(str)
+_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def prepare(
@@ -93,16 +89,19 @@ def prepare(
     folder: Path,
     *,
     limits: Limits,
+    form: Form = PLAIN,
     url: str | None = None,
+    model: str | None = None,
     bytes_per_token: float = BYTES_PER_TOKEN,
 ) -> Prepared:
     """Read requests, and write them to parts in `folder`; call it in a thread.
 
-    A `url` that is given stands for lines without one; else the first line that has one does. What
-    is missing of `custom_id` and `method` is filled in: `request-000001` by the line's number, and
-    POST. Where there is any problem the parts are of no use.
+    A `url` that is given stands for lines without one; else the first line that has one does. A
+    `model` is what the requests must name, if they name any. What is missing of `custom_id` and
+    `method` is filled in: `request-000001` by the line's number, and POST. Where there is any
+    problem the parts are of no use.
     """
-    check = _Check(limits, url)
+    check = _Check(limits, form, url or form.endpoint, model)
     whole = other_than_lines(source)
     if whole is not None:
         check.result.wrong(None, *whole)
@@ -117,6 +116,9 @@ def prepare(
     check.result.parts = writer.parts
     if not check.result.lines and not check.result.problems_in_all:
         check.result.wrong(None, "empty_file", "The file is empty: there is no request in it.")
+    if form.model is ModelPlace.APART and check.result.model is None:
+        message = "No model is named: give one as `model`, beside the requests."
+        check.result.wrong(None, "missing_model", message)
     return check.result
 
 
@@ -127,9 +129,11 @@ class _Reported(Exception):
 class _Check:
     """Judges one line after the other, each by itself and by those before it."""
 
-    def __init__(self, limits: Limits, url: str | None) -> None:
-        self.result = Prepared(url=url)
+    def __init__(self, limits: Limits, form: Form, url: str | None, model: str | None) -> None:
+        self.result = Prepared(url=url, model=model)
         self._limits = limits
+        self._form = form
+        self._asked_model = model
         self._seen = Numbers()
         """Where a custom_id stood first."""
 
@@ -140,13 +144,14 @@ class _Check:
         if fields is None:
             return None
         added: dict[str, Any] = {}
-        for judge in (self._identity, self._method, self._url, self._body):
+        for judge in (self._identity, self._address, self._body):
             with contextlib.suppress(_Reported):
                 added |= judge(line.number, fields)
         if self.result.problems_in_all > before:
             return None
         self.result.lines += 1
-        whole = msgspec.json.encode({**fields, **added}) if added else line.text
+        kept = fields if self._form.addressed else {}
+        whole = msgspec.json.encode({**kept, **added}) if added else line.text
         # Between fields alone may it stand, and some readers would see two lines.
         return whole.replace(b"\r", b" ")
 
@@ -193,20 +198,33 @@ class _Check:
             self._report(number, f"invalid_{name}", f"{where}{name} must be a string.")
 
     def _identity(self, number: int, fields: Mapping[str, msgspec.Raw]) -> dict[str, Any]:
-        given = self._text(number, fields, "custom_id")
+        name = self._form.identity
+        given = self._text(number, fields, name)
         identity = f"request-{number:06d}" if given is None else given
         most, pattern = self._limits.custom_id_characters, self._limits.custom_id
         if not 1 <= len(identity) <= most:
-            message = f"custom_id has 1 to {most} characters."
-            self._report(number, "invalid_custom_id", message)
+            self._report(number, f"invalid_{name}", f"{name} has 1 to {most} characters.")
         if pattern is not None and not re.fullmatch(pattern, identity):
-            message = f"This provider takes custom_id as {pattern} only, not {identity[:80]!r}."
-            self._report(number, "invalid_custom_id", message)
+            message = f"This provider takes {name} as {pattern} only, not {identity[:80]!r}."
+            self._report(number, f"invalid_{name}", message)
         first = self._seen.add(identity, number)
         if first != number:
-            message = f"custom_id {identity[:80]!r} is on line {first} too."
-            self._report(number, "duplicate_custom_id", message)
-        return {"custom_id": identity} if given is None else {}
+            message = f"{name} {identity[:80]!r} is on line {first} too."
+            self._report(number, f"duplicate_{name}", message)
+        return {"custom_id": identity} if given is None or not self._form.addressed else {}
+
+    def _address(self, number: int, fields: Mapping[str, msgspec.Raw]) -> dict[str, Any]:
+        """Method and URL, of the line or of them all."""
+        if self._form.addressed:
+            return {**self._method(number, fields), **self._url(number, fields)}
+        known = (self._form.identity, self._form.body)
+        other = next((name for name in fields if name not in known), None)
+        if other is not None:
+            message = (
+                f"This provider takes {known[0]} and {known[1]} on a line, not {other[:80]!r}."
+            )
+            self._report(number, "unknown_field", message)
+        return {"method": "POST", "url": self.result.url}
 
     def _method(self, number: int, fields: Mapping[str, msgspec.Raw]) -> dict[str, Any]:
         method = self._text(number, fields, "method")
@@ -228,21 +246,27 @@ class _Check:
         return {}
 
     def _body(self, number: int, fields: Mapping[str, msgspec.Raw]) -> dict[str, Any]:
-        raw = fields.get("body")
+        name = self._form.body
+        raw = fields.get(name)
         if raw is None:
-            self._report(number, "missing_body", "There is no body: the request goes there.")
+            self._report(number, f"missing_{name}", f"There is no {name}: the request goes there.")
         try:
-            body = self._once(number, bytes(raw), "body.")
+            body = self._once(number, bytes(raw), f"{name}.")
         except msgspec.DecodeError:
-            self._report(number, "invalid_body", "body must be an object.")
-        model = self._text(number, body, "model", where="body.")
-        if model is None:
-            return {}
-        if not 1 <= len(model) <= MODEL_MAX or "\0" in model:
-            message = f"body.model must be a string of 1 to {MODEL_MAX} characters."
-            self._report(number, "invalid_model", message)
-        self._check_same(number, "model", model)
-        return {}
+            self._report(number, f"invalid_{name}", f"{name} must be an object.")
+        model = self._text(number, body, "model", where=f"{name}.")
+        if model is not None:
+            if not 1 <= len(model) <= MODEL_MAX or "\0" in model:
+                message = f"{name}.model must be a string of 1 to {MODEL_MAX} characters."
+                self._report(number, "invalid_model", message)
+            self._check_model(number, model)
+        return {} if self._form.addressed else {"body": raw}
+
+    def _check_model(self, number: int, model: str) -> None:
+        if self._form.model is ModelPlace.ANY and self._asked_model is None:
+            self.result.model = self.result.model or model
+        else:
+            self._check_same(number, "model", model)
 
     def _check_same(self, number: int, name: str, value: str) -> None:
         """That all lines of a batch have the same."""
@@ -267,14 +291,15 @@ def split(
     return writer.parts
 
 
-def first_model(source: IO[bytes]) -> str | None:
+def first_model(source: IO[bytes], form: Form = PLAIN) -> str | None:
     """The model that the first line names; call it in a thread."""
     first = next(read_lines(source), None)
     try:
-        model = None if first is None else _line.decode(first.text).body.model
-    except UNREADABLE:
+        line = {} if first is None else _object.decode(first.text)
+        model = _object.decode(line[form.body]).get("model")
+        return None if model is None else _text.decode(model)
+    except (*UNREADABLE, KeyError):
         return None
-    return model if isinstance(model, str) else None
 
 
 class _Writer:

@@ -27,7 +27,7 @@ from batchbell.core.results import Arrived
 from batchbell.core.twins import NOT_ANSWERED, NOT_REACHED
 from batchbell.net.download import Body, Download
 from batchbell.net.faults import CONNECT_TIMEOUT_SECONDS, fault_of
-from batchbell.net.form import FileForm
+from batchbell.net.form import FileBody, FileForm
 from batchbell.net.guard import AddressRules
 from batchbell.net.hops import HOPS_MAX, REDIRECTS, Hop, next_hop
 from batchbell.net.pace import Pace
@@ -125,16 +125,27 @@ class ApiClient:
         """
         with await disk(file.open, "rb") as content:
             form = FileForm(content, name=name, fields=fields)
-            upload = _Upload(form, self._stall_seconds, answer_seconds=timeout_seconds)
-            try:
-                async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS + self._stall_seconds) as limit:
-                    body = upload.body(limit)
-                    async with self._call(
-                        "POST", path, body=body, headers=form.headers, timeout=CONNECT_ONLY
-                    ) as response:
-                        return response.status, response.headers, await self._read(response)
-            except TimeoutError:
-                raise ProviderUnavailable(upload.reason()) from None
+            return await self._send(path, form, answer_seconds=timeout_seconds)
+
+    async def post_file(
+        self, path: str, file: Path, *, timeout_seconds: float = CREATE_SECONDS
+    ) -> Reply:
+        """POST a file of JSON, as `upload` does."""
+        with await disk(file.open, "rb") as content:
+            body = FileBody(content, content_type="application/json")
+            return await self._send(path, body, answer_seconds=timeout_seconds)
+
+    async def _send(self, path: str, content: FileBody, *, answer_seconds: float) -> Reply:
+        upload = _Upload(content, self._stall_seconds, answer_seconds=answer_seconds)
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS + self._stall_seconds) as limit:
+                body = upload.body(limit)
+                async with self._call(
+                    "POST", path, body=body, headers=content.headers, timeout=CONNECT_ONLY
+                ) as response:
+                    return response.status, response.headers, await self._read(response)
+        except TimeoutError:
+            raise ProviderUnavailable(upload.reason()) from None
 
     async def download(
         self,
@@ -273,18 +284,18 @@ class ApiClient:
 
 
 class _Upload:
-    """A form on its way: it must move, and be answered within a time of its own."""
+    """A file on its way: it must move, and be answered within a time of its own."""
 
-    def __init__(self, form: FileForm, stall_seconds: float, *, answer_seconds: float) -> None:
-        self._form = form
+    def __init__(self, content: FileBody, stall_seconds: float, *, answer_seconds: float) -> None:
+        self._content = content
         self._pace = Pace(stall_seconds=stall_seconds)
         self._answer_seconds = answer_seconds
         self._sent = False
 
     async def body(self, limit: asyncio.Timeout) -> AsyncIterator[bytes]:
-        """The form; each piece that is taken moves the limit ahead."""
+        """The file; each piece that is taken moves the limit ahead."""
         now = asyncio.get_running_loop().time
-        async for piece in self._form.pieces():
+        async for piece in self._content.pieces():
             begun = now()
             limit.reschedule(begun + self._pace.seconds())
             yield piece

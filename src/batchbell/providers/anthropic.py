@@ -1,7 +1,8 @@
 """Anthropic's dialect: Message Batches.
 
-A batch has no files, no metadata and no endpoint. It says `ended` however it ended, and its counts
-say how. Results are lines at one address. Sources: https://docs.claude.com/en/api/messages-batches,
+A batch has no files, no metadata and no endpoint: its requests come with the call that creates it,
+and nothing of it tells which call that was. It says `ended` however it ended, and its counts say
+how. Results are lines at one address. Sources: https://docs.claude.com/en/api/messages-batches,
 the `anthropic` SDK 2.14, and answers that were recorded in August 2026.
 """
 
@@ -9,13 +10,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
 import msgspec
 
-from batchbell.core.errors import MalformedBatch, ProviderRejected, ProviderUnavailable
+from batchbell.core.errors import MalformedBatch, ProviderUnavailable
+from batchbell.core.form import Form, ModelPlace
 from batchbell.core.model import Counts, Snapshot, Status
 from batchbell.core.results import NOT_RUN, Arrived
 from batchbell.core.twins import Marks
@@ -23,7 +26,7 @@ from batchbell.providers.api import Api, quote_segment
 from batchbell.providers.calls import Calls
 from batchbell.providers.lists import page_in, snapshot_in
 from batchbell.providers.profile import Profile
-from batchbell.providers.protocol import Dialect, Order, Page
+from batchbell.providers.protocol import Dialect, Lines, Order, Page
 from batchbell.providers.search import find_twins
 from batchbell.providers.values import (
     ID_MAX_CHARACTERS,
@@ -36,6 +39,7 @@ from batchbell.providers.values import (
     text_of,
 )
 from batchbell.providers.verdicts import Complaint, Subject
+from batchbell.threads import disk
 
 BATCHES = "/v1/messages/batches"
 ENDPOINT = "/v1/messages"
@@ -66,6 +70,8 @@ HTTP_STATUSES: Mapping[str, int] = {
     "overloaded_error": 529,
 }
 """What the Messages API answers with an error of each type."""
+WRITTEN_BYTES = 2**20
+"""Written to the disk at once."""
 UNKNOWN_HTTP_STATUS = 500
 """Of an error whose type is new: whoever retries by status tries once more."""
 
@@ -73,9 +79,10 @@ UNKNOWN_HTTP_STATUS = 500
 class Anthropic:
     """The adapter. `secret` is the API key, to be kept out of messages; `api` sends it."""
 
+    lines: Lines
+
     def __init__(self, profile: Profile, api: Api, secret: str, clock: Callable[[], float]) -> None:
         self.profile = profile
-        self.lines = MessageLines()
         self._calls = Calls(api, shape=complaint_in, secret=secret, clock=clock)
 
     async def list_page(self, cursor: str | None = None) -> Page:
@@ -104,11 +111,17 @@ class Anthropic:
         return None
 
     async def submit(self, order: Order) -> Snapshot:
-        """Raises ProviderRejected: the profile says that no submissions are taken."""
-        raise ProviderRejected("Batchbell does not hand in requests to Anthropic yet.")
+        """As `Provider.submit`. There is nowhere for a tag."""
+        body = order.requests.with_suffix(".json")
+        try:
+            await disk(_write_requests, order.requests, body, self.lines)
+            answer = await self._calls.post_file(BATCHES, body)
+        finally:
+            await disk(partial(body.unlink, missing_ok=True))
+        return snapshot_from(answer)
 
     async def find(self, marks: Marks) -> tuple[list[Snapshot], bool]:
-        """As `Provider.find`."""
+        """As `Provider.find`: by the number of requests and the time."""
         return await find_twins(self, marks)
 
     async def results(
@@ -144,9 +157,6 @@ class Anthropic:
         if snapshot.id != batch_id:
             raise MalformedBatch(f"The provider answered with batch {snapshot.id[:80]!r} instead.")
         return snapshot
-
-
-DIALECT = Dialect(name="anthropic", open=Anthropic)
 
 
 def _path(batch_id: str) -> str:
@@ -270,8 +280,36 @@ class _Line(msgspec.Struct, gc=False):
     result: _Result
 
 
+class _Request(msgspec.Struct, gc=False):
+    custom_id: msgspec.Raw
+    body: msgspec.Raw
+
+
+def _write_requests(lines: Path, target: Path, form: Lines) -> None:
+    """The body of the call that creates a batch; called in a thread."""
+    with lines.open("rb") as source, target.open("wb", WRITTEN_BYTES) as body:
+        before = b'{"requests":['
+        for line in source:
+            body.write(before + form.own(line))
+            before = b",\n"
+        body.write(b"]}")
+
+
 class MessageLines:
     """As `Lines`: a line of results is `{"custom_id", "result": {"type", …}}`."""
+
+    form = Form(
+        body="params",
+        addressed=False,
+        endpoint=ENDPOINT,
+        endpoints=(ENDPOINT,),
+        model=ModelPlace.ANY,
+    )
+
+    def own(self, line: bytes) -> bytes:
+        """As `Lines.own`: one of the `requests` of a call."""
+        found = decode(line, _Request)
+        return msgspec.json.encode({"custom_id": found.custom_id, "params": found.body})
 
     def request(self, line: bytes) -> bytes:
         """As `Lines.request`: there are no input files."""
@@ -319,3 +357,7 @@ def _error_of(raw: msgspec.Raw) -> tuple[str | None, str | None]:
     inner = found.get("error")
     type_ = inner.get("type") if isinstance(inner, dict) else found.get("type")
     return text_of(type_), text_of(found.get("request_id"))
+
+
+Anthropic.lines = MessageLines()
+DIALECT = Dialect(name="anthropic", open=Anthropic, lines=Anthropic.lines)

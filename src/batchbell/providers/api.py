@@ -30,6 +30,10 @@ class Api(Protocol):
         """POST a file as multipart form data, from the disk."""
         ...
 
+    async def post_file(self, path: str, file: Path) -> Reply:
+        """POST a file of JSON, from the disk. It is given as long as calls that create."""
+        ...
+
     async def delete(self, path: str) -> Reply:
         """DELETE."""
         ...

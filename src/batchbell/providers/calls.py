@@ -53,6 +53,9 @@ class Calls:
     async def upload(self, path: str, file: Path, *, name: str, fields: Mapping[str, str]) -> bytes:
         return self._accepted(await self._api.upload(path, file, name=name, fields=fields))
 
+    async def post_file(self, path: str, file: Path) -> bytes:
+        return self._accepted(await self._api.post_file(path, file))
+
     async def delete(self, path: str, *, about: Subject) -> None:
         """What is not there is no error."""
         reply = await self._api.delete(path)

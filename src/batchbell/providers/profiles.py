@@ -31,10 +31,14 @@ ANTHROPIC = Profile(
     base_url_variable="ANTHROPIC_BASE_URL",
     auth=Auth("x-api-key", ""),
     headers={"anthropic-version": "2023-06-01"},
-    limits=Limits(lines=100_000, bytes=256 * 10**6),
+    limits=Limits(
+        lines=100_000,
+        bytes=256 * 10**6,
+        custom_id_characters=64,
+        custom_id=r"[a-zA-Z0-9_-]{1,64}",
+    ),
     retention_seconds=29 * DAY_SECONDS,
     page_size=1_000,
-    submissions=False,
     batch_ids=r"msgbatch_[A-Za-z0-9]+",
 )
 """https://docs.claude.com/en/docs/build-with-claude/batch-processing, November 2026. Results are

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from batchbell.core.form import Form
 from batchbell.core.model import Snapshot
 from batchbell.core.results import Arrived
 from batchbell.core.twins import Marks
@@ -48,6 +49,8 @@ class Order:
     file: str | None
     """What `upload` returned."""
     endpoint: str
+    model: str | None = None
+    """The model of the requests, or of the first one."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """The customer's."""
     tag: tuple[str, str] | None = None
@@ -59,6 +62,13 @@ class Order:
 
 class Lines(Protocol):
     """How a dialect writes its files. A line that it cannot read is given back as it is."""
+
+    form: Form
+    """How it writes requests, to those who submit some."""
+
+    def own(self, line: bytes) -> bytes:
+        """A line of requests in OpenAI's shape, as the dialect writes it."""
+        ...
 
     def request(self, line: bytes) -> bytes:
         """A line of an input file, in OpenAI's shape: `custom_id` says whose it is."""
@@ -86,7 +96,7 @@ class Provider(Protocol):
 
     @property
     def lines(self) -> Lines | None:
-        """How its files are read; None where they are in OpenAI's shape."""
+        """As `Dialect.lines`."""
         ...
 
     async def list_page(self, cursor: str | None = None) -> Page:
@@ -176,5 +186,7 @@ class Dialect:
     open: Callable[[Profile, Api, str, Callable[[], float]], Provider]
     """Takes the host's facts, HTTP under the account's base URL, the API key, which is to be kept
     out of messages, and a clock. Calls nothing."""
+    lines: Lines | None = None
+    """How its files are written; None where they are in OpenAI's shape."""
     gateway: Gateway | None = None
     """None where calls of OpenAI's SDKs cannot be passed on."""

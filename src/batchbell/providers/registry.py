@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 from batchbell import __version__
 from batchbell.core.errors import SettingsError
+from batchbell.core.form import Form
 from batchbell.core.model import Account
 from batchbell.core.nearest import hint
 from batchbell.providers import anthropic, openai
@@ -75,6 +76,12 @@ def takes_submissions(account: Account) -> bool:
     """Whether requests are handed in to the account's provider."""
     profile = PROFILES.get(account.provider)
     return profile is not None and profile.submissions
+
+
+def form_of(account: Account) -> Form:
+    """How requests are written that are submitted to the account. Raises SettingsError."""
+    lines = dialect_of(account).lines
+    return Form() if lines is None else lines.form
 
 
 def dialect_of(account: Account) -> Dialect:

@@ -189,12 +189,14 @@ def note(connection: Connection, held: Submission, part: Part, *, note: str) -> 
     _change(connection, part, note=storable(note))
 
 
-def of_parts(connection: Connection, account_id: str, ids: Sequence[str]) -> set[str]:
-    """Those of the account's batches that are known as a part of a submission."""
+def taken(
+    connection: Connection, account_id: str, ids: Sequence[str], *, asked_at: float
+) -> set[str]:
+    """Those of the account's batches that a call has not made: known before it, or as a part."""
     query = select(batches.c.id).where(
         batches.c.account_id == account_id,
-        batches.c.kind == BatchKind.PART,
         batches.c.id.in_([storable(id) for id in ids]),
+        or_(batches.c.kind == BatchKind.PART, batches.c.registered_at < asked_at),
     )
     return set(connection.execute(query).scalars())
 

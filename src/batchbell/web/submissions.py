@@ -18,6 +18,7 @@ from batchbell.api.fields import SPELLINGS
 from batchbell.api.lists import Page
 from batchbell.api.submissions import SubmissionOptions, SubmissionRequest
 from batchbell.core.errors import InvalidRequest, ResultsError
+from batchbell.core.form import Form
 from batchbell.core.governor import Learnt
 from batchbell.core.limits import Limits
 from batchbell.core.model import Account
@@ -26,7 +27,7 @@ from batchbell.files.lines import open_lines
 from batchbell.files.preflight import Prepared, first_model, prepare
 from batchbell.files.results_store import scratch_of
 from batchbell.files.scratch import scratch_folder
-from batchbell.providers.registry import profile_of, takes_submissions
+from batchbell.providers.registry import form_of, profile_of, takes_submissions
 from batchbell.storage import parts, submissions
 from batchbell.storage.engine import storable
 from batchbell.storage.submissions import Asked, Key, NewPart
@@ -51,6 +52,7 @@ class SubmissionSpec:
     account: Account | None
     """Where it is named."""
     endpoint: str | None
+    model: str | None
     retry_missing: int
     retry_max_tokens: int | None
     metadata: Mapping[str, str]
@@ -91,6 +93,7 @@ def read_spec(call: Call, body: Any, accounts: Mapping[str, Account]) -> Submiss
     return SubmissionSpec(
         account=None if made.account is None else accounts[made.account],
         endpoint=made.endpoint,
+        model=made.model,
         retry_missing=made.retry_missing or 0,
         retry_max_tokens=made.retry_max_tokens,
         metadata=made.metadata or {},
@@ -163,14 +166,20 @@ async def _prepared(
             param="account",
             code=Code.NO_SUBMISSIONS,
         )
-    named = await heavy(call.project_id, _first_model, file)
+    form = form_of(account)
+    if spec.endpoint is not None and form.endpoints and spec.endpoint not in form.endpoints:
+        raise InvalidRequest(
+            f"{profile_of(account).title} takes {' or '.join(form.endpoints)} in batches.",
+            param="endpoint",
+        )
+    named = spec.model or await heavy(call.project_id, _first_model, file, form)
     model = storable(named or "")
     known = await context.store.read(parts.learnt, account.id, model)
     most = context.settings.submission_line_max_bytes
     declared = context.declared.of(account)
     own = profile_of(account).limits if declared is None else declared.limits
     limits = _limits(own, known, line_bytes=most, now=context.clock())
-    found = await heavy(call.project_id, _prepare, file, limits, spec.endpoint, known)
+    found = await heavy(call.project_id, _prepare, file, limits, form, spec, known)
     if found.problems_in_all:
         raise InvalidRequests(found)
     new_parts = await _store_parts(call, found)
@@ -193,9 +202,9 @@ def _default_account(accounts: Mapping[str, Account]) -> Account:
     return named_account(accounts, None, param="account", fits=takes_submissions)
 
 
-def _first_model(file: Path) -> str | None:
+def _first_model(file: Path, form: Form) -> str | None:
     with open_lines(file) as source:
-        return first_model(source)
+        return first_model(source, form)
 
 
 def _limits(own: Limits, known: Learnt, *, line_bytes: int, now: float) -> Limits:
@@ -206,13 +215,17 @@ def _limits(own: Limits, known: Learnt, *, line_bytes: int, now: float) -> Limit
     )
 
 
-def _prepare(file: Path, limits: Limits, endpoint: str | None, known: Learnt) -> Prepared:
+def _prepare(
+    file: Path, limits: Limits, form: Form, spec: SubmissionSpec, known: Learnt
+) -> Prepared:
     with open_lines(file) as source:
         return prepare(
             source,
             file.parent,
             limits=limits,
-            url=endpoint,
+            form=form,
+            url=spec.endpoint,
+            model=spec.model,
             bytes_per_token=known.bytes_per_token,
         )
 

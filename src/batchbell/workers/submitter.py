@@ -338,6 +338,7 @@ class HandingIn:
             requests=file,
             file=part.file_id,
             endpoint=held.snapshot.endpoint or "",
+            model=held.snapshot.model,
             metadata=held.snapshot.metadata or {},
             tag=(TAG, part.tag),
             output_expires_seconds=self._expiry_of(provider, held).output_seconds,
@@ -431,12 +432,14 @@ class HandingIn:
         marks = Marks(
             asked_at=part.intent_at or part.asked_at,
             input_file_id=part.file_id,
+            lines=part.lines,
             endpoint=held.snapshot.endpoint,
             tag=(TAG, part.tag),
         )
         found, whole = await provider.find(marks)
+        ids = [one.id for one in found]
         taken = await self._store.read(
-            parts.of_parts, held.batch.account_id, [one.id for one in found]
+            parts.taken, held.batch.account_id, ids, asked_at=marks.asked_at
         )
         return next((one for one in found if one.id not in taken), None), whole
 
