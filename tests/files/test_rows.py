@@ -107,6 +107,21 @@ def test_a_message_has_the_text_of_all_its_blocks_and_why_it_stopped() -> None:
     assert (found.content, found.finish_reason, found.model) == ("Des Moines", "end_turn", "m")
 
 
+def test_a_candidate_has_the_text_of_its_parts_and_why_it_stopped() -> None:
+    parts = [{"text": "Hm.", "thought": True}, {"text": "Des "}, {"text": "Moines"}]
+    candidate = {"content": {"parts": parts, "role": "model"}, "finishReason": "STOP", "index": 0}
+    used = {"promptTokenCount": 15, "candidatesTokenCount": 2, "thoughtsTokenCount": "62"}
+    for usage in (used, {**used, "thoughtsTokenCount": 62, "cachedContentTokenCount": 9}):
+        found = of({"candidates": [candidate], "modelVersion": "m", "usageMetadata": usage})
+        assert (found.content, found.finish_reason, found.model) == ("Des Moines", "STOP", "m")
+        assert (found.input_tokens, found.output_tokens, found.reasoning_tokens) == (15, 64, 62)
+    assert found.cached_tokens == 9
+    blocked = of({"promptFeedback": {"blockReason": "SAFETY"}, "modelVersion": "m"})
+    assert (blocked.content, blocked.finish_reason) == (None, "SAFETY")
+    refused = of({"error": {"code": 400, "message": "No.", "status": "INVALID_ARGUMENT"}}, 400)
+    assert (refused.error_code, refused.error_message) == ("INVALID_ARGUMENT", "No.")
+
+
 def test_a_refused_request_says_why() -> None:
     """Pitfall 16: a 400 line may carry `error: null`."""
     found = of({"error": {"code": None, "type": "bad", "message": "No such model."}}, 400)

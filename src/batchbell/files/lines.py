@@ -76,9 +76,21 @@ class _Usage(msgspec.Struct, gc=False):
     output_tokens_details: dict[str, Any] | None = None
 
 
+class _Metered(msgspec.Struct, gc=False, rename="camel"):
+    """Usage as Google counts it: what was thought, and what tools brought, stands beside."""
+
+    prompt_token_count: _Number = 0
+    tool_use_prompt_token_count: _Number = 0
+    cached_content_token_count: _Number = 0
+    candidates_token_count: _Number = 0
+    thoughts_token_count: _Number = 0
+
+
 class _Body(msgspec.Struct, gc=False):
     model: str | None = None
     usage: _Usage | None = None
+    model_version: str | None = msgspec.field(name="modelVersion", default=None)
+    usage_metadata: _Metered | None = msgspec.field(name="usageMetadata", default=None)
 
 
 class Response(msgspec.Struct, gc=False):
@@ -436,7 +448,7 @@ def _spent(body: bytes) -> Spent | None:
 def _used(read: _Body) -> Spent | None:
     used = read.usage
     if used is None:
-        return None
+        return _metered(read.model_version or read.model, read.usage_metadata)
     details = used.prompt_tokens_details or used.input_tokens_details
     made = used.completion_tokens_details or used.output_tokens_details
     beside = Beside()
@@ -449,6 +461,30 @@ def _used(read: _Body) -> Spent | None:
         output_tokens=used.completion_tokens or used.output_tokens,
         reasoning_tokens=_reasoning(made),
     )
+
+
+def _metered(model: str | None, used: _Metered | None) -> Spent | None:
+    if used is None:
+        return None
+    return Spent(
+        model=model or "unknown",
+        input_tokens=used.prompt_token_count + used.tool_use_prompt_token_count,
+        cached_tokens=used.cached_content_token_count,
+        output_tokens=used.candidates_token_count + used.thoughts_token_count,
+        reasoning_tokens=used.thoughts_token_count,
+    )
+
+
+def _metered_loosely(body: dict[str, Any]) -> Spent | None:
+    """The same of numbers as text."""
+    said, model = body.get("usageMetadata"), body.get("modelVersion")
+    if not isinstance(said, dict):
+        return None
+    found = {name: _tokens(said.get(name)) for name in _Metered.__struct_encode_fields__}
+    numbers = {name: number for name, number in found.items() if number is not None}
+    if not numbers or any(not 0 <= number <= TOKENS_MAX for number in numbers.values()):
+        return None
+    return _metered(model if isinstance(model, str) else None, msgspec.convert(numbers, _Metered))
 
 
 class Beside(NamedTuple):
@@ -464,7 +500,7 @@ def _used_loosely(body: dict[str, Any]) -> Spent | None:
     """Of a usage with holes, or with numbers as text. One that cannot be is not believed at all."""
     model, usage = body.get("model"), body.get("usage")
     if not isinstance(usage, dict):
-        return None
+        return _metered_loosely(body)
     names = ("prompt_tokens", "input_tokens", "completion_tokens", "output_tokens")
     found = [_tokens(usage.get(name)) for name in names]
     if any(number is not None and not 0 <= number <= TOKENS_MAX for number in found):

@@ -52,7 +52,7 @@ class Row(NamedTuple):
 
 
 class _Body(msgspec.Struct, gc=False):
-    """What is read of a chat completion, a completion, a response, a message or an error."""
+    """What is read of an answer, of whichever API, or of an error."""
 
     model: Any = None
     choices: Any = None
@@ -62,6 +62,9 @@ class _Body(msgspec.Struct, gc=False):
     status: Any = None
     incomplete_details: Any = None
     error: Any = None
+    candidates: Any = None
+    prompt_feedback: Any = msgspec.field(name="promptFeedback", default=None)
+    model_version: Any = msgspec.field(name="modelVersion", default=None)
 
 
 _body = msgspec.json.Decoder(_Body)
@@ -86,10 +89,10 @@ def _row(line: Line) -> Row:
         custom_id=said.custom_id,
         status=said.fate,
         status_code=_whole(status_of(response.status_code)),
-        model=_word(body.model),
+        model=_word(body.model) or _word(body.model_version),
         content=_content(choice, body),
         finish_reason=_finish_reason(choice, body),
-        error_code=_word(_of(error, "code")) or _word(_of(error, "type")),
+        error_code=_code(error),
         error_message=_word(error) or _word(_of(error, "message")),
         input_tokens=_whole(spent and spent.input_tokens),
         cached_tokens=_whole(spent and spent.cached_tokens),
@@ -106,7 +109,14 @@ def _read_body(raw: bytes) -> _Body:
         return _body.decode(raw)
     except UNREADABLE:
         loose = loosely(raw)
-        return _Body(**{name: loose.get(name) for name in _Body.__struct_fields__})
+        names = zip(_Body.__struct_fields__, _Body.__struct_encode_fields__, strict=True)
+        return _Body(**{name: loose.get(encoded) for name, encoded in names})
+
+
+def _code(error: Any) -> str | None:
+    """The first word that says which error it is."""
+    words = (_word(_of(error, name)) for name in ("code", "type", "status"))
+    return next(filter(None, words), None)
 
 
 def _content(choice: Any, body: _Body) -> str | None:
@@ -116,6 +126,9 @@ def _content(choice: Any, body: _Body) -> str | None:
         return _word(_of(choice, "text")) if said is None else _text(said)
     if body.content is not None:
         return _text(body.content)
+    if body.candidates is not None:
+        parts = _list(_of(_of(_first(body.candidates), "content"), "parts"))
+        return _text([part for part in parts if _of(part, "thought") is not True])
     messages = [part for part in _list(body.output) if _of(part, "type") == "message"]
     texts = [_text(_of(message, "content")) for message in messages]
     return _joined(texts)
@@ -134,11 +147,16 @@ def _joined(texts: list[str | None]) -> str | None:
 
 
 def _finish_reason(choice: Any, body: _Body) -> str | None:
-    """A message says why it stopped, a response `completed`, or why it is not complete."""
+    """A message says why it stopped, a response `completed`, or why it is not complete.
+
+    Where a prompt was blocked nothing was begun, and the reason for that is what is there.
+    """
     if choice is not None:
         return _word(_of(choice, "finish_reason"))
     return (
-        _word(body.stop_reason)
+        _word(_of(_first(body.candidates), "finishReason"))
+        or _word(_of(body.prompt_feedback, "blockReason"))
+        or _word(body.stop_reason)
         or _word(_of(body.incomplete_details, "reason"))
         or _word(body.status)
     )
