@@ -147,3 +147,18 @@ async def test_a_name_that_was_added_by_api_is_not_taken_over(
 def test_every_key_of_a_table_is_described() -> None:
     assert [row.name for row in accounts_table()] == list(AccountTable.model_fields)
     assert all(row.description for row in accounts_table())
+
+
+def test_the_first_of_a_providers_variables_that_is_set_counts(declared: Any) -> None:
+    def keys(text: str = "", **environment: str) -> dict[str, str]:
+        found = declared(text, **environment)
+        return {one.key_variable: one.key for one in found if one.provider == "gemini"}
+
+    both = {"GOOGLE_API_KEY": "AIza-google", "GEMINI_API_KEY": "AIza-gemini"}
+    assert keys() == {}
+    assert keys(GEMINI_API_KEY="AIza-gemini") == {"GEMINI_API_KEY": "AIza-gemini"}
+    assert keys(**both) == {"GOOGLE_API_KEY": "AIza-google"}
+    table = '[[accounts]]\nname = "second"\nprovider = "gemini"\n'
+    assert keys(table, **both) == {"GOOGLE_API_KEY": "AIza-google"}
+    with pytest.raises(SettingsError, match="the variable GEMINI_API_KEY is not set"):
+        keys(table)

@@ -167,13 +167,13 @@ class _Reader:
         self._settings = settings
         self._environment = environment
         self._names = {table.name for table in tables}
-        self._read = {_variable_of(table) for table in tables}
+        self._read = {self._variable_of(table) for table in tables}
 
     def of_environment(self) -> Iterator[Declared]:
         """An account for each provider whose variable is set, and not read by a table."""
         for profile in PROFILES.values():
-            variable = profile.key_variable
-            if not self._value(variable) or variable in self._read:
+            variable = self._set_of(profile)
+            if variable is None or variable in self._read:
                 continue
             if profile.name in self._names:
                 raise SettingsError(
@@ -202,8 +202,8 @@ class _Reader:
             name=table.name,
             provider=profile.name,
             base_url=self._base_url(table, profile, place),
-            key=self._key(_variable_of(table), place),
-            key_variable=_variable_of(table),
+            key=self._key(self._variable_of(table), place),
+            key_variable=self._variable_of(table),
             in_file=in_file,
             discover=discover,
             pace=Pace(
@@ -260,13 +260,16 @@ class _Reader:
             source = "base_url" if table.base_url else variable
             raise SettingsError(f"{place}: {source}: {error}") from None
 
+    def _set_of(self, profile: Profile) -> str | None:
+        """The first of the provider's variables that is set."""
+        return next(filter(self._value, profile.key_variables), None)
+
+    def _variable_of(self, table: AccountTable) -> str:
+        if table.api_key_env is not None:
+            return table.api_key_env
+        profile = PROFILES.get(table.provider)
+        return "" if profile is None else self._set_of(profile) or profile.key_variable
+
     def _value(self, variable: str) -> str:
         """An empty variable counts as not set."""
         return self._environment.get(variable, "").strip()
-
-
-def _variable_of(table: AccountTable) -> str:
-    if table.api_key_env is not None:
-        return table.api_key_env
-    profile = PROFILES.get(table.provider)
-    return profile.key_variable if profile else ""

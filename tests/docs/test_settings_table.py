@@ -28,7 +28,13 @@ def test_the_table_of_settings_is_complete_and_equal() -> None:
 
 def test_the_variables_of_every_provider_are_listed() -> None:
     rows = [
-        row(_shown(one.name, one.key_variable, one.base_url_variable, one.base_url))
+        row(
+            [
+                f"`{one.name}`",
+                ", else ".join(f"`{name}`" for name in one.key_variables),
+                *_shown(one.base_url_variable, one.base_url),
+            ]
+        )
         for one in PROFILES.values()
     ]
     assert table("| provider | API key | base URL | default |") == rows

@@ -94,5 +94,20 @@ async def anthropic() -> AsyncIterator[Bench]:
             )
 
 
-BENCHES: Mapping[str, Make] = {"openai": openai, "anthropic": anthropic}
+@asynccontextmanager
+async def gemini() -> AsyncIterator[Bench]:
+    async with Sandbox(api_key=KEY, clock=lambda: NOW) as sandbox:
+        async for provider in connected("gemini", sandbox.gemini_url):
+            yield Bench(
+                provider,
+                Played(sandbox.gemini, sandbox.start, sandbox.stop),
+                gone="files/batch-gone",
+                status_field="metadata",
+                id_field="name",
+                tags=False,
+                says_why=False,
+            )
+
+
+BENCHES: Mapping[str, Make] = {"openai": openai, "anthropic": anthropic, "gemini": gemini}
 """One for each dialect in the registry, by its name."""

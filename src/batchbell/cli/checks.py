@@ -494,7 +494,7 @@ def check_unused_proxies(patient: Patient) -> None:
 
 def check_misspelt(patient: Patient) -> None:
     """Whether the environment has a variable that is nearly one of ours: it does nothing."""
-    variables = [profile.key_variable for profile in PROFILES.values()]
+    variables = [one for profile in PROFILES.values() for one in profile.key_variables]
     variables += [one for profile in PROFILES.values() if (one := profile.base_url_variable)]
     for name, meant in misspelt_variables(os.environ, variables).items():
         says = f"{name} is set, and Batchbell does not read it."

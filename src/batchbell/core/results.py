@@ -45,6 +45,8 @@ class Arrived:
 
     encoding: str | None = None
     content_type: str | None = None
+    inside: str | None = None
+    """The file is one JSON document: its lines are the elements of the first array of this name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from typing import IO
 
 from batchbell.core.errors import ProviderUnavailable
 from batchbell.core.results import Arrived
+from batchbell.files.elements import write_elements
 from batchbell.files.lines import PIECE_BYTES, open_lines, read_line, read_lines
 
 GZIP = b"\x1f\x8b"
@@ -50,6 +51,8 @@ def unpack(
         else:
             packed.replace(target)
     _as_utf8(target)
+    if arrived.inside is not None and not in_place_of_document(target):
+        _open_up(target, arrived.inside)
     if reshape is not None:
         _reshape(target, reshape)
     if reason := in_place_of_lines(target):
@@ -102,6 +105,23 @@ def _as_utf8(path: Path) -> None:
         source.read(1)  # the mark
         while text := source.read(PIECE_BYTES):
             file.write(text)
+    beside.replace(path)
+
+
+def in_place_of_document(path: Path) -> bool:
+    """Whether what was sent is no JSON document, but a page: whoever reads lines says so."""
+    with path.open("rb") as file:
+        return file.read(PIECE_BYTES).lstrip()[:1] == b"<"
+
+
+def _open_up(path: Path, name: str) -> None:
+    """Put the elements of an array in place of the document that it is in."""
+    beside = path.with_name(f"{path.name}.elements")
+    with path.open("rb") as source, beside.open("wb", PIECE_BYTES) as file:
+        try:
+            write_elements(source, name, file)
+        except ValueError as error:
+            raise ProviderUnavailable(f"The provider's answer has no results: {error}") from None
     beside.replace(path)
 
 

@@ -33,6 +33,11 @@ class Rows:
 
     name: str = "data"
     most: int = ROWS_MAX
+    cursor: str | None = None
+    """The field that names the next page; None where the last row does, and `has_more` says so."""
+    beside: frozenset[str] | None = None
+    """An answer with no other fields than these, and no rows, is an empty page; None where an
+    empty page names its rows too."""
 
 
 @dataclass(slots=True)
@@ -78,7 +83,7 @@ def page_in(
     return Page(
         batches=tuple(row for row in read if isinstance(row, Snapshot)),
         malformed=tuple(row for row in read if isinstance(row, Malformed)),
-        next_cursor=None if whole or not read else _following(listing, read[-1].id, cursor),
+        next_cursor=None if whole else _next_cursor(listing, read, cursor, rows),
         fault=fault,
     )
 
@@ -95,6 +100,15 @@ def _row_in(row: Any, kind: type[R], snapshot_of: Callable[[R], Snapshot]) -> Sn
         id = getattr(found, "id", None)
         named = isinstance(id, str) and 0 < len(id) <= ID_MAX_CHARACTERS
         return Malformed(id if named else None, error.message)
+
+
+def _next_cursor(
+    listing: Listing, read: list[Snapshot | Malformed], cursor: str | None, rows: Rows
+) -> str | None:
+    if rows.cursor is not None:
+        named = listing.others.get(rows.cursor)
+        return named if isinstance(named, str) and named not in ("", cursor) else None
+    return _following(listing, read[-1].id, cursor) if read else None
 
 
 def _following(listing: Listing, last_row: str | None, cursor: str | None) -> str | None:
@@ -116,9 +130,10 @@ def listing_in(body: bytes, rows: Rows) -> Listing:
     found: Any = decode(body, dict[str, msgspec.Raw] | list[msgspec.Raw])  # type: ignore[arg-type]
     if isinstance(found, list):
         return _capped(found, {}, rows)
-    if rows.name not in found:
+    if rows.name not in found and (rows.beside is None or not found.keys() <= rows.beside):
         raise Undecodable(f"The answer has no {rows.name!r}.")
-    inner: Any = decode(found.pop(rows.name), list[msgspec.Raw] | None)  # type: ignore[arg-type]
+    named = found.pop(rows.name, msgspec.Raw(b"null"))
+    inner: Any = decode(named, list[msgspec.Raw] | None)  # type: ignore[arg-type]
     others = {name: decode(raw, object) for name, raw in found.items()}
     return _capped(inner or [], others, rows)
 

@@ -51,15 +51,15 @@ class Profile:
     """A host, by its own documents. Accounts name it as their `provider`."""
 
     name: str
-    """What `provider` says, and the account that `key_variable` makes is called."""
+    """What `provider` says, and the account that a key variable makes is called."""
     title: str
     """As the host calls itself."""
     dialect: str
     """The name in `registry.DIALECTS`."""
     base_url: str | None
     """Where the API is; None where every customer has an address of their own."""
-    key_variable: str
-    """The environment variable of its SDK that holds the API key."""
+    key_variables: tuple[str, ...]
+    """The environment variables of its SDK that hold the API key: the first that is set counts."""
     base_url_variable: str | None = None
     """The one that names another address."""
     auth: Auth = Auth()
@@ -87,6 +87,11 @@ class Profile:
     """The fewest seconds between two looks that it asks for."""
     statuses: Mapping[str, Status] = field(default_factory=dict)
     """Its own status words, in lower case, beside those of the dialect."""
+
+    @property
+    def key_variable(self) -> str:
+        """The variable that is named to people: the provider's own, which comes last."""
+        return self.key_variables[-1]
 
     def expiry_near(self, wanted: Expiry) -> Expiry:
         """The times nearest to those wanted that this host takes; none where it takes none."""

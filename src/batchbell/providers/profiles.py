@@ -14,7 +14,7 @@ OPENAI = Profile(
     title="OpenAI",
     dialect="openai",
     base_url="https://api.openai.com/v1",
-    key_variable="OPENAI_API_KEY",
+    key_variables=("OPENAI_API_KEY",),
     base_url_variable="OPENAI_BASE_URL",
     limits=Limits(lines=50_000, bytes=200 * 10**6),
     expiry=ExpiryRange(floor_seconds=3_600, ceiling_seconds=30 * DAY_SECONDS),
@@ -27,7 +27,7 @@ ANTHROPIC = Profile(
     title="Anthropic",
     dialect="anthropic",
     base_url="https://api.anthropic.com",
-    key_variable="ANTHROPIC_API_KEY",
+    key_variables=("ANTHROPIC_API_KEY",),
     base_url_variable="ANTHROPIC_BASE_URL",
     auth=Auth("x-api-key", ""),
     headers={"anthropic-version": "2023-06-01"},
@@ -44,7 +44,23 @@ ANTHROPIC = Profile(
 """https://docs.claude.com/en/docs/build-with-claude/batch-processing, November 2026. Results are
 kept for 29 days after the batch was made, not after its end."""
 
-PROFILES: Mapping[str, Profile] = {profile.name: profile for profile in (OPENAI, ANTHROPIC)}
+GEMINI = Profile(
+    name="gemini",
+    title="Gemini API",
+    dialect="gemini",
+    base_url="https://generativelanguage.googleapis.com",
+    key_variables=("GOOGLE_API_KEY", "GEMINI_API_KEY"),
+    base_url_variable="GOOGLE_GEMINI_BASE_URL",
+    auth=Auth("x-goog-api-key", ""),
+    limits=Limits(bytes=2 * 10**9),
+    retention_seconds=2 * DAY_SECONDS,
+    submissions=False,
+    batch_ids=r"batches/[A-Za-z0-9_-]+",
+)
+"""https://ai.google.dev/gemini-api/docs/batch-api and the SDK `google-genai` 3.6, November 2026. No
+most requests are named. Files are kept for 48 hours; nothing longer is said of results."""
+
+PROFILES: Mapping[str, Profile] = {profile.name: profile for profile in (OPENAI, ANTHROPIC, GEMINI)}
 
 DEFAULT = OPENAI
 """What an account that names no provider is of, and what messages take as their example."""

@@ -11,14 +11,14 @@ from batchbell.core.errors import SettingsError
 from batchbell.core.form import Form
 from batchbell.core.model import Account
 from batchbell.core.nearest import hint
-from batchbell.providers import anthropic, openai
+from batchbell.providers import anthropic, gemini, openai
 from batchbell.providers.api import Api
 from batchbell.providers.profile import Profile
 from batchbell.providers.profiles import PROFILES
 from batchbell.providers.protocol import Dialect, Provider
 
 DIALECTS: Mapping[str, Dialect] = {
-    dialect.name: dialect for dialect in (openai.DIALECT, anthropic.DIALECT)
+    dialect.name: dialect for dialect in (openai.DIALECT, anthropic.DIALECT, gemini.DIALECT)
 }
 
 Connect = Callable[[str, Mapping[str, str]], Api]

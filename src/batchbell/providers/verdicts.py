@@ -49,6 +49,8 @@ RATE_CODE = re.compile(
     r"rate_?limit|too_?many_?requests|throttl|token_limit_exceeded|resource_exhausted",
     re.IGNORECASE,
 )
+KEY_CODE = re.compile(r"api_?key_(invalid|expired)|invalid_api_?key|unauthenticated", re.IGNORECASE)
+"""Google refuses a key with 400."""
 PASSING_STATUSES = frozenset({407, 408, 409, 421, 423, 425, 429, 449, 499})
 PASSING_WORDS = re.compile(
     r"(try|retry) (this |the request |your request )?(again|later)(?! (with|using)\b)"
@@ -67,6 +69,8 @@ ABSENT = re.compile(
     re.IGNORECASE,
 )
 PATH = re.compile(r"\S*/\S*")
+REQUESTED = re.compile(r"requested (entity|resource|object)", re.IGNORECASE)
+"""How Google names what was asked for, whatever it is."""
 
 
 class Verdict(StrEnum):
@@ -100,6 +104,8 @@ class Complaint:
 
     message: str | None
     codes: tuple[str, ...] = ()
+    wait_seconds: float | None = None
+    """What it asks to wait, where no header does."""
 
     def matches(self, codes: re.Pattern[str], words: re.Pattern[str] | None = None) -> bool:
         """Whether a code, or the message, is one of these."""
@@ -136,7 +142,7 @@ def judge(status: int, complaint: Complaint | None, *, about: Subject | None = N
 
 
 def _by_words(complaint: Complaint) -> Verdict | None:
-    if complaint.matches(BILLING_CODE, BILLING_WORDS):
+    if complaint.wait_seconds is None and complaint.matches(BILLING_CODE, BILLING_WORDS):
         return Verdict.BILLING
     return Verdict.RATE_LIMITED if complaint.matches(RATE_CODE) else None
 
@@ -148,7 +154,8 @@ def _by_status(status: int, complaint: Complaint, about: Subject | None) -> Verd
         return _absence(complaint, about)
     if status in PASSING_STATUSES or complaint.matches(PASSING_WORDS, PASSING_WORDS):
         return Verdict.DOUBTFUL
-    return Verdict.AUTH if status == 403 else Verdict.REJECTED
+    refused = status == 403 or complaint.matches(KEY_CODE)
+    return Verdict.AUTH if refused else Verdict.REJECTED
 
 
 def _absence(complaint: Complaint, about: Subject | None) -> Verdict:
@@ -166,7 +173,8 @@ def _names(complaint: Complaint, about: Subject) -> bool:
     if re.search(rf"(?<![\w/]){re.escape(about.id)}(?!\w)", message):
         return True
     words = " ".join([PATH.sub(" ", message), *complaint.codes])
-    return about.noun in words.lower() and ABSENT.search(words) is not None
+    named = about.noun in words.lower() or REQUESTED.search(words) is not None
+    return named and ABSENT.search(words) is not None
 
 
 def refusal(
@@ -189,6 +197,8 @@ def refusal(
     type_ = ERROR_OF.get(verdict, ProviderUnavailable)
     message = (complaint and complaint.message) or _said(answer)
     wait = wait_seconds(headers, now=now)
+    if wait is None and complaint is not None:
+        wait = complaint.wait_seconds
     if verdict is Verdict.RATE_LIMITED and wait is None:
         wait = backoff.duration_seconds(headers.get("x-ratelimit-reset-requests"))
     return type_(

@@ -60,6 +60,14 @@ Anthropic's Message Batches are played by the same server, without files and met
 Its `content` is a batch's results (`batch_id` names the batch), and its `delete_file` deletes a
 batch. `/sandbox/anthropic/…` steers it from another process.
 
+The Gemini API's batches, of both kinds, and its files lie below `/gemini`::
+
+    genai.Client(api_key="sk-test", http_options={"base_url": sandbox.gemini_url})
+    sandbox.gemini                           # ContentBatches: the same words, faults and calls
+    sandbox.gemini.add_batch(inline=True)    # its answers are in the batch, and not in a file
+
+`/sandbox/gemini/…` steers it from another process.
+
 The receiver::
 
     async with Receiver(secret="whsec_…") as receiver:
@@ -85,6 +93,7 @@ from batchbell.sandbox.behaviours import (
     Stall,
     redirect,
 )
+from batchbell.sandbox.content_batches import ContentBatches
 from batchbell.sandbox.faults import ROUTES, Fault, FaultKind, Faults
 from batchbell.sandbox.inputs import problem
 from batchbell.sandbox.message_batches import MessageBatches
@@ -98,6 +107,7 @@ __all__ = [
     "OPEN",
     "ROUTES",
     "Behaviour",
+    "ContentBatches",
     "Drip",
     "Endless",
     "Fault",

@@ -11,6 +11,7 @@ from batchbell.sandbox import mischief
 from batchbell.sandbox.answers import ApiError, bad_key, limit_of, missing, no_batch
 from batchbell.sandbox.anthropic import PREFIX as MESSAGES
 from batchbell.sandbox.anthropic import anthropic_app
+from batchbell.sandbox.content_batches import ContentBatches
 from batchbell.sandbox.control import control_routes
 from batchbell.sandbox.faults import CONTENT, FaultKind
 from batchbell.sandbox.files import list_object
@@ -23,6 +24,8 @@ from batchbell.sandbox.gate import (
     page_fault,
     sent,
 )
+from batchbell.sandbox.gemini import PREFIX as GEMINI
+from batchbell.sandbox.gemini import gemini_app
 from batchbell.sandbox.message_batches import MessageBatches
 from batchbell.sandbox.provider import SandboxProvider
 
@@ -32,8 +35,10 @@ PURPOSES = frozenset(
 )
 
 
-def sandbox_app(provider: SandboxProvider, batches: MessageBatches) -> web.Application:
-    """Both APIs as one aiohttp application."""
+def sandbox_app(
+    provider: SandboxProvider, batches: MessageBatches, contents: ContentBatches
+) -> web.Application:
+    """All APIs as one aiohttp application."""
     app = web.Application(
         middlewares=[_in_openai_shape, guard(_check_key)], client_max_size=MAX_JSON_BYTES
     )
@@ -52,9 +57,11 @@ def sandbox_app(provider: SandboxProvider, batches: MessageBatches) -> web.Appli
             web.get("/storage/{id}", _stored, name="stored"),
             *control_routes(provider),
             *control_routes(batches, "/sandbox/anthropic"),
+            *control_routes(contents, "/sandbox/gemini"),
         ]
     )
     app.add_subapp(MESSAGES, anthropic_app(batches))
+    app.add_subapp(GEMINI, gemini_app(contents))
     return app
 
 

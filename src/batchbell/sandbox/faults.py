@@ -268,7 +268,8 @@ def _places(rows: list[dict[str, Any]], fault: Fault) -> range:
     if fault.batch_id is None:
         every = fault.every_row or fault.kind is FaultKind.STALE
         return range(len(rows) if every else min(1, len(rows)))
-    place = next((i for i, row in enumerate(rows) if row.get("id") == fault.batch_id), None)
+    ids = [row.get("id", row.get("name")) for row in rows]
+    place = next((i for i, id in enumerate(ids) if id == fault.batch_id), None)
     return range(0) if place is None else range(place, place + 1)
 
 
@@ -277,7 +278,7 @@ def _spoiled(fault: Fault, row: dict[str, Any]) -> list[dict[str, Any]]:
         case FaultKind.MISSING:
             return []
         case FaultKind.LATE_FILE:
-            return [{**row, **{name: None for name in NAMED if name in row}}]
+            return [_without_results(row)]
         case FaultKind.STALE:
             return [_as_made(row)]
         case _:
@@ -285,7 +286,17 @@ def _spoiled(fault: Fault, row: dict[str, Any]) -> list[dict[str, Any]]:
             return [{**kept, **fault.fields}]
 
 
+def _without_results(row: dict[str, Any]) -> dict[str, Any]:
+    row = {**row, **{name: None for name in NAMED if name in row}}
+    if isinstance(row.get("metadata"), dict) and "output" in row["metadata"]:
+        inner = {name: value for name, value in row["metadata"].items() if name != "output"}
+        return {**row, "metadata": inner, "response": {}}
+    return row
+
+
 def _as_made(row: dict[str, Any]) -> dict[str, Any]:
+    if "batchStats" in (row.get("metadata") or {}):
+        return _operation_as_made(row)
     nothing_yet = {name: None for name in (*STAMPS, *LATER) if name in row}
     if "processing_status" in row:
         total = sum(row["request_counts"].values())
@@ -294,3 +305,12 @@ def _as_made(row: dict[str, Any]) -> dict[str, Any]:
         return {**row, **nothing_yet, "processing_status": "in_progress", "request_counts": counts}
     counts = {"total": 0, "completed": 0, "failed": 0}
     return {**row, **nothing_yet, "status": "validating", "request_counts": counts}
+
+
+def _operation_as_made(row: dict[str, Any]) -> dict[str, Any]:
+    later = ("output", "endTime")
+    inner = {name: value for name, value in row["metadata"].items() if name not in later}
+    total = inner["batchStats"]["requestCount"]
+    inner["batchStats"] = {"requestCount": total, "pendingRequestCount": total}
+    inner["state"] = "BATCH_STATE_PENDING"
+    return {"name": row["name"], "metadata": inner}

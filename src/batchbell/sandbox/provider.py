@@ -187,7 +187,7 @@ class SandboxProvider:
             schedule=schedule,
             total=total,
             model=model or self.default_model,
-            input_file_id=self._new_id("file-", 22, ALPHABET),
+            input_file_id=self._new_input_id(),
             metadata=metadata,
         )
         self._keep(job)
@@ -259,6 +259,9 @@ class SandboxProvider:
 
     def _new_batch_id(self) -> str:
         return self._new_id("batch_", 32, "0123456789abcdef")
+
+    def _new_input_id(self) -> str:
+        return self._new_id("file-", 22, ALPHABET)
 
     def _keep(self, job: Job) -> None:
         self._place[job.id] = len(self._order)

@@ -10,6 +10,8 @@ from types import TracebackType
 from aiohttp import web
 
 from batchbell.sandbox.api import sandbox_app
+from batchbell.sandbox.content_batches import ContentBatches
+from batchbell.sandbox.gemini import PREFIX as GEMINI
 from batchbell.sandbox.message_batches import MessageBatches
 from batchbell.sandbox.provider import SandboxProvider
 from batchbell.sandbox.receiver import Received, Receiver
@@ -47,6 +49,13 @@ class Sandbox:
             seed=seed,
         )
         """The same for Anthropic's API, at `url`."""
+        self.gemini = ContentBatches(
+            api_key=self.provider.api_key,
+            schedule=self.provider.schedule,
+            clock=self.provider.clock,
+            seed=seed,
+        )
+        """The same for the Gemini API, at `gemini_url`."""
         self.host = host
         self.port = port
         self._runner: web.AppRunner | None = None
@@ -65,10 +74,15 @@ class Sandbox:
         """What an OpenAI SDK takes for `base_url`."""
         return f"{self.url}/v1"
 
+    @property
+    def gemini_url(self) -> str:
+        """What Google's SDK takes for `base_url`."""
+        return f"{self.url}{GEMINI}"
+
     async def start(self) -> None:
         """Serve. Raises OSError when the port is taken."""
         runner = web.AppRunner(
-            sandbox_app(self.provider, self.anthropic),
+            sandbox_app(self.provider, self.anthropic, self.gemini),
             access_log=None,
             shutdown_timeout=SHUTDOWN_SECONDS,
         )
@@ -85,6 +99,7 @@ class Sandbox:
         """Close every connection; calls that hang are let go."""
         self.provider.faults.release()
         self.anthropic.faults.release()
+        self.gemini.faults.release()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None

@@ -1,0 +1,451 @@
+"""Gemini's dialect: batches of the Gemini API, which are long-running operations.
+
+A batch has requests in a file, and then its results are in one; or they came with the call, and
+then the operation itself holds the answers, twice. Sources:
+https://ai.google.dev/gemini-api/docs/batch-api, https://ai.google.dev/api/batch-api, the SDK
+`google-genai` 3.6, and answers that were recorded in July 2026.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from batchbell.core.backoff import duration_seconds
+from batchbell.core.errors import (
+    MalformedBatch,
+    ProviderAuthError,
+    ProviderNotFound,
+    ProviderRejected,
+    ProviderUnavailable,
+)
+from batchbell.core.form import Form, ModelPlace
+from batchbell.core.model import BatchProblem, Counts, Snapshot, Status
+from batchbell.core.results import Arrived
+from batchbell.core.twins import Marks
+from batchbell.providers.api import Api, quote_segment
+from batchbell.providers.calls import Calls
+from batchbell.providers.lists import Rows, page_in, snapshot_in
+from batchbell.providers.profile import Profile
+from batchbell.providers.protocol import Dialect, Lines, Order, Page
+from batchbell.providers.search import find_twins
+from batchbell.providers.values import (
+    ID_MAX_CHARACTERS,
+    STATUS_MAX_CHARACTERS,
+    Undecodable,
+    count_of,
+    decode,
+    shown_of,
+    stamps_of,
+    text_of,
+)
+from batchbell.providers.verdicts import Complaint, Subject
+
+VERSION = "/v1beta"
+BATCHES = "batches/"
+FILES = "files/"
+GENERATE, EMBED = "/v1beta/models:generateContent", "/v1beta/models:embedContent"
+"""What the requests of a batch may ask."""
+ANSWERS = "inlinedResponses"
+"""The array of answers that an operation holds, wherever it is."""
+SHOWN = (
+    "name,done,error,response/responsesFile,metadata(state,model,displayName,createTime,updateTime,"
+    "endTime,batchStats,inputConfig/fileName,output/responsesFile)"
+)
+"""What is asked for of a batch. Without it one that has ended comes with all its answers, twice."""
+ROWS = Rows(
+    "operations", cursor="nextPageToken", beside=frozenset({"nextPageToken", "unreachable"})
+)
+GIVES_UP_SECONDS = 48 * 3600
+"""A batch that has not ended so long after it was made has expired."""
+STATES: Mapping[str, Status] = {
+    "queued": Status.VALIDATING,
+    "pending": Status.VALIDATING,
+    "running": Status.IN_PROGRESS,
+    "updating": Status.IN_PROGRESS,
+    "paused": Status.IN_PROGRESS,
+    "cancelling": Status.CANCELLING,
+    "succeeded": Status.COMPLETED,
+    "partially_succeeded": Status.COMPLETED,
+    "failed": Status.FAILED,
+    "expired": Status.EXPIRED,
+    "cancelled": Status.CANCELLED,
+}
+"""By what follows `BATCH_STATE_`, or `JOB_STATE_` as SDKs write it."""
+END_STAMPS: Mapping[Status, str] = {
+    Status.COMPLETED: "completed_at",
+    Status.FAILED: "failed_at",
+    Status.EXPIRED: "expired_at",
+    Status.CANCELLED: "cancelled_at",
+}
+CODES: Mapping[int, tuple[str, int]] = {
+    1: ("CANCELLED", 499),
+    2: ("UNKNOWN", 500),
+    3: ("INVALID_ARGUMENT", 400),
+    4: ("DEADLINE_EXCEEDED", 504),
+    5: ("NOT_FOUND", 404),
+    6: ("ALREADY_EXISTS", 409),
+    7: ("PERMISSION_DENIED", 403),
+    8: ("RESOURCE_EXHAUSTED", 429),
+    9: ("FAILED_PRECONDITION", 400),
+    10: ("ABORTED", 409),
+    11: ("OUT_OF_RANGE", 400),
+    12: ("UNIMPLEMENTED", 501),
+    13: ("INTERNAL", 500),
+    14: ("UNAVAILABLE", 503),
+    15: ("DATA_LOSS", 500),
+    16: ("UNAUTHENTICATED", 401),
+}
+"""The words of `google.rpc.Code`, and the HTTP status that goes with each."""
+WORDS: Mapping[str, int] = dict(CODES.values())
+UNKNOWN_HTTP_STATUS = 500
+NOTHING = (b"", b"null", b'""', b"[]")
+EMPTY = (*NOTHING, b"{}")
+
+
+class Gemini:
+    """The adapter. `secret` is the API key, to be kept out of messages; `api` sends it."""
+
+    lines: Lines
+
+    def __init__(self, profile: Profile, api: Api, secret: str, clock: Callable[[], float]) -> None:
+        self.profile = profile
+        self._calls = Calls(api, shape=complaint_in, secret=secret, clock=clock)
+
+    async def list_page(self, cursor: str | None = None) -> Page:
+        """As `Provider.list_page`, in an order that is not documented."""
+        params = {
+            # Without a size the list was seen empty: googleapis/python-genai#1250.
+            "pageSize": str(self.profile.page_size),
+            "fields": f"nextPageToken,operations({SHOWN})",
+        }
+        if cursor is not None:
+            params["pageToken"] = cursor
+        body = await self._get(f"{VERSION}/batches", params)
+        return await self._calls.read(
+            lambda: page_in(body, cursor, Row, snapshot_of, rows=ROWS), body
+        )
+
+    async def retrieve(self, batch_id: str) -> Snapshot:
+        """As `Provider.retrieve`. An answer about another batch is malformed."""
+        about = Subject("batch", batch_id)
+        body = await self._get(_path(batch_id), {"fields": SHOWN}, about)
+        return await self._calls.read(lambda: self._one(body, batch_id), body)
+
+    async def cancel(self, batch_id: str) -> Snapshot:
+        """As `Provider.cancel`. The answer to the call is empty: the batch is read after it."""
+        await self._calls.post(f"{_path(batch_id)}:cancel", about=Subject("batch", batch_id))
+        return await self.retrieve(batch_id)
+
+    async def upload(
+        self, requests: Path, *, name: str, expires_seconds: int | None = None
+    ) -> str | None:
+        """As `Provider.upload`: no requests are handed in."""
+        return None
+
+    async def submit(self, order: Order) -> Snapshot:
+        """Raises ProviderRejected: the profile says that no submissions are taken."""
+        raise ProviderRejected("Batchbell does not hand in requests to the Gemini API yet.")
+
+    async def find(self, marks: Marks) -> tuple[list[Snapshot], bool]:
+        """As `Provider.find`."""
+        return await find_twins(self, marks)
+
+    async def results(
+        self, reference: str, target: Path, *, most_bytes: int, plain: bool = False
+    ) -> Arrived:
+        """As `Provider.results`: a reference is the name of a file, or of a batch with answers.
+
+        Uploaded files, and with them the input, are not given back by the API.
+        """
+        in_batch = reference.startswith(BATCHES)
+        path = _path(reference) + "?fields=name,response&prettyPrint=false"
+        if not in_batch:
+            path = f"{_file_path(reference)}:download?alt=media"
+        about = Subject("batch" if in_batch else "file", reference)
+        try:
+            arrived = await self._calls.download(
+                path, target, about=about, most_bytes=most_bytes, plain=plain
+            )
+        except ProviderAuthError as error:
+            raise _absent(error, about) from error
+        return replace(arrived, inside=ANSWERS) if in_batch else arrived
+
+    async def delete(self, reference: str) -> None:
+        """As `Provider.delete`. Answers within a batch are deleted with it, and only so."""
+        in_batch = reference.startswith(BATCHES)
+        path = _path(reference) if in_batch else _file_path(reference)
+        about = Subject("batch" if in_batch else "file", reference)
+        try:
+            await self._calls.delete(path, about=about)
+        except ProviderAuthError as error:
+            if not isinstance(_absent(error, about), ProviderNotFound):
+                raise
+
+    async def _get(
+        self, path: str, params: Mapping[str, str], about: Subject | None = None
+    ) -> bytes:
+        """A part of an answer, or all of it from a host that refuses to choose."""
+        try:
+            return await self._calls.get(path, params, about=about)
+        except ProviderRejected as error:
+            if "field" not in error.message.lower():
+                raise
+        without = {name: value for name, value in params.items() if name != "fields"}
+        return await self._calls.get(path, without, about=about)
+
+    def _one(self, body: bytes, batch_id: str) -> Snapshot:
+        try:
+            names = decode(body, dict[str, msgspec.Raw])
+        except Undecodable:
+            raise ProviderUnavailable("The provider's answer is not a JSON object.") from None
+        if "name" not in names:
+            raise self._calls.refusal(200, {}, body)
+        snapshot = snapshot_in(body, Row, snapshot_of)
+        if snapshot.id != batch_id:
+            raise MalformedBatch(f"The provider answered with batch {snapshot.id[:80]!r} instead.")
+        return snapshot
+
+
+def _path(batch_id: str) -> str:
+    return f"{VERSION}/{BATCHES}{quote_segment(batch_id.removeprefix(BATCHES))}"
+
+
+def _file_path(name: str) -> str:
+    return f"{VERSION}/{FILES}{quote_segment(name.removeprefix(FILES))}"
+
+
+def _absent(error: ProviderAuthError, about: Subject) -> ProviderAuthError | ProviderNotFound:
+    """Of a file that is not there the API says 403: no permission, "or it may not exist"."""
+    if error.status != 403 or about.noun != "file" or "not exist" not in error.message:
+        return error
+    return ProviderNotFound(
+        error.message, status=error.status, code=error.code, from_api=error.from_api
+    )
+
+
+def complaint_in(answer: Any) -> Complaint | None:
+    """Google's error shape: `{"error": {"code", "message", "status", "details"}}`.
+
+    Some errors stand in an array of one. A detail may say a reason, or how long to wait.
+    """
+    if isinstance(answer, list) and len(answer) == 1:
+        answer = answer[0]
+    error = answer.get("error") if isinstance(answer, dict) else None
+    if not isinstance(error, dict) or "name" in answer:
+        return None
+    status, message = error.get("status"), error.get("message")
+    if not isinstance(status, str) or not isinstance(message, str):
+        return None
+    details = [one for one in _list(error.get("details")) if isinstance(one, dict)]
+    reasons = [one["reason"] for one in details if isinstance(one.get("reason"), str)]
+    waits = (duration_seconds(text_of(one.get("retryDelay"))) for one in details)
+    wait = next((seconds for seconds in waits if seconds is not None), None)
+    return Complaint(message, (*reasons, status), wait)
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+class _Place(msgspec.Struct, gc=False, rename="camel"):
+    """Where requests or answers are. Answers that stand here themselves are passed over."""
+
+    file_name: Any = None
+    responses_file: Any = None
+
+
+_Odd = str | list[Any] | None
+"""What some write in place of an object that is not there."""
+
+
+class _Metadata(msgspec.Struct, gc=False, rename="camel"):
+    state: Any = None
+    model: Any = None
+    display_name: Any = None
+    create_time: Any = None
+    update_time: Any = None
+    end_time: Any = None
+    batch_stats: Any = None
+    input_config: _Place | _Odd = None
+    output: _Place | _Odd = None
+
+
+class Row(msgspec.Struct, gc=False):
+    """A batch as it came; nothing in it is to be trusted yet."""
+
+    id: Any = msgspec.field(name="name", default=None)
+    done: Any = None
+    error: Any = None
+    metadata: _Metadata | _Odd = None
+    response: _Place | _Odd = None
+
+
+def snapshot_of(row: Row) -> Snapshot:
+    """The snapshot of one row. Raises MalformedBatch."""
+    if not isinstance(row.id, str) or not 0 < len(row.id) <= ID_MAX_CHARACTERS:
+        raise MalformedBatch("A batch has no name.")
+    said = row.metadata if isinstance(row.metadata, _Metadata) else _Metadata()
+    if not isinstance(said.state, str) or not said.state:
+        raise MalformedBatch("The batch has no state.")
+    status = STATES.get(said.state.lower().rpartition("_state_")[2])
+    requests, answers = _file(said.input_config), _file(row.response) or _file(said.output)
+    display_name, model = text_of(said.display_name), text_of(said.model)
+    counts = _counts(said.batch_stats, status)
+    return Snapshot(
+        id=row.id,
+        provider_status=said.state[:STATUS_MAX_CHARACTERS],
+        status=status,
+        counts=counts,
+        model=model and model.removeprefix("models/"),
+        input_file_id=requests,
+        output_file_id=answers,
+        results_ref=row.id if _holds_answers(status, counts, requests, answers) else None,
+        timestamps=_timestamps(said, status),
+        problems=_problems(row.error),
+        metadata=None if display_name is None else {"display_name": display_name},
+    )
+
+
+def _file(place: _Place | _Odd) -> str | None:
+    if not isinstance(place, _Place):
+        return None
+    return text_of(place.responses_file) or text_of(place.file_name)
+
+
+def _holds_answers(
+    status: Status | None, counts: Counts | None, requests: str | None, answers: str | None
+) -> bool:
+    """Whether the operation itself holds the answers: its requests came with the call."""
+    if requests is not None or answers is not None:
+        return False
+    cut_short = status is Status.CANCELLED and counts is not None and counts.completed > 0
+    return status is Status.COMPLETED or cut_short
+
+
+def _counts(stats: Any, status: Status | None) -> Counts | None:
+    """Numbers come as text, and those that are 0 not at all.
+
+    A batch that expired has no results, whatever it had counted before.
+    """
+    if not isinstance(stats, dict):
+        return None
+    names = ("requestCount", "successfulRequestCount", "failedRequestCount", "pendingRequestCount")
+    total, good, bad, pending = (count_of(stats.get(name)) or 0 for name in names)
+    known = max(total, good + bad + pending)
+    if known == 0:
+        return None
+    if status is Status.EXPIRED:
+        good = bad = 0
+    return Counts(total=known, completed=good, failed=bad, whole=total == known)
+
+
+def _timestamps(said: _Metadata, status: Status | None) -> dict[str, int]:
+    named = {"created_at": said.create_time}
+    if status is not None and status in END_STAMPS:
+        named[END_STAMPS[status]] = said.end_time or said.update_time
+    stamps = stamps_of(named)
+    if "created_at" in stamps:
+        stamps["expires_at"] = stamps["created_at"] + GIVES_UP_SECONDS
+    return stamps
+
+
+def _problems(error: Any) -> tuple[BatchProblem, ...]:
+    """Why the batch failed as a whole."""
+    if not error:
+        return ()
+    if not isinstance(error, dict):
+        return (BatchProblem(code=None, message=shown_of(error)),)
+    word, _ = _code_of(error)
+    return (BatchProblem(code=word, message=shown_of(error.get("message"))),)
+
+
+def _code_of(error: Any) -> tuple[str | None, int]:
+    """The word and the HTTP status of an error, whose `code` is of either kind."""
+    found = error if isinstance(error, dict) else {}
+    word, number = text_of(found.get("status")), count_of(found.get("code"))
+    if word is None and isinstance(found.get("code"), str):
+        word = None if number is not None else text_of(found["code"])
+    if number is not None and 400 <= number < 600:
+        named = (name for name, status in WORDS.items() if status == number)
+        return word or next(named, None), number
+    if number is not None and number in CODES:
+        return word or CODES[number][0], CODES[number][1]
+    return word, WORDS.get((word or "").upper(), UNKNOWN_HTTP_STATUS)
+
+
+class _Request(msgspec.Struct, gc=False):
+    custom_id: msgspec.Raw
+    body: msgspec.Raw
+
+
+class _Line(msgspec.Struct, gc=False):
+    key: msgspec.Raw = msgspec.Raw()
+    metadata: Any = None
+    request: msgspec.Raw = msgspec.Raw()
+    response: msgspec.Raw = msgspec.Raw()
+    error: msgspec.Raw = msgspec.Raw()
+
+    def custom_id(self) -> msgspec.Raw | None:
+        """The key, which stands in the metadata of what came with the call; None without one."""
+        if self.key and bytes(self.key) != b"null":
+            return self.key
+        key = self.metadata.get("key") if isinstance(self.metadata, dict) else None
+        return None if key is None else msgspec.Raw(msgspec.json.encode(key))
+
+
+class KeyedLines:
+    """As `Lines`: a line of results is `{"key", "response"}` or `{"key", "error"}`."""
+
+    form = Form(
+        identity="key",
+        body="request",
+        addressed=False,
+        endpoint=GENERATE,
+        endpoints=(GENERATE, EMBED),
+        model=ModelPlace.APART,
+    )
+
+    def own(self, line: bytes) -> bytes:
+        """As `Lines.own`: a line of an input file."""
+        found = decode(line, _Request)
+        return msgspec.json.encode({"key": found.custom_id, "request": found.body})
+
+    def request(self, line: bytes) -> bytes:
+        """As `Lines.request`: a line of an input file is `{"key", "request"}`."""
+        try:
+            found = decode(line, _Line)
+        except Undecodable:
+            return line
+        if not found.request:
+            return line
+        named = {"custom_id": found.custom_id()}
+        return msgspec.json.encode({**named, "body": found.request})
+
+    def answer(self, line: bytes) -> bytes:
+        """As `Lines.answer`. An error's HTTP status is that which goes with its code."""
+        try:
+            found = decode(line, _Line)
+            error = bytes(found.error) not in EMPTY
+            response = bytes(found.response) not in (EMPTY if error else NOTHING)
+        except Undecodable:
+            return line
+        said: dict[str, Any]
+        if response:
+            said = {"status_code": 200, "request_id": None, "body": found.response}
+        elif error:
+            _, status = _code_of(decode(found.error, object))
+            said = {"status_code": status, "request_id": None, "body": {"error": found.error}}
+        else:
+            return line
+        both = found.error if response and error else None
+        whole = {"id": None, "custom_id": found.custom_id(), "response": said, "error": both}
+        return msgspec.json.encode(whole)
+
+
+Gemini.lines = KeyedLines()
+DIALECT = Dialect(name="gemini", open=Gemini, lines=Gemini.lines)
