@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from batchbell.core.errors import SettingsError
-from batchbell.core.model import Status
+from batchbell.core.model import Snapshot, Status
 from batchbell.core.submission import Expiry
 from batchbell.providers import Provider
 from batchbell.providers.profile import Auth, ExpiryRange, ListStyle, Profile
@@ -88,6 +88,24 @@ def test_the_facts_of_a_host_agree(profile: Profile) -> None:
     assert all(word == word.lower() for word in profile.statuses)
     assert Status.LOST not in profile.statuses.values()
     assert profile.expiry is None or profile.expiry.floor_seconds <= profile.expiry.ceiling_seconds
+
+
+def test_a_host_says_until_when_it_keeps_results() -> None:
+    seen = Snapshot(
+        id="b",
+        provider_status="done",
+        status=Status.COMPLETED,
+        results_ref="b",
+        timestamps={"created_at": 1_000, "completed_at": 5_000},
+    )
+    days = {"openai": 30, "anthropic": 29, "gemini": 2}
+    since = {"openai": 5_000, "anthropic": 1_000, "gemini": 5_000}
+    for name, number in days.items():
+        assert PROFILES[name].results_expire_at(seen) == since[name] + number * 86_400
+    gemini = PROFILES["gemini"]
+    assert gemini.results_expire_at(replace(seen, results_ref=None)) is None
+    assert gemini.results_expire_at(replace(seen, timestamps={})) is None
+    assert replace(gemini, retention_seconds=None).results_expire_at(seen) is None
 
 
 def test_no_two_hosts_share_a_variable() -> None:

@@ -93,6 +93,10 @@ class BatchExtras(Answer, frozen=True, kw_only=True):
         int, about("Counts its lives: one that was lost and is found begins a new one.")
     ]
     expunged_at: Annotated[Second | None, about("When its payloads were removed.")]
+    results_expire_at: Annotated[
+        Second | None,
+        about("Until when the provider keeps the results, as it says of all; null before the end."),
+    ]
     results: Annotated[
         Results | None,
         about("Only where one batch is asked for, and somebody asked for its results."),

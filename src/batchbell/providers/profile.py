@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from batchbell.core.limits import Limits
-from batchbell.core.model import Status
+from batchbell.core.model import Snapshot, Status
 from batchbell.core.polling import PAGE_SIZE
 from batchbell.core.submission import Expiry
 
@@ -72,7 +72,9 @@ class Profile:
     expiry: ExpiryRange | None = None
     """None where it cannot be asked when to delete files."""
     retention_seconds: float | None = None
-    """How long it keeps results after the end; None where it does not say, or keeps them."""
+    """How long it keeps results; None where it does not say, or keeps them."""
+    retained_from_creation: bool = False
+    """Whether that counts from when the batch was made, and not from its end."""
     list_style: ListStyle = ListStyle.PAGES
     page_size: int = PAGE_SIZE
     """How many batches a page may have, and is asked for."""
@@ -101,6 +103,15 @@ class Profile:
             input_seconds=self.expiry.nearest(wanted.input_seconds),
             output_seconds=self.expiry.nearest(wanted.output_seconds),
         )
+
+    def results_expire_at(self, seen: Snapshot) -> float | None:
+        """Until when the host keeps the results of a batch that has ended; None where none can be
+        said. Whoever made the batch may have asked for less."""
+        if self.retention_seconds is None or seen.status is None or not seen.names_answers:
+            return None
+        ended_at = seen.timestamps.get(f"{seen.status}_at")
+        since = seen.created_at if self.retained_from_creation else ended_at
+        return None if since is None else since + self.retention_seconds
 
     def credentials(self, api_key: str) -> dict[str, str]:
         """The headers that say whose a call is."""

@@ -38,6 +38,7 @@ ANTHROPIC = Profile(
         custom_id=r"[a-zA-Z0-9_-]{1,64}",
     ),
     retention_seconds=29 * DAY_SECONDS,
+    retained_from_creation=True,
     page_size=1_000,
     batch_ids=r"msgbatch_[A-Za-z0-9]+",
 )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from batchbell import __version__
 from batchbell.core.errors import SettingsError
 from batchbell.core.form import Form
-from batchbell.core.model import Account
+from batchbell.core.model import Account, Batch
 from batchbell.core.nearest import hint
 from batchbell.providers import anthropic, gemini, openai
 from batchbell.providers.api import Api
@@ -76,6 +76,15 @@ def takes_submissions(account: Account) -> bool:
     """Whether requests are handed in to the account's provider."""
     profile = PROFILES.get(account.provider)
     return profile is not None and profile.submissions
+
+
+def results_expire_at(batch: Batch) -> float | None:
+    """Until when the provider keeps the results of a batch; None where it has not ended, or no
+    time can be said."""
+    profile, seen = PROFILES.get(batch.provider), batch.snapshot
+    if profile is None or seen is None or not batch.status.ended:
+        return None
+    return profile.results_expire_at(seen)
 
 
 def form_of(account: Account) -> Form:

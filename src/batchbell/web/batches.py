@@ -30,7 +30,7 @@ from batchbell.core.model import Account, Batch, BatchKind, Snapshot, Status
 from batchbell.core.results import Results, is_expunged
 from batchbell.core.submission import standing
 from batchbell.core.twins import NOT_ANSWERED, Doubt
-from batchbell.providers.registry import profile_of
+from batchbell.providers.registry import profile_of, results_expire_at
 from batchbell.storage import accounts, batches, deletions, retention, submissions
 from batchbell.storage import creations as stored
 from batchbell.storage.creations import Creation
@@ -119,6 +119,7 @@ def _extras(
         stalled=tuple(alarms.holding(found, now)),
         reason=_reason(found, now) or found.webhook_refused,
         last_progress_at=int(found.progress_at or found.registered_at),
+        results_expire_at=whole(results_expire_at(found)),
         results=merged and _results(merged, deletion),
     )
 
