@@ -11,6 +11,7 @@ from anthropic import AsyncAnthropic
 
 from batchbell.sandbox import Sandbox
 from tests.sandbox.making import KEY, FakeClock
+from tests.web.making import Served
 
 
 @pytest.fixture
@@ -161,3 +162,36 @@ async def test_faults_come_in_the_apis_own_shape(client: AsyncAnthropic, sandbox
         await client.messages.batches.list()
     assert sandbox.anthropic.calls["list"] == 2
     assert sandbox.provider.calls["list"] == 0
+
+
+async def test_its_calls_pass_through_batchbell_with_one_line_changed(
+    served: Served, sandbox: Sandbox
+) -> None:
+    account = {"name": "claude", "provider": "anthropic", "api_key": KEY, "base_url": sandbox.url}
+    assert (await served.http.post("/v1/accounts", json=account)).status_code == 201
+    async with AsyncAnthropic(
+        api_key="bb_any",
+        base_url=f"{served.url}/anthropic",
+        max_retries=0,
+        default_headers={"bb-webhook-url": "http://127.0.0.1:9/hook"},
+        _strict_response_validation=True,
+    ) as sdk:
+        batches = sdk.messages.batches
+        made = await batches.create(requests=[request("a"), request("b")])
+        watched = await served.http.get("/v1/watches", params={"batch_id": made.id})
+        assert [one["url"] for one in watched.json()["data"]] == ["http://127.0.0.1:9/hook"]
+        assert [one.id async for one in batches.list()] == [made.id]
+        assert (await batches.retrieve(made.id)).processing_status == "in_progress"
+        assert (await batches.cancel(made.id)).processing_status == "canceling"
+        sandbox.anthropic.finish(made.id, "cancelled", completed=1)
+        results = {
+            line.custom_id: line.result.type async for line in await batches.results(made.id)
+        }
+        assert sorted(results.values()) == ["canceled", "succeeded"]
+        assert (await batches.delete(made.id)).id == made.id
+        with pytest.raises(anthropic.NotFoundError, match="Could not find message batch"):
+            await batches.retrieve(made.id)
+        with pytest.raises(anthropic.NotFoundError, match="Send other calls to the provider"):
+            await sdk.messages.create(
+                model="claude-sonnet-5", max_tokens=9, messages=[{"role": "user", "content": "Hi"}]
+            )

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from batchbell.web.app import ROUTERS
+from batchbell.web.gateway.native import NATIVES
 from batchbell.web.parameters import FREE, taken_by
 
 from .making import HOOK, Served
@@ -19,6 +20,7 @@ PASSING = {
     "/v1/files",
     "/v1/files/{file_id}",
     "/v1/files/{file_id}/content",
+    *(f"/{dialect}/{{path}}" for dialect in NATIVES),
 }
 """Routes that pass on what they do not know; a list of batches is our own."""
 

@@ -26,7 +26,7 @@ from batchbell.providers.api import Api, quote_segment
 from batchbell.providers.calls import Calls
 from batchbell.providers.lists import page_in, snapshot_in
 from batchbell.providers.profile import Profile
-from batchbell.providers.protocol import Dialect, Lines, Order, Page
+from batchbell.providers.protocol import Asked, Dialect, Lines, Order, Page, Passage, Verb
 from batchbell.providers.search import find_twins
 from batchbell.providers.values import (
     ID_MAX_CHARACTERS,
@@ -37,6 +37,7 @@ from batchbell.providers.values import (
     decode,
     stamps_of,
     text_of,
+    without_nul,
 )
 from batchbell.providers.verdicts import Complaint, Subject
 from batchbell.threads import disk
@@ -45,6 +46,8 @@ BATCHES = "/v1/messages/batches"
 ENDPOINT = "/v1/messages"
 """What every request of a batch asks."""
 RESULTS = re.compile(rf"{BATCHES}/([^/?#]+)/results/?$")
+CALL = re.compile(rf"{BATCHES}(?:/([^/?#]+)(/cancel|/results)?)?")
+"""The calls for batches: which batch, and what of it."""
 WEB = re.compile(r"https?://", re.IGNORECASE)
 RUNNING: Mapping[str, Status] = {
     "in_progress": Status.IN_PROGRESS,
@@ -359,5 +362,58 @@ def _error_of(raw: msgspec.Raw) -> tuple[str | None, str | None]:
     return text_of(type_), text_of(found.get("request_id"))
 
 
+VERBS = {
+    ("POST", False, None): Verb.CREATE,
+    ("GET", False, None): Verb.OTHER,
+    ("GET", True, None): Verb.BATCH,
+    ("POST", True, "/cancel"): Verb.BATCH,
+    ("DELETE", True, None): Verb.OTHER,
+    ("GET", True, "/results"): Verb.CONTENT,
+}
+"""By method, whether a batch is named, and what of it."""
+
+
+class NativeCalls:
+    """As `Native`: what Anthropic's SDKs call."""
+
+    links = frozenset({"results_url"})
+    secrets: frozenset[str] = frozenset()
+
+    def passage(self, method: str, path: str) -> Passage | None:
+        """As `Native.passage`: all that the API has for batches."""
+        found = CALL.fullmatch(path)
+        if found is None:
+            return None
+        batch_id = None if found[1] is None else unquote(found[1])
+        verb = VERBS.get((method, batch_id is not None, found[2]))
+        return None if verb is None or batch_id in (".", "..") else Passage(verb, batch_id)
+
+    def location(self, batch_id: str) -> str:
+        """As `Native.location`."""
+        return _path(batch_id)
+
+    def asked(self, path: str, body: Mapping[str, msgspec.Raw]) -> Asked:
+        """As `Native.asked`: the requests themselves, and nothing else."""
+        try:
+            requests = decode(body["requests"], list[msgspec.Raw])
+        except (Undecodable, KeyError):
+            return Asked()
+        return Asked(lines=len(requests), endpoint=ENDPOINT)
+
+    def snapshot_in(self, body: bytes, profile: Profile) -> Snapshot | None:
+        """As `Native.snapshot_in`."""
+        try:
+            return snapshot_from(without_nul(body))
+        except MalformedBatch:
+            return None
+
+    def error(self, status: int, code: str, message: str) -> Mapping[str, Any]:
+        """As `Native.error`: the SDK chooses its exception by the status, and shows the message."""
+        by_status = {status: type_ for type_, status in HTTP_STATUSES.items()}
+        other = "invalid_request_error" if status < 500 else "api_error"
+        error = {"type": by_status.get(status, other), "message": message, "code": code}
+        return {"type": "error", "error": error, "request_id": None}
+
+
 Anthropic.lines = MessageLines()
-DIALECT = Dialect(name="anthropic", open=Anthropic, lines=Anthropic.lines)
+DIALECT = Dialect(name="anthropic", open=Anthropic, lines=Anthropic.lines, native=NativeCalls())

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+
+import msgspec
 
 from batchbell.core.form import Form
 from batchbell.core.model import Snapshot
@@ -178,6 +181,76 @@ class Gateway(Protocol):
         ...
 
 
+class Verb(StrEnum):
+    """What a call of a provider's own SDK is about."""
+
+    CREATE = "create"
+    """Make a batch; the answer shows it."""
+    BATCH = "batch"
+    """Read or cancel a batch; the answer shows it."""
+    CONTENT = "content"
+    """Read a file, or results: passed on as they come."""
+    UPLOAD = "upload"
+    """Hand in a file, or a piece of one: passed on as it comes."""
+    OTHER = "other"
+    """Lists, facts of files, deletions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A call of a provider's own SDK that is passed on."""
+
+    verb: Verb
+    batch_id: str | None = None
+    """The batch that it names."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a call to create a batch asks for."""
+
+    lines: int | None = None
+    """How many requests came with it."""
+    input_file_id: str | None = None
+    endpoint: str | None = None
+    metadata: Mapping[str, str] | None = None
+    tag: tuple[str, str] | None = None
+    """A pair of the batch's metadata, as snapshots show it, that it has from its caller."""
+
+
+class Native(Protocol):
+    """How calls of a provider's own SDK are passed on below `/{dialect}`.
+
+    Paths are what follows the base URL, and as they were sent.
+    """
+
+    links: frozenset[str]
+    """Fields and headers of answers, in lower case, that hold an address of the API: the caller is
+    to come back through us."""
+    secrets: frozenset[str]
+    """Query parameters that hold a key."""
+
+    def passage(self, method: str, path: str) -> Passage | None:
+        """What a call is about; None for one that is not passed on."""
+        ...
+
+    def location(self, batch_id: str) -> str:
+        """The path of a batch."""
+        ...
+
+    def asked(self, path: str, body: Mapping[str, msgspec.Raw]) -> Asked:
+        """What the body of a CREATE asks for, as far as it can be read."""
+        ...
+
+    def snapshot_in(self, body: bytes, profile: Profile) -> Snapshot | None:
+        """The batch that an answer describes, if it does."""
+        ...
+
+    def error(self, status: int, code: str, message: str) -> Mapping[str, Any]:
+        """An error of ours, in the provider's shape."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
     """One way of speaking, and all that Batchbell needs of it."""
@@ -190,3 +263,5 @@ class Dialect:
     """How its files are written; None where they are in OpenAI's shape."""
     gateway: Gateway | None = None
     """None where calls of OpenAI's SDKs cannot be passed on."""
+    native: Native | None = None
+    """None where it has no SDK of its own, or calls of it cannot be passed on."""

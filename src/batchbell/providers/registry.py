@@ -93,6 +93,12 @@ def form_of(account: Account) -> Form:
     return Form() if lines is None else lines.form
 
 
+def speaks(account: Account, dialect: str) -> bool:
+    """Whether the account's provider speaks the dialect of this name."""
+    profile = PROFILES.get(account.provider)
+    return profile is not None and profile.dialect == dialect
+
+
 def dialect_of(account: Account) -> Dialect:
     """How an account's provider speaks. Raises SettingsError as `profile_of`."""
     return DIALECTS[profile_of(account).dialect]

@@ -27,6 +27,7 @@ FIRST_LOOK_SECONDS = 10.0
 REMEMBERED_SECONDS = 600.0
 """How long an equal call is answered with what an unclear one has made."""
 
+_tag = msgspec.json.Decoder(tuple[str, str])
 _registrations = msgspec.json.Decoder(list[Registration])
 
 
@@ -61,6 +62,8 @@ def intend(connection: Connection, made: Creation) -> None:
         "fingerprint": made.fingerprint,
         "idempotency_key": made.idempotency_key,
         "input_file_id": storable(marks.input_file_id or ""),
+        "lines": marks.lines,
+        "tag": marks.tag and storable(msgspec.json.encode(marks.tag).decode()),
         "endpoint": None if marks.endpoint is None else storable(marks.endpoint),
         "metadata": storable(msgspec.json.encode(marks.metadata or {}).decode()),
         "registrations": storable(msgspec.json.encode(list(made.registrations)).decode()),
@@ -200,7 +203,9 @@ def _creation(row: Row[Any]) -> Creation:
         idempotency_key=row.idempotency_key,
         marks=Marks(
             asked_at=row.asked_at,
-            input_file_id=row.input_file_id,
+            input_file_id=row.input_file_id or None,
+            lines=row.lines,
+            tag=row.tag and _tag.decode(row.tag),
             endpoint=row.endpoint,
             metadata=msgspec.json.decode(row.metadata),
         ),

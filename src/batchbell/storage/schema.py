@@ -536,6 +536,8 @@ creations = Table(
     Column("looks", Integer, nullable=False),
     Column("unlisted", Boolean, nullable=False),
     Column("ended_at", Double, index=True),
+    Column("lines", Integer),
+    Column("tag", Text),
     CheckConstraint("state IN ('asked', 'doubtful', 'found', 'nothing')", name="state"),
     CheckConstraint("(state = 'found') = (batch_id IS NOT NULL)", name="found"),
     CheckConstraint("(state IN ('found', 'nothing')) = (ended_at IS NOT NULL)", name="end"),

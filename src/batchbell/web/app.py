@@ -36,7 +36,7 @@ from batchbell.web.auth import Gate, Keyring
 from batchbell.web.call import Context, Surface
 from batchbell.web.downloads import Tables
 from batchbell.web.errors import Code, InvalidBody, error_response, response_to
-from batchbell.web.gateway import files
+from batchbell.web.gateway import files, native
 from batchbell.web.gateway.creations import Adopter
 from batchbell.web.health import Condition
 from batchbell.web.middleware import Front
@@ -50,6 +50,7 @@ ROUTERS = tuple(
         watches,
         batches,
         files,
+        native,
         events,
         stream,
         deliveries,

@@ -48,6 +48,9 @@ an address that was typed. https://www.w3.org/TR/fetch-metadata/#sec-fetch-site-
 """
 FORWARDED_FOR = (b"x-forwarded-for", b"x-real-ip")
 
+KEY_HEADERS = (b"x-api-key", b"x-goog-api-key", b"api-key")
+"""Where SDKs put a key that do not send it as a bearer token: Anthropic's, Google's, Azure's."""
+
 OWN_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -133,7 +136,7 @@ class Gate:
         if await self._keyring.is_local_mode():
             check_local(scope)
             return DEFAULT_PROJECT
-        token = bearer_token(scope)
+        token = api_key_in(scope)
         key = await self._keyring.find(token) if token else None
         if key is None:
             raise await self._refusal(token, _network(scope))
@@ -163,10 +166,13 @@ class Gate:
         )
 
 
-def bearer_token(scope: Scope) -> str:
-    """What `Authorization: Bearer …` holds; empty where there is none."""
+def api_key_in(scope: Scope) -> str:
+    """The key of a call, wherever the SDKs of providers put theirs; empty where there is none."""
     scheme, _, token = next(iter(_values(scope, b"authorization")), "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else ""
+    if scheme.lower() == "bearer" and token.strip():
+        return token.strip()
+    others = (value.strip() for name in KEY_HEADERS for value in _values(scope, name))
+    return next(filter(None, others), "")
 
 
 def check_local(scope: Scope) -> None:

@@ -5,7 +5,6 @@ What the provider must do is passed on to it; what it answers is written down he
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import asdict
 from typing import Annotated
 
@@ -13,32 +12,26 @@ from fastapi import Query, Request
 from msgspec.structs import fields
 from starlette.responses import Response
 
-from batchbell import failpoints
 from batchbell.api import batches as api
 from batchbell.api import results as api_results
 from batchbell.api.answers import made_of, whole
 from batchbell.api.batches import BatchRequest
 from batchbell.api.lists import Page
-from batchbell.core import alarms, payload, twins
+from batchbell.core import alarms, payload
 from batchbell.core.deletion import Deletion, DeletionState
 from batchbell.core.errors import (
     NotFound,
     ProviderUnavailable,
-    StoreUnavailable,
 )
 from batchbell.core.model import Account, Batch, BatchKind, Snapshot, Status
 from batchbell.core.results import Results, is_expunged
 from batchbell.core.submission import standing
-from batchbell.core.twins import NOT_ANSWERED, Doubt
 from batchbell.providers.registry import profile_of, results_expire_at
 from batchbell.storage import accounts, batches, deletions, retention, submissions
-from batchbell.storage import creations as stored
-from batchbell.storage.creations import Creation
 from batchbell.web.bodies import BODY_MAX_BYTES, decode_json, read_body
 from batchbell.web.call import ENCODER, Call, Caller, answer, call_of, page_answer
-from batchbell.web.errors import Code, error_response
 from batchbell.web.gateway import creations
-from batchbell.web.gateway.creations import for_provider, log_lost, read_targets
+from batchbell.web.gateway.creations import for_provider, read_targets
 from batchbell.web.gateway.proxy import (
     ACCOUNT_HEADER,
     Whole,
@@ -51,6 +44,7 @@ from batchbell.web.gateway.proxy import (
     pass_on,
     read,
 )
+from batchbell.web.idempotency import REPLAYED
 from batchbell.web.openapi import AccountName, answers, passes, takes
 from batchbell.web.parameters import LIMIT_DEFAULT, After, Limit, strict_router
 from batchbell.web.paths import IdRoute
@@ -184,83 +178,32 @@ async def create_batch(request: Request, bb_account: AccountName = None) -> Resp
     targets = await read_targets(call.context, body, call.project_id)
     account = await account_of_file(call, request, body.get("input_file_id"))
     gateway_of(account)
-    made = creations.intent(call, request, account, body, targets)
-    if made is not None:
-        outcome = await creations.earlier(call, made)
-        if outcome.batch is not None:
-            return _found_again(outcome.batch, now=call.context.clock())
-        if outcome.is_open:
-            return creations.unclear("An equal call is not answered yet.", outcome)
-        await call.context.store.write(stored.intend, made)
-    reply: Whole | ProviderUnavailable
-    try:
-        reply = await ask(
+    made = None
+    if named := creations.asked_of(body):
+        asked, fingerprint = named
+        made = creations.intent(
+            call, request, account, asked, fingerprint=fingerprint, targets=targets
+        )
+    found = await creations.create(
+        call,
+        account,
+        made,
+        targets,
+        send=lambda: ask(
             call,
             request,
             lambda gateway: gateway.batches(),
             account=account,
             body=for_provider(raw, body),
-        )
-    except ProviderUnavailable as error:
-        reply = error
-    failpoints.reach(failpoints.AFTER_MADE)
-    seen = await _seen(call, account, reply) if isinstance(reply, Whole) else None
-    if isinstance(reply, Whole) and seen is not None:
-        kept = await call.surface.adopter.adopt(call.project_id, account, seen, targets)
-        if kept is not None:
-            await _settle(call, made)
-        return _with_extras(reply, kept, now=call.context.clock())
-    return await _not_made(call, account, made, reply)
-
-
-def _found_again(batch: Batch, *, now: float) -> Response:
-    """The answer to a call whose batch was found."""
-    return answer(shown(batch, now=now), headers={"Idempotent-Replayed": "true"})
-
-
-async def _settle(call: Call, made: Creation | None) -> None:
-    """If this fails, the batch is looked for, and found to be known."""
-    if made is not None:
-        with contextlib.suppress(StoreUnavailable):
-            await call.context.store.write(stored.settle, made.id)
-
-
-async def _not_made(
-    call: Call, account: Account, made: Creation | None, reply: Whole | ProviderUnavailable
-) -> Response:
-    """No batch came back: whether one was made is looked into, where that is in doubt."""
-    whole = reply if isinstance(reply, Whole) else None
-    reached = not isinstance(reply, ProviderUnavailable) or reply.code == NOT_ANSWERED
-    doubt = twins.doubt(None if whole is None else whole.status, reached=reached)
-    if doubt is Doubt.NONE:
-        await _settle(call, made)
-        return _no_batch(reply)
-    outcome = (
-        creations.Outcome(is_open=True, unlisted=True)
-        if made is None
-        else await creations.doubt(call, made, doubt)
+        ),
+        seen_in=lambda reply: _seen(call, account, reply),
     )
-    if outcome.batch is not None:
-        return _found_again(outcome.batch, now=call.context.clock())
-    if whole is not None and whole.is_good:
-        log_lost(account, None, "The provider's answer shows no batch.")
-    if whole is not None and (doubt is Doubt.SLIGHT or made is None):
-        retry = "false" if made is None or outcome.unlisted else "true"
-        return whole.response(more={creations.RETRY_HEADER: retry})
-    if not outcome.is_open and not outcome.unlisted:
-        return _no_batch(reply)
-    message = (
-        reply.message
-        if isinstance(reply, ProviderUnavailable)
-        else f"The provider answered {reply.status}, without a batch."
-    )
-    return creations.unclear(message, outcome)
-
-
-def _no_batch(reply: Whole | ProviderUnavailable) -> Response:
-    if isinstance(reply, Whole):
-        return reply.response()
-    return error_response(502, reply.message, code=Code.PROVIDER_UNAVAILABLE)
+    now = call.context.clock()
+    if isinstance(found, Batch):
+        return answer(shown(found, now=now), headers=REPLAYED)
+    if isinstance(found, Response):
+        return found
+    return _with_extras(found.reply, found.kept, now=now)
 
 
 async def _seen(call: Call, account: Account, reply: Whole) -> Snapshot | None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import msgspec
 import structlog
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -14,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from batchbell.core.errors import BatchbellError, InvalidRequest, StoreUnavailable, is_full
 from batchbell.web.auth import Gate
 from batchbell.web.errors import response_to
+from batchbell.web.gateway.native import error_at
 
 QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 """Probes and scrapes come every few seconds for ever: they are logged at `debug`."""
@@ -80,11 +82,13 @@ class _Passage:
         self._begun = time.perf_counter()
 
     async def run(self, receive: Receive, send: Send) -> None:
+        shaped = Shaped(self._scope["path"], send)
+
         async def note_status(message: Message) -> None:
             if message["type"] == "http.response.start":
                 self._status = message["status"]
                 message = {**message, "headers": self._dressed(message.get("headers", ()))}
-            await send(message)
+            await shaped(message)
 
         failure: Exception | None = None
         try:
@@ -142,6 +146,42 @@ class _Passage:
             log.debug("http.request", **line)
         else:
             log.info("http.request", **line)
+
+
+class Shaped:
+    """Sends errors of ours as the SDK that called expects them, and all else as it is."""
+
+    def __init__(self, path: str, send: Send) -> None:
+        self._write = error_at(path)
+        self._send = send
+        self._start: Message | None = None
+
+    async def __call__(self, message: Message) -> None:
+        if self._write is None:
+            await self._send(message)
+        elif self._is_ours(message):
+            self._start = message
+        elif self._start is None:
+            await self._send(message)
+        else:
+            await self._end(self._start, message)
+
+    @staticmethod
+    def _is_ours(message: Message) -> bool:
+        starts = message["type"] == "http.response.start" and message["status"] >= 400
+        return starts and OF_PROVIDER not in {name for name, _ in message["headers"]}
+
+    async def _end(self, start: Message, message: Message) -> None:
+        """Errors of ours come whole."""
+        assert self._write is not None
+        error = msgspec.json.decode(message["body"])["error"]
+        where = f"{error['param']}: " if error.get("param") else ""
+        body = self._write(start["status"], str(error["code"]), where + error["message"])
+        kept = [one for one in start["headers"] if one[0] != b"content-length"]
+        kept.append((b"content-length", str(len(body)).encode()))
+        await self._send({**start, "headers": kept})
+        await self._send({**message, "body": body})
+        self._start = None
 
 
 def given_id(headers: Iterable[Header]) -> str | None:

@@ -94,6 +94,7 @@ TAGS = {
     "batches": "Batches, in OpenAI's shape: its SDK makes and reads them here.",
     "results": "What the provider answered, a line for each request.",
     "files": "The provider's files, passed on under an account's credentials.",
+    "native": "Calls of the own SDK of a provider, passed on as they come.",
     "endpoints": "Webhook endpoints, in OpenAI's shape.",
     "events": "What happened, and a stream of it.",
     "deliveries": "What was sent to whom, and what came of each attempt.",

@@ -148,6 +148,12 @@ async def receive(request: Request, file: Path, *, most: int) -> Any:
             return await _from_json(request, file, words)
 
 
+async def keep(request: Request, file: Path, *, most: int) -> None:
+    """Write a body to `file` as it is. Raises InvalidRequest."""
+    check_plain(request)
+    await _write(_capped(request, most), file)
+
+
 async def _from_form(chunks: AsyncIterator[bytes], boundary: bytes, file: Path) -> dict[str, Any]:
     if not boundary:
         raise InvalidRequest("The form names no boundary.", code=Code.INVALID_VALUE)

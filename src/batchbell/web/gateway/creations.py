@@ -8,8 +8,9 @@ for what they find in place of making another batch.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,13 +20,15 @@ import structlog
 from fastapi import Request
 from starlette.responses import Response
 
+from batchbell import failpoints
 from batchbell.api.batches import MetadataWebhook
 from batchbell.api.fields import respelt
 from batchbell.api.watches import Webhook
 from batchbell.core import backoff, twins
-from batchbell.core.errors import InvalidRequest, StoreUnavailable
+from batchbell.core.errors import InvalidRequest, ProviderUnavailable, StoreUnavailable
 from batchbell.core.model import Account, Batch, Snapshot
 from batchbell.core.twins import Doubt, Marks
+from batchbell.providers.protocol import Asked
 from batchbell.storage import batches, creations, endpoints, sweeps
 from batchbell.storage.creations import Creation
 from batchbell.storage.sweeps import Find
@@ -33,6 +36,7 @@ from batchbell.storage.watches import Registration
 from batchbell.web.bodies import judge
 from batchbell.web.call import Call, Context
 from batchbell.web.errors import Code, InvalidBody, Problem, error_response
+from batchbell.web.gateway.proxy import Whole
 from batchbell.web.watches import registration, url_check
 
 HOLD_SECONDS = 8.0
@@ -43,6 +47,11 @@ RETRY_HEADER = "x-should-retry"
 """Tells OpenAI's SDKs whether to make the call again."""
 KEY_HEADER = "Idempotency-Key"
 KEY_MAX = 512
+
+
+Target = Callable[[str, str], Registration]
+"""Whom to call: from an account's id and a batch's to a registration."""
+Targets = Sequence[Target]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,32 +67,52 @@ class Outcome:
 
 
 def intent(
-    call: Call, request: Request, account: Account, body: Mapping[str, Any], targets: Sequence[Any]
-) -> Creation | None:
-    """What is about to be asked for; None where it names no input file to recognize it by."""
+    call: Call,
+    request: Request,
+    account: Account,
+    asked: Asked,
+    *,
+    fingerprint: str,
+    targets: Targets,
+) -> Creation:
+    """What is about to be asked for; its fingerprint tells it from all else."""
+    key = request.headers.get(KEY_HEADER)
+    return Creation(
+        id=call.context.mint("mk"),
+        project_id=call.project_id,
+        account_id=account.id,
+        fingerprint=fingerprint,
+        marks=Marks(
+            asked_at=call.context.clock(),
+            input_file_id=asked.input_file_id,
+            lines=asked.lines,
+            endpoint=asked.endpoint,
+            metadata=asked.metadata,
+            tag=asked.tag,
+        ),
+        registrations=[target(account.id, "") for target in targets],
+        idempotency_key=key[:KEY_MAX] if key else None,
+    )
+
+
+def asked_of(body: Mapping[str, Any]) -> tuple[Asked, str] | None:
+    """What a call in OpenAI's shape asks for, and its fingerprint.
+
+    None where it names no input file to recognize it by.
+    """
     file_id, endpoint, metadata = (
         body.get(name) for name in ("input_file_id", "endpoint", "metadata")
     )
     if not isinstance(file_id, str) or not file_id:
         return None
     pairs = metadata if isinstance(metadata, dict) else {}
-    registrations: list[Registration] = [target(account.id, "") for target in targets]
-    asked = msgspec.json.encode([file_id, endpoint, _one_spelling(pairs)], order="sorted")
-    key = request.headers.get(KEY_HEADER)
-    return Creation(
-        id=call.context.mint("mk"),
-        project_id=call.project_id,
-        account_id=account.id,
-        fingerprint=hashlib.sha256(asked).hexdigest(),
-        marks=Marks(
-            asked_at=call.context.clock(),
-            input_file_id=file_id,
-            endpoint=endpoint if isinstance(endpoint, str) else None,
-            metadata={k: v for k, v in pairs.items() if isinstance(v, str)},
-        ),
-        registrations=registrations,
-        idempotency_key=key[:KEY_MAX] if key else None,
+    asked = Asked(
+        input_file_id=file_id,
+        endpoint=endpoint if isinstance(endpoint, str) else None,
+        metadata={k: v for k, v in pairs.items() if isinstance(v, str)},
     )
+    named = msgspec.json.encode([file_id, endpoint, _one_spelling(pairs)], order="sorted")
+    return asked, hashlib.sha256(named).hexdigest()
 
 
 def _one_spelling(pairs: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -93,14 +122,14 @@ def _one_spelling(pairs: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**others, **respelt(named, "webhook_url")[0]}
 
 
-async def earlier(call: Call, made: Creation) -> Outcome:
+async def _earlier(call: Call, made: Creation) -> Outcome:
     """What became of an equal call whose answer was lost."""
     store = call.context.store
     found = await store.read(creations.equal_call, made, now=call.context.clock())
-    return Outcome() if found is None else await outcome_of(call, found.id)
+    return Outcome() if found is None else await _outcome_of(call, found.id)
 
 
-async def outcome_of(call: Call, id: str) -> Outcome:
+async def _outcome_of(call: Call, id: str) -> Outcome:
     """Wait until it is known what a call has made, for HOLD_SECONDS at most."""
     store, loop = call.context.store, asyncio.get_running_loop()
     until = loop.time() + HOLD_SECONDS
@@ -118,15 +147,103 @@ async def outcome_of(call: Call, id: str) -> Outcome:
         await asyncio.sleep(LOOK_SECONDS)
 
 
-async def doubt(call: Call, made: Creation, found: Doubt) -> Outcome:
+async def _doubt(call: Call, made: Creation, found: Doubt) -> Outcome:
     """Have the batch looked for, and wait for what comes of it."""
     now = call.context.clock()
     again = now + twins.look_for_seconds(found)
     await call.context.store.write(creations.doubt, made.id, ask_again_at=again, now=now)
-    return await outcome_of(call, made.id)
+    return await _outcome_of(call, made.id)
 
 
-def unclear(message: str, outcome: Outcome) -> Response:
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A batch was made, and this is the provider's answer."""
+
+    reply: Whole
+    kept: Batch | None
+    """As it is kept; None where that could not be."""
+
+
+async def create(
+    call: Call,
+    account: Account,
+    made: Creation | None,
+    targets: Targets,
+    *,
+    send: Callable[[], Awaitable[Whole]],
+    seen_in: Callable[[Whole], Awaitable[Snapshot | None]],
+) -> Made | Batch | Response:
+    """Have a batch made once, and keep it.
+
+    Returns the batch that an equal call has made before this one, or the answer that shows none.
+    Without `made` nothing can be looked for. Raises StoreUnavailable before anything is sent.
+    """
+    if made is not None:
+        outcome = await _earlier(call, made)
+        if outcome.batch is not None:
+            return outcome.batch
+        if outcome.is_open:
+            return _unclear("An equal call is not answered yet.", outcome)
+        await call.context.store.write(creations.intend, made)
+    reply: Whole | ProviderUnavailable
+    try:
+        reply = await send()
+    except ProviderUnavailable as error:
+        reply = error
+    failpoints.reach(failpoints.AFTER_MADE)
+    seen = await seen_in(reply) if isinstance(reply, Whole) and reply.is_good else None
+    if isinstance(reply, Whole) and seen is not None:
+        kept = await call.surface.adopter.adopt(call.project_id, account, seen, targets)
+        if kept is not None:
+            await _settle(call, made)
+        return Made(reply, kept)
+    return await _not_made(call, account, made, reply)
+
+
+async def _settle(call: Call, made: Creation | None) -> None:
+    """If this fails, the batch is looked for, and found to be known."""
+    if made is not None:
+        with contextlib.suppress(StoreUnavailable):
+            await call.context.store.write(creations.settle, made.id)
+
+
+async def _not_made(
+    call: Call, account: Account, made: Creation | None, reply: Whole | ProviderUnavailable
+) -> Batch | Response:
+    """No batch came back: whether one was made is looked into, where that is in doubt."""
+    whole = reply if isinstance(reply, Whole) else None
+    reached = not isinstance(reply, ProviderUnavailable) or reply.code == twins.NOT_ANSWERED
+    found = twins.doubt(None if whole is None else whole.status, reached=reached)
+    if found is Doubt.NONE:
+        await _settle(call, made)
+        return _no_batch(reply)
+    outcome = (
+        Outcome(is_open=True, unlisted=True) if made is None else await _doubt(call, made, found)
+    )
+    if outcome.batch is not None:
+        return outcome.batch
+    if whole is not None and whole.is_good:
+        log_lost(account, None, "The provider's answer shows no batch.")
+    if whole is not None and (found is Doubt.SLIGHT or made is None):
+        retry = "false" if made is None or outcome.unlisted else "true"
+        return whole.response(more={RETRY_HEADER: retry})
+    if not outcome.is_open and not outcome.unlisted:
+        return _no_batch(reply)
+    message = (
+        reply.message
+        if isinstance(reply, ProviderUnavailable)
+        else f"The provider answered {reply.status}, without a batch."
+    )
+    return _unclear(message, outcome)
+
+
+def _no_batch(reply: Whole | ProviderUnavailable) -> Response:
+    if isinstance(reply, Whole):
+        return reply.response()
+    return error_response(502, reply.message, code=Code.PROVIDER_UNAVAILABLE)
+
+
+def _unclear(message: str, outcome: Outcome) -> Response:
     """The answer while nobody can say what the call has made.
 
     To make the call again is safe as long as the batch can be looked for: an equal call is
@@ -149,9 +266,6 @@ FIELD = "webhook"
 """The field of the body that is for us alone."""
 FIRST_PAUSE_SECONDS = 1.0
 LAST_PAUSE_SECONDS = 30.0
-
-Target = Callable[[str, str], Registration]
-"""Whom to call: from an account's id and a batch's to a registration."""
 
 log = structlog.get_logger("batchbell.gateway")
 
@@ -217,7 +331,7 @@ class Adopter:
         return await self._write(project_id, account, Find(snapshot=seen))
 
     async def adopt(
-        self, project_id: str, account: Account, seen: Snapshot, targets: list[Target]
+        self, project_id: str, account: Account, seen: Snapshot, targets: Targets
     ) -> Batch | None:
         """Keep a batch that was just made; returns it as it is kept.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -161,8 +161,8 @@ async def account_of_file(call: Call, request: Request, file_id: object) -> Acco
     return await account_for(call, request)
 
 
-Route = Callable[[Gateway], str]
-"""Which path of a provider's API a call goes on to."""
+Route = Callable[[Gateway], str] | str
+"""Which path of a provider's API a call goes on to: the path, or what finds it."""
 
 
 def gateway_of(account: Account) -> Gateway:
@@ -228,24 +228,25 @@ async def upload(call: Call, request: Request) -> Response:
     """
     account = await account_for(call, request)
     if ACCOUNT_HEADER not in request.headers:
-        return (await _upload(call, request, account)).response()
+        return (await send_up(call, request, _files, account=account)).response()
     file_id_in = gateway_of(account).file_id_in
     store, token = call.context.store, call.context.mint("upl")
     about: dict[str, Any] = {"account_id": account.id, "now": call.context.clock()}
     await store.write(uploads.expect, call.project_id, token, **about)
     id: str | None = None
     try:
-        reply = await _upload(call, request, account)
+        reply = await send_up(call, request, _files, account=account)
         id = await read(call, file_id_in, reply.body) if reply.is_good else None
     finally:
         await store.write(uploads.remember, call.project_id, token, file_id=id, **about)
     return reply.response()
 
 
-async def _upload(call: Call, request: Request, account: Account) -> Whole:
+async def send_up(call: Call, request: Request, route: Route, *, account: Account) -> Whole:
+    """As `ask`, with the caller's body as it comes. It ends when the caller leaves."""
     inbound = Inbound(request)
     key = await api_key_of(call.context, account)
-    outward = _outward(call, request, _files, account=account, key=key, body=inbound.chunks())
+    outward = _outward(call, request, route, account=account, key=key, body=inbound.chunks())
     reply = await inbound.unless_left(call.context.relay.send(outward))
     return await _whole(call, reply, account, key)
 
@@ -255,11 +256,19 @@ def _files(gateway: Gateway) -> str:
 
 
 async def ask(
-    call: Call, request: Request, route: Route, *, account: Account, body: bytes | None = None
+    call: Call,
+    request: Request,
+    route: Route,
+    *,
+    account: Account,
+    body: bytes | AsyncIterator[bytes] | None = None,
+    method: str | None = None,
 ) -> Whole:
     """As `pass_on`, to the end of a short answer, whether or not the caller still waits for it."""
     key = await api_key_of(call.context, account)
     outward = _outward(call, request, route, account=account, key=key, body=body)
+    if method is not None:
+        outward = replace(outward, method=method)
     return await _whole(call, await call.context.relay.send(outward), account, key)
 
 
@@ -323,7 +332,8 @@ def _outward(
     body: bytes | AsyncIterator[bytes] | None,
     packed: bool = False,
 ) -> Onward:
-    path, profile = route(gateway_of(account)), profile_of(account)
+    path = route if isinstance(route, str) else route(gateway_of(account))
+    profile = profile_of(account)
     query = quote(request.scope["query_string"], safe=QUERY_SAFE)
     own = _as_sent({**profile.headers, **profile.credentials(key)})
     dropped = _dropped(body) | {name for name, _ in own}
