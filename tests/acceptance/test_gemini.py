@@ -98,6 +98,7 @@ async def test_batches_are_registered_their_webhooks_sent_and_their_results_read
         assert shown["request_counts"] == {"total": 4, "completed": 3, "failed": 1}
         assert shown["metadata"] == {"display_name": "nightly"}
         assert shown["batchbell"]["outcome"] == "partial"
+        assert shown["batchbell"]["results"]["in_input_order"] is True
         expire_at = shown["batchbell"]["results_expire_at"]
         assert expire_at == shown["completed_at"] + 48 * 3600
     assert await serving.end() == 0

@@ -215,6 +215,14 @@ def test_a_request_that_failed_has_the_http_status_of_its_code(
     assert (found.fate, found.passing) == (Fate.FAILED, passing)
 
 
+@pytest.mark.parametrize("count", ["24", 24])
+def test_an_embedding_says_what_it_was_made_of(count: Any) -> None:
+    body = {"embedding": {"values": [0.5, -0.5]}, "tokenCount": count}
+    found = answer(KeyedLines().answer(json.dumps({"key": "a", "response": body}).encode()))
+    assert found is not None
+    assert found.spent == Spent("unknown", 24, 0, 0, 0)
+
+
 @pytest.mark.parametrize(
     ("line", "custom_id"),
     [

@@ -71,7 +71,8 @@ class Tally:
     size: int
     """In bytes."""
     in_input_order: bool
-    """False where the input was gone: the lines then stand as the provider's files had them."""
+    """False where the input was gone, and the provider does not keep to its order either: the lines
+    then stand as its files had them."""
     usage: Mapping[str, Tokens] = field(default_factory=dict)
     """By model."""
     notes: tuple[str, ...] = ()

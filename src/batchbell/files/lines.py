@@ -91,6 +91,8 @@ class _Body(msgspec.Struct, gc=False):
     usage: _Usage | None = None
     model_version: str | None = msgspec.field(name="modelVersion", default=None)
     usage_metadata: _Metered | None = msgspec.field(name="usageMetadata", default=None)
+    token_count: Any = msgspec.field(name="tokenCount", default=None)
+    """Of what an embedding was made of, in text."""
 
 
 class Response(msgspec.Struct, gc=False):
@@ -448,7 +450,8 @@ def _spent(body: bytes) -> Spent | None:
 def _used(read: _Body) -> Spent | None:
     used = read.usage
     if used is None:
-        return _metered(read.model_version or read.model, read.usage_metadata)
+        metered = read.usage_metadata or _embedded(read.token_count)
+        return _metered(read.model_version or read.model, metered)
     details = used.prompt_tokens_details or used.input_tokens_details
     made = used.completion_tokens_details or used.output_tokens_details
     beside = Beside()
@@ -461,6 +464,12 @@ def _used(read: _Body) -> Spent | None:
         output_tokens=used.completion_tokens or used.output_tokens,
         reasoning_tokens=_reasoning(made),
     )
+
+
+def _embedded(count: Any) -> _Metered | None:
+    number = _tokens(count)
+    fits = number is not None and 0 <= number <= TOKENS_MAX
+    return _Metered(prompt_token_count=number or 0) if fits else None
 
 
 def _metered(model: str | None, used: _Metered | None) -> Spent | None:

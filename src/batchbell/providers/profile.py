@@ -75,6 +75,8 @@ class Profile:
     """How long it keeps results; None where it does not say, or keeps them."""
     retained_from_creation: bool = False
     """Whether that counts from when the batch was made, and not from its end."""
+    answers_in_order: bool = False
+    """Whether results stand in the order of the requests."""
     list_style: ListStyle = ListStyle.PAGES
     page_size: int = PAGE_SIZE
     """How many batches a page may have, and is asked for."""

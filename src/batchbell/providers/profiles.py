@@ -55,6 +55,7 @@ GEMINI = Profile(
     auth=Auth("x-goog-api-key", ""),
     limits=Limits(bytes=2 * 10**9),
     retention_seconds=2 * DAY_SECONDS,
+    answers_in_order=True,
     submissions=False,
     batch_ids=r"batches/[A-Za-z0-9_-]+",
 )

@@ -32,7 +32,9 @@ READ_MAX_BYTES = 65_536
 """No error is longer; what is, is read no further."""
 SECRET_LEAST_CHARACTERS = 7
 """A shorter key is a placeholder, such as `EMPTY`, and may stand in a text for other reasons."""
-KEY_LIKE = re.compile(r"\b(sk|bb|whsec|gsk|xai)[-_][A-Za-z0-9*_.-]{3,}|(?i:bearer)\s+\S+")
+KEY_LIKE = re.compile(
+    r"\b(sk|bb|whsec|gsk|xai)[-_][A-Za-z0-9*_.-]{3,}|\bAIza[A-Za-z0-9*_-]{3,}|(?i:bearer)\s+\S+"
+)
 
 BILLING_CODE = re.compile(
     r"billing|insufficient_(quota|balance|funds?|credits?)|payment_required|credit_balance"

@@ -319,7 +319,12 @@ class Fetching:
         short = rules.shortfall(replace(self._batch, snapshot=seen), tally, tries=self._tries)
         if short is not None:
             raise ProviderUnavailable(short)
-        noted = replace(tally, notes=(*tally.notes, *self._notes))
+        keeps_order = self._provider.profile.answers_in_order and len(answers) == 1
+        noted = replace(
+            tally,
+            in_input_order=tally.in_input_order or keeps_order,
+            notes=(*tally.notes, *self._notes),
+        )
         return reconciled(replace(self._batch, snapshot=seen), noted), (
             None if seen is known else seen
         )
