@@ -274,6 +274,14 @@ QUOTA = "You exceeded your current quota, please check your plan and billing det
         (error_json(400, "INVALID_ARGUMENT", "API key not valid.", BAD_KEY), ProviderAuthError),
         (error_json(401, "UNAUTHENTICATED", "Who are you?"), ProviderAuthError),
         (error_json(403, "PERMISSION_DENIED", "Not yours."), ProviderAuthError),
+        (
+            error_json(403, "PERMISSION_DENIED", f"No access to {ID}, or it may not exist."),
+            ProviderNotFound,
+        ),
+        (
+            error_json(403, "PERMISSION_DENIED", "No access, or it may not exist."),
+            ProviderAuthError,
+        ),
         (error_json(400, "INVALID_ARGUMENT", "Bad page token."), ProviderRejected),
         (error_json(429, "RESOURCE_EXHAUSTED", "Slower."), ProviderRateLimited),
         (error_json(429, "RESOURCE_EXHAUSTED", QUOTA), ProviderBillingError),

@@ -18,8 +18,6 @@ import msgspec
 from batchbell.core.backoff import duration_seconds
 from batchbell.core.errors import (
     MalformedBatch,
-    ProviderAuthError,
-    ProviderNotFound,
     ProviderRejected,
     ProviderUnavailable,
 )
@@ -167,24 +165,16 @@ class Gemini:
         if not in_batch:
             path = f"{_file_path(reference)}:download?alt=media"
         about = Subject("batch" if in_batch else "file", reference)
-        try:
-            arrived = await self._calls.download(
-                path, target, about=about, most_bytes=most_bytes, plain=plain
-            )
-        except ProviderAuthError as error:
-            raise _absent(error, about) from error
+        arrived = await self._calls.download(
+            path, target, about=about, most_bytes=most_bytes, plain=plain
+        )
         return replace(arrived, inside=ANSWERS) if in_batch else arrived
 
     async def delete(self, reference: str) -> None:
         """As `Provider.delete`. Answers within a batch are deleted with it, and only so."""
         in_batch = reference.startswith(BATCHES)
         path = _path(reference) if in_batch else _file_path(reference)
-        about = Subject("batch" if in_batch else "file", reference)
-        try:
-            await self._calls.delete(path, about=about)
-        except ProviderAuthError as error:
-            if not isinstance(_absent(error, about), ProviderNotFound):
-                raise
+        await self._calls.delete(path, about=Subject("batch" if in_batch else "file", reference))
 
     async def _get(
         self, path: str, params: Mapping[str, str], about: Subject | None = None
@@ -217,15 +207,6 @@ def _path(batch_id: str) -> str:
 
 def _file_path(name: str) -> str:
     return f"{VERSION}/{FILES}{quote_segment(name.removeprefix(FILES))}"
-
-
-def _absent(error: ProviderAuthError, about: Subject) -> ProviderAuthError | ProviderNotFound:
-    """Of a file that is not there the API says 403: no permission, "or it may not exist"."""
-    if error.status != 403 or about.noun != "file" or "not exist" not in error.message:
-        return error
-    return ProviderNotFound(
-        error.message, status=error.status, code=error.code, from_api=error.from_api
-    )
 
 
 def complaint_in(answer: Any) -> Complaint | None:

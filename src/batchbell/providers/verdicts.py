@@ -70,6 +70,8 @@ ABSENT = re.compile(
     r"|(can ?not|can't|could ?n[o']t|unable to) (find|locate)|deleted|expired|no longer",
     re.IGNORECASE,
 )
+UNSEEN = re.compile(r"may not exist", re.IGNORECASE)
+"""Google refuses what is not there with 403, lest strangers learn what is."""
 PATH = re.compile(r"\S*/\S*")
 REQUESTED = re.compile(r"requested (entity|resource|object)", re.IGNORECASE)
 """How Google names what was asked for, whatever it is."""
@@ -154,6 +156,9 @@ def _by_status(status: int, complaint: Complaint, about: Subject | None) -> Verd
         return Verdict.RATE_LIMITED
     if status in (404, 410):
         return _absence(complaint, about)
+    unseen = status == 403 and complaint.matches(UNSEEN, UNSEEN)
+    if unseen and about is not None and _names(complaint, about):
+        return Verdict.NOT_FOUND
     if status in PASSING_STATUSES or complaint.matches(PASSING_WORDS, PASSING_WORDS):
         return Verdict.DOUBTFUL
     refused = status == 403 or complaint.matches(KEY_CODE)
