@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, Select, delete, select, update
 
@@ -91,6 +92,13 @@ class Target:
     url: str
 
 
+class Locked(NamedTuple):
+    """What registering must know of a batch that nobody else writes to now."""
+
+    key: int
+    status: Status
+
+
 @dataclass(frozen=True, slots=True)
 class Registered:
     """The watch that answers a registration; `created` is False when it was there already."""
@@ -117,7 +125,8 @@ def register(
     """
     targets = _targets(connection, project_id, wanted, mint=mint, now=now)
     found = _ensure_batches(connection, project_id, wanted, now=now)
-    reopen_lost(connection, found.values(), now=now)
+    over = _whole(connection, [one.key for one in found.values() if one.status.ended])
+    reopen_lost(connection, over, now=now)
     pairs = [
         (found[w.account_id, w.batch_id].key, target.id)
         for w, target in zip(wanted, targets, strict=True)
@@ -130,7 +139,7 @@ def register(
     insert_missing(connection, watches, [_row(new[pair]) for pair in sorted(new)])
     made = {watch.id for watch in new.values()}
     keys = {watch.batch_key for watch in new.values()}
-    ended = [b for b in found.values() if _is_over(b.status) and b.key in keys]
+    ended = [batch for batch in over if _is_over(batch.status) and batch.key in keys]
     outbox.announce_late(connection, ended, sorted(made), mint=mint, now=now)
     return [_answer(new.get(pair) or known[pair], made) for pair in pairs]
 
@@ -183,7 +192,7 @@ def _answer(watch: Watch, made: set[str]) -> Registered:
 
 def _ensure_batches(
     connection: Connection, project_id: str, wanted: Sequence[Registration], *, now: float
-) -> dict[Name, Batch]:
+) -> dict[Name, Locked]:
     """Locked until the transaction ends: who records an end of one waits, and sees the watch.
 
     The account is made due first, because a sweep's write locks it before its batches too.
@@ -230,13 +239,22 @@ def _statuses(connection: Connection, names: Sequence[Name]) -> dict[Name, Statu
     return {(account_id, id): Status(status) for account_id, id, status in rows}
 
 
-def _locked(connection: Connection, names: Sequence[Name]) -> dict[Name, Batch]:
+def _locked(connection: Connection, names: Sequence[Name]) -> dict[Name, Locked]:
     if not names:
         return {}
-    named = among_pairs(connection, (batches.c.account_id, batches.c.id), names)
-    query = joined_batches().where(named).order_by(batches.c.key)
-    rows = connection.execute(query.with_for_update(of=batches))
-    return {(row.account_id, row.id): to_batch(row) for row in rows}
+    b = batches.c
+    named = among_pairs(connection, (b.account_id, b.id), names)
+    query = select(b.account_id, b.id, b.key, b.status).where(named).order_by(b.key)
+    rows = connection.execute(query.with_for_update())
+    return {(account_id, id): Locked(key, Status(word)) for account_id, id, key, word in rows}
+
+
+def _whole(connection: Connection, keys: Sequence[int]) -> list[Batch]:
+    """All that is kept of batches that are locked; few are asked for."""
+    if not keys:
+        return []
+    query = joined_batches().where(among(connection, batches.c.key, keys)).order_by(batches.c.key)
+    return [to_batch(row) for row in connection.execute(query)]
 
 
 def _new_watches(
@@ -267,6 +285,11 @@ def _new_watches(
     return new
 
 
+@lru_cache
+def _words(events: tuple[EventType, ...]) -> str:
+    return json.dumps(events)
+
+
 def _row(watch: Watch) -> dict[str, Any]:
     return {
         "id": watch.id,
@@ -274,8 +297,8 @@ def _row(watch: Watch) -> dict[str, Any]:
         "batch_key": watch.batch_key,
         "endpoint_id": watch.endpoint_id,
         "dialect": watch.dialect,
-        "events": json.dumps(watch.events),
-        "metadata": json.dumps(watch.metadata, separators=(",", ":")),
+        "events": _words(watch.events),
+        "metadata": json.dumps(watch.metadata, separators=(",", ":")) if watch.metadata else "{}",
         "created_at": watch.created_at,
         "results": watch.results.value,
     }

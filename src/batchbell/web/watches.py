@@ -215,11 +215,14 @@ def _shown(value: Any) -> str:
 
 
 def url_check(rules: AddressRules) -> Check:
-    """Whether a URL may be called, as far as the URL alone can tell."""
+    """Whether a URL may be called, as far as the URL alone can tell. For one request: of many
+    watches most have the same."""
+    good: set[str] = set()
 
     def check(url: str | None) -> None:
-        if url is not None:
+        if url is not None and url not in good:
             rules.check_url(url)
+            good.add(url)
 
     return check
 
