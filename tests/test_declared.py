@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,10 @@ import pytest
 
 from batchbell.core.declared import Declarations
 from batchbell.core.errors import SettingsError
+from batchbell.core.model import Status
 from batchbell.declared import AccountTable, accounts_table, read_declared
+from batchbell.providers.profile import ListStyle, Profile
+from batchbell.providers.profiles import GROQ, PROFILES
 from batchbell.settings import load_settings
 from batchbell.storage import accounts
 from batchbell.storage.engine import Store
@@ -95,6 +99,64 @@ def test_each_variable_of_a_provider_makes_an_account_of_its_name(declared: Any)
     moved = declared("", OPENAI_BASE_URL="http://gateway.internal/v1/")
     assert told(moved) == [("openai", "http://gateway.internal/v1", "sk-env")]
     assert told(declared("", OPENAI_API_KEY=" ")) == []
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda profile: profile.name)
+def test_every_name_of_a_key_and_the_variable_of_the_address_are_read(
+    declared: Any, profile: Profile
+) -> None:
+    for name in profile.key_variables:
+        moved = {name: "k-1", str(profile.base_url_variable): "http://127.0.0.1:9/"}
+        found = [*declared("", **moved)][-1]
+        assert (found.name, found.key_variable) == (profile.name, name)
+        assert found.base_url == f"http://127.0.0.1:9{profile.path}"
+
+
+def test_the_guide_to_contributing_adds_a_host_by_one_profile(
+    declared: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The code that it shows, and nothing else."""
+    page = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    code = page.split("## Add a provider")[1].split("```python\n")[1].split("```")[0]
+    names: dict[str, Any] = {"Profile": Profile, "Status": Status, "ListStyle": ListStyle}
+    exec(code, names)
+    (made,) = [one for one in names.values() if isinstance(one, Profile)]
+    assert made.name not in PROFILES
+    monkeypatch.setitem(PROFILES, made.name, made)  # type: ignore[arg-type]
+    table = f'[[accounts]]\nname = "two"\nprovider = "{made.name}"\napi_key_env = "EU_KEY"\n'
+    found = [*declared(table, **{made.key_variable: "k-1"})]
+    assert [(one.name, one.base_url) for one in found[1:]] == [
+        (made.name, made.base_url),
+        ("two", made.base_url),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "variable", "looks"),
+    [
+        ("", None, 60.0),
+        ("poll_interval_seconds = 5\n", None, 0.0),
+        ("", "5", 0.0),
+        ('base_url = "http://127.0.0.1:4000"\n', None, 0.0),
+        ('base_url = "https://api.groq.com"\n', None, 60.0),
+    ],
+)
+def test_time_between_looks_is_lifted_by_a_chosen_interval_or_a_foreign_address(
+    declared: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    more: str,
+    variable: str | None,
+    looks: float,
+) -> None:
+    slow = replace(GROQ, look_seconds=60.0)
+    monkeypatch.setitem(PROFILES, "groq", slow)  # type: ignore[arg-type]
+    if variable is not None:
+        monkeypatch.setenv("BATCHBELL_POLL_INTERVAL_SECONDS", variable)
+    found = [*declared(f'{GOOD}provider = "groq"\n{more}')][-1]
+    assert (found.pace.look_seconds, found.pace.interval_seconds) == (
+        looks,
+        looks or found.pace.poll_interval_seconds,
+    )
 
 
 def test_tables_come_after_them(declared: Any) -> None:

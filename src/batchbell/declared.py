@@ -112,6 +112,27 @@ def read_declared(settings: Settings, environment: Mapping[str, str]) -> Declara
     return Declarations([*reader.of_environment(), *map(reader.of_table, tables)])
 
 
+def pace_of(
+    settings: Settings,
+    profile: Profile,
+    base_url: str,
+    *,
+    interval: float | None = None,
+    calls: int | None = None,
+) -> Pace:
+    """The pace of an account; `interval` and `calls` are those of its table.
+
+    The time that its provider asks for counts where nobody has chosen one, at the provider's own
+    address.
+    """
+    chosen = interval is not None or "poll_interval_seconds" in settings.model_fields_set
+    return Pace(
+        poll_interval_seconds=interval or settings.poll_interval_seconds,
+        calls_per_minute=calls or settings.calls_per_minute,
+        look_seconds=0.0 if chosen else profile.look_seconds_at(base_url),
+    )
+
+
 def _read_tables(given: Sequence[Mapping[str, Any]]) -> list[AccountTable]:
     tables, problems = [], []
     for number, table in enumerate(given, 1):
@@ -197,19 +218,21 @@ class _Reader:
     ) -> Declared:
         settings = self._settings
         discover = settings.discover if table.discover is None else table.discover
-        interval = table.poll_interval_seconds or settings.poll_interval_seconds
+        base_url = self._base_url(table, profile, place)
         return Declared(
             name=table.name,
             provider=profile.name,
-            base_url=self._base_url(table, profile, place),
+            base_url=base_url,
             key=self._key(self._variable_of(table), place),
             key_variable=self._variable_of(table),
             in_file=in_file,
             discover=discover,
-            pace=Pace(
-                poll_interval_seconds=interval,
-                calls_per_minute=table.calls_per_minute or settings.calls_per_minute,
-                look_seconds=profile.look_seconds,
+            pace=pace_of(
+                settings,
+                profile,
+                base_url,
+                interval=table.poll_interval_seconds,
+                calls=table.calls_per_minute,
             ),
             expiry=Expiry(
                 input_seconds=table.input_expires_after_seconds
@@ -255,7 +278,7 @@ class _Reader:
                 f" {variable or 'base_url'}."
             )
         try:
-            return checked_base(given)
+            return profile.address(checked_base(given))
         except SettingsError as error:
             source = "base_url" if table.base_url else variable
             raise SettingsError(f"{place}: {source}: {error}") from None

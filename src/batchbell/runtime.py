@@ -19,6 +19,7 @@ from batchbell.core.errors import SettingsError
 from batchbell.core.model import Account, Batch
 from batchbell.core.polling import Pace
 from batchbell.core.submission import Expiry
+from batchbell.declared import pace_of
 from batchbell.files.results_store import scratch_of
 from batchbell.net.api import ApiClient
 from batchbell.net.client import WebhookSender
@@ -170,11 +171,7 @@ def _pace_of(runtime: Runtime, account: Account, provider: Provider) -> Pace:
     declared, settings = runtime.declared.of(account), runtime.settings
     if declared is not None:
         return declared.pace
-    return Pace(
-        poll_interval_seconds=settings.poll_interval_seconds,
-        calls_per_minute=settings.calls_per_minute,
-        look_seconds=provider.profile.look_seconds,
-    )
+    return pace_of(settings, provider.profile, account.base_url)
 
 
 def _cleaners(runtime: Runtime) -> list[Worker]:

@@ -116,7 +116,8 @@ class Settings(BaseSettings):
     poll_interval_seconds: Annotated[float, Field(gt=0, le=86400)] = Field(
         15.0,
         validation_alias=_named("BATCHBELL_POLL_INTERVAL_SECONDS"),
-        description="Seconds between two sweeps of an account.",
+        description="Seconds between two sweeps of an account. Where it is not set, a provider that"
+        " asks for more time between two looks gets it.",
     )
     calls_per_minute: Annotated[int, Field(ge=1)] = Field(
         1200,

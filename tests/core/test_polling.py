@@ -151,6 +151,22 @@ def test_no_sweep_begins_sooner_than_the_provider_asks_for() -> None:
     assert rest_seconds(2_000, pace) == 100.0
 
 
+@pytest.mark.parametrize("failures", [1, 2, 50])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ProviderUnavailable("503"),
+        ProviderUnavailable("503", retry_after_seconds=1.0),
+        ProviderRateLimited("429", retry_after_seconds=1.0),
+        ProviderAuthError("401"),
+    ],
+)
+def test_nor_does_one_after_a_sweep_that_failed(error: ProviderError, failures: int) -> None:
+    pace = Pace(poll_interval_seconds=5.0, look_seconds=60.0)
+    for rand in (0.0, 0.999):
+        assert after_failure(error, failures=failures, now=0.0, pace=pace, rand=rand) >= 60.0
+
+
 def test_larger_pages_mean_fewer_of_them() -> None:
     assert pages_expected(1_001, None, page_size=1_000) == 2
 

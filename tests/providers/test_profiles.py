@@ -8,12 +8,22 @@ from dataclasses import replace
 
 import pytest
 
-from batchbell.core.errors import SettingsError
+from batchbell.core.errors import ProviderRateLimited, SettingsError
 from batchbell.core.model import Snapshot, Status
 from batchbell.core.submission import Expiry
 from batchbell.providers import Provider
 from batchbell.providers.profile import Auth, ExpiryRange, ListStyle, Profile
-from batchbell.providers.profiles import DEFAULT, OPENAI, PROFILES
+from batchbell.providers.profiles import (
+    DEFAULT,
+    GROQ,
+    MOONSHOT,
+    NOVITA,
+    OPENAI,
+    PERPLEXITY,
+    PROFILES,
+    SILICONFLOW,
+    ZHIPU,
+)
 from batchbell.providers.registry import DIALECTS, named_profile
 from tests.providers.benches import KEY, connected
 from tests.providers.canned import BATCH, Canned
@@ -74,9 +84,86 @@ def test_an_expiry_is_brought_into_the_hosts_range(
     assert near == Expiry(input_seconds=asked, output_seconds=asked)
 
 
+@pytest.mark.parametrize(
+    ("profile", "given", "meant"),
+    [
+        (OPENAI, "https://llm.internal/v1", "https://llm.internal/v1"),
+        (OPENAI, "https://llm.internal", "https://llm.internal"),
+        (GROQ, "https://api.groq.com", "https://api.groq.com/openai/v1"),
+        (GROQ, "https://api.groq.com/openai", "https://api.groq.com/openai/v1"),
+        (GROQ, "https://api.groq.com/openai/v1", "https://api.groq.com/openai/v1"),
+        (GROQ, "http://127.0.0.1:8089", "http://127.0.0.1:8089/openai/v1"),
+        (GROQ, "https://proxy.internal/groq", "https://proxy.internal/groq/openai/v1"),
+        (GROQ, "https://proxy.internal/xopenai", "https://proxy.internal/xopenai/openai/v1"),
+        (PERPLEXITY, "https://api.perplexity.ai", "https://api.perplexity.ai/v1"),
+        (PERPLEXITY, "https://api.perplexity.ai/v1", "https://api.perplexity.ai/v1"),
+    ],
+)
+def test_an_address_may_be_written_as_for_either_sdk(
+    profile: Profile, given: str, meant: str
+) -> None:
+    assert profile.address(given) == meant
+
+
+@pytest.mark.parametrize(
+    ("profile", "base_url", "own"),
+    [
+        (OPENAI, "https://api.openai.com/v1", True),
+        (OPENAI, "https://eu.api.openai.com/v1", False),
+        (OPENAI, "http://127.0.0.1:4000/v1", False),
+        (MOONSHOT, "https://api.moonshot.cn/v1", True),
+        (MOONSHOT, "https://moonshot.cn.example/v1", False),
+        (MOONSHOT, "https://notmoonshot.cn/v1", False),
+    ],
+)
+def test_time_between_looks_is_asked_for_at_the_hosts_own_address(
+    profile: Profile, base_url: str, own: bool
+) -> None:
+    slow = replace(profile, look_seconds=60.0)
+    assert slow.look_seconds_at(base_url) == (60.0 if own else 0.0)
+
+
+@pytest.mark.parametrize(
+    ("profile", "word", "status"),
+    [
+        (NOVITA, "PROGRESS", Status.IN_PROGRESS),
+        (NOVITA, "VALIDATING", Status.VALIDATING),
+        (SILICONFLOW, "in_queue", Status.VALIDATING),
+    ],
+)
+async def test_words_of_a_host_are_read_in_any_case(
+    canned: Canned, profile: Profile, word: str, status: Status
+) -> None:
+    canned.body = json.dumps({**BATCH, "status": word}).encode()
+    async for provider in connected(profile.name, canned.base_url):
+        assert (await provider.retrieve("batch_1")).status is status
+
+
+async def test_a_429_of_groq_is_waited_out_as_its_headers_say(canned: Canned) -> None:
+    """Its docs name `retry-after`; without it the time to the next request is in a duration."""
+    canned.status = 429
+    error = {"message": "Rate limit reached", "type": "requests", "code": "rate_limit_exceeded"}
+    canned.body = json.dumps({"error": error}).encode()
+    waits = []
+    for headers in ({"retry-after": "7"}, {"x-ratelimit-reset-requests": "2m59.56s"}):
+        canned.headers = headers
+        async for provider in connected("groq", canned.base_url):
+            with pytest.raises(ProviderRateLimited) as caught:
+                await provider.list_page()
+            waits.append(caught.value.retry_after_seconds)
+    assert waits == [7.0, 179.56]
+
+
+def test_limits_are_those_of_the_documents() -> None:
+    assert (GROQ.limits.bytes, SILICONFLOW.limits.lines) == (100 * 10**6, 5_000)
+    assert (ZHIPU.limits.custom_id_characters, OPENAI.limits.custom_id_characters) == (64, 512)
+
+
 def test_an_unknown_provider_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(SettingsError, match="Did you mean 'openai'"):
         named_profile("open-ai")
+    with pytest.raises(SettingsError, match="is of provider 'openai', at a base_url of its own"):
+        named_profile("litellm")
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda profile: profile.name)
@@ -87,6 +174,7 @@ def test_the_facts_of_a_host_agree(profile: Profile) -> None:
     assert profile.page_size > 0
     assert all(word == word.lower() for word in profile.statuses)
     assert Status.LOST not in profile.statuses.values()
+    assert profile.base_url is None or profile.address(profile.base_url) == profile.base_url
     assert profile.expiry is None or profile.expiry.floor_seconds <= profile.expiry.ceiling_seconds
 
 

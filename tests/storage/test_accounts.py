@@ -41,6 +41,32 @@ async def test_one_worker_at_a_time_sweeps_an_account(scene: Scene) -> None:
     assert len([one for one in claims if one is not None]) == 1
 
 
+@pytest.mark.parametrize(
+    ("failures", "base_url", "waits"),
+    [(0, None, 60.0), (0, "https://other.example/v1", 0.0), (1, None, 0.0)],
+)
+async def test_a_restart_looks_no_sooner_than_the_rest_is_over(
+    scene: Scene, failures: int, base_url: str | None, waits: float
+) -> None:
+    """Unless it was failing, or is somewhere else now: whoever restarts has mended something."""
+    now = scene.clock()
+    await claim(scene)
+    await finish(scene, next_at=now + 60, not_before=now + 60)
+    await scene.store.write(
+        lambda connection: accounts._update(connection, scene.account.id, {"failures": failures})
+    )
+    await scene.store.write(
+        accounts.ensure_account,
+        project_id=DEFAULT_PROJECT,
+        name=scene.account.name,
+        provider=scene.account.provider,
+        base_url=base_url or scene.account.base_url,
+        mint=scene.mint,
+        now=now,
+    )
+    assert await next_due(scene) == now + waits
+
+
 async def test_one_claim_brings_one_account(scene: Scene) -> None:
     second = await scene.store.write(
         accounts.ensure_account,

@@ -40,6 +40,11 @@ class Pace:
     calls_per_minute: int = 1200
     look_seconds: float = 0.0
 
+    @property
+    def interval_seconds(self) -> float:
+        """How long one sweep comes after another, where nothing hinders."""
+        return max(self.poll_interval_seconds, self.look_seconds)
+
 
 def pages_expected(open_batches: int, last_pages: int | None, *, page_size: int = PAGE_SIZE) -> int:
     """How many list pages will cover the open batches: what it took last time, or a guess."""
@@ -101,7 +106,7 @@ def checks_list(sweep: int) -> bool:
 
 def reads_max(pace: Pace) -> int:
     """How many batches one sweep may read one by one: what the budget gives in one interval."""
-    return max(READS_LEAST, int(pace.calls_per_minute * pace.poll_interval_seconds / 60.0))
+    return max(READS_LEAST, int(pace.calls_per_minute * pace.interval_seconds / 60.0))
 
 
 def next_sweep(*, now: float, calls: int, pace: Pace, rand: float) -> float:
@@ -128,7 +133,7 @@ def seconds_ahead(calls: int, *, elapsed_seconds: float, pace: Pace) -> float:
 
     What fits into one poll interval goes out at once; the rest at the budget's rate.
     """
-    return budget_seconds(calls, pace) - pace.poll_interval_seconds - elapsed_seconds
+    return budget_seconds(calls, pace) - pace.interval_seconds - elapsed_seconds
 
 
 def unswept(account: Account, now: float) -> str | None:
@@ -165,7 +170,17 @@ def sweep_age(account: Account, now: float) -> float | None:
 def after_failure(
     error: ProviderError, *, failures: int, now: float, pace: Pace, rand: float
 ) -> float:
-    """When to call the account again after `failures` failed sweeps in a row."""
+    """When to call the account again after `failures` failed sweeps in a row.
+
+    Never sooner than the provider asks for: it has seen the calls that failed, too.
+    """
+    again = _after_failure(error, failures=failures, now=now, pace=pace, rand=rand)
+    return max(again, now + pace.look_seconds)
+
+
+def _after_failure(
+    error: ProviderError, *, failures: int, now: float, pace: Pace, rand: float
+) -> float:
     if isinstance(error, ProviderAuthError | ProviderBillingError):
         wait = backoff.jittered(max(AUTH_RETRY_SECONDS, pace.poll_interval_seconds), rand)
     else:

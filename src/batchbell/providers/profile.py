@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from urllib.parse import urlsplit
 
 from batchbell.core.limits import Limits
 from batchbell.core.model import Snapshot, Status
@@ -62,6 +63,10 @@ class Profile:
     """The environment variables of its SDK that hold the API key: the first that is set counts."""
     base_url_variable: str | None = None
     """The one that names another address."""
+    path: str = ""
+    """What the path of each of its addresses ends in: its SDK is given the rest alone."""
+    hosts: tuple[str, ...] = ()
+    """Where else the host itself answers: names, and all names below them."""
     auth: Auth = Auth()
     headers: Mapping[str, str] = field(default_factory=dict)
     """Sent with every call, such as the version of the API."""
@@ -88,7 +93,7 @@ class Profile:
     """The shape of its batches' ids, as a regular expression, where no other host has it; None
     where ids may look like anything."""
     look_seconds: float = 0.0
-    """The fewest seconds between two looks that it asks for."""
+    """The fewest seconds between two looks that it asks for; see `look_seconds_at`."""
     statuses: Mapping[str, Status] = field(default_factory=dict)
     """Its own status words, in lower case, beside those of the dialect."""
 
@@ -96,6 +101,29 @@ class Profile:
     def key_variable(self) -> str:
         """The variable that is named to people: the provider's own, which comes last."""
         return self.key_variables[-1]
+
+    def address(self, given: str) -> str:
+        """The base URL that is meant by an address that has no slash at its end.
+
+        It is completed by as much of `path` as it lacks, so that the spelling for the host's SDK
+        and that for OpenAI's SDK are both right.
+        """
+        steps = self.path.split("/")[1:]
+        there = urlsplit(given).path.split("/")[1:]
+        for count in range(len(steps), 0, -1):
+            if there[-count:] == steps[:count]:
+                return "/".join([given, *steps[count:]])
+        return f"{given}{self.path}"
+
+    def is_own(self, base_url: str) -> bool:
+        """Whether the host itself answers at this address, and no proxy or imitation of it."""
+        name = urlsplit(base_url).hostname or ""
+        own = urlsplit(self.base_url or "").hostname
+        return name == own or any(name == one or name.endswith(f".{one}") for one in self.hosts)
+
+    def look_seconds_at(self, base_url: str) -> float:
+        """The fewest seconds between two looks at this address; 0 where another one answers."""
+        return self.look_seconds if self.is_own(base_url) else 0.0
 
     def expiry_near(self, wanted: Expiry) -> Expiry:
         """The times nearest to those wanted that this host takes; none where it takes none."""

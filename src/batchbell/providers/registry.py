@@ -14,7 +14,7 @@ from batchbell.core.nearest import hint
 from batchbell.providers import anthropic, gemini, openai
 from batchbell.providers.api import Api
 from batchbell.providers.profile import Profile
-from batchbell.providers.profiles import PROFILES
+from batchbell.providers.profiles import DEFAULT, PROFILES
 from batchbell.providers.protocol import Dialect, Provider
 
 DIALECTS: Mapping[str, Dialect] = {
@@ -52,7 +52,10 @@ def named_profile(name: str) -> Profile:
     """The profile of this name. Raises SettingsError."""
     profile = PROFILES.get(name)
     if profile is None:
-        raise SettingsError(f"There is no provider {name!r}. {hint(name, PROFILES.keys())}")
+        raise SettingsError(
+            f"There is no provider {name!r}. {hint(name, PROFILES.keys())} Another host that speaks"
+            f" {DEFAULT.title}'s API is of provider {DEFAULT.name!r}, at a base_url of its own."
+        )
     return profile
 
 

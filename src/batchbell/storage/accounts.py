@@ -39,9 +39,11 @@ def ensure_account(
 ) -> Account:
     """Make an account that is declared, or bring its base URL up to date; it is due at once.
 
-    One that was paused stays so, one that discovers goes on where it was, and one that was removed
-    comes back with its batches. Raises SettingsError where the name is that of an account that was
-    added by API.
+    Not before the rest after its last sweep is over, unless it failed: a restart is no reason to
+    look again sooner than the provider asks for. One that was paused stays so, one that discovers
+    goes on where it was, and one that was removed comes back with its batches.
+
+    Raises SettingsError where the name is that of an account that was added by API.
     """
     fresh: dict[str, Any] = {"state": AccountState.ACTIVE, "reason": None, "failures": 0}
     row = {
@@ -69,10 +71,16 @@ def ensure_account(
     paused = accounts.c.state == AccountState.PAUSED
     fresh["state"] = case((paused, AccountState.PAUSED), else_=AccountState.ACTIVE)
     fresh["discover_since"] = func.coalesce(accounts.c.discover_since, now) if discover else None
+    same = and_(
+        accounts.c.provider == provider,
+        accounts.c.base_url == base_url,
+        accounts.c.failures == 0,
+    )
+    rest = case((same, accounts.c.not_before), else_=0.0)
     connection.execute(
         update(accounts)
         .where(*named)
-        .values(provider=provider, base_url=base_url, due_at=now, not_before=0.0, **fresh)
+        .values(provider=provider, base_url=base_url, due_at=now, not_before=rest, **fresh)
     )
     return to_account(connection.execute(select(*SHOWN).where(*named)).one())
 

@@ -21,7 +21,7 @@ from batchbell.net.api import ApiClient, checked_base
 from batchbell.net.guard import AddressRules
 from batchbell.net.proxy import provider_proxy
 from batchbell.providers import open_provider
-from batchbell.providers.profiles import DEFAULT
+from batchbell.providers.profiles import DEFAULT, PROFILES
 from batchbell.providers.registry import is_sendable, named_profile
 from batchbell.storage import accounts
 from batchbell.storage.engine import Store
@@ -95,7 +95,7 @@ def read_account(body: Any, rules: AddressRules, project_id: str) -> dict[str, A
     return {
         "name": made.name,
         "provider": profile.name,
-        "base_url": checked_base(given),
+        "base_url": profile.address(checked_base(given)),
         "credentials": made.api_key.strip(),
         "discover": bool(made.discover),
     }
@@ -271,6 +271,10 @@ async def change_account(call: Caller, account_id: str, request: Request) -> Res
     changes = read_changes(await read_json(request), context.rules())
     if "credentials" in changes:
         check_sealed(context.store)
+    if "base_url" in changes:
+        found = await _find(call, account_id)
+        if profile := PROFILES.get(found.provider):
+            changes["base_url"] = profile.address(changes["base_url"])
     return await _change(call, account_id, **changes)
 
 
