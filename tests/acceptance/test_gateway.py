@@ -90,6 +90,24 @@ async def test_an_account_that_was_added_is_told_to_discover(
     assert (refused.code, "environment" in refused.err) == (1, True)
 
 
+async def test_an_account_that_is_called_after_a_provider_is_its_and_is_tried_at_once(
+    shell: Shell, sandbox: Sandbox
+) -> None:
+    await shell.serve()
+    address = ("--base-url", sandbox.url)
+    added = await shell.run("accounts", "add", "anthropic", *address, input=API_KEY)
+    assert added.code == 0, added.err
+    assert "anthropic answers, in" in added.err
+    shown = await shell.run("accounts", "show", "anthropic", "--json")
+    assert shown.json["provider"] == "anthropic"
+    words = ("accounts", "add", "other", "--provider", "anthropic", *address)
+    wrong = await shell.run(*words, input="sk-wrong-0123456789")
+    assert wrong.code == 1
+    assert "other was added, but does not answer as it should (auth)" in wrong.err
+    unknown = await shell.run("accounts", "add", "x", "--provider", "antropic", input=API_KEY)
+    assert (unknown.code, "anthropic" in unknown.err) == (1, True), unknown.err
+
+
 async def multipart(boundary: str, number: int) -> AsyncIterator[bytes]:
     """An upload of so many MiB, made as it goes."""
     head = f'--{boundary}\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'

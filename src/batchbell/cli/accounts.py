@@ -47,7 +47,11 @@ def add(
     *,
     provider: Annotated[
         str | None,
-        typer.Option("--provider", metavar="PROVIDER", help="Whose API it is. Default: openai."),
+        typer.Option(
+            "--provider",
+            metavar="PROVIDER",
+            help="Whose API it is. Default: the one that NAME is called after, else openai.",
+        ),
     ] = None,
     base_url: BaseUrl = None,
     api_key_env: KeyVariable = None,
@@ -56,14 +60,29 @@ def add(
     server: Server = None,
     api_key: ApiKey = None,
 ) -> None:
-    """Add an account, watched from now on. Its API key is sealed, and never shown again."""
-    secret = _secret(api_key_env)
+    """Add an account, watched from now on, and see whether its provider answers.
+
+    What is needed is asked for. The API key is sealed, and never shown again.
+    """
+    from batchbell.providers.profiles import PROFILES
+    from batchbell.providers.registry import provider_by_name
+
+    profile = PROFILES.get(provider or provider_by_name(name))
+    if profile is not None and profile.base_url is None and base_url is None:
+        base_url = _address(profile.title)
+    secret = _secret(api_key_env, of="the provider" if profile is None else profile.title)
     with connected(server, api_key) as client:
         added = client.add_account(
             name, secret, provider=provider, base_url=base_url, discover=bool(discover)
         )
         _print(added, json=json)
-    say(f"`batchbell accounts test {name}` tells whether its provider answers.")
+        result = client.test_account(name)
+    if result.ok:
+        say(f"{name} answers, in {result.latency_ms:g} ms.")
+        return
+    say(f"{name} was added, but does not answer as it should ({result.error}): {result.message}")
+    say(f"Mend it with `batchbell accounts update {name}`, or `remove` it.")
+    raise typer.Exit(1)
 
 
 def list_(json: Json = False, server: Server = None, api_key: ApiKey = None) -> None:
@@ -170,7 +189,15 @@ def remove(
         say(f"{gone.open_batches:,} open batches are watched no more.")
 
 
-def _secret(variable: str | None) -> str:
+def _address(title: str) -> str:
+    if not sys.stdin.isatty():
+        message = f"{title} has no address that is the same for everybody: give one."
+        raise typer.BadParameter(message, param_hint="--base-url")
+    typed: str = typer.prompt(f"Where your API of {title} is (base URL)", err=True)
+    return typed.strip()
+
+
+def _secret(variable: str | None, *, of: str = "the provider") -> str:
     """The provider's API key: never an argument, which other users of a machine can read."""
     if variable is not None:
         found = os.environ.get(variable, "").strip()
@@ -178,7 +205,7 @@ def _secret(variable: str | None) -> str:
             raise typer.BadParameter(f"{variable} is not set.", param_hint="--api-key-env")
         return found
     if sys.stdin.isatty():
-        typed: str = typer.prompt("The provider's API key", hide_input=True, err=True)
+        typed: str = typer.prompt(f"The API key of {of}", hide_input=True, err=True)
         return typed.strip()
     read = sys.stdin.read().strip()
     if not read:

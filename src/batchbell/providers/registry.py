@@ -59,6 +59,14 @@ def named_profile(name: str) -> Profile:
     return profile
 
 
+def provider_by_name(name: str) -> str:
+    """The provider of an account that names none: the one that it is called after, or the default.
+
+    `nightly` is OpenAI's, and `anthropic` Anthropic's.
+    """
+    return name if name in PROFILES else DEFAULT.name
+
+
 def claims(account: Account, batch_id: str) -> bool:
     """Whether the account's provider, and no other, gives its batches ids of this shape."""
     shape = _shape_of(account)

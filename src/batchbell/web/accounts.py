@@ -22,7 +22,7 @@ from batchbell.net.guard import AddressRules
 from batchbell.net.proxy import provider_proxy
 from batchbell.providers import open_provider
 from batchbell.providers.profiles import DEFAULT, PROFILES
-from batchbell.providers.registry import is_sendable, named_profile
+from batchbell.providers.registry import is_sendable, named_profile, provider_by_name
 from batchbell.storage import accounts
 from batchbell.storage.engine import Store
 from batchbell.web.bodies import Check, read, read_json
@@ -84,7 +84,7 @@ def read_account(body: Any, rules: AddressRules, project_id: str) -> dict[str, A
             code=Code.NAME_TAKEN,
             status=409,
         )
-    profile = named_profile(made.provider or DEFAULT.name)
+    profile = named_profile(made.provider or provider_by_name(made.name))
     given = made.base_url or profile.base_url
     if given is None:
         raise InvalidRequest(
