@@ -135,3 +135,28 @@ async def test_calls_of_the_sdk_are_not_passed_on_there(served: Served) -> None:
     answer = await served.http.get("/v1/files", headers={"bb-account": "claude"})
     assert error_of(answer) == (400, "no_gateway")
     assert "POST /v1/submissions" in answer.json()["error"]["message"]
+
+
+async def test_an_id_in_two_accounts_is_answered_with_their_names(served: Served) -> None:
+    await add(served, "nightly", provider="openai")
+    for account in ("openai", "nightly"):
+        body = {"batch_id": "batch_1", "url": HOOK, "account": account}
+        assert (await served.http.post("/v1/watches", json=body)).status_code == 201
+    for path in ("/v1/batches/batch_1", "/v1/batches/batch_1/results"):
+        answer = await served.http.get(path)
+        assert error_of(answer) == (409, "ambiguous_account")
+        assert "openai, nightly" in answer.json()["error"]["message"]
+    answer = await served.http.post("/v1/batches/batch_1/cancel")
+    assert error_of(answer) == (409, "ambiguous_account")
+    for account in ("openai", "nightly"):
+        which = {"account": account, "fresh": "false"}
+        found = await served.http.get("/v1/batches/batch_1", params=which)
+        assert found.json()["batchbell"]["account"] == account
+        by_header = await served.http.get(
+            "/v1/batches/batch_1", params={"fresh": "false"}, headers={"bb-account": account}
+        )
+        assert by_header.json() == found.json()
+        answer = await served.http.get(f"/v1/batches/batch_1/results?account={account}")
+        assert error_of(answer) == (409, "not_ended")
+    answer = await served.http.get("/v1/batches/batch_1?account=nobody")
+    assert error_of(answer) == (400, "unknown_account")

@@ -224,3 +224,20 @@ async def test_what_a_body_says_is_the_providers_to_judge(served: Served, body: 
     assert answer.status_code == 400, answer.text
     assert answer.headers["bb-account"] == "claude"
     assert await served.context.store.read(stored.next_due) is None, "nothing is in doubt"
+
+
+async def test_our_own_cancel_reaches_every_provider(
+    served: Served, provider: SandboxProvider
+) -> None:
+    id = (await create(served)).json()["id"]
+    stopped = await served.http.post(f"/v1/batches/{id}/cancel")
+    assert (stopped.status_code, stopped.json()["status"]) == (200, "cancelling"), stopped.text
+    provider.finish(id, "cancelled")
+    late = await served.http.post(f"/v1/batches/{id}/cancel")
+    assert (late.status_code, late.json()["error"]["code"]) == (409, "conflict")
+    assert "already ended" in late.json()["error"]["message"]
+    unknown = await served.http.post("/v1/batches/msgbatch_0/cancel?account=claude")
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "not_found")
+    provider.faults.add("unauthorized", times=None)
+    denied = await served.http.post(f"/v1/batches/{id}/cancel")
+    assert (denied.status_code, denied.json()["error"]["code"]) == (502, "provider_unavailable")

@@ -3,7 +3,8 @@
 BatchbellError
 ├── SettingsError            a setting is missing or wrong; the message says what to set
 ├── InvalidRequest           a caller's input cannot be taken; names the field
-│   └── NotFound             nothing of that id in this project
+│   ├── NotFound             nothing of that id in this project
+│   └── AmbiguousBatch       several accounts have a batch of that id
 ├── AccessDenied             no key, a wrong key, or a Host header that is not ours
 ├── StoreError
 │   ├── StoreInUse           another process owns the SQLite file
@@ -32,6 +33,7 @@ BatchbellError
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -71,6 +73,19 @@ class NotFound(InvalidRequest):
 
     def __init__(self, what: str, identity: str) -> None:
         super().__init__(f"No {what} found with id {identity!r}.", code="not_found", status=404)
+
+
+class AmbiguousBatch(InvalidRequest):
+    """Several accounts of the project have a batch of this id."""
+
+    def __init__(self, batch_id: str, accounts: Sequence[str]) -> None:
+        super().__init__(
+            f"Several accounts have a batch {batch_id!r}: {', '.join(accounts)}. Say which one by"
+            " `?account=`.",
+            param="account",
+            code="ambiguous_account",
+            status=409,
+        )
 
 
 class AccessDenied(BatchbellError):

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, func,
 
 from batchbell.core import alarms, lifecycle, submission
 from batchbell.core.attachment import ResultsState
-from batchbell.core.errors import NotFound
+from batchbell.core.errors import AmbiguousBatch, NotFound
 from batchbell.core.lifecycle import Observation
 from batchbell.core.model import (
     Batch,
@@ -268,14 +268,19 @@ def _storable(value: Any) -> Any:
 def get_batch(
     connection: Connection, project_id: str, batch_id: str, *, account_id: str | None = None
 ) -> Batch:
-    """One batch of the project, or of one account, by the provider's id. Raises NotFound."""
+    """One batch of the project, or of one account, by the provider's id.
+
+    Raises NotFound, and AmbiguousBatch where several accounts have one.
+    """
     query = joined_batches().where(batches.c.project_id == project_id, batches.c.id == batch_id)
     if account_id is not None:
         query = query.where(batches.c.account_id == account_id)
-    row = connection.execute(query.order_by(batches.c.key).limit(1)).one_or_none()
-    if row is None:
+    rows = connection.execute(query.order_by(batches.c.key)).all()
+    if not rows:
         raise NotFound("batch", batch_id)
-    return to_batch(row)
+    if len(rows) > 1:
+        raise AmbiguousBatch(batch_id, [row.account for row in rows])
+    return to_batch(rows[0])
 
 
 def list_batches(

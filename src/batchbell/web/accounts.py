@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Annotated, Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -20,7 +21,7 @@ from batchbell.core.model import DEFAULT_PROJECT, Account
 from batchbell.net.api import ApiClient, checked_base
 from batchbell.net.guard import AddressRules
 from batchbell.net.proxy import provider_proxy
-from batchbell.providers import open_provider
+from batchbell.providers import Provider, open_provider
 from batchbell.providers.profiles import DEFAULT, PROFILES
 from batchbell.providers.registry import is_sendable, named_profile, provider_by_name
 from batchbell.storage import accounts
@@ -169,31 +170,38 @@ async def api_key_of(context: Context, account: Account) -> str:
     return kept
 
 
-async def probe(context: Context, account: Account, api_key: str) -> api.AccountTest:
-    """List the account's batches once, under the rules that its watcher calls by."""
+@asynccontextmanager
+async def way_to(context: Context, account: Account, api_key: str) -> AsyncIterator[Provider]:
+    """The way to an account's provider, under the rules that its watcher calls by.
+
+    Raises SettingsError for one that we do not know.
+    """
     rules = None if account.from_environment else context.rules()
-    clients: list[ApiClient] = []
+    async with AsyncExitStack() as stack:
 
-    def connect(base_url: str, headers: Any) -> ApiClient:
-        client = ApiClient(
-            base_url,
-            headers,
-            rules=rules,
-            proxy=provider_proxy(context.settings),
-            timeout_seconds=TEST_SECONDS,
-        )
-        clients.append(client)
-        return client
+        def connect(base_url: str, headers: Any) -> ApiClient:
+            client = ApiClient(
+                base_url,
+                headers,
+                rules=rules,
+                proxy=provider_proxy(context.settings),
+                timeout_seconds=TEST_SECONDS,
+            )
+            stack.push_async_callback(client.aclose)
+            return client
 
+        yield open_provider(account, api_key, connect=connect)
+
+
+async def probe(context: Context, account: Account, api_key: str) -> api.AccountTest:
+    """List the account's batches once."""
     error: ProviderError | SettingsError | None = None
     begun = time.perf_counter()
     try:
-        await open_provider(account, api_key, connect=connect).list_page()
+        async with way_to(context, account, api_key) as provider:
+            await provider.list_page()
     except (ProviderError, SettingsError) as caught:
         error = caught
-    finally:
-        for client in clients:
-            await client.aclose()
     return api.AccountTest(
         account_id=account.id,
         ok=error is None,

@@ -20,7 +20,11 @@ from batchbell.api.lists import Page
 from batchbell.core import alarms, payload
 from batchbell.core.deletion import Deletion, DeletionState
 from batchbell.core.errors import (
+    InvalidRequest,
     NotFound,
+    ProviderError,
+    ProviderNotFound,
+    ProviderRejected,
     ProviderUnavailable,
 )
 from batchbell.core.model import Account, Batch, BatchKind, Snapshot, Status
@@ -28,12 +32,13 @@ from batchbell.core.results import Results, is_expunged
 from batchbell.core.submission import standing
 from batchbell.providers.registry import profile_of, results_expire_at
 from batchbell.storage import accounts, batches, deletions, retention, submissions
+from batchbell.web.accounts import api_key_of, way_to
 from batchbell.web.bodies import BODY_MAX_BYTES, decode_json, read_body
 from batchbell.web.call import ENCODER, Call, Caller, answer, call_of, page_answer
+from batchbell.web.errors import Code
 from batchbell.web.gateway import creations
 from batchbell.web.gateway.creations import for_provider, read_targets
 from batchbell.web.gateway.proxy import (
-    ACCOUNT_HEADER,
     Whole,
     account_for,
     account_of,
@@ -45,9 +50,10 @@ from batchbell.web.gateway.proxy import (
     read,
 )
 from batchbell.web.idempotency import REPLAYED
-from batchbell.web.openapi import AccountName, answers, passes, takes
+from batchbell.web.openapi import AccountName, AccountQuery, answers, passes, takes
 from batchbell.web.parameters import LIMIT_DEFAULT, After, Limit, strict_router
 from batchbell.web.paths import IdRoute
+from batchbell.web.watches import named_account
 
 STAMPS = tuple(
     one.name for one in fields(api.Batch) if one.name.endswith("_at") and one.name != "created_at"
@@ -252,27 +258,29 @@ async def get_batch(
     call: Caller,
     request: Request,
     batch_id: str,
+    *,
     fresh: Fresh = True,
+    account: AccountQuery = None,
     bb_account: AccountName = None,
 ) -> Response:
-    account, known = await _find(call, request, batch_id)
+    owner, known = await find(call, batch_id, account or bb_account)
     if known is None:
-        if account is None or not fresh:
+        if owner is None or not fresh:
             raise NotFound("batch", batch_id)
         return await pass_on(call, request, lambda gateway: gateway.batch(batch_id))
     [known] = await call.context.store.read(submissions.standing, [known])
     now = call.context.clock()
     ours = known.status.ended or known.kind is BatchKind.JOINED
-    if ours or account is None or not fresh or not can_pass(account):
+    if ours or owner is None or not fresh or not can_pass(owner):
         return answer(shown(known, *await _merged(call, known), now=now))
     try:
-        reply = await ask(call, request, lambda gateway: gateway.batch(batch_id), account=account)
+        reply = await ask(call, request, lambda gateway: gateway.batch(batch_id), account=owner)
     except ProviderUnavailable:
         return answer(shown(known, now=now))
-    seen = await _seen(call, account, reply)
+    seen = await _seen(call, owner, reply)
     if seen is None or seen.id != known.id:
         return answer(shown(known, now=now))
-    return _with_extras(reply, await _noted(call, account, seen, known), now=now)
+    return _with_extras(reply, await _noted(call, owner, seen, known), now=now)
 
 
 @router.post(
@@ -281,20 +289,46 @@ async def get_batch(
     **passes(404),
 )
 async def cancel_batch(
-    call: Caller, request: Request, batch_id: str, bb_account: AccountName = None
+    call: Caller,
+    request: Request,
+    batch_id: str,
+    account: AccountQuery = None,
+    bb_account: AccountName = None,
 ) -> Response:
-    account, known = await _find(call, request, batch_id)
+    owner, known = await find(call, batch_id, account or bb_account)
     now = call.context.clock()
     if known is not None and known.kind is BatchKind.JOINED:
         return answer(shown(await _cancel_submission(call, known), now=now))
-    account = account or await account_for(call, request)
-    reply = await ask(call, request, lambda gateway: gateway.cancel(batch_id), account=account)
-    seen = await _seen(call, account, reply)
+    owner = owner or await account_for(call, request)
+    if not can_pass(owner):
+        return await _cancel(call, owner, batch_id, known)
+    reply = await ask(call, request, lambda gateway: gateway.cancel(batch_id), account=owner)
+    seen = await _seen(call, owner, reply)
     if seen is None or known is None or seen.id != known.id:
         return reply.response()
-    kept = await _noted(call, account, seen, known)
-    await call.context.store.write(accounts.make_due, [account.id], now=now)
+    kept = await _noted(call, owner, seen, known)
+    await call.context.store.write(accounts.make_due, [owner.id], now=now)
     return _with_extras(reply, kept, now=now)
+
+
+async def _cancel(call: Call, owner: Account, batch_id: str, known: Batch | None) -> Response:
+    """Where the provider's own answer is none that OpenAI's SDKs read."""
+    key = await api_key_of(call.context, owner)
+    try:
+        async with way_to(call.context, owner, key) as provider:
+            seen = await provider.cancel(batch_id)
+    except (ProviderNotFound, ProviderRejected) as error:
+        status = 404 if isinstance(error, ProviderNotFound) else 409
+        code = Code.NOT_FOUND if status == 404 else Code.CONFLICT
+        raise InvalidRequest(error.message, code=code, status=status) from None
+    except ProviderError as error:
+        raise ProviderUnavailable(error.message) from None
+    now = call.context.clock()
+    if known is None:
+        return answer(shown(await call.surface.adopter.note(call.project_id, owner, seen), now=now))
+    kept = await _noted(call, owner, seen, known)
+    await call.context.store.write(accounts.make_due, [owner.id], now=now)
+    return answer(shown(kept, now=now))
 
 
 async def _cancel_submission(call: Call, known: Batch) -> Batch:
@@ -325,10 +359,13 @@ async def expunge_batch(call: Caller, batch_id: str) -> Response:
     return answer(shown(expunged, now=context.clock()))
 
 
-async def _find(call: Call, request: Request, batch_id: str) -> tuple[Account | None, Batch | None]:
-    """The batch, if it is known, and the account to ask about it, if there is one."""
-    named = ACCOUNT_HEADER in request.headers
-    account = await account_for(call, request) if named else None
+async def find(call: Call, batch_id: str, name: str | None) -> tuple[Account | None, Batch | None]:
+    """The batch, if it is known, and the account to ask about it, if there is one.
+
+    `name` is that of an account. Raises AmbiguousBatch, and InvalidRequest for an unknown name.
+    """
+    known_accounts = await call.accounts()
+    account = None if name is None else named_account(known_accounts, name, param="account")
     try:
         known = await call.context.store.read(
             batches.get_batch,
@@ -337,8 +374,7 @@ async def _find(call: Call, request: Request, batch_id: str) -> tuple[Account | 
             account_id=account.id if account else None,
         )
     except NotFound:
-        default = next(iter((await call.accounts()).values()), None)
-        return account or default, None
+        return account or next(iter(known_accounts.values()), None), None
     return account or await account_of(call, known), known
 
 

@@ -8,7 +8,7 @@ from types import UnionType
 from typing import Annotated, Any, get_args, get_origin
 
 import msgspec
-from fastapi import FastAPI, Header
+from fastapi import FastAPI, Header, Query
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
@@ -163,6 +163,9 @@ def passes(*also: int, shape: Any = None, media_type: str = "application/json") 
     return {"responses": responses, "response_class": Response}
 
 
+AccountQuery = Annotated[
+    str | None, Query(description="Whose batch is meant, where several accounts have one.")
+]
 AccountName = Annotated[
     str | None,
     Header(

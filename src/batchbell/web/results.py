@@ -22,13 +22,13 @@ from batchbell.core.results import (
 )
 from batchbell.files.lines import Fate
 from batchbell.files.tables import Format
-from batchbell.storage import batches, deletions, results
+from batchbell.storage import deletions, results
 from batchbell.web import downloads
-from batchbell.web.batches import shown
+from batchbell.web.batches import find, shown
 from batchbell.web.call import Call, Caller, answer
 from batchbell.web.downloads import check_installed
 from batchbell.web.errors import Code, error_response
-from batchbell.web.openapi import answers, file_answers
+from batchbell.web.openapi import AccountQuery, answers, file_answers
 from batchbell.web.parameters import strict_router
 from batchbell.web.paths import IdRoute
 
@@ -67,9 +67,13 @@ ResultsQuery = Annotated[Wanted, Depends(wanted)]
     **file_answers(404, 409, 410, 502),
 )
 async def get_results(
-    call: Caller, request: Request, batch_id: str, query: ResultsQuery
+    call: Caller,
+    request: Request,
+    batch_id: str,
+    query: ResultsQuery,
+    account: AccountQuery = None,
 ) -> Response:
-    return await results_of(call, request, batch_id, query)
+    return await results_of(call, request, batch_id, query, account)
 
 
 @router.head(
@@ -78,9 +82,13 @@ async def get_results(
     **file_answers(404, 409, 410, 502),
 )
 async def head_results(
-    call: Caller, request: Request, batch_id: str, query: ResultsQuery
+    call: Caller,
+    request: Request,
+    batch_id: str,
+    query: ResultsQuery,
+    account: AccountQuery = None,
 ) -> Response:
-    return await results_of(call, request, batch_id, query)
+    return await results_of(call, request, batch_id, query, account)
 
 
 @router.get(
@@ -129,19 +137,28 @@ async def head_link(
     return await follow_link(call, request, results_id, query, expires=expires, signature=signature)
 
 
-async def results_of(call: Call, request: Request, batch_id: str, query: Wanted) -> Response:
+async def results_of(
+    call: Call, request: Request, batch_id: str, query: Wanted, account: str | None = None
+) -> Response:
     """Those of a batch, or of a submission by its id; whole, in part, or of one fate."""
-    return await _hand_out(call, request, await _find(call, batch_id), query)
+    batch = await _known(call, batch_id, account)
+    return await _hand_out(call, request, await _of(call, batch), query)
 
 
-async def _find(call: Call, batch_id: str) -> Results:
+async def _known(call: Call, batch_id: str, account: str | None) -> Batch:
+    _, batch = await find(call, batch_id, account)
+    if batch is None:
+        raise NotFound("batch", batch_id)
+    return batch
+
+
+async def _of(call: Call, batch: Batch) -> Results:
     """Those of the batch; asking for them is wanting them, if nobody has yet."""
-    store, project_id = call.context.store, call.project_id
-    batch = await store.read(batches.get_batch, project_id, batch_id)
+    store = call.context.store
     found = await store.read(results.of_key, batch.key)
     if is_expunged(batch, found):
         raise _gone(
-            f"The results of batch {batch_id!r} were expunged. POST to this address, or run"
+            f"The results of batch {batch.id!r} were expunged. POST to this address, or run"
             " `batchbell results ID --refetch`, to fetch them again.",
             Code.RESULTS_EXPUNGED,
         )
@@ -175,9 +192,9 @@ def _gone(message: str, code: Code) -> InvalidRequest:
     summary="Fetch the results of a batch, anew where they were given up or expunged",
     **answers(api.Batch, 404, 409, status=202),
 )
-async def fetch_results(call: Caller, batch_id: str) -> Response:
+async def fetch_results(call: Caller, batch_id: str, account: AccountQuery = None) -> Response:
     store = call.context.store
-    batch = await store.read(batches.get_batch, call.project_id, batch_id)
+    batch = await _known(call, batch_id, account)
     found = await _want(call, batch)
     if found.state is ResultsState.READY and not await _is_there(call, found):
         await _ask_again(call, found, missing=True)

@@ -27,6 +27,7 @@ from batchbell.threads import heavy
 from batchbell.web.accounts import api_key_of
 from batchbell.web.call import Call
 from batchbell.web.errors import Code
+from batchbell.web.parameters import taken_by
 from batchbell.web.watches import named_account
 
 T = TypeVar("T")
@@ -334,7 +335,7 @@ def _outward(
 ) -> Onward:
     path = route if isinstance(route, str) else route(gateway_of(account))
     profile = profile_of(account)
-    query = quote(request.scope["query_string"], safe=QUERY_SAFE)
+    query = quote(_for_provider(request), safe=QUERY_SAFE)
     own = _as_sent({**profile.headers, **profile.credentials(key)})
     dropped = _dropped(body) | {name for name, _ in own}
     kept = [(name, value) for name, value in onward(request.headers.raw) if name not in dropped]
@@ -347,6 +348,14 @@ def _outward(
         follows=packed and request.method == "GET",
         prefixes=ANSWER_PREFIXES,
     )
+
+
+def _for_provider(request: Request) -> bytes:
+    """The query as it was sent, without what our own route takes."""
+    query: bytes = request.scope["query_string"]
+    ours = {name.encode() for name in taken_by(request.scope["route"]).names}
+    kept = [one for one in query.split(b"&") if one.partition(b"=")[0] not in ours]
+    return b"&".join(kept)
 
 
 def _packing(request: Request, *, packed: bool) -> Header:
