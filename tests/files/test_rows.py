@@ -128,6 +128,9 @@ def test_a_refused_request_says_why() -> None:
     assert (found.status, found.status_code) == (Fate.FAILED, 400)
     assert (found.error_code, found.error_message) == ("bad", "No such model.")
     assert of({"error": "boom"}, 500).error_message == "boom"
+    bare = {"object": "error", "message": "Invalid model", "type": "invalid_model", "code": "1500"}
+    found = of(bare, 400)
+    assert (found.error_code, found.error_message) == ("1500", "Invalid model")
 
 
 def test_a_request_that_was_not_run_says_why() -> None:

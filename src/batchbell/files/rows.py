@@ -62,6 +62,10 @@ class _Body(msgspec.Struct, gc=False):
     status: Any = None
     incomplete_details: Any = None
     error: Any = None
+    object: Any = None
+    message: Any = None
+    type: Any = None
+    code: Any = None
     candidates: Any = None
     prompt_feedback: Any = msgspec.field(name="promptFeedback", default=None)
     model_version: Any = msgspec.field(name="modelVersion", default=None)
@@ -83,7 +87,7 @@ def _row(line: Line) -> Row:
     raw = bytes(response.body)
     body = _read_body(unwrapped(raw))
     choice = _first(body.choices)
-    error = body.error if is_empty(line.error) else line.error
+    error = _error_in(body) if is_empty(line.error) else line.error
     spent = said.spent
     return Row(
         custom_id=said.custom_id,
@@ -111,6 +115,13 @@ def _read_body(raw: bytes) -> _Body:
         loose = loosely(raw)
         names = zip(_Body.__struct_fields__, _Body.__struct_encode_fields__, strict=True)
         return _Body(**{name: loose.get(encoded) for name, encoded in names})
+
+
+def _error_in(body: _Body) -> Any:
+    """The error that a body holds, or is."""
+    if body.object != "error" or body.error is not None:
+        return body.error
+    return {"code": body.code, "type": body.type, "message": body.message}
 
 
 def _code(error: Any) -> str | None:
