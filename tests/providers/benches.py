@@ -109,5 +109,23 @@ async def gemini() -> AsyncIterator[Bench]:
             )
 
 
-BENCHES: Mapping[str, Make] = {"openai": openai, "anthropic": anthropic, "gemini": gemini}
+@asynccontextmanager
+async def mistral() -> AsyncIterator[Bench]:
+    async with Sandbox(api_key=KEY, clock=lambda: NOW) as sandbox:
+        async for provider in connected("mistral", f"{sandbox.mistral_url}/v1"):
+            yield Bench(
+                provider,
+                Played(sandbox.mistral, sandbox.start, sandbox.stop),
+                gone="9a1b1a5c-0000-4000-8000-000000000000",
+                status_field="status",
+                says_why=False,
+            )
+
+
+BENCHES: Mapping[str, Make] = {
+    "openai": openai,
+    "anthropic": anthropic,
+    "gemini": gemini,
+    "mistral": mistral,
+}
 """One for each dialect in the registry, by its name."""

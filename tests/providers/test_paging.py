@@ -25,7 +25,7 @@ class Listing:
     answer: Callable[[int, str | None], Page]
     asked: list[str | None] = field(default_factory=list)
 
-    async def list_page(self, cursor: str | None = None) -> Page:
+    async def list_page(self, cursor: str | None = None, *, open_only: bool = False) -> Page:
         self.asked.append(cursor)
         return self.answer(len(self.asked), cursor)
 

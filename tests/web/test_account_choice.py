@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from batchbell.core.model import DEFAULT_PROJECT
+from batchbell.core.errors import InvalidRequest
+from batchbell.core.model import DEFAULT_PROJECT, Account
 from batchbell.storage import batches
+from batchbell.web.watches import account_of_batch
 
 from .making import HOOK, Served
 from .test_keys import error_of
@@ -74,6 +76,46 @@ async def test_a_list_of_watches_says_which_of_them_is_in_doubt(served: Served) 
         "watches[2].url",
         "watches[3].account",
     ]
+
+
+UUID = "5c24e1ef-0ce4-4ef6-8a5e-f2e3c1f2a0d1"
+
+
+async def test_an_id_that_other_hosts_may_have_too_is_refused(served: Served) -> None:
+    """A UUID is a job of Mistral's, but hosts that speak OpenAI's dialect may have some as well."""
+    await add(served, "mistral", provider="mistral")
+    await add(served, "claude")
+    asked: dict[str, Any] = {"id": UUID, "webhookUrl": HOOK}
+    answer = await served.http.post("/batch-awaiter", json=asked)
+    assert error_of(answer) == (400, "ambiguous_account")
+    assert "openai, mistral" in answer.json()["error"]["message"]
+    for batch_id, expected in ((ID, "claude"), ("batch_1", "openai"), ("b-1", "openai")):
+        answer = await served.http.post("/batch-awaiter", json={**asked, "id": batch_id})
+        assert answer.status_code == 201, answer.text
+        assert await account_of(served, batch_id) == expected
+    answer = await served.http.post("/batch-awaiter", json={**asked, "account": "mistral"})
+    assert answer.status_code == 201
+    assert await account_of(served, UUID) == "mistral"
+
+
+def test_an_id_is_of_the_account_that_alone_may_have_it() -> None:
+    """OpenAI itself has no UUIDs; a host that speaks its dialect may."""
+
+    def account(name: str, provider: str, base_url: str) -> Account:
+        return Account(id=name, project_id="prj", name=name, provider=provider, base_url=base_url)
+
+    openai = account("openai", "openai", "https://api.openai.com/v1")
+    vllm = account("vllm", "openai", "https://vllm.example/v1")
+    mistral = account("mistral", "mistral", "https://api.mistral.ai/v1")
+
+    def chosen(batch_id: str, *accounts: Account) -> str:
+        return account_of_batch({one.name: one for one in accounts}, None, batch_id).name
+
+    assert chosen(UUID, openai, mistral) == "mistral"
+    assert chosen("batch_1", mistral, openai) == "openai"
+    assert chosen("other", mistral, vllm) == "vllm"
+    with pytest.raises(InvalidRequest, match="vllm, mistral"):
+        chosen(UUID, openai, vllm, mistral)
 
 
 CLAUDE = {"custom_id": "a", "params": {"model": "claude-sonnet-5", "max_tokens": 9, "messages": []}}

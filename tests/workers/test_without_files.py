@@ -48,8 +48,8 @@ class WithoutFiles:
         self.lines = OddLines()
         self.deleted: list[str] = []
 
-    async def list_page(self, cursor: str | None = None) -> Page:
-        page = await self.inner.list_page(cursor)
+    async def list_page(self, cursor: str | None = None, *, open_only: bool = False) -> Page:
+        page = await self.inner.list_page(cursor, open_only=open_only)
         return replace(page, batches=tuple(map(shown, page.batches)))
 
     async def retrieve(self, batch_id: str) -> Snapshot:

@@ -63,7 +63,7 @@ def sandbox(
         ),
     ] = None,
 ) -> None:
-    """Serve a fake of the batch APIs of OpenAI, Anthropic and Gemini until Ctrl-C."""
+    """Serve a fake of the batch APIs of OpenAI, Anthropic, Gemini and Mistral until Ctrl-C."""
     from batchbell.core.errors import SettingsError
 
     try:
@@ -100,6 +100,7 @@ def how_to_use(base_url: str, api_key: str) -> list[str]:
         f'  openai SDK: OpenAI(api_key="{api_key}", base_url="{base_url}")',
         f"  Anthropic:  ANTHROPIC_API_KEY={api_key} ANTHROPIC_BASE_URL={root}",
         f"  Gemini:     GEMINI_API_KEY={api_key} GOOGLE_GEMINI_BASE_URL={root}/gemini",
+        f"  Mistral:    MISTRAL_API_KEY={api_key} MISTRAL_BASE_URL={root}/mistral",
     ]
 
 

@@ -88,7 +88,7 @@ class Anthropic:
         self.profile = profile
         self._calls = Calls(api, shape=complaint_in, secret=secret, clock=clock)
 
-    async def list_page(self, cursor: str | None = None) -> Page:
+    async def list_page(self, cursor: str | None = None, *, open_only: bool = False) -> Page:
         """As `Provider.list_page`, newest first."""
         params = {"limit": str(self.profile.page_size)}
         if cursor is not None:

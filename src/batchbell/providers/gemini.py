@@ -114,7 +114,7 @@ class Gemini:
         self.profile = profile
         self._calls = Calls(api, shape=complaint_in, secret=secret, clock=clock)
 
-    async def list_page(self, cursor: str | None = None) -> Page:
+    async def list_page(self, cursor: str | None = None, *, open_only: bool = False) -> Page:
         """As `Provider.list_page`, in an order that is not documented."""
         params = {
             # Without a size the list was seen empty: googleapis/python-genai#1250.

@@ -14,7 +14,7 @@ from batchbell.core.errors import MalformedBatch, ProviderUnavailable
 from batchbell.core.model import Snapshot
 from batchbell.core.polling import PAGE_SIZE
 from batchbell.providers.protocol import Malformed, Page
-from batchbell.providers.values import ID_MAX_CHARACTERS, Undecodable, decode
+from batchbell.providers.values import ID_MAX_CHARACTERS, Undecodable, count_of, decode
 
 R = TypeVar("R", bound=msgspec.Struct)
 
@@ -35,6 +35,10 @@ class Rows:
     most: int = ROWS_MAX
     cursor: str | None = None
     """The field that names the next page; None where the last row does, and `has_more` says so."""
+    total: str | None = None
+    """The field that counts the rows of all pages, where pages are numbered, from 0."""
+    size: int = PAGE_SIZE
+    """How many rows a numbered page has, but for the last."""
     beside: frozenset[str] | None = None
     """An answer with no other fields than these, and no rows, is an empty page; None where an
     empty page names its rows too."""
@@ -105,10 +109,20 @@ def _row_in(row: Any, kind: type[R], snapshot_of: Callable[[R], Snapshot]) -> Sn
 def _next_cursor(
     listing: Listing, read: list[Snapshot | Malformed], cursor: str | None, rows: Rows
 ) -> str | None:
+    if rows.total is not None:
+        return _next_number(listing, int(cursor or 0), rows)
     if rows.cursor is not None:
         named = listing.others.get(rows.cursor)
         return named if isinstance(named, str) and named not in ("", cursor) else None
     return _following(listing, read[-1].id, cursor) if read else None
+
+
+def _next_number(listing: Listing, number: int, rows: Rows) -> str | None:
+    """A page that is full may be followed by one even where nothing is counted."""
+    shown = number * rows.size + len(listing.rows)
+    total = count_of(listing.others.get(rows.total or ""))
+    follows = len(listing.rows) >= rows.size if total is None else shown < total
+    return str(number + 1) if listing.rows and follows else None
 
 
 def _following(listing: Listing, last_row: str | None, cursor: str | None) -> str | None:

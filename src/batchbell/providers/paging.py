@@ -20,8 +20,8 @@ BARREN_MAX = 3
 class Lists(Protocol):
     """What has a list of batches, such as a `Provider`."""
 
-    async def list_page(self, cursor: str | None = None) -> Page:
-        """Up to 100 batches after `cursor`; the first page without one."""
+    async def list_page(self, cursor: str | None = None, *, open_only: bool = False) -> Page:
+        """As `Provider.list_page`."""
         ...
 
 
@@ -31,7 +31,9 @@ class Walk:
     A call that fails raises ProviderError, and may be made again: the walk goes on at that page.
     """
 
-    def __init__(self, lists: Lists, *, pages_max: int = PAGES_MAX) -> None:
+    def __init__(
+        self, lists: Lists, *, pages_max: int = PAGES_MAX, open_only: bool = False
+    ) -> None:
         self.pages = 0
         """Pages that came."""
         self.over = False
@@ -40,6 +42,7 @@ class Walk:
         """Why the walk ended before the list did; None where it did not."""
         self._lists = lists
         self._pages_max = pages_max
+        self._open_only = open_only
         self._cursor: str | None = None
         self._cursors: set[str] = set()
         self._shown: set[int] = set()
@@ -54,7 +57,7 @@ class Walk:
         """The next page. Raises ProviderError; StopAsyncIteration where none is left."""
         if self.over:
             raise StopAsyncIteration
-        page = await self._lists.list_page(self._cursor)
+        page = await self._lists.list_page(self._cursor, open_only=self._open_only)
         self.pages += 1
         self._note_rows(page)
         self._advance(page.next_cursor)

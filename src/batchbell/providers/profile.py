@@ -5,6 +5,7 @@ A host that speaks a dialect that is here already is a `Profile`, and no code.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -90,8 +91,12 @@ class Profile:
     submissions: bool = True
     """Whether Batchbell hands in requests there."""
     batch_ids: str | None = None
-    """The shape of its batches' ids, as a regular expression, where no other host has it; None
-    where ids may look like anything."""
+    """The shape of its batches' ids, as a regular expression; None where ids may look like
+    anything."""
+    ids_are_shared: bool = False
+    """Whether other hosts may have ids of that shape, as of UUIDs."""
+    home_ids: str | None = None
+    """The shape of ids at the host itself, where others that go by its name may have any."""
     look_seconds: float = 0.0
     """The fewest seconds between two looks that it asks for; see `look_seconds_at`."""
     statuses: Mapping[str, Status] = field(default_factory=dict)
@@ -124,6 +129,11 @@ class Profile:
     def look_seconds_at(self, base_url: str) -> float:
         """The fewest seconds between two looks at this address; 0 where another one answers."""
         return self.look_seconds if self.is_own(base_url) else 0.0
+
+    def may_have(self, batch_id: str, *, base_url: str) -> bool:
+        """Whether a batch of an account at this address may be called so."""
+        shape = self.batch_ids or (self.home_ids if self.is_own(base_url) else None)
+        return shape is None or re.fullmatch(shape, batch_id) is not None
 
     def expiry_near(self, wanted: Expiry) -> Expiry:
         """The times nearest to those wanted that this host takes; none where it takes none."""

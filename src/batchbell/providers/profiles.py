@@ -20,6 +20,7 @@ OPENAI = Profile(
     limits=Limits(lines=50_000, bytes=200 * 10**6),
     expiry=ExpiryRange(floor_seconds=3_600, ceiling_seconds=30 * DAY_SECONDS),
     retention_seconds=30 * DAY_SECONDS,
+    home_ids=r"batch_.+",
 )
 """https://platform.openai.com/docs/guides/batch and the OpenAPI document, November 2026."""
 
@@ -62,6 +63,26 @@ GEMINI = Profile(
 )
 """https://ai.google.dev/gemini-api/docs/batch-api and the SDK `google-genai` 3.6, November 2026. No
 most requests are named. Files are kept for 48 hours; nothing longer is said of results."""
+
+MISTRAL = Profile(
+    name="mistral",
+    title="Mistral",
+    dialect="mistral",
+    base_url="https://api.mistral.ai/v1",
+    key_variables=("MISTRAL_API_KEY",),
+    base_url_variable="MISTRAL_BASE_URL",
+    path="/v1",
+    hosts=("mistral.ai",),
+    limits=Limits(lines=1_000_000, bytes=512 * 10**6),
+    list_filters=frozenset({"status", "created_after", "metadata"}),
+    look_seconds=1.0,
+    submissions=False,
+    batch_ids=r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}",
+    ids_are_shared=True,
+)
+"""https://docs.mistral.ai/capabilities/batch and the SDK `mistralai` 3.7, November 2026. The most
+requests are those that a workspace may have waiting. Files do not expire. A workspace may make as
+little as one call a second."""
 
 # Hosts that speak OpenAI's dialect. What their documents do not say is left as it is for all.
 
@@ -198,6 +219,7 @@ PROFILES: Mapping[str, Profile] = {
         OPENAI,
         ANTHROPIC,
         GEMINI,
+        MISTRAL,
         GROQ,
         DEEPINFRA,
         DOUBLEWORD,

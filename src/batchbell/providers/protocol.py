@@ -102,8 +102,11 @@ class Provider(Protocol):
         """As `Dialect.lines`."""
         ...
 
-    async def list_page(self, cursor: str | None = None) -> Page:
-        """Up to `profile.page_size` batches after `cursor`; the first page without one."""
+    async def list_page(self, cursor: str | None = None, *, open_only: bool = False) -> Page:
+        """Up to `profile.page_size` batches after `cursor`; the first page without one.
+
+        `open_only` leaves out those that have ended, where `profile.list_filters` has `status`.
+        """
         ...
 
     async def retrieve(self, batch_id: str) -> Snapshot:

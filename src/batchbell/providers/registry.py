@@ -11,14 +11,15 @@ from batchbell.core.errors import SettingsError
 from batchbell.core.form import Form
 from batchbell.core.model import Account, Batch
 from batchbell.core.nearest import hint
-from batchbell.providers import anthropic, gemini, openai
+from batchbell.providers import anthropic, gemini, mistral, openai
 from batchbell.providers.api import Api
 from batchbell.providers.profile import Profile
 from batchbell.providers.profiles import DEFAULT, PROFILES
 from batchbell.providers.protocol import Dialect, Provider
 
 DIALECTS: Mapping[str, Dialect] = {
-    dialect.name: dialect for dialect in (openai.DIALECT, anthropic.DIALECT, gemini.DIALECT)
+    dialect.name: dialect
+    for dialect in (openai.DIALECT, anthropic.DIALECT, gemini.DIALECT, mistral.DIALECT)
 }
 
 Connect = Callable[[str, Mapping[str, str]], Api]
@@ -69,18 +70,25 @@ def provider_by_name(name: str) -> str:
 
 def claims(account: Account, batch_id: str) -> bool:
     """Whether the account's provider, and no other, gives its batches ids of this shape."""
-    shape = _shape_of(account)
-    return shape is not None and re.fullmatch(shape, batch_id) is not None
+    return _has_shape(account, batch_id, shared=False)
 
 
-def has_any_ids(account: Account) -> bool:
-    """Whether ids of the account's batches may look like anything."""
-    return _shape_of(account) is None
-
-
-def _shape_of(account: Account) -> str | None:
+def may_have(account: Account, batch_id: str) -> bool:
+    """Whether a batch of the account may have this id."""
     profile = PROFILES.get(account.provider)
-    return profile.batch_ids if profile is not None else None
+    return profile is None or profile.may_have(batch_id, base_url=account.base_url)
+
+
+def resembles(account: Account, batch_id: str) -> bool:
+    """Whether the account's provider gives ids of this shape, and none but of this shape."""
+    return _has_shape(account, batch_id, shared=True)
+
+
+def _has_shape(account: Account, batch_id: str, *, shared: bool) -> bool:
+    profile = PROFILES.get(account.provider)
+    if profile is None or profile.batch_ids is None or profile.ids_are_shared > shared:
+        return False
+    return re.fullmatch(profile.batch_ids, batch_id) is not None
 
 
 def takes_submissions(account: Account) -> bool:

@@ -68,6 +68,14 @@ The Gemini API's batches, of both kinds, and its files lie below `/gemini`::
 
 `/sandbox/gemini/…` steers it from another process.
 
+Mistral's batch jobs and files lie below `/mistral`::
+
+    Mistral(api_key="sk-test", server_url=sandbox.mistral_url)
+    sandbox.mistral                          # BatchJobs: the same words, faults and calls
+    sandbox.mistral.add_batch(inline=True)   # its answers are in the job, and not in a file
+
+`/sandbox/mistral/…` steers it from another process.
+
 The receiver::
 
     async with Receiver(secret="whsec_…") as receiver:
@@ -80,6 +88,7 @@ Behaviours: Respond, redirect(url), Hold (until `receiver.release()`), Hang, Dri
 GzipBomb, Reset, Garbage, or a function of what was received. `QuickReceiver` only counts.
 """
 
+from batchbell.sandbox.batch_jobs import BatchJobs
 from batchbell.sandbox.behaviours import (
     Behaviour,
     Drip,
@@ -106,6 +115,7 @@ from batchbell.sandbox.server import Sandbox, serve_receiver, serve_sandbox
 __all__ = [
     "OPEN",
     "ROUTES",
+    "BatchJobs",
     "Behaviour",
     "ContentBatches",
     "Drip",

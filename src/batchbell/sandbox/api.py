@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any
 
-from aiohttp import BodyPartReader, http_exceptions, web
+from aiohttp import web
 
 from batchbell.sandbox import mischief
 from batchbell.sandbox.answers import ApiError, bad_key, limit_of, missing, no_batch
 from batchbell.sandbox.anthropic import PREFIX as MESSAGES
 from batchbell.sandbox.anthropic import anthropic_app
+from batchbell.sandbox.batch_jobs import BatchJobs
 from batchbell.sandbox.content_batches import ContentBatches
 from batchbell.sandbox.control import control_routes
 from batchbell.sandbox.faults import CONTENT, FaultKind
 from batchbell.sandbox.files import list_object
+from batchbell.sandbox.forms import parts_of
 from batchbell.sandbox.gate import (
-    CHUNK_BYTES,
     PROVIDER,
     Handler,
     guard,
@@ -27,6 +27,8 @@ from batchbell.sandbox.gate import (
 from batchbell.sandbox.gemini import PREFIX as GEMINI
 from batchbell.sandbox.gemini import gemini_app
 from batchbell.sandbox.message_batches import MessageBatches
+from batchbell.sandbox.mistral import PREFIX as MISTRAL
+from batchbell.sandbox.mistral import mistral_app
 from batchbell.sandbox.provider import SandboxProvider
 
 MAX_JSON_BYTES = 8 * 2**20
@@ -36,7 +38,7 @@ PURPOSES = frozenset(
 
 
 def sandbox_app(
-    provider: SandboxProvider, batches: MessageBatches, contents: ContentBatches
+    provider: SandboxProvider, batches: MessageBatches, contents: ContentBatches, jobs: BatchJobs
 ) -> web.Application:
     """All APIs as one aiohttp application."""
     app = web.Application(
@@ -58,10 +60,12 @@ def sandbox_app(
             *control_routes(provider),
             *control_routes(batches, "/sandbox/anthropic"),
             *control_routes(contents, "/sandbox/gemini"),
+            *control_routes(jobs, "/sandbox/mistral"),
         ]
     )
     app.add_subapp(MESSAGES, anthropic_app(batches))
     app.add_subapp(GEMINI, gemini_app(contents))
+    app.add_subapp(MISTRAL, mistral_app(jobs))
     return app
 
 
@@ -96,10 +100,7 @@ def _check_key(request: web.Request, wanted: str | None) -> None:
 
 
 async def _upload(request: web.Request) -> web.Response:
-    try:
-        filename, content, fields = await _parts(request)
-    except (ValueError, http_exceptions.HttpProcessingError):
-        raise ApiError(400, "This is no multipart/form-data.") from None
+    filename, content, fields = await parts_of(request)
     if content is None:
         raise missing("file")
     if fields.get("purpose") not in PURPOSES:
@@ -113,35 +114,6 @@ async def _upload(request: web.Request) -> web.Response:
             expires_after=_expires_after(fields),
         )
     )
-
-
-async def _parts(request: web.Request) -> tuple[str, bytes | None, dict[str, str]]:
-    """The file's name and bytes, and the other fields."""
-    fields: dict[str, str] = {}
-    content: bytes | None = None
-    filename = "upload"
-    async for part in await _multipart(request):
-        if not isinstance(part, BodyPartReader):
-            continue
-        if part.name == "file":
-            filename, content = part.filename or filename, await _whole(part)
-        else:
-            fields[part.name or ""] = await part.text()
-    return filename, content, fields
-
-
-async def _whole(part: BodyPartReader) -> bytes:
-    """However large: `read` would stop at the limit for JSON."""
-    content = bytearray()
-    while chunk := await part.read_chunk(CHUNK_BYTES):
-        content += chunk
-    return bytes(content)
-
-
-async def _multipart(request: web.Request) -> Any:
-    if not request.content_type.startswith("multipart/"):
-        raise ApiError(400, "Send the file as multipart/form-data.")
-    return await request.multipart()
 
 
 def _expires_after(fields: dict[str, str]) -> dict[str, str] | None:

@@ -237,7 +237,7 @@ class ContentBatches(SandboxProvider):
     def keep_upload(self, content: bytes, *, display_name: str, mime_type: str) -> StoredFile:
         """A file whose upload is over."""
         file = StoredFile(
-            id=self._new_input_id(),
+            id=self._new_file_id(),
             filename=display_name,
             purpose=mime_type,
             created_at=int(self.clock()),
@@ -302,7 +302,7 @@ class ContentBatches(SandboxProvider):
     def _new_batch_id(self) -> str:
         return self._new_id("batches/", 36, LETTERS)
 
-    def _new_input_id(self) -> str:
+    def _new_file_id(self) -> str:
         return self._new_id("files/", 12, LETTERS)
 
     def _job(self, batch_id: str) -> Job:

@@ -33,9 +33,17 @@ STAMPS = (
     "cancelling_at",
     "cancelled_at",
 )
-LATER = ("output_file_id", "error_file_id", "errors", "results_url")
+LATER = (
+    "output_file_id",
+    "error_file_id",
+    "errors",
+    "results_url",
+    "output_file",
+    "error_file",
+    "outputs",
+)
 """What a batch has none of when it is made."""
-NAMED = ("output_file_id", "error_file_id", "results_url")
+NAMED = ("output_file_id", "error_file_id", "results_url", "output_file", "error_file")
 """What names its results."""
 
 
@@ -303,6 +311,10 @@ def _as_made(row: dict[str, Any]) -> dict[str, Any]:
         counts = {**dict.fromkeys(row["request_counts"], 0), "processing": total}
         nothing_yet |= {"ended_at": None, "cancel_initiated_at": None}
         return {**row, **nothing_yet, "processing_status": "in_progress", "request_counts": counts}
+    if "total_requests" in row:
+        counts = {f"{name}_requests": 0 for name in ("completed", "succeeded", "failed")}
+        nothing_yet |= {"started_at": None}
+        return {**row, **nothing_yet, **counts, "errors": [], "status": "QUEUED"}
     counts = {"total": 0, "completed": 0, "failed": 0}
     return {**row, **nothing_yet, "status": "validating", "request_counts": counts}
 

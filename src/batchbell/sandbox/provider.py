@@ -187,7 +187,7 @@ class SandboxProvider:
             schedule=schedule,
             total=total,
             model=model or self.default_model,
-            input_file_id=self._new_input_id(),
+            input_file_id=self._new_file_id(),
             metadata=metadata,
         )
         self._keep(job)
@@ -260,7 +260,7 @@ class SandboxProvider:
     def _new_batch_id(self) -> str:
         return self._new_id("batch_", 32, "0123456789abcdef")
 
-    def _new_input_id(self) -> str:
+    def _new_file_id(self) -> str:
         return self._new_id("file-", 22, ALPHABET)
 
     def _keep(self, job: Job) -> None:
@@ -305,7 +305,7 @@ class SandboxProvider:
         keep_seconds: int | None,
     ) -> StoredFile:
         file = StoredFile(
-            id=self._new_id("file-", 22, ALPHABET),
+            id=self._new_file_id(),
             filename=filename,
             purpose=purpose,
             created_at=created_at,

@@ -10,9 +10,11 @@ from types import TracebackType
 from aiohttp import web
 
 from batchbell.sandbox.api import sandbox_app
+from batchbell.sandbox.batch_jobs import BatchJobs
 from batchbell.sandbox.content_batches import ContentBatches
 from batchbell.sandbox.gemini import PREFIX as GEMINI
 from batchbell.sandbox.message_batches import MessageBatches
+from batchbell.sandbox.mistral import PREFIX as MISTRAL
 from batchbell.sandbox.provider import SandboxProvider
 from batchbell.sandbox.receiver import Received, Receiver
 from batchbell.sandbox.schedule import Schedule
@@ -56,6 +58,13 @@ class Sandbox:
             seed=seed,
         )
         """The same for the Gemini API, at `gemini_url`."""
+        self.mistral = BatchJobs(
+            api_key=self.provider.api_key,
+            schedule=self.provider.schedule,
+            clock=self.provider.clock,
+            seed=seed,
+        )
+        """The same for Mistral's API, at `mistral_url`."""
         self.host = host
         self.port = port
         self._runner: web.AppRunner | None = None
@@ -79,10 +88,15 @@ class Sandbox:
         """What Google's SDK takes for `base_url`."""
         return f"{self.url}{GEMINI}"
 
+    @property
+    def mistral_url(self) -> str:
+        """What Mistral's SDK takes for `server_url`."""
+        return f"{self.url}{MISTRAL}"
+
     async def start(self) -> None:
         """Serve. Raises OSError when the port is taken."""
         runner = web.AppRunner(
-            sandbox_app(self.provider, self.anthropic, self.gemini),
+            sandbox_app(self.provider, self.anthropic, self.gemini, self.mistral),
             access_log=None,
             shutdown_timeout=SHUTDOWN_SECONDS,
         )
@@ -100,6 +114,7 @@ class Sandbox:
         self.provider.faults.release()
         self.anthropic.faults.release()
         self.gemini.faults.release()
+        self.mistral.faults.release()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None

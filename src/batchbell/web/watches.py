@@ -33,7 +33,7 @@ from batchbell.core.model import (
 from batchbell.group_commit import GroupCommit
 from batchbell.net.guard import AddressRules
 from batchbell.providers.profiles import DEFAULT
-from batchbell.providers.registry import claims, has_any_ids
+from batchbell.providers.registry import claims, may_have, resembles
 from batchbell.storage import watches
 from batchbell.storage.watches import OPTIONS, Registered, Registration, WatchDiffers
 from batchbell.web.bodies import BULK_MAX_BYTES, Check, judge, read, read_json, refuse_unknown
@@ -228,25 +228,30 @@ def url_check(rules: AddressRules) -> Check:
 
 
 def account_of_batch(accounts: Mapping[str, Account], name: str | None, batch_id: str) -> Account:
-    """The account of this name, else the one whose provider alone gives out such ids.
+    """The account of this name, else the one that alone may have a batch of this id.
 
-    Where no provider claims the id it is the first account whose ids may look like anything. Raises
+    Where no provider is known to have such ids it is the first account that may have any. Raises
     InvalidRequest where several accounts may have the batch.
     """
     if name is not None or len(accounts) <= 1:
         return named_account(accounts, name, param="account")
-    claiming = [one for one in accounts.values() if claims(one, batch_id)]
-    if len(claiming) == 1:
-        return claiming[0]
-    if claiming:
-        names = ", ".join(one.name for one in claiming)
+    every = accounts.values()
+    fitting = [one for one in every if claims(one, batch_id)]
+    if not fitting and any(resembles(one, batch_id) for one in every):
+        fitting = [one for one in every if may_have(one, batch_id)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        names = ", ".join(one.name for one in fitting)
         raise InvalidRequest(
             f"Batch {batch_id[:NAME_MAX]!r} may be in several accounts: {names}. Name one of them"
             " as account.",
             param="account",
             code=Code.AMBIGUOUS_ACCOUNT,
         )
-    return named_account(accounts, None, param="account", fits=has_any_ids)
+    return named_account(
+        accounts, None, param="account", fits=lambda account: may_have(account, batch_id)
+    )
 
 
 def named_account(
