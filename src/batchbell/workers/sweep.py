@@ -1,6 +1,8 @@
 """One sweep of an account: which calls to make, and what they found.
 
-Lists pages while that is cheaper, then retrieves what no page showed. Where one of the two ways
+Lists pages while that is cheaper, then retrieves what no page showed. Where the provider lists
+what has not ended alone, that list is read first: it is as long as there are open batches. What has
+ended drops out of it, and is found in the list of all, or one by one. Where one of the two ways
 fails the other is taken; only where both do, the account is at fault. A batch that a list does not
 show is never taken for gone: only the API's own word about its id says so, and only while other
 batches of the account are seen.
@@ -81,6 +83,21 @@ class Plan:
     """How many batches may be read one by one: the next sweep reads the others."""
 
 
+@dataclass(slots=True, eq=False)
+class _Way:
+    """A way through one list of the provider."""
+
+    walk: Walk
+    expected: int
+    """In how many pages of it the open batches are, as far as can be known."""
+    past_open: bool = False
+    """Whether what is left of it was made before every open batch."""
+
+    @property
+    def over(self) -> bool:
+        return self.walk.over or self.past_open
+
+
 class Sweep:
     """See the module. `found()` may be run again after a rate limit: it goes on where it ended.
 
@@ -111,11 +128,13 @@ class Sweep:
         self._lost_due = [id for id, due in known.lost.items() if due][:LOST_AT_ONCE]
         self._unseen = set(self._known)
         self._oldest = _oldest(known.open)
-        self._expected = polling.pages_expected(
+        expected = polling.pages_expected(
             len(known.open), plan.last_pages, page_size=provider.profile.page_size
         )
-        self._walk = Walk(provider)
-        self._past_open = False
+        self._all = _Way(Walk(provider), expected)
+        self._ways = [self._all]
+        if "status" in provider.profile.list_filters:
+            self._ways.insert(0, _Way(Walk(provider, open_only=True), expected))
         self._rows: dict[str, Snapshot] = {}
         """Rows of the list that are held against what retrieves show."""
         self._compared = self._to_compare(known.open)
@@ -138,8 +157,8 @@ class Sweep:
 
     @property
     def pages_read(self) -> int:
-        """Pages that came; a call may fail."""
-        return self._walk.pages
+        """Pages that came of the list that is read first; a call may fail."""
+        return self._ways[0].walk.pages
 
     @property
     def list_failed(self) -> bool:
@@ -167,48 +186,53 @@ class Sweep:
     async def found(self) -> AsyncIterator[Found]:
         """What each answer brought, as it comes. Raises ProviderError where the sweep must end."""
         self._answered, self._list_failure, self._failed = False, None, {}
-        while self._plan.use_list and self._wants_page():
-            yield await self._next_page()
+        while self._plan.use_list and (way := self._wanted()) is not None:
+            yield await self._next_page(way)
         async for found in self._retrieved():
             yield found
-        while self._failed and self._may_list() and not self._list_tried_enough():
-            yield await self._next_page()
+        while self._failed and self._may_list() and (way := self._left()) is not None:
+            yield await self._next_page(way)
         self._raise_if_nothing_answers()
         yield self._doubts()
-        while self._missing and not self._some_seen and not self._list_tried_enough():
-            yield await self._next_page()
+        while self._missing and not self._some_seen and (way := self._left()) is not None:
+            yield await self._next_page(way)
         yield self._unread()
         yield self._gone()
 
     # The list --------------------------------------------------------------------------------
 
-    def _wants_page(self) -> bool:
-        if self._walk.over or self._list_failure is not None:
-            return False
+    def _wanted(self) -> _Way | None:
+        """The list of which a page is to be read now."""
+        if self._list_failure is not None:
+            return None
+        if self._is_discovering():
+            return None if self._all.walk.over else self._all
         mended = self._plan.verbs.list_error is not None and not self._list_tried
-        return mended or self._is_discovering() or self._should_list()
+        way = next((way for way in self._ways if not way.over), None)
+        return way if way is not None and (mended or self._should_list(way)) else None
 
     def _may_list(self) -> bool:
         return self._plan.use_list or not self._answered
 
-    def _list_tried_enough(self) -> bool:
-        """Whether the list can show no more of what retrieves do not."""
-        read = self.pages_read >= self._expected
-        return self._walk.over or self._list_failure is not None or read or self._past_open
+    def _left(self) -> _Way | None:
+        """The list that may show more of what retrieves do not; None where none may."""
+        if self._list_failure is not None:
+            return None
+        unread = (way for way in self._ways if way.walk.pages < way.expected)
+        return next((way for way in unread if not way.over), None)
 
     def _is_discovering(self) -> bool:
         return self._discovery is not None and not self._discovery.over
 
-    def _should_list(self) -> bool:
-        unseen = len(self._unseen)
-        return not self._past_open and polling.should_list(unseen, self.pages_read, self._expected)
+    def _should_list(self, way: _Way) -> bool:
+        return polling.should_list(len(self._unseen), way.walk.pages, way.expected)
 
-    async def _next_page(self) -> Found:
+    async def _next_page(self, way: _Way) -> Found:
         """What the next page brings; nothing where the list fails. Raises ProviderRateLimited."""
         self.calls.pages += 1
         self._list_tried = True
         try:
-            page = await self._walk.next_page()
+            page = await way.walk.next_page()
         except ProviderRateLimited:
             raise
         except ProviderError as error:
@@ -217,13 +241,13 @@ class Sweep:
             self._discovery = None
             return Found()
         self._answered = True
-        self._list_error = self._walk.stopped or page.fault
+        self._list_error = way.walk.stopped or page.fault
         times = [batch.created_at for batch in page.batches]
-        self._past_open = polling.reached_oldest(times, self._oldest)
+        way.past_open = polling.reached_oldest(times, self._oldest)
         found = self._sift(page)
-        if self._discovery is not None and not self._discovery.over:
+        if self._discovery is not None and not self._discovery.over and way is self._all:
             found.unknown = self._whole(await self._discovery.sift(page))
-            if self._walk.stopped and not self._discovery.over:
+            if way.walk.stopped and not self._discovery.over:
                 self._discovery = None
         return found
 
