@@ -16,6 +16,9 @@ async def test_the_demo_shows_a_verified_webhook_and_leaves_nothing_behind(shell
     assert ended.code == 0, ended.err
     assert "verified by client.webhooks.unwrap: batch.completed" in ended.out
     assert "webhook-signature: v1," in ended.out
+    kinds = re.findall(r"^ +(\w+) +completed +(\d+ of \d+) answered", ended.out, re.MULTILINE)
+    expected = {"openai": "294 of 300", "anthropic": "98 of 100", "gemini": "98 of 100"}
+    assert dict(kinds) == expected, "three providers side by side, at the same receiver"
     body = json.loads(ended.out[ended.out.index("\n{") : ended.out.index("\n}") + 2])
     assert body["data"]["request_counts"] == {"total": 300, "completed": 294, "failed": 6}
     assert body["batchId"] == body["data"]["id"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -104,15 +104,15 @@ See = Callable[["Batch"], None]
 
 
 @contextlib.contextmanager
-def showing(batch_id: str) -> Iterator[See]:
-    """Yields what to call with every sight of the batch. Writes to standard error."""
+def showing(*ids: str) -> Iterator[See]:
+    """Yields what to call with every sight of one of the batches. Writes to standard error."""
     target = console(stderr=True)
-    with _bar(batch_id, target) if target.is_terminal else _lines(batch_id, target) as see:
+    with _bars(ids, target) if target.is_terminal else _lines(target) as see:
         yield see
 
 
 @contextlib.contextmanager
-def _bar(batch_id: str, target: Console) -> Iterator[See]:
+def _bars(ids: Sequence[str], target: Console) -> Iterator[See]:
     from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -124,12 +124,12 @@ def _bar(batch_id: str, target: Console) -> Iterator[See]:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=target) as bar:
-        task = bar.add_task(escape(plain(batch_id)), total=None, status="")
+        tasks = {id: bar.add_task(escape(plain(id)), total=None, status="") for id in ids}
 
         def see(batch: Batch) -> None:
             counts = batch.request_counts
             bar.update(
-                task,
+                tasks[batch.id],
                 total=counts.total if counts and counts.total else None,
                 completed=counts.completed + counts.failed if counts else 0,
                 status=escape(_status(batch)),
@@ -139,15 +139,14 @@ def _bar(batch_id: str, target: Console) -> Iterator[See]:
 
 
 @contextlib.contextmanager
-def _lines(batch_id: str, target: Console) -> Iterator[See]:
-    last = ""
+def _lines(target: Console) -> Iterator[See]:
+    last: dict[str, str] = {}
 
     def see(batch: Batch) -> None:
-        nonlocal last
-        line = f"{plain(batch_id)}: {standing(batch)}"
-        if line != last:
+        line = f"{plain(batch.id)}: {standing(batch)}"
+        if line != last.get(batch.id):
             target.print(line, markup=False, soft_wrap=True)
-            last = line
+            last[batch.id] = line
 
     yield see
 

@@ -24,8 +24,9 @@ def demo(
 ) -> None:
     """See the whole of it in half a minute: no key, no account, no network.
 
-    A fake provider, Batchbell and a receiver run on free ports of this machine; a batch of a few
-    hundred requests is made with the official openai SDK, and its webhook is verified and shown.
+    Fake providers, Batchbell and a receiver run on free ports of this machine. A batch of a few
+    hundred requests is made with the official openai SDK, and one each for Anthropic and Gemini;
+    their webhooks arrive side by side, and one is verified and shown.
     """
     from batchbell.cli import walkthrough
 

@@ -18,18 +18,19 @@ import httpx2
 
 from batchbell import runtime
 from batchbell.access import bind
-from batchbell.cli.batches import showing
+from batchbell.cli.batches import See, showing
 from batchbell.cli.output import console, plain
 from batchbell.client import AsyncBatchbell
 from batchbell.core import signing
 from batchbell.core.errors import BatchbellError
 from batchbell.declared import read_declared
 from batchbell.observability import configure_logging
-from batchbell.providers.profiles import DEFAULT
+from batchbell.providers.profiles import ANTHROPIC, GEMINI, OPENAI
 from batchbell.sandbox import Received, Receiver, Sandbox, Schedule
 from batchbell.settings import load_settings
 
 REQUESTS = 300
+REQUESTS_ELSEWHERE = 100
 BATCH_SECONDS = 6.0
 FAIL_FRACTION = 0.02
 POLL_SECONDS = 1.0
@@ -123,16 +124,20 @@ async def _stage(folder: Path) -> AsyncIterator[Stage]:
         listener = stack.enter_context(bind(settings, local=True))
         # The port is a free one, which links to results must name.
         settings = settings.model_copy(update={"public_url": runtime.url_of(listener)})
-        variables = {
-            DEFAULT.key_variable: api_key,
-            DEFAULT.base_url_variable or "": sandbox.base_url,
-        }
+        variables: dict[str, str] = {}
+        for profile, address in (
+            (OPENAI, sandbox.base_url),
+            (ANTHROPIC, sandbox.url),
+            (GEMINI, sandbox.gemini_url),
+        ):
+            assert profile.base_url_variable is not None
+            variables |= {profile.key_variable: api_key, profile.base_url_variable: address}
         declared = read_declared(settings, variables)
         running = await stack.enter_async_context(runtime.open_runtime(settings, declared))
         await stack.enter_async_context(runtime.running_workers(running))
         await stack.enter_async_context(runtime.serving(running, listener))
         stage = Stage(sandbox, receiver, runtime.url_of(listener), api_key, secret, folder)
-        _say(f"provider   {sandbox.base_url} (a fake of OpenAI's API)")
+        _say(f"providers  {sandbox.url} (fakes of OpenAI's, Anthropic's and Gemini's APIs)")
         _say(f"Batchbell  {stage.batchbell_url}")
         _say(f"receiver   {receiver.url('/hook')}\n")
         yield stage
@@ -152,11 +157,14 @@ async def _customer(openai: Any, stage: Stage) -> AsyncIterator[Any]:
 
 
 async def _play(stage: Stage, customer: Any) -> None:
-    batch_id = await _create_batch(customer, stage.folder)
-    await _register(stage, batch_id)
-    received = await _follow(stage, batch_id)
-    _unwrap(customer, received)
-    _show(received)
+    openai = await _create_batch(customer, stage.folder)
+    await _register(stage, openai)
+    others = [await _create_message_batch(stage), await _create_content_batch(stage)]
+    received = await _follow(stage, [openai, *others])
+    _compare(received)
+    first = next(one for one in received if json.loads(one.body)["batchId"] == openai)
+    _unwrap(customer, first)
+    _show(first)
 
 
 async def _create_batch(customer: Any, folder: Path) -> str:
@@ -191,19 +199,82 @@ async def _register(stage: Stage, batch_id: str) -> None:
         answer = await http.post(f"{stage.batchbell_url}/batch-awaiter", json=asked)
     if answer.status_code != 201:
         raise Failed(f"POST /batch-awaiter answered {answer.status_code}: {answer.text}")
-    _say(f"3. POST /batch-awaiter {json.dumps(asked)}\n   {answer.status_code} {answer.text}\n")
+    _say(f"3. POST /batch-awaiter {json.dumps(asked)}\n   {answer.status_code} {answer.text}")
 
 
-async def _follow(stage: Stage, batch_id: str) -> Received:
-    """Show what Batchbell sees, until the webhook is there."""
-    arriving = asyncio.create_task(stage.receiver.wait_for(1, timeout=WEBHOOK_TIMEOUT_SECONDS))
+async def _create_message_batch(stage: Stage) -> str:
+    """As Anthropic's SDK does it, with Batchbell's address in place of Anthropic's."""
+    requests = [
+        {
+            "custom_id": f"request-{number:04}",
+            "params": {
+                "model": "claude-sonnet-5",
+                "max_tokens": 100,
+                "messages": [{"role": "user", "content": f"What is {number} plus {number}?"}],
+            },
+        }
+        for number in range(REQUESTS_ELSEWHERE)
+    ]
+    url = f"{stage.batchbell_url}/anthropic/v1/messages/batches"
+    hook = stage.receiver.url("/hook")
+    headers = {"anthropic-version": "2023-06-01", "bb-webhook-url": hook}
+    made = await _post(url, {"requests": requests}, headers)
+    _say(f"4. the same for Anthropic, through Batchbell: {made['id']}")
+    return str(made["id"])
+
+
+async def _create_content_batch(stage: Stage) -> str:
+    """Made at the provider itself, as anybody may, and registered by its id alone."""
+    requests = [
+        {
+            "request": {"contents": [{"parts": [{"text": f"What is {number} minus 1?"}]}]},
+            "metadata": {"key": f"request-{number:04}"},
+        }
+        for number in range(REQUESTS_ELSEWHERE)
+    ]
+    body = {"batch": {"displayName": "demo", "inputConfig": {"requests": {"requests": requests}}}}
+    url = f"{stage.sandbox.gemini_url}/v1beta/models/gemini-3-flash:batchGenerateContent"
+    made = await _post(url, body, {"x-goog-api-key": stage.api_key})
+    hook = {"id": made["name"], "webhookUrl": stage.receiver.url("/hook")}
+    await _post(f"{stage.batchbell_url}/batch-awaiter", hook, {})
+    _say(f"5. and for Gemini, registered by its id: {made['name']}\n")
+    return str(made["name"])
+
+
+async def _post(url: str, body: Any, headers: dict[str, str]) -> Any:
+    async with httpx2.AsyncClient(trust_env=False) as http:
+        answer = await http.post(url, json=body, headers=headers)
+    if not answer.is_success:
+        raise Failed(f"POST {url} answered {answer.status_code}: {answer.text}")
+    return answer.json()
+
+
+async def _follow(stage: Stage, ids: list[str]) -> list[Received]:
+    """Show what Batchbell sees, until the webhooks are there."""
+    waiting = stage.receiver.wait_for(len(ids), timeout=WEBHOOK_TIMEOUT_SECONDS)
+    arriving = asyncio.create_task(waiting)
     async with AsyncBatchbell(stage.batchbell_url) as bell:
-        with showing(batch_id) as see:
+        with showing(*ids) as see:
             while not arriving.done():
-                see(await bell.batch(batch_id))
+                await _look(bell, ids, see)
                 await asyncio.wait([arriving], timeout=LOOK_SECONDS)
-            see(await bell.batch(batch_id))
-    return (await arriving)[0]
+            await _look(bell, ids, see)
+    return list(await arriving)
+
+
+async def _look(bell: AsyncBatchbell, ids: list[str], see: See) -> None:
+    for id in ids:
+        see(await bell.batch(id))
+
+
+def _compare(received: list[Received]) -> None:
+    """What came from which provider: the same for all."""
+    _say("\n6. three webhooks, of one shape:\n")
+    for one in received:
+        data = json.loads(one.body)["data"]
+        counts = data["request_counts"]
+        said = f"{counts['completed']} of {counts['total']} answered"
+        _say(f"   {data['provider']:<10} {data['status']:<10} {said:<20} {data['id']}")
 
 
 def _unwrap(customer: Any, received: Received) -> None:
@@ -212,7 +283,7 @@ def _unwrap(customer: Any, received: Received) -> None:
         event = customer.webhooks.unwrap(received.body, received.headers)
     except ValueError as error:
         raise Failed(f"the SDK does not accept the webhook: {error}") from error
-    _say(f"\n4. the webhook arrived, verified by client.webhooks.unwrap: {event.type}\n")
+    _say(f"\n7. the first of them, verified by client.webhooks.unwrap: {event.type}\n")
 
 
 def _show(received: Received) -> None:
