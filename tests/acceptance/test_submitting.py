@@ -10,7 +10,7 @@ from typing import Any
 from pyarrow import parquet
 
 from batchbell.client import AsyncBatchbell
-from batchbell.sandbox import Receiver, Sandbox
+from batchbell.sandbox import Receiver, Sandbox, SandboxProvider
 from tests.acceptance.conftest import Shell
 
 ENDPOINT = "/v1/responses"
@@ -23,13 +23,13 @@ def requests(number: int) -> list[dict[str, Any]]:
     ]
 
 
-async def end_all(sandbox: Sandbox, **how: Any) -> None:
+async def end_all(provider: SandboxProvider, **how: Any) -> None:
     """Have the batches that come completed, one after the other."""
     ended: set[str] = set()
     while True:
-        for row in sandbox.provider.page(limit=100)[0]:
+        for row in provider.page(limit=100)[0]:
             if row["id"] not in ended:
-                sandbox.provider.finish(row["id"], "completed", **how)
+                provider.finish(row["id"], "completed", **how)
                 ended.add(row["id"])
         await asyncio.sleep(0.05)
 
@@ -40,7 +40,7 @@ async def test_a_file_is_submitted_and_its_results_written(
     await shell.serve()
     file = shell.folder / "prompts.jsonl"
     file.write_text("".join(json.dumps(one) + "\n" for one in requests(50)))
-    ending = asyncio.create_task(end_all(sandbox))
+    ending = asyncio.create_task(end_all(sandbox.provider))
     hook = ("--url", receiver.url(), "--endpoint", ENDPOINT)
     ended = await shell.run("submit", "prompts.jsonl", *hook, "-o", "out.jsonl")
     assert ended.code == 0, ended.err
@@ -78,7 +78,7 @@ async def test_what_is_wrong_is_said_line_by_line(shell: Shell) -> None:
 
 async def test_python_submits_what_it_makes(shell: Shell, sandbox: Sandbox) -> None:
     await shell.serve()
-    ending = asyncio.create_task(end_all(sandbox, failed=1))
+    ending = asyncio.create_task(end_all(sandbox.provider, failed=1))
     async with AsyncBatchbell(shell.url) as bell:
         made = await bell.submit(iter(requests(20)), endpoint=ENDPOINT, retry_missing=1)
         done = await bell.wait(made.id)
@@ -96,7 +96,7 @@ async def test_results_are_written_as_the_table_that_the_file_is_named_for(
     await shell.serve()
     file = shell.folder / "prompts.jsonl"
     file.write_text("".join(json.dumps(one) + "\n" for one in requests(9)))
-    ending = asyncio.create_task(end_all(sandbox, failed=2))
+    ending = asyncio.create_task(end_all(sandbox.provider, failed=2))
     ended = await shell.run(
         "submit", "prompts.jsonl", "--endpoint", ENDPOINT, "--json", "-o", "out.parquet"
     )

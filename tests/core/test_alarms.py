@@ -55,6 +55,15 @@ def test_a_batch_that_never_changes_rings_each_alarm_when_its_time_has_come(
     assert rings(running(), NOW + hours * HOUR) == expected
 
 
+@pytest.mark.parametrize("hours", [21.1, 23.3, 90])
+def test_one_that_may_run_on_is_never_overdue_and_never_expires(hours: float) -> None:
+    """Azure: "we do not expire the jobs that take longer"."""
+    batch = running(runs_on=True, completion_window="24h")
+    assert rings(batch, NOW + hours * HOUR) == {STILL}
+    assert not alarms.is_overdue(batch, NOW + hours * HOUR)
+    assert alarms.expires_at(batch) is None
+
+
 @pytest.mark.parametrize(
     ("usual", "patience", "seconds"),
     [

@@ -6,11 +6,11 @@ import itertools
 from pathlib import Path
 
 from batchbell.providers.profile import Profile
-from batchbell.providers.profiles import DAY_SECONDS, DEFAULT, GROQ, PROFILES
+from batchbell.providers.profiles import AZURE, DAY_SECONDS, DEFAULT, GROQ, PROFILES
 
 PAGE = Path(__file__).parents[2] / "docs" / "howto" / "watch-other-hosts.md"
 HEAD = "| provider | host | requests | file | windows | results kept | `custom_id` |"
-ELSEWHERE = {DEFAULT.name, GROQ.name}
+ELSEWHERE = {DEFAULT.name, AZURE.name, GROQ.name}
 """They have pages of their own."""
 
 

@@ -23,6 +23,7 @@ ALLOWED = {
     "cli/app.py": "the help says how to begin",
     "cli/demo.py": "shows the sandbox with the openai SDK",
     "cli/walkthrough.py": "plays the demo with the openai SDK",
+    "files/results_store.py": "the results store may be of a cloud that is a provider too",
 }
 
 

@@ -2,7 +2,7 @@
 
 Some batches never end, and no answer of a provider says so: the snapshot never changes, the end is
 overdue, or the status is a word that we do not know. Alarms are facts about such a batch. They
-never end it: Azure, for one, lets a batch run on after `expires_at`. Each alarm rings once in the
+never end it. Each alarm rings once in the
 life of a batch; `no_progress` may ring again, after there was progress.
 
 `noted` and `decide` say what becomes of a batch and write nothing. `Batch.alarm_at` is when it
@@ -79,10 +79,11 @@ def usual_seconds(durations: Iterable[float]) -> float | None:
 def expires_at(batch: Batch) -> float | None:
     """When the provider gives the batch up: by its own word, else by the completion window.
 
-    None for a submission, whose parts each have a time of their own, and where nothing is known.
+    None for a submission, whose parts each have a time of their own, where the provider never does,
+    and where nothing is known.
     """
     seen = batch.snapshot
-    if seen is None or batch.kind is BatchKind.JOINED:
+    if seen is None or seen.runs_on or batch.kind is BatchKind.JOINED:
         return None
     created_at = seen.created_at or 0
     said = seen.timestamps.get("expires_at")

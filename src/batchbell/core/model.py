@@ -157,6 +157,8 @@ class Snapshot:
     results_ref: str | None = None
     """Where the results are, for a provider that leaves no output and error file. Only its dialect
     reads what is in it."""
+    runs_on: bool = False
+    """Whether the provider lets it run on after `expires_at`, until it is done or cancelled."""
 
     @property
     def created_at(self) -> int | None:

@@ -11,10 +11,16 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
-from batchbell.core.errors import MalformedBatch, ProviderUnavailable
+from batchbell.core.errors import (
+    MalformedBatch,
+    ProviderError,
+    ProviderRejected,
+    ProviderUnavailable,
+)
 from batchbell.core.model import BatchProblem, Snapshot, Status
 from batchbell.core.results import Arrived
 from batchbell.core.twins import CREATE_SECONDS, Marks
@@ -63,6 +69,10 @@ STAMPS = (
     "cancelling_at",
     "cancelled_at",
 )
+
+
+STORAGE_PASSING = frozenset({408, 425, 429})
+"""4xx of a storage that say: not now."""
 
 
 class OpenAI:
@@ -122,7 +132,7 @@ class OpenAI:
             about=Subject("file", order.file or ""),
             timeout_seconds=CREATE_SECONDS,
         )
-        return snapshot_from(body, words_of(self.profile))
+        return snapshot_in(body, Row, reader_of(self.profile))
 
     async def find(self, marks: Marks) -> tuple[list[Snapshot], bool]:
         """As `Provider.find`: the list has no filter, so all of it is looked through."""
@@ -131,17 +141,31 @@ class OpenAI:
     async def results(
         self, reference: str, target: Path, *, most_bytes: int, plain: bool = False
     ) -> Arrived:
-        """As `Provider.results`: a reference is the id of a file."""
-        return await self._calls.download(
-            PATHS.content(reference),
-            target,
-            about=Subject("file", reference),
-            most_bytes=most_bytes,
-            plain=plain,
-        )
+        """As `Provider.results`: a reference is the id of a file, or the URL of a blob."""
+        stored = _host_in(reference)
+        try:
+            return await self._calls.download(
+                PATHS.content(reference) if stored is None else reference,
+                target,
+                about=Subject("file", reference),
+                most_bytes=most_bytes,
+                plain=plain,
+            )
+        except ProviderError as error:
+            if stored is None or error.status is None:
+                raise
+            refused = 400 <= error.status < 500 and error.status not in STORAGE_PASSING
+            type_ = ProviderRejected if refused else ProviderUnavailable
+            raise type_(
+                f"The file is at {stored}, which answered {error.status}. Batchbell has no key for"
+                " it: the address must be signed, or readable without one.",
+                status=error.status,
+            ) from error
 
     async def delete(self, reference: str) -> None:
-        """As `Provider.delete`."""
+        """As `Provider.delete`. What is in a storage of the customer's own stays there."""
+        if _host_in(reference) is not None:
+            return
         await self._calls.delete(PATHS.file(reference), about=Subject("file", reference))
 
     def _one(self, body: bytes, batch_id: str) -> Snapshot:
@@ -151,7 +175,7 @@ class OpenAI:
             raise ProviderUnavailable("The provider's answer is not a JSON object.") from None
         if "id" not in names:
             raise self._calls.refusal(200, {}, body)
-        snapshot = snapshot_from(body, words_of(self.profile))
+        snapshot = snapshot_in(body, Row, reader_of(self.profile))
         if snapshot.id != batch_id:
             raise MalformedBatch(f"The provider answered with batch {snapshot.id[:80]!r} instead.")
         return snapshot
@@ -180,7 +204,7 @@ class Paths:
 
     def snapshot_in(self, body: bytes, profile: Profile) -> Snapshot | None:
         try:
-            return snapshot_from(without_nul(body), words_of(profile))
+            return snapshot_in(without_nul(body), Row, reader_of(profile))
         except MalformedBatch:
             return None
 
@@ -195,6 +219,17 @@ DIALECT = Dialect(name="openai", open=OpenAI, gateway=PATHS)
 def words_of(profile: Profile) -> Words:
     """The status words of a host."""
     return {**STATUSES, **profile.statuses} if profile.statuses else STATUSES
+
+
+def reader_of(profile: Profile) -> Callable[[Row], Snapshot]:
+    """How rows of a host are read."""
+    return partial(snapshot_of, words=words_of(profile), runs_on=profile.runs_on)
+
+
+def _host_in(reference: str) -> str | None:
+    """The host of a reference that is a URL: of Azure's blobs, and of SiliconFlow's files."""
+    is_url = reference.lower().startswith(("http://", "https://"))
+    return (urlsplit(reference).hostname or "nowhere") if is_url else None
 
 
 def complaint_in(answer: Any) -> Complaint | None:
@@ -226,8 +261,7 @@ def page_from(body: bytes, cursor: str | None, profile: Profile) -> Page:
     """The page in a list answer to `cursor`. Raises ProviderUnavailable where it is no list."""
     whole = profile.list_style is ListStyle.WHOLE
     rows = Rows(most=WHOLE_ROWS_MAX if whole else ROWS_MAX)
-    read = partial(snapshot_of, words=words_of(profile))
-    return page_in(body, cursor, Row, read, rows=rows, whole=whole)
+    return page_in(body, cursor, Row, reader_of(profile), rows=rows, whole=whole)
 
 
 class Row(msgspec.Struct, gc=False):
@@ -241,6 +275,9 @@ class Row(msgspec.Struct, gc=False):
     input_file_id: Any = None
     output_file_id: Any = None
     error_file_id: Any = None
+    input_blob: Any = None
+    output_blob: Any = None
+    error_blob: Any = None
     created_at: Any = None
     in_progress_at: Any = None
     expires_at: Any = None
@@ -262,8 +299,11 @@ def snapshot_from(raw: bytes | msgspec.Raw, words: Words = STATUSES) -> Snapshot
     return snapshot_in(raw, Row, partial(snapshot_of, words=words))
 
 
-def snapshot_of(row: Row, words: Words) -> Snapshot:
-    """The snapshot of one row. Raises MalformedBatch."""
+def snapshot_of(row: Row, words: Words, *, runs_on: bool = False) -> Snapshot:
+    """The snapshot of one row. Raises MalformedBatch.
+
+    With storage of the customer's own Azure names blobs, by URL, in place of files.
+    """
     if not isinstance(row.id, str) or not 0 < len(row.id) <= ID_MAX_CHARACTERS:
         raise MalformedBatch("A batch has no id.")
     if not isinstance(row.status, str) or not row.status:
@@ -276,13 +316,14 @@ def snapshot_of(row: Row, words: Words) -> Snapshot:
         endpoint=text_of(row.endpoint),
         model=text_of(row.model),
         completion_window=text_of(row.completion_window),
-        input_file_id=text_of(row.input_file_id),
-        output_file_id=text_of(row.output_file_id),
-        error_file_id=text_of(row.error_file_id),
+        input_file_id=text_of(row.input_file_id) or text_of(row.input_blob),
+        output_file_id=text_of(row.output_file_id) or text_of(row.output_blob),
+        error_file_id=text_of(row.error_file_id) or text_of(row.error_blob),
         timestamps=stamps_of({name: getattr(row, name) for name in STAMPS}),
         problems=_problems(row) if row.errors or row.error else (),
         usage=usage_of(row.usage),
         metadata=metadata_of(row.metadata) if isinstance(row.metadata, dict) else None,
+        runs_on=runs_on,
     )
 
 

@@ -83,6 +83,8 @@ class Profile:
     """Whether that counts from when the batch was made, and not from its end."""
     answers_in_order: bool = False
     """Whether results stand in the order of the requests."""
+    runs_on: bool = False
+    """Whether a batch runs on after `expires_at`, until it is done or cancelled."""
     list_style: ListStyle = ListStyle.PAGES
     page_size: int = PAGE_SIZE
     """How many batches a page may have, and is asked for."""

@@ -102,6 +102,24 @@ GROQ = Profile(
 """https://console.groq.com/docs/batch and the SDK `groq` 1.7, November 2026. Its reference allows
 100 MB, its guide 200 MB; any window from 24 hours to 7 days. Its list has no pages."""
 
+AZURE = Profile(
+    name="azure",
+    title="Azure OpenAI",
+    dialect="openai",
+    base_url=None,
+    key_variables=("AZURE_OPENAI_API_KEY",),
+    base_url_variable="AZURE_OPENAI_ENDPOINT",
+    path="/openai/v1",
+    hosts=("openai.azure.com", "services.ai.azure.com", "cognitiveservices.azure.com"),
+    auth=Auth("api-key", ""),
+    limits=Limits(lines=100_000, bytes=200 * 10**6),
+    expiry=ExpiryRange(floor_seconds=14 * DAY_SECONDS, ceiling_seconds=30 * DAY_SECONDS),
+    runs_on=True,
+    look_seconds=60.0,
+)
+"""https://learn.microsoft.com/azure/foundry/openai/how-to/batch, November 2026: a batch that takes
+longer than 24 hours is not expired, and a minute or more is to lie between two looks."""
+
 DEEPINFRA = Profile(
     name="deepinfra",
     title="DeepInfra",
@@ -220,6 +238,7 @@ PROFILES: Mapping[str, Profile] = {
         ANTHROPIC,
         GEMINI,
         MISTRAL,
+        AZURE,
         GROQ,
         DEEPINFRA,
         DOUBLEWORD,

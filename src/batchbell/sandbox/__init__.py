@@ -76,6 +76,15 @@ Mistral's batch jobs and files lie below `/mistral`::
 
 `/sandbox/mistral/…` steers it from another process.
 
+Groq and Azure OpenAI lie below `/groq` and `/azure`: OpenAI's dialect with habits of their own::
+
+    AsyncGroq(api_key="sk-test", base_url=sandbox.groq_url)
+    AsyncAzureOpenAI(api_key="sk-test", azure_endpoint=sandbox.azure_url, api_version="2024-10-21")
+    sandbox.groq, sandbox.azure              # the same words, faults and calls
+    sandbox.azure.processing_seconds = 5     # a file is not ready before
+    sandbox.azure.blobs = "localhost"        # results are in the customer's storage, by URL
+    sandbox.azure.signed = False             # which wants a key that nobody has
+
 The receiver::
 
     async with Receiver(secret="whsec_…") as receiver:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 from aiohttp import web
 
-from batchbell.sandbox import mischief
+from batchbell.sandbox import azure, groq, mischief
 from batchbell.sandbox.answers import ApiError, bad_key, limit_of, missing, no_batch
 from batchbell.sandbox.anthropic import PREFIX as MESSAGES
 from batchbell.sandbox.anthropic import anthropic_app
@@ -32,41 +35,81 @@ from batchbell.sandbox.mistral import mistral_app
 from batchbell.sandbox.provider import SandboxProvider
 
 MAX_JSON_BYTES = 8 * 2**20
+WHOLE_MAX = 1_000_000
 PURPOSES = frozenset(
     {"assistants", "batch", "batch_output", "evals", "fine-tune", "user_data", "vision"}
 )
 
 
-def sandbox_app(
-    provider: SandboxProvider, batches: MessageBatches, contents: ContentBatches, jobs: BatchJobs
-) -> web.Application:
+@dataclass(frozen=True, slots=True)
+class Played:
+    """The states behind all the APIs."""
+
+    openai: SandboxProvider
+    anthropic: MessageBatches
+    gemini: ContentBatches
+    mistral: BatchJobs
+    groq: groq.GroqProvider
+    azure: azure.AzureProvider
+
+
+def sandbox_app(played: Played) -> web.Application:
     """All APIs as one aiohttp application."""
-    app = web.Application(
-        middlewares=[_in_openai_shape, guard(_check_key)], client_max_size=MAX_JSON_BYTES
-    )
-    app[PROVIDER] = provider
+    app = _openai_app(played.openai, _check_key)
     app.add_routes(
         [
-            web.post("/v1/files", _upload, name="upload"),
-            web.get("/v1/files", _files, name="files"),
-            web.get("/v1/files/{id}", _file, name="file"),
-            web.get("/v1/files/{id}/content", _content, name="content"),
-            web.delete("/v1/files/{id}", _delete_file, name="delete_file"),
-            web.post("/v1/batches", _create, name="create"),
-            web.get("/v1/batches", _list, name="list"),
-            web.get("/v1/batches/{id}", _retrieve, name="retrieve"),
-            web.post("/v1/batches/{id}/cancel", _cancel, name="cancel"),
+            *_openai_routes(path="/v1"),
             web.get("/storage/{id}", _stored, name="stored"),
-            *control_routes(provider),
-            *control_routes(batches, "/sandbox/anthropic"),
-            *control_routes(contents, "/sandbox/gemini"),
-            *control_routes(jobs, "/sandbox/mistral"),
+            azure.blob_route(played.azure),
+            *control_routes(played.openai),
+            *control_routes(played.anthropic, "/sandbox/anthropic"),
+            *control_routes(played.gemini, "/sandbox/gemini"),
+            *control_routes(played.mistral, "/sandbox/mistral"),
+            *control_routes(played.groq, "/sandbox/groq"),
+            *control_routes(played.azure, "/sandbox/azure"),
         ]
     )
-    app.add_subapp(MESSAGES, anthropic_app(batches))
-    app.add_subapp(GEMINI, gemini_app(contents))
-    app.add_subapp(MISTRAL, mistral_app(jobs))
+    app.add_subapp(MESSAGES, anthropic_app(played.anthropic))
+    app.add_subapp(GEMINI, gemini_app(played.gemini))
+    app.add_subapp(MISTRAL, mistral_app(played.mistral))
+    for path in azure.PATHS:
+        below = _openai_app(played.azure, azure.check_key, before=azure.ROUTE)
+        below.add_routes(_openai_routes(before=azure.ROUTE))
+        app.add_subapp(f"{azure.PREFIX}{path}", below)
+    below = _openai_app(played.groq, _check_key, before=groq.ROUTE)
+    below.add_routes(_openai_routes(before=groq.ROUTE))
+    app.add_subapp(f"{groq.PREFIX}{groq.PATH}", below)
     return app
+
+
+def _openai_app(
+    provider: SandboxProvider,
+    check_key: Callable[[web.Request, str | None], None],
+    *,
+    before: str = "",
+) -> web.Application:
+    app = web.Application(
+        middlewares=[_in_openai_shape, guard(check_key, before=before)],
+        client_max_size=MAX_JSON_BYTES,
+    )
+    app[PROVIDER] = provider
+    return app
+
+
+def _openai_routes(*, path: str = "", before: str = "") -> list[web.RouteDef]:
+    """OpenAI's routes below `path`; `before` is what their names begin with."""
+    file, batch = f"{path}/files/{{id}}", f"{path}/batches/{{id}}"
+    return [
+        web.post(f"{path}/files", _upload, name=f"{before}upload"),
+        web.get(f"{path}/files", _files, name=f"{before}files"),
+        web.get(file, _file, name=f"{before}file"),
+        web.get(f"{file}/content", _content, name=f"{before}content"),
+        web.delete(file, _delete_file, name=f"{before}delete_file"),
+        web.post(f"{path}/batches", _create, name=f"{before}create"),
+        web.get(f"{path}/batches", _list, name=f"{before}list"),
+        web.get(batch, _retrieve, name=f"{before}retrieve"),
+        web.post(f"{batch}/cancel", _cancel, name=f"{before}cancel"),
+    ]
 
 
 @web.middleware
@@ -138,7 +181,9 @@ async def _files(request: web.Request) -> web.Response:
 
 
 async def _file(request: web.Request) -> web.Response:
-    return web.json_response(request.app[PROVIDER].file(request.match_info["id"]).as_object())
+    provider = request.app[PROVIDER]
+    file = provider.file(request.match_info["id"])
+    return web.json_response(file.as_object(provider.clock()))
 
 
 async def _delete_file(request: web.Request) -> web.Response:
@@ -175,7 +220,7 @@ def _attachment(filename: str) -> dict[str, str]:
 
 
 async def _create(request: web.Request) -> web.Response:
-    return web.json_response(request.app[PROVIDER].create(await json_object(request)))
+    return _batch(request, request.app[PROVIDER].create(await json_object(request)))
 
 
 async def _list(request: web.Request) -> web.Response:
@@ -185,19 +230,28 @@ async def _list(request: web.Request) -> web.Response:
     loops = fault is not None and fault.kind is FaultKind.LOOP
     skip = fault.rows if fault is not None and not loops else 0
     after = None if loops else request.query.get("after")
+    if provider.lists_whole:
+        after, limit = None, WHOLE_MAX
     rows, has_more = provider.page(after=after, limit=limit, skip=skip)
-    return web.json_response(
-        list_object(provider.faults.spoil(rows, route="list"), has_more=has_more or loops)
-    )
+    rows = [provider.shown(row, request.url) for row in rows]
+    page = list_object(provider.faults.spoil(rows, route="list"), has_more=has_more or loops)
+    if provider.lists_whole:
+        page = {"object": page["object"], "data": page["data"]}
+    return web.json_response(page)
 
 
 async def _retrieve(request: web.Request) -> web.Response:
     provider, batch_id = request.app[PROVIDER], request.match_info["id"]
-    rows = provider.faults.spoil([provider.retrieve(batch_id)], route="retrieve")
+    row = provider.shown(provider.retrieve(batch_id), request.url)
+    rows = provider.faults.spoil([row], route="retrieve")
     if not rows:
         raise no_batch(batch_id)
     return web.json_response(rows[0])
 
 
 async def _cancel(request: web.Request) -> web.Response:
-    return web.json_response(request.app[PROVIDER].cancel(request.match_info["id"]))
+    return _batch(request, request.app[PROVIDER].cancel(request.match_info["id"]))
+
+
+def _batch(request: web.Request, row: dict[str, Any]) -> web.Response:
+    return web.json_response(request.app[PROVIDER].shown(row, request.url))

@@ -20,6 +20,8 @@ class StoredFile:
     created_at: int
     expires_at: int | None
     make: Callable[[], bytes] = field(repr=False)
+    ready_at: float = 0.0
+    """When it is processed: before, no batch can be made of it."""
     _content: bytes | None = field(default=None, repr=False)
 
     @property
@@ -28,7 +30,7 @@ class StoredFile:
             self._content = self.make()
         return self._content
 
-    def as_object(self) -> dict[str, Any]:
+    def as_object(self, now: float) -> dict[str, Any]:
         return {
             "id": self.id,
             "object": "file",
@@ -37,7 +39,7 @@ class StoredFile:
             "expires_at": self.expires_at,
             "filename": self.filename,
             "purpose": self.purpose,
-            "status": "processed",
+            "status": "processed" if now >= self.ready_at else "pending",
             "status_details": None,
         }
 
@@ -77,7 +79,7 @@ class Files:
             if place is None:
                 raise no_file(after)
             start = place + 1
-        rows = [f.as_object() for f in islice(files, start, start + limit)]
+        rows = [f.as_object(now) for f in islice(files, start, start + limit)]
         return list_object(rows, has_more=start + limit < len(files))
 
 
@@ -96,10 +98,10 @@ def list_object(rows: list[dict[str, Any]], *, has_more: bool) -> dict[str, Any]
     }
 
 
-EXPIRY_SECONDS = range(3600, 2_592_001)
+EXPIRY_SECONDS = range(3_600, 2_592_001)
 
 
-def expiry(value: object, *, name: str) -> int | None:
+def expiry(value: object, *, name: str, allowed: range = EXPIRY_SECONDS) -> int | None:
     """The seconds of an `{anchor, seconds}` object. Raises ApiError (400) for nonsense."""
     if value is None:
         return None
@@ -108,7 +110,8 @@ def expiry(value: object, *, name: str) -> int | None:
         anchor = value["anchor"]  # type: ignore[index]
     except (KeyError, TypeError, ValueError):
         raise ApiError(400, f"Invalid '{name}'.", param=name, code="invalid_value") from None
-    if anchor != "created_at" or seconds not in EXPIRY_SECONDS:
-        text = f"Invalid '{name}': the anchor is created_at, the seconds 3600 to 2592000."
+    if anchor != "created_at" or seconds not in allowed:
+        most = allowed.stop - 1
+        text = f"Invalid '{name}': the anchor is created_at, the seconds {allowed.start} to {most}."
         raise ApiError(400, text, param=name, code="invalid_value")
     return seconds

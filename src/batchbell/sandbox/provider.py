@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
+from yarl import URL
+
 from batchbell.core.model import Status
 from batchbell.sandbox.answers import ApiError, invalid, missing, no_batch
 from batchbell.sandbox.faults import Faults
-from batchbell.sandbox.files import Files, StoredFile, expiry
+from batchbell.sandbox.files import EXPIRY_SECONDS, Files, StoredFile, expiry
 from batchbell.sandbox.inputs import read_input
 from batchbell.sandbox.jobs import Job
 from batchbell.sandbox.schedule import ENDS, OPEN, Progress, Schedule
@@ -43,6 +46,11 @@ class SandboxProvider:
 
     job_type: ClassVar[type[Job]] = Job
     default_model: ClassVar[str] = DEFAULT_MODEL
+    endpoints: ClassVar[frozenset[str]] = ENDPOINTS
+    windows: ClassVar[re.Pattern[str]] = re.compile("24h")
+    expiry_seconds: ClassVar[range] = EXPIRY_SECONDS
+    lists_whole: ClassVar[bool] = False
+    """Whether its list is one answer without a cursor."""
 
     def __init__(
         self,
@@ -72,7 +80,7 @@ class SandboxProvider:
     ) -> dict[str, Any]:
         """Store a file. Raises ApiError (400)."""
         now = self.clock()
-        seconds = expiry(expires_after, name="expires_after")
+        seconds = expiry(expires_after, name="expires_after", allowed=self.expiry_seconds)
         if seconds is None and purpose == "batch":
             seconds = KEEP_SECONDS
         return self._store(
@@ -81,7 +89,7 @@ class SandboxProvider:
             purpose=purpose,
             created_at=int(now),
             keep_seconds=seconds,
-        ).as_object()
+        ).as_object(now)
 
     def file(self, file_id: str) -> StoredFile:
         """Raises ApiError (404)."""
@@ -109,10 +117,10 @@ class SandboxProvider:
         for name in ("input_file_id", "endpoint", "completion_window"):
             if not isinstance(body.get(name), str):
                 raise missing(name)
-        if body["endpoint"] not in ENDPOINTS:
-            raise invalid("endpoint", f"expected one of {', '.join(sorted(ENDPOINTS))}.")
-        if body["completion_window"] != "24h":
-            raise invalid("completion_window", "expected '24h'.")
+        if body["endpoint"] not in self.endpoints:
+            raise invalid("endpoint", f"expected one of {', '.join(sorted(self.endpoints))}.")
+        if not self.windows.fullmatch(body["completion_window"]):
+            raise invalid("completion_window", f"expected {self.windows.pattern!r}.")
         metadata = _metadata(body.get("metadata"))
         found = read_input(self._input(body["input_file_id"]), body["endpoint"])
         return self._begin(
@@ -126,7 +134,9 @@ class SandboxProvider:
             requests=found.requests,
             problems=found.problems,
             keep_output_seconds=expiry(
-                body.get("output_expires_after"), name="output_expires_after"
+                body.get("output_expires_after"),
+                name="output_expires_after",
+                allowed=self.expiry_seconds,
             ),
         )
 
@@ -154,6 +164,10 @@ class SandboxProvider:
             if job is not None:
                 jobs.append(job)
         return [self._look(job) for job in jobs[:limit]], len(jobs) > limit
+
+    def shown(self, row: dict[str, Any], _url: URL) -> dict[str, Any]:
+        """A batch as whoever called at this URL sees it."""
+        return row
 
     def cancel(self, batch_id: str) -> dict[str, Any]:
         """Ask for an end. Raises ApiError: 404, or 409 once it has ended."""

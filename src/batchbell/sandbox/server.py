@@ -9,10 +9,13 @@ from types import TracebackType
 
 from aiohttp import web
 
-from batchbell.sandbox.api import sandbox_app
+from batchbell.sandbox import azure, groq
+from batchbell.sandbox.api import Played, sandbox_app
+from batchbell.sandbox.azure import AzureProvider
 from batchbell.sandbox.batch_jobs import BatchJobs
 from batchbell.sandbox.content_batches import ContentBatches
 from batchbell.sandbox.gemini import PREFIX as GEMINI
+from batchbell.sandbox.groq import GroqProvider
 from batchbell.sandbox.message_batches import MessageBatches
 from batchbell.sandbox.mistral import PREFIX as MISTRAL
 from batchbell.sandbox.provider import SandboxProvider
@@ -65,6 +68,20 @@ class Sandbox:
             seed=seed,
         )
         """The same for Mistral's API, at `mistral_url`."""
+        self.groq = GroqProvider(
+            api_key=self.provider.api_key,
+            schedule=self.provider.schedule,
+            clock=self.provider.clock,
+            seed=seed,
+        )
+        """The same for Groq's, at `groq_url`."""
+        self.azure = AzureProvider(
+            api_key=self.provider.api_key,
+            schedule=self.provider.schedule,
+            clock=self.provider.clock,
+            seed=seed,
+        )
+        """The same for Azure OpenAI, at `azure_url`."""
         self.host = host
         self.port = port
         self._runner: web.AppRunner | None = None
@@ -93,10 +110,29 @@ class Sandbox:
         """What Mistral's SDK takes for `server_url`."""
         return f"{self.url}{MISTRAL}"
 
+    @property
+    def groq_url(self) -> str:
+        """What Groq's SDK takes for `base_url`."""
+        return f"{self.url}{groq.PREFIX}"
+
+    @property
+    def azure_url(self) -> str:
+        """What `AzureOpenAI` of OpenAI's SDK takes for `azure_endpoint`."""
+        return f"{self.url}{azure.PREFIX}"
+
     async def start(self) -> None:
         """Serve. Raises OSError when the port is taken."""
         runner = web.AppRunner(
-            sandbox_app(self.provider, self.anthropic, self.gemini, self.mistral),
+            sandbox_app(
+                Played(
+                    self.provider,
+                    self.anthropic,
+                    self.gemini,
+                    self.mistral,
+                    self.groq,
+                    self.azure,
+                )
+            ),
             access_log=None,
             shutdown_timeout=SHUTDOWN_SECONDS,
         )
@@ -115,6 +151,8 @@ class Sandbox:
         self.anthropic.faults.release()
         self.gemini.faults.release()
         self.mistral.faults.release()
+        self.groq.faults.release()
+        self.azure.faults.release()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
