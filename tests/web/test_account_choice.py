@@ -114,6 +114,7 @@ def test_an_id_is_of_the_account_that_alone_may_have_it() -> None:
     assert chosen(UUID, openai, mistral) == "mistral"
     assert chosen("batch_1", mistral, openai) == "openai"
     assert chosen("other", mistral, vllm) == "vllm"
+    assert chosen("other", mistral, openai) == "openai", "it has no such ids now, and may once"
     with pytest.raises(InvalidRequest, match="vllm, mistral"):
         chosen(UUID, openai, vllm, mistral)
 

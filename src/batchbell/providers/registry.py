@@ -73,6 +73,12 @@ def claims(account: Account, batch_id: str) -> bool:
     return _has_shape(account, batch_id, shared=False)
 
 
+def has_any_ids(account: Account) -> bool:
+    """Whether ids of the account's batches may look like anything."""
+    profile = PROFILES.get(account.provider)
+    return profile is None or profile.batch_ids is None
+
+
 def may_have(account: Account, batch_id: str) -> bool:
     """Whether a batch of the account may have this id."""
     profile = PROFILES.get(account.provider)

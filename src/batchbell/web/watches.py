@@ -33,7 +33,7 @@ from batchbell.core.model import (
 from batchbell.group_commit import GroupCommit
 from batchbell.net.guard import AddressRules
 from batchbell.providers.profiles import DEFAULT
-from batchbell.providers.registry import claims, may_have, resembles
+from batchbell.providers.registry import claims, has_any_ids, may_have, resembles
 from batchbell.storage import watches
 from batchbell.storage.watches import OPTIONS, Registered, Registration, WatchDiffers
 from batchbell.web.bodies import BULK_MAX_BYTES, Check, judge, read, read_json, refuse_unknown
@@ -230,8 +230,8 @@ def url_check(rules: AddressRules) -> Check:
 def account_of_batch(accounts: Mapping[str, Account], name: str | None, batch_id: str) -> Account:
     """The account of this name, else the one that alone may have a batch of this id.
 
-    Where no provider is known to have such ids it is the first account that may have any. Raises
-    InvalidRequest where several accounts may have the batch.
+    Where no provider is known to have such ids it is the first account whose ids may look like
+    anything. Raises InvalidRequest where several accounts may have the batch.
     """
     if name is not None or len(accounts) <= 1:
         return named_account(accounts, name, param="account")
@@ -249,9 +249,7 @@ def account_of_batch(accounts: Mapping[str, Account], name: str | None, batch_id
             param="account",
             code=Code.AMBIGUOUS_ACCOUNT,
         )
-    return named_account(
-        accounts, None, param="account", fits=lambda account: may_have(account, batch_id)
-    )
+    return named_account(accounts, None, param="account", fits=has_any_ids)
 
 
 def named_account(
