@@ -12,6 +12,8 @@ from batchbell.core.declared import Declarations
 from batchbell.core.errors import SettingsError
 from batchbell.core.model import Status
 from batchbell.declared import AccountTable, accounts_table, read_declared
+from batchbell.providers import entra
+from batchbell.providers.entra import SIGN_IN
 from batchbell.providers.profile import ListStyle, Profile
 from batchbell.providers.profiles import GROQ, PROFILES
 from batchbell.settings import load_settings
@@ -157,6 +159,43 @@ def test_time_between_looks_is_lifted_by_a_chosen_interval_or_a_foreign_address(
         looks,
         looks or found.pace.poll_interval_seconds,
     )
+
+
+@pytest.mark.parametrize(
+    ("installed", "more", "keys"),
+    [
+        (False, {}, []),
+        (True, {}, [("azure", SIGN_IN)]),
+        (True, {"AZURE_OPENAI_API_KEY": "k-1"}, [("azure", "k-1")]),
+    ],
+)
+def test_the_address_of_azure_is_enough_where_the_process_can_sign_in(
+    declared: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    installed: bool,
+    more: dict[str, str],
+    keys: list[tuple[str, str]],
+) -> None:
+    monkeypatch.setattr(entra, "is_installed", lambda: installed)
+    found = declared("", AZURE_OPENAI_ENDPOINT="https://r.openai.azure.com", **more)
+    assert [(one.name, one.key) for one in found][1:] == keys
+
+
+@pytest.mark.parametrize("installed", [False, True])
+def test_so_is_that_of_a_table_which_names_no_key(
+    declared: Any, monkeypatch: pytest.MonkeyPatch, installed: bool
+) -> None:
+    monkeypatch.setattr(entra, "is_installed", lambda: installed)
+    table = (
+        '[[accounts]]\nname = "se"\nprovider = "azure"\nbase_url = "https://r.openai.azure.com"\n'
+    )
+    if not installed:
+        with pytest.raises(SettingsError, match="AZURE_OPENAI_API_KEY is not set"):
+            declared(table)
+        return
+    found = [*declared(table, AZURE_OPENAI_ENDPOINT="https://other.openai.azure.com")]
+    assert [(one.name, one.key) for one in found[1:]] == [("se", SIGN_IN)]
+    assert found[1].base_url == "https://r.openai.azure.com/openai/v1"
 
 
 def test_tables_come_after_them(declared: Any) -> None:

@@ -24,7 +24,7 @@ from batchbell.core.submission import Expiry
 from batchbell.net.api import checked_base
 from batchbell.providers.profile import Profile
 from batchbell.providers.profiles import DEFAULT, PROFILES
-from batchbell.providers.registry import is_sendable, named_profile
+from batchbell.providers.registry import SIGN_IN, is_sendable, named_profile, signs_in
 from batchbell.settings import ExpirySeconds, Settings
 
 TABLE = "[[accounts]]"
@@ -187,13 +187,14 @@ class _Reader:
     ) -> None:
         self._settings = settings
         self._environment = environment
+        self._tables = tables
         self._names = {table.name for table in tables}
         self._read = {self._variable_of(table) for table in tables}
 
     def of_environment(self) -> Iterator[Declared]:
         """An account for each provider whose variable is set, and not read by a table."""
         for profile in PROFILES.values():
-            variable = self._set_of(profile)
+            variable = self._set_of(profile) or self._signing_in(profile)
             if variable is None or variable in self._read:
                 continue
             if profile.name in self._names:
@@ -223,7 +224,7 @@ class _Reader:
             name=table.name,
             provider=profile.name,
             base_url=base_url,
-            key=self._key(self._variable_of(table), place),
+            key=self._key_for(table, profile, place),
             key_variable=self._variable_of(table),
             in_file=in_file,
             discover=discover,
@@ -247,6 +248,19 @@ class _Reader:
                 tokens=table.batch_max_tokens or profile.limits.tokens,
             ),
         )
+
+    def _signing_in(self, profile: Profile) -> str | None:
+        """The variable of the address, where that is enough to make an account."""
+        address = profile.base_url_variable
+        taken = any(table.provider == profile.name for table in self._tables)
+        there = address is not None and self._value(address) and signs_in(profile)
+        return address if there and not taken else None
+
+    def _key_for(self, table: AccountTable, profile: Profile, place: str) -> str:
+        own = table.api_key_env is not None or self._set_of(profile) is not None
+        if not own and signs_in(profile):
+            return SIGN_IN
+        return self._key(self._variable_of(table), place)
 
     def _key(self, variable: str, place: str) -> str:
         if not VARIABLE.fullmatch(variable):

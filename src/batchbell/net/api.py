@@ -9,7 +9,7 @@ on what is read.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlencode
@@ -75,12 +75,17 @@ class ApiClient:
         self._rules = rules
         self._proxy = proxy if proxy and proxy.serves(URL(self._base).host or "") else None
         self._headers = dict(headers)
+        self._sign: Callable[[], Awaitable[Mapping[str, str]]] | None = None
         self._session = session
         self._owns_session = session is None
         self._closed = False
         self._timeout_seconds = timeout_seconds
         self._stall_seconds = stall_seconds
         self._body_max_bytes = body_max_bytes
+
+    def sign(self, headers: Callable[[], Awaitable[Mapping[str, str]]]) -> None:
+        """Send these headers too, asked for anew at each call."""
+        self._sign = headers
 
     async def aclose(self) -> None:
         """End this client for good; its session is closed, unless it was handed in.
@@ -243,7 +248,9 @@ class ApiClient:
         """`hop` is where a redirect leads, in place of the path; `packed` leaves bodies so."""
         query = f"?{urlencode(params)}" if params else ""
         extra = {"Content-Type": "application/json"} if isinstance(body, bytes) else headers or {}
-        own = self._headers if hop is None or hop.ours else {}
+        own = dict(self._headers) if hop is None or hop.ours else {}
+        if own and self._sign is not None:
+            own |= await self._sign()
         where = f"{self._base}{path}{query}" if hop is None else hop.url
         try:
             if self._rules is not None:

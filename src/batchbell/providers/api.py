@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote
@@ -32,6 +32,10 @@ class Api(Protocol):
 
     async def post_file(self, path: str, file: Path) -> Reply:
         """POST a file of JSON, from the disk. It is given as long as calls that create."""
+        ...
+
+    def sign(self, headers: Callable[[], Awaitable[Mapping[str, str]]]) -> None:
+        """Send these headers too, asked for anew at each call. They may raise ProviderError."""
         ...
 
     async def delete(self, path: str) -> Reply:

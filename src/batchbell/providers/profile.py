@@ -15,6 +15,7 @@ from batchbell.core.limits import Limits
 from batchbell.core.model import Snapshot, Status
 from batchbell.core.polling import PAGE_SIZE
 from batchbell.core.submission import Expiry
+from batchbell.providers.entra import TOKEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,8 @@ class Profile:
     hosts: tuple[str, ...] = ()
     """Where else the host itself answers: names, and all names below them."""
     auth: Auth = Auth()
+    signs_in: bool = False
+    """Whether it takes tokens of Entra ID in place of a key, which go as `Auth()` says."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Sent with every call, such as the version of the API."""
     limits: Limits = field(default_factory=Limits)
@@ -157,4 +160,6 @@ class Profile:
 
     def credentials(self, api_key: str) -> dict[str, str]:
         """The headers that say whose a call is."""
-        return {self.auth.header: f"{self.auth.before}{api_key.strip()}"}
+        key = api_key.strip()
+        auth = Auth() if self.signs_in and TOKEN.fullmatch(key) else self.auth
+        return {auth.header: f"{auth.before}{key}"}

@@ -112,6 +112,7 @@ AZURE = Profile(
     path="/openai/v1",
     hosts=("openai.azure.com", "services.ai.azure.com", "cognitiveservices.azure.com"),
     auth=Auth("api-key", ""),
+    signs_in=True,
     limits=Limits(lines=100_000, bytes=200 * 10**6),
     expiry=ExpiryRange(floor_seconds=14 * DAY_SECONDS, ceiling_seconds=30 * DAY_SECONDS),
     runs_on=True,

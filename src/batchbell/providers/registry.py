@@ -11,8 +11,9 @@ from batchbell.core.errors import SettingsError
 from batchbell.core.form import Form
 from batchbell.core.model import Account, Batch
 from batchbell.core.nearest import hint
-from batchbell.providers import anthropic, gemini, mistral, openai
+from batchbell.providers import anthropic, entra, gemini, mistral, openai
 from batchbell.providers.api import Api
+from batchbell.providers.entra import SIGN_IN as SIGN_IN  # noqa: PLC0414 - its one name elsewhere
 from batchbell.providers.profile import Profile
 from batchbell.providers.profiles import DEFAULT, PROFILES
 from batchbell.providers.protocol import Dialect, Provider
@@ -145,9 +146,26 @@ def open_provider(
     if not is_sendable(key):
         raise SettingsError(f"The API key of account {account.name!r} is empty or misspelt.")
     agent = {"User-Agent": f"Batchbell/{__version__}"}
-    headers = {**profile.headers, **profile.credentials(key), **agent}
-    api = connect(account.base_url, headers)
+    signs_in = key == SIGN_IN and profile.signs_in and account.from_environment
+    own = {} if signs_in else profile.credentials(key)
+    api = connect(account.base_url, {**profile.headers, **own, **agent})
+    if signs_in:
+        api.sign(lambda: _signed(profile))
     return DIALECTS[profile.dialect].open(profile, api, key, clock)
+
+
+async def _signed(profile: Profile) -> Mapping[str, str]:
+    return profile.credentials(await entra.tokens().token())
+
+
+def signs_in(profile: Profile) -> bool:
+    """Whether an account that is declared without a key can be called all the same."""
+    return profile.signs_in and entra.is_installed()
+
+
+async def key_to_send(declared_key: str) -> str:
+    """What a call is made with: the key that was declared, or a token. Raises ProviderAuthError."""
+    return await entra.tokens().token() if declared_key == SIGN_IN else declared_key
 
 
 def is_sendable(api_key: str) -> bool:

@@ -23,7 +23,7 @@ from batchbell.net.guard import AddressRules
 from batchbell.net.proxy import provider_proxy
 from batchbell.providers import Provider, open_provider
 from batchbell.providers.profiles import DEFAULT, PROFILES
-from batchbell.providers.registry import is_sendable, named_profile, provider_by_name
+from batchbell.providers.registry import is_sendable, key_to_send, named_profile, provider_by_name
 from batchbell.storage import accounts
 from batchbell.storage.engine import Store
 from batchbell.web.bodies import Check, read, read_json
@@ -159,7 +159,10 @@ async def api_key_of(context: Context, account: Account) -> str:
     """The credentials to call with. Raises InvalidRequest where this process has none."""
     declared = context.declared.key_of(account)
     if declared is not None:
-        return declared
+        try:
+            return await key_to_send(declared)
+        except ProviderError as error:
+            raise InvalidRequest(str(error), code=Code.NO_ACCOUNT) from error
     kept = await context.store.read(accounts.credentials_of, account.id)
     if kept is None:
         raise InvalidRequest(
