@@ -3,7 +3,7 @@ WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY src src
 RUN python -m venv /opt/batchbell \
- && /opt/batchbell/bin/pip install --no-cache-dir --constraint constraints.txt '.[tables]'
+ && /opt/batchbell/bin/pip install --no-cache-dir --constraint constraints.txt '.[azure,tables]'
 
 FROM python:3.13-slim
 RUN groupadd --gid 10001 batchbell \

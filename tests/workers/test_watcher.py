@@ -588,3 +588,22 @@ async def test_a_sweep_of_very_many_is_spread_over_its_budget(house: House) -> N
     await house.sweep()
     assert house.provider.calls["list"] == 20
     assert house.clock() - before >= 20 - Pace().poll_interval_seconds
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_nobody_looks_sooner_than_the_provider_asks_for(house: House, fails: bool) -> None:
+    """A batch that is registered in between waits, too, and so does one after a failure."""
+    house.watcher.pace = Pace(poll_interval_seconds=5.0, look_seconds=60.0)
+    await house.register(house.provider.add_batch())
+    if fails:
+        house.provider.faults.add("status", status=503, times=None)
+    await house.sweep()
+    house.provider.faults.clear()
+    looked_at = house.clock.now
+    await house.register(house.provider.add_batch())
+    house.clock.advance(59)
+    assert not await house.watcher.step()
+    await house.sweep()
+    assert 60.0 <= house.clock.now - looked_at <= 90.0
+    due = await house.read(accounts.next_due, [house.account.id])
+    assert due == house.clock.now + 60

@@ -102,6 +102,8 @@ def how_to_use(base_url: str, api_key: str) -> list[str]:
         f"  Anthropic:  ANTHROPIC_API_KEY={api_key} ANTHROPIC_BASE_URL={root}",
         f"  Gemini:     GEMINI_API_KEY={api_key} GOOGLE_GEMINI_BASE_URL={root}/gemini",
         f"  Mistral:    MISTRAL_API_KEY={api_key} MISTRAL_BASE_URL={root}/mistral",
+        f"  Groq:       GROQ_API_KEY={api_key} GROQ_BASE_URL={root}/groq",
+        f"  Azure:      AZURE_OPENAI_API_KEY={api_key} AZURE_OPENAI_ENDPOINT={root}/azure",
     ]
 
 
