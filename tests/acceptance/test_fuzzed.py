@@ -66,7 +66,7 @@ async def identities(bell: AsyncBatchbell, id: str) -> list[str | None]:
 
 async def test_what_is_accepted_comes_back_in_its_order(shell: Shell, sandbox: Sandbox) -> None:
     await shell.serve()
-    ending = asyncio.create_task(end_all(sandbox, failed=0))
+    ending = asyncio.create_task(end_all(sandbox.provider, failed=0))
     encodings = st.sampled_from(["form", "jsonl", "json"])
     asked: dict[str, Sequence[str]] = {}
     async with httpx2.AsyncClient(base_url=shell.url, timeout=30) as http:

@@ -15,6 +15,7 @@ import pytest
 from batchbell.sandbox import Sandbox
 from batchbell.storage import results
 from batchbell.web.auth import OPEN_PATHS
+from batchbell.web.gateway.native import NATIVES
 
 from .making import HOOK, Served, a_snapshot
 from .test_keys import bearer
@@ -26,6 +27,8 @@ OWN = {("GET", "/v1/secret"), ("GET", "/v1/webhook_event_types")}
 """They name nothing of anybody but the caller."""
 REFERENCE = "/docs/{name}"
 """Scripts and style sheets of the page `/docs`, the same for everybody."""
+NATIVE_PATHS = {f"/{dialect}/{{path}}" for dialect in NATIVES}
+"""Calls that are passed on: the batch that one names may be known."""
 STREAMS = {("GET", "/v1/stream")}
 """They have no end, and follow what the caller's project records."""
 CURSORS = {
@@ -212,6 +215,10 @@ async def walk(stranger: Stranger, method: str, path: str, theirs: dict[str, Any
         answer = await stranger.ask(method, path, json={"name": "x"})
         never = await stranger.ask(method, "/v1/never")
         assert (answer.status_code, answer.text.replace(path, "/v1/never")) == (404, never.text)
+    elif path in NATIVE_PATHS:
+        asked = path.replace("{path}", "v1/messages/batches/{}")
+        answer = await stranger.same(method, asked, theirs["batch_id"], **body_of(method))
+        assert answer.status_code in (400, 404), (method, path, answer.text)
     elif names := re.findall(r"{(\w+)}", path):
         [name] = names
         asked = path.replace(f"{{{name}}}", "{}")
