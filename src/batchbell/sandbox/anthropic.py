@@ -88,7 +88,7 @@ async def _create(request: web.Request) -> web.Response:
 async def _list(request: web.Request) -> web.Response:
     batches, query = request.app[BATCHES], request.query
     limit = _limit(query.get("limit"))
-    if "after_id" in query and "before_id" in query:
+    if "after_id" in query and "before_id" in query and not batches.lenient:
         raise ApiError(400, "Only one of after_id and before_id can be set.")
     fault = page_fault(batches)
     loops = fault is not None and fault.kind is FaultKind.LOOP

@@ -262,10 +262,10 @@ class BatchJobs(SandboxProvider):
             raise ApiError(
                 422, "Input should be a valid UUID", param="job_id", code="uuid_parsing"
             ) from None
-        job = self._jobs.get(batch_id)
-        if job is None:
-            raise ApiError(404, f"Job {batch_id} not found.")
-        return job
+        return super()._job(batch_id)
+
+    def _no_batch(self, batch_id: str) -> ApiError:
+        return ApiError(404, f"Job {batch_id} not found.")
 
 
 def _request(place: int, row: Mapping[str, Any]) -> Request:

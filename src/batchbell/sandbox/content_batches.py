@@ -305,11 +305,8 @@ class ContentBatches(SandboxProvider):
     def _new_file_id(self) -> str:
         return self._new_id("files/", 12, LETTERS)
 
-    def _job(self, batch_id: str) -> Job:
-        job = self._jobs.get(batch_id)
-        if job is None:
-            raise ApiError(404, "Requested entity was not found.")
-        return job
+    def _no_batch(self, batch_id: str) -> ApiError:
+        return ApiError(404, "Requested entity was not found.")
 
 
 def _inline(config: Mapping[str, Any]) -> tuple[list[Request], tuple[dict[str, Any], ...]]:

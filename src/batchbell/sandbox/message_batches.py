@@ -162,7 +162,7 @@ class MessageBatches(SandboxProvider):
 
     def delete(self, batch_id: str) -> dict[str, Any]:
         """Forget a batch and its results. Raises ApiError: 404, or 400 while it runs."""
-        if not self._ended(self._job(batch_id)):
+        if not self._ended(self._job(batch_id)) and not self.lenient:
             raise ApiError(400, f"Message batch {batch_id} cannot be deleted while it is running.")
         self.forget(batch_id)
         return {"id": batch_id, "type": "message_batch_deleted"}
@@ -188,29 +188,25 @@ class MessageBatches(SandboxProvider):
 
     def page_before(self, before: str, *, limit: int) -> tuple[list[dict[str, Any]], bool]:
         """The batches that are next newer than `before`, newest first, and whether more are."""
-        if before not in self._place:
+        if before not in self._place and not self.lenient:
             raise _no_cursor("before_id", before)
-        newer = [
-            self._jobs[id] for id in self._order[self._place[before] + 1 :] if id in self._jobs
-        ]
+        place = self._place.get(before, -1) + 1
+        newer = [self._jobs[id] for id in self._order[place:] if id in self._jobs]
         return [self._look(job) for job in reversed(newer[:limit])], len(newer) > limit
 
     def page(
         self, *, after: str | None = None, limit: int = 20, skip: int = 0
     ) -> tuple[list[dict[str, Any]], bool]:
         """As `SandboxProvider.page`."""
-        if after is not None and after not in self._place:
+        if after is not None and after not in self._place and not self.lenient:
             raise _no_cursor("after_id", after)
         return super().page(after=after, limit=limit, skip=skip)
 
     def _new_batch_id(self) -> str:
         return self._new_id("msgbatch_01", 22, ALPHABET)
 
-    def _job(self, batch_id: str) -> Job:
-        job = self._jobs.get(batch_id)
-        if job is None:
-            raise ApiError(404, f"Could not find message batch with id {batch_id}.")
-        return job
+    def _no_batch(self, batch_id: str) -> ApiError:
+        return ApiError(404, f"Could not find message batch with id {batch_id}.")
 
     def _look(self, job: Job) -> dict[str, Any]:
         shown = job.as_object(job.progress(self.clock()))
