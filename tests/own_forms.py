@@ -31,10 +31,21 @@ def _anthropic(number: int) -> dict[str, Any]:
     return {"custom_id": f"r{number}", "params": params}
 
 
+def _mistral(number: int) -> dict[str, Any]:
+    messages = [{"role": "user", "content": f"question {number}"}]
+    return {"custom_id": f"r{number}", "body": {"max_tokens": 100, "messages": messages}}
+
+
 OWN_FORMS: Mapping[str, OwnForm] = {
     "anthropic": OwnForm(
         lambda sandbox: {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": sandbox.url},
         lambda sandbox: sandbox.anthropic,
         _anthropic,
+    ),
+    "mistral": OwnForm(
+        lambda sandbox: {"MISTRAL_API_KEY": KEY, "MISTRAL_BASE_URL": sandbox.mistral_url},
+        lambda sandbox: sandbox.mistral,
+        _mistral,
+        {"model": "mistral-small-latest"},
     ),
 }

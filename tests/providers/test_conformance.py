@@ -168,7 +168,9 @@ async def submitted(provider: Provider, folder: Path, **more: Any) -> Snapshot:
     requests = folder / "part.jsonl"
     requests.write_text(json.dumps(ROW) + "\n", encoding="utf-8")
     file = await provider.upload(requests, name="part.jsonl")
-    order = Order(requests=requests, file=file, endpoint="/v1/responses", tag=TAG, **more)
+    lines = provider.lines
+    endpoint = (lines.form.endpoint if lines else None) or "/v1/responses"
+    order = Order(requests=requests, file=file, endpoint=endpoint, model="m", tag=TAG, **more)
     made = await provider.submit(order)
     assert made.input_file_id == file
     return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from batchbell.files.provider_files import unpack
 from batchbell.providers import Provider
 from batchbell.providers.lists import snapshot_in
 from batchbell.providers.mistral import STATUSES, Row, snapshot_of
+from batchbell.providers.protocol import Order
 from tests.providers import benches
 from tests.providers.benches import Bench, connected
 from tests.providers.canned import Canned, served
@@ -146,6 +148,30 @@ async def test_several_input_files_are_one_input(bench: Bench, tmp_path: Path) -
     await bench.provider.delete(seen.input_file_id)
     with pytest.raises(ProviderNotFound):
         await lines_of(bench.provider, ids[1], tmp_path)
+
+
+async def test_requests_go_up_in_mistrals_form_and_the_model_beside_them(
+    bench: Bench, tmp_path: Path
+) -> None:
+    requests = tmp_path / "part-0001.jsonl"
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/ocr", "body": {"pages": [1]}}
+    requests.write_text(json.dumps(line) + "\n", encoding="utf-8")
+    file = await bench.provider.upload(requests, name="in.jsonl")
+    assert file is not None
+    assert os.listdir(tmp_path) == [requests.name], "nothing is left behind"
+    (kept,) = await lines_of(bench.provider, file, tmp_path)
+    assert kept == {"custom_id": "a", "body": {"pages": [1]}}
+    order = Order(
+        requests=requests,
+        file=file,
+        endpoint="/v1/ocr",
+        model="mistral-ocr-latest",
+        metadata={"job": "a"},
+        tag=("t", "1"),
+    )
+    made = await bench.provider.submit(order)
+    assert (made.endpoint, made.model, made.input_file_id) == ("/v1/ocr", order.model, file)
+    assert (made.metadata, made.counts and made.counts.total) == ({"job": "a", "t": "1"}, 1)
 
 
 async def test_answers_are_taken_from_the_job_where_it_names_no_file(

@@ -173,6 +173,24 @@ async def test_an_endpoint_that_no_batch_asks_there_is_refused(served: Served) -
     assert answer.json()["error"]["problems"][0]["code"] == "mismatched_model"
 
 
+async def test_a_job_of_mistral_has_one_model_beside_its_requests(served: Served) -> None:
+    await add(served, "mistral", provider="mistral")
+    line = {"custom_id": "a", "body": {"messages": []}}
+    nameless = await submit(served, line, account="mistral")
+    assert error_of(nameless) == (422, "invalid_requests")
+    assert "No model is named" in nameless.json()["error"]["message"]
+    taken = await submit(served, line, account="mistral", model="mistral-small-latest")
+    assert taken.status_code == 201, taken.text
+    shown = taken.json()
+    assert (shown["endpoint"], shown["model"]) == ("/v1/chat/completions", "mistral-small-latest")
+    named = {"custom_id": "b", "body": {"model": "mistral-embed", "input": "x"}}
+    taken = await submit(served, named, account="mistral", endpoint="/v1/embeddings")
+    assert taken.status_code == 201, taken.text
+    assert (taken.json()["endpoint"], taken.json()["model"]) == ("/v1/embeddings", "mistral-embed")
+    mixed = await submit(served, named, account="mistral", model="mistral-small-latest")
+    assert mixed.json()["error"]["problems"][0]["code"] == "mismatched_model"
+
+
 async def test_calls_of_the_sdk_are_not_passed_on_there(served: Served) -> None:
     await add(served, "claude")
     answer = await served.http.get("/v1/files", headers={"bb-account": "claude"})

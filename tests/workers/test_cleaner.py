@@ -124,6 +124,22 @@ async def test_a_provider_in_trouble_is_asked_again_and_the_account_waits(yard: 
     assert {(await yard.fate(id)).reason for id in ids} == {None}
 
 
+async def test_an_input_stays_while_a_batch_has_it_beside_others(yard: Yard) -> None:
+    """Some providers take several files as the input of one batch."""
+    input, own = yard.upload(), yard.upload()
+    other = await yard.running(own)
+    several = text("UPDATE batches SET input_file_id = :files WHERE id = :id")
+    row = {"files": f"{own},{input}", "id": other}
+    await yard.house.store.write(lambda connection: connection.execute(several, row) and None)
+    first = await yard.collected(input)
+    await yard.clean()
+    assert (await yard.fate(first)).reason == f"The input file was left: batch {other} needed it."
+    assert yard.there(input) == [True]
+    account_id = (await yard.batch(other)).account_id
+    for files, user in ((f"file-x,{own}", other), (own, other), (f"file-x,{own}-2", None)):
+        assert await yard.house.read(deletions.user_of, account_id, files) == user
+
+
 async def test_what_was_deleted_before_the_trouble_is_not_asked_for_again(yard: Yard) -> None:
     id = await yard.collected(yard.upload(), failed=2)
     yard.house.provider.faults.add("status", status=500, route="delete_file", skip_calls=2)

@@ -130,6 +130,10 @@ class BatchProblem:
     line: int | None = None
 
 
+BETWEEN = ","
+"""Between the ids in a reference to several files. No dialect that writes such has it in an id."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """A batch as its provider describes it at one moment, in one shape for all providers.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -25,14 +26,15 @@ from batchbell.core.errors import (
     ProviderRejected,
     ProviderUnavailable,
 )
-from batchbell.core.model import BatchProblem, Counts, Snapshot, Status
+from batchbell.core.form import Form, ModelPlace
+from batchbell.core.model import BETWEEN, BatchProblem, Counts, Snapshot, Status
 from batchbell.core.results import Arrived
-from batchbell.core.twins import Marks
+from batchbell.core.twins import CREATE_SECONDS, Marks
 from batchbell.providers.api import Api, quote_segment
 from batchbell.providers.calls import Calls
 from batchbell.providers.lists import Rows, page_in, snapshot_in
 from batchbell.providers.profile import Profile
-from batchbell.providers.protocol import Dialect, Order, Page
+from batchbell.providers.protocol import Dialect, Lines, Order, Page
 from batchbell.providers.search import find_twins
 from batchbell.providers.values import (
     ID_MAX_CHARACTERS,
@@ -42,6 +44,7 @@ from batchbell.providers.values import (
     count_of,
     counts_of,
     decode,
+    id_in,
     metadata_of,
     problem_of,
     stamps_of,
@@ -51,11 +54,11 @@ from batchbell.providers.verdicts import Complaint, Subject
 
 JOBS = "/batch/jobs"
 FILES = "/files"
+CHAT = "/v1/chat/completions"
+"""What is asked where nobody says otherwise."""
 IN_JOB = "jobs/"
 """How a reference begins to a job that names no file: its answers may stand in the job itself."""
 ANSWERS = "outputs"
-BETWEEN = ","
-"""Between the ids of several files in one reference; no id has it."""
 STATUSES: Mapping[str, Status] = {
     "queued": Status.VALIDATING,
     "running": Status.IN_PROGRESS,
@@ -73,12 +76,14 @@ END_STAMPS: Mapping[Status, str] = {
     Status.CANCELLED: "cancelled_at",
 }
 INVALID = 422
+WRITTEN_BYTES = 2**20
+"""Written to the disk at once."""
 
 
 class Mistral:
     """The adapter. `secret` is the API key, to be kept out of messages; `api` sends it."""
 
-    lines = None
+    lines: Lines
 
     def __init__(self, profile: Profile, api: Api, secret: str, clock: Callable[[], float]) -> None:
         self.profile = profile
@@ -129,15 +134,41 @@ class Mistral:
     async def upload(
         self, requests: Path, *, name: str, expires_seconds: int | None = None
     ) -> str | None:
-        """As `Provider.upload`: no requests are handed in."""
-        return None
+        """As `Provider.upload`. Files do not expire."""
+        own = requests.with_suffix(".own")
+        try:
+            await threads.disk(_write_own, requests, own, self.lines)
+            body = await self._calls.upload(FILES, own, name=name, fields={"purpose": "batch"})
+        finally:
+            await threads.disk(partial(own.unlink, missing_ok=True))
+        identity = id_in(body)
+        if identity is None:
+            raise ProviderUnavailable("The provider's answer to an upload names no file.")
+        return identity
 
     async def submit(self, order: Order) -> Snapshot:
-        """Raises ProviderRejected: the profile says that no submissions are taken."""
-        raise ProviderRejected("Batchbell does not hand in requests to Mistral yet.")
+        """As `Provider.submit`. The tag is a pair of the metadata."""
+        asked: dict[str, Any] = {
+            "input_files": [order.file],
+            "endpoint": order.endpoint,
+            "model": order.model,
+            "metadata": dict([*order.metadata.items(), *([order.tag] if order.tag else [])]),
+            "timeout_hours": int(self.profile.windows[0].removesuffix("h")),
+        }
+        body = await self._calls.post(
+            JOBS,
+            msgspec.json.encode(asked),
+            about=Subject("file", order.file or ""),
+            timeout_seconds=CREATE_SECONDS,
+        )
+        return snapshot_in(body, Row, snapshot_of)
 
     async def find(self, marks: Marks) -> tuple[list[Snapshot], bool]:
-        """As `Provider.find`."""
+        """As `Provider.find`.
+
+        The list is read whole, and not by its filter of metadata: a host that filters otherwise
+        than we expect would hide a job that is there.
+        """
         return await find_twins(self, marks)
 
     async def results(
@@ -209,7 +240,39 @@ class Mistral:
         return snapshot
 
 
-DIALECT = Dialect(name="mistral", open=Mistral)
+class JobLines:
+    """As `Lines`: a request is `{"custom_id", "body"}`, and answers have OpenAI's shape."""
+
+    form = Form(addressed=False, endpoint=CHAT, model=ModelPlace.APART)
+
+    def own(self, line: bytes) -> bytes:
+        """As `Lines.own`."""
+        found = decode(line, _Request)
+        return msgspec.json.encode(found)
+
+    def request(self, line: bytes) -> bytes:
+        """As `Lines.request`: nothing that we need is called otherwise."""
+        return line
+
+    def answer(self, line: bytes) -> bytes:
+        """As `Lines.answer`."""
+        return line
+
+
+class _Request(msgspec.Struct, gc=False):
+    custom_id: msgspec.Raw
+    body: msgspec.Raw
+
+
+def _write_own(lines: Path, target: Path, form: Lines) -> None:
+    """The input file of a job; called in a thread."""
+    with lines.open("rb") as source, target.open("wb", WRITTEN_BYTES) as file:
+        for line in source:
+            file.write(form.own(line) + b"\n")
+
+
+Mistral.lines = JobLines()
+DIALECT = Dialect(name="mistral", open=Mistral, lines=Mistral.lines)
 
 
 def _path(batch_id: str) -> str:

@@ -76,7 +76,6 @@ MISTRAL = Profile(
     limits=Limits(lines=1_000_000, bytes=512 * 10**6),
     list_filters=frozenset({"status", "created_after", "metadata"}),
     look_seconds=1.0,
-    submissions=False,
     batch_ids=r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}",
     ids_are_shared=True,
 )

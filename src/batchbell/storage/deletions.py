@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, Update, exists, func, or_, select, update
+from sqlalchemy import Connection, Row, Update, and_, exists, func, or_, select, update
 
 from batchbell.core import deletion as rules
 from batchbell.core.deletion import Deletes, Deleting, Deletion, DeletionState, ProviderFile
 from batchbell.core.errors import LeaseLost
-from batchbell.core.model import Batch, BatchKind
+from batchbell.core.model import BETWEEN, Batch, BatchKind
 from batchbell.core.results import Collecting, Results, Tally
 from batchbell.storage import submissions
 from batchbell.storage.batches import joined_batches, to_batch
 from batchbell.storage.bulk import insert_missing
 from batchbell.storage.engine import RESULTS, storable, wake
 from batchbell.storage.results import by_id, of_key, of_keys
-from batchbell.storage.schema import batches, deletions, parts
+from batchbell.storage.schema import batches, deletions, parts, several_inputs
 from batchbell.storage.schema import submissions as wholes
 
 FILES = msgspec.json.Decoder(tuple[ProviderFile, ...])
@@ -118,12 +118,23 @@ def next_due(connection: Connection) -> float | None:
 
 
 def user_of(connection: Connection, account_id: str, file_id: str) -> str | None:
-    """The id of a batch of the account that needs this input still; None where none does."""
-    same = (batches.c.account_id == account_id, batches.c.input_file_id == storable(file_id))
-    rows = connection.execute(joined_batches().where(*same).order_by(batches.c.key))
-    found = [to_batch(row) for row in rows]
+    """The id of a batch of the account that needs this input still; None where none does.
+
+    The input may be several files, and so may that of the batch: one that they share is enough.
+    """
+    files = {storable(file_id), *storable(file_id).split(BETWEEN)}
+    b = batches.c
+    named = select(b.key, b.input_file_id).where(b.account_id == account_id, several_inputs)
+    shared = [
+        key
+        for key, inputs in connection.execute(named)
+        if not files.isdisjoint(inputs.split(BETWEEN))
+    ]
+    same = (b.account_id == account_id, b.input_file_id.in_(sorted(files)))
+    query = joined_batches().where(or_(and_(*same), b.key.in_(shared))).order_by(b.key)
+    found = [to_batch(row) for row in connection.execute(query)]
     known = of_keys(connection, [batch.key for batch in found])
-    return next((b.id for b in found if rules.needs_input(b, known.get(b.key))), None)
+    return next((one.id for one in found if rules.needs_input(one, known.get(one.key))), None)
 
 
 def any_unseen(connection: Connection, held: Deleting) -> bool:

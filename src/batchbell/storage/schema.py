@@ -157,6 +157,8 @@ Index("ix_batches_listed", batches.c.project_id, batches.c.key)
 Index("ix_batches_by_status", batches.c.project_id, batches.c.status, batches.c.key)
 Index("ix_batches_id", batches.c.id)
 Index("ix_batches_input", batches.c.account_id, batches.c.input_file_id)
+several_inputs = text("input_file_id LIKE '%,%'")
+partial("ix_batches_inputs", batches.c.account_id, where=several_inputs)
 _over = batches.c.ended_at.isnot(None)
 partial("ix_batches_ended", batches.c.ended_at, where=_over)
 for _file in (batches.c.output_file_id, batches.c.error_file_id):
