@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from .making import a_snapshot
 NOW = 1_000_000.0
 OURS = Marks(asked_at=NOW, input_file_id="file-1", endpoint="/v1/x", tag=("t", "prt_1.2"))
 BARE = Marks(asked_at=NOW, endpoint="/v1/x", tag=("t", "prt_1.2"), lines=3)
+FILED = replace(BARE, own_input=True)
 THREE, FOUR = (Counts(total=total, completed=0, failed=0) for total in (3, 4))
 CALLERS = Marks(asked_at=NOW, input_file_id="file-1", endpoint="/v1/x", metadata={"a": "b"})
 
@@ -49,6 +51,8 @@ def seen(**more: Any) -> Any:
         (BARE, {"input_file_id": None, "counts": None}, False),
         (BARE, {"input_file_id": None, "counts": THREE, "timestamps": {}}, False),
         (BARE, {"input_file_id": "file-1", "counts": THREE}, False),
+        (FILED, {"input_file_id": "file-1", "counts": THREE}, True),
+        (FILED, {"input_file_id": "file-1", "counts": FOUR}, False),
         (BARE, {"input_file_id": None, "counts": THREE, "metadata": {"t": "prt_2.1"}}, False),
         (BARE, {"input_file_id": None, "counts": FOUR, "metadata": {"t": "prt_1.2"}}, True),
     ],

@@ -14,8 +14,10 @@ from mistralai.client.errors import HTTPValidationError, SDKError
 
 from batchbell.sandbox import Sandbox
 from tests.sandbox.making import KEY, FakeClock
+from tests.web.making import Served
 
 CHAT = "/v1/chat/completions"
+HOOK = "http://127.0.0.1:9/hook"
 
 
 @pytest.fixture
@@ -173,3 +175,49 @@ async def test_what_makes_no_sense_is_refused_in_the_apis_shapes(
             await stranger.batch.jobs.list_async()
     assert error.value.status_code == 401
     assert sandbox.provider.calls.total() == 0
+
+
+async def test_its_calls_pass_through_batchbell_with_one_line_changed(
+    served: Served, sandbox: Sandbox
+) -> None:
+    account = {"name": "mistral", "provider": "mistral", "api_key": KEY}
+    account["base_url"] = sandbox.mistral_url
+    assert (await served.http.post("/v1/accounts", json=account)).status_code == 201
+    async with Mistral(api_key="bb_any", server_url=f"{served.url}/mistral") as sdk:
+        file = await uploaded(sdk, "a", "b")
+        jobs, files = sdk.batch.jobs, sdk.files
+        made = await jobs.create_async(
+            input_files=[file], endpoint=CHAT, metadata={"webhook_url": f"{HOOK}/1"}
+        )
+        assert await urls_of(served, made.id) == [f"{HOOK}/1"]
+        bare = await jobs.create_async(
+            requests=[line("c")],  # type: ignore[list-item]
+            endpoint=CHAT,
+            http_headers={"bb-webhook-url": f"{HOOK}/2"},
+        )
+        assert await urls_of(served, bare.id) == [f"{HOOK}/2"]
+        listed = await jobs.list_async(status=["QUEUED", "RUNNING"])
+        assert [job.id for job in listed.data or []] == [bare.id, made.id]
+        assert (await jobs.cancel_async(job_id=bare.id)).status == "CANCELLATION_REQUESTED"
+        sandbox.mistral.finish(made.id, "completed", failed=1)
+        ended = await jobs.get_async(job_id=made.id)
+        assert (ended.status, ended.succeeded_requests) == ("SUCCESS", 1)
+        assert len(await lines_of(sdk, ended.output_file)) == 1
+        inline = await jobs.get_async(job_id=made.id, inline=True)
+        assert isinstance(inline.outputs, list)
+        assert len(inline.outputs) == 2
+        assert (await files.list_async()).total == 4
+        assert (await files.retrieve_async(file_id=file)).id == file
+        signed = await files.get_signed_url_async(file_id=file)
+        assert signed.url.startswith(sandbox.mistral_url)
+        assert (await files.delete_async(file_id=file)).deleted
+        assert (await jobs.delete_async(job_id=made.id)).deleted
+        with pytest.raises(SDKError, match="not found"):
+            await jobs.get_async(job_id=made.id)
+        with pytest.raises(SDKError, match="Send other calls to the provider"):
+            await sdk.models.list_async()
+
+
+async def urls_of(served: Served, job_id: str) -> list[str]:
+    answer = await served.http.get("/v1/watches", params={"batch_id": job_id})
+    return [one["url"] for one in answer.json()["data"]]

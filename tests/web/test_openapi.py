@@ -80,13 +80,17 @@ async def test_every_route_is_described(served: Served) -> None:
 
 
 async def test_every_route_describes_its_errors_in_openais_shape(served: Served) -> None:
+    """But for calls of a provider's own SDK, which get them in that provider's shape."""
     kinds = (ErrorBody, PassedErrorBody)
+    native = {f"/{dialect}/{{path}}" for dialect in NATIVES}
     for path, operations in (await document(served))["paths"].items():
         for operation in operations.values():
             for status, told in operation["responses"].items():
                 if (status == "default" or int(status) >= 400) and path != "/readyz":
                     shape = told["content"]["application/json"]["schema"]
-                    assert shape in [schema_of(kind) for kind in kinds], (path, status)
+                    ours = [schema_of(kind) for kind in kinds]
+                    own = [{"type": "object"}]
+                    assert shape in (own if path in native else ours), (path, status)
 
 
 async def some_of_everything(served: Served) -> dict[str, str]:

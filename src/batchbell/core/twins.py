@@ -85,6 +85,8 @@ class Marks:
     """None where the requests went with the call."""
     lines: int | None = None
     """How many requests there were, where that is known."""
+    own_input: bool = False
+    """Whether the provider may make a file of requests that went with the call, and show it."""
     endpoint: str | None = None
     tag: tuple[str, str] | None = None
     """A pair of its metadata that no other call has; None where there is none."""
@@ -116,7 +118,9 @@ def _unlikeliness(marks: Marks, batch: Snapshot) -> tuple[bool, float]:
 def _fits(marks: Marks, batch: Snapshot) -> bool:
     if _is_tagged(marks, batch):
         return True
-    if batch.input_file_id != marks.input_file_id or not _agrees(marks, batch):
+    hidden = marks.own_input and marks.input_file_id is None
+    same = hidden or batch.input_file_id == marks.input_file_id
+    if not same or not _agrees(marks, batch):
         return False
     if marks.input_file_id is None:
         return _is_alike(marks, batch)

@@ -376,10 +376,11 @@ VERBS = {
 class NativeCalls:
     """As `Native`: what Anthropic's SDKs call."""
 
+    root = ""
     links = frozenset({"results_url"})
     secrets: frozenset[str] = frozenset()
 
-    def passage(self, method: str, path: str) -> Passage | None:
+    def passage(self, method: str, path: str, query: str = "") -> Passage | None:
         """As `Native.passage`: all that the API has for batches."""
         found = CALL.fullmatch(path)
         if found is None:

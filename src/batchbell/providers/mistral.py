@@ -8,13 +8,14 @@ https://docs.mistral.ai/api/#tag/batch, https://docs.mistral.ai/capabilities/bat
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlencode
+from typing import Any, TypeVar
+from urllib.parse import parse_qs, unquote, urlencode
 from uuid import UUID
 
 import msgspec
@@ -34,7 +35,7 @@ from batchbell.providers.api import Api, quote_segment
 from batchbell.providers.calls import Calls
 from batchbell.providers.lists import Rows, page_in, snapshot_in
 from batchbell.providers.profile import Profile
-from batchbell.providers.protocol import Dialect, Lines, Order, Page
+from batchbell.providers.protocol import Asked, Dialect, Lines, Order, Page, Passage, Verb
 from batchbell.providers.search import find_twins
 from batchbell.providers.values import (
     ID_MAX_CHARACTERS,
@@ -49,8 +50,11 @@ from batchbell.providers.values import (
     problem_of,
     stamps_of,
     text_of,
+    without_nul,
 )
 from batchbell.providers.verdicts import Complaint, Subject
+
+T = TypeVar("T")
 
 JOBS = "/batch/jobs"
 FILES = "/files"
@@ -169,7 +173,7 @@ class Mistral:
         The list is read whole, and not by its filter of metadata: a host that filters otherwise
         than we expect would hide a job that is there.
         """
-        return await find_twins(self, marks)
+        return await find_twins(self, replace(marks, own_input=True))
 
     async def results(
         self, reference: str, target: Path, *, most_bytes: int, plain: bool = False
@@ -240,6 +244,90 @@ class Mistral:
         return snapshot
 
 
+CALLS = re.compile(rf"({JOBS}|{FILES})(?:/([^/?#]+)(/cancel|/content|/url)?)?")
+"""The calls for jobs and files: which of them, and what of it."""
+VERBS = {
+    ("POST", JOBS, False, None): Verb.CREATE,
+    ("GET", JOBS, False, None): Verb.OTHER,
+    ("GET", JOBS, True, None): Verb.BATCH,
+    ("POST", JOBS, True, "/cancel"): Verb.BATCH,
+    ("DELETE", JOBS, True, None): Verb.OTHER,
+    ("POST", FILES, False, None): Verb.UPLOAD,
+    ("GET", FILES, False, None): Verb.OTHER,
+    ("GET", FILES, True, None): Verb.OTHER,
+    ("DELETE", FILES, True, None): Verb.OTHER,
+    ("GET", FILES, True, "/content"): Verb.CONTENT,
+    ("GET", FILES, True, "/url"): Verb.OTHER,
+}
+"""By method, what it is for, whether one is named, and what of it."""
+ERROR_TYPES: Mapping[int, str] = {
+    401: "unauthorized",
+    404: "not_found",
+    429: "rate_limited",
+    502: "service_unavailable",
+    503: "service_unavailable",
+}
+
+
+class NativeCalls:
+    """As `Native`: what Mistral's SDK calls for jobs and files."""
+
+    root = "/v1"
+    links: frozenset[str] = frozenset()
+    """Signed addresses of files need no key, and are no calls of the API."""
+    secrets: frozenset[str] = frozenset()
+
+    def passage(self, method: str, path: str, query: str = "") -> Passage | None:
+        """As `Native.passage`. A job that is read with its answers may be as long as they are."""
+        found = CALLS.fullmatch(path)
+        if found is None:
+            return None
+        base, id = found[1], None if found[2] is None else unquote(found[2])
+        verb = VERBS.get((method, base, id is not None, found[3]))
+        if verb is None or id in (".", ".."):
+            return None
+        if base == FILES:
+            return Passage(verb)
+        inline = parse_qs(query).get("inline", [""])[-1].lower() in ("true", "1")
+        return Passage(Verb.CONTENT if verb is Verb.BATCH and inline else verb, id)
+
+    def location(self, batch_id: str) -> str:
+        """As `Native.location`."""
+        return _path(batch_id)
+
+    def asked(self, path: str, body: Mapping[str, msgspec.Raw]) -> Asked:
+        """As `Native.asked`: by its files, or the number of its requests, and its metadata."""
+        metadata = _value(body, "metadata", dict[str, Any])
+        requests = _value(body, "requests", list[msgspec.Raw])
+        return Asked(
+            lines=len(requests) if requests else None,
+            input_file_id=_inputs(_value(body, "input_files", list[Any])),
+            endpoint=_value(body, "endpoint", str),
+            metadata=metadata_of(metadata) if metadata else None,
+        )
+
+    def snapshot_in(self, body: bytes, profile: Profile) -> Snapshot | None:
+        """As `Native.snapshot_in`."""
+        try:
+            return snapshot_in(without_nul(body), Row, snapshot_of)
+        except MalformedBatch:
+            return None
+
+    def error(self, status: int, code: str, message: str) -> Mapping[str, Any]:
+        """As `Native.error`: the SDK shows the whole body."""
+        other = "invalid_request_error" if status < 500 else "internal_server_error"
+        type_ = ERROR_TYPES.get(status, other)
+        return {"object": "error", "message": message, "type": type_, "param": None, "code": code}
+
+
+def _value(body: Mapping[str, msgspec.Raw], name: str, kind: type[T]) -> T | None:
+    """A field of a call, if it can be read."""
+    try:
+        return decode(body[name], kind)
+    except (KeyError, Undecodable):
+        return None
+
+
 class JobLines:
     """As `Lines`: a request is `{"custom_id", "body"}`, and answers have OpenAI's shape."""
 
@@ -272,7 +360,7 @@ def _write_own(lines: Path, target: Path, form: Lines) -> None:
 
 
 Mistral.lines = JobLines()
-DIALECT = Dialect(name="mistral", open=Mistral, lines=Mistral.lines)
+DIALECT = Dialect(name="mistral", open=Mistral, lines=Mistral.lines, native=NativeCalls())
 
 
 def _path(batch_id: str) -> str:

@@ -227,13 +227,15 @@ class Native(Protocol):
     Paths are what follows the base URL, and as they were sent.
     """
 
+    root: str
+    """What the SDK puts before a path, and base URLs end in."""
     links: frozenset[str]
     """Fields and headers of answers, in lower case, that hold an address of the API: the caller is
     to come back through us."""
     secrets: frozenset[str]
     """Query parameters that hold a key."""
 
-    def passage(self, method: str, path: str) -> Passage | None:
+    def passage(self, method: str, path: str, query: str = "") -> Passage | None:
         """What a call is about; None for one that is not passed on."""
         ...
 

@@ -146,11 +146,18 @@ def text_answers(media_type: str, *also: int) -> dict[str, Any]:
     return made
 
 
-def passes(*also: int, shape: Any = None, media_type: str = "application/json") -> dict[str, Any]:
-    """Arguments of a route that passes a provider's answer on, whatever that is."""
+def passes(
+    *also: int, shape: Any = None, media_type: str = "application/json", native: bool = False
+) -> dict[str, Any]:
+    """Arguments of a route that passes a provider's answer on, whatever that is.
+
+    Errors of a `native` one are in the provider's own shape, ours too.
+    """
     theirs = {"type": "object"} if media_type == "application/json" else {"type": "string"}
     schema = theirs if shape is None else {"anyOf": [schema_of(shape), theirs]}
     error = json_content(PassedErrorBody)
+    if native:
+        error = {"application/json": {"schema": {"type": "object"}}}
     failing: dict[int | str, Any] = {
         code: {"description": MEANINGS[code], "content": error}
         for code in sorted({*GUARDED, 408, 502, *also})

@@ -88,12 +88,15 @@ async def pass_native(
     """Below the name of a dialect stands the provider's API, as far as it is about batches."""
     dialect = request.scope["route"].name
     native, call = NATIVES[dialect], await call_of(request)
-    path = _path(request, dialect)
-    passage = native.passage(request.method, path)
+    called = _path(request, dialect)
+    path = called.removeprefix(native.root)
+    query = request.scope["query_string"].decode("latin-1")
+    below = called.startswith(native.root)
+    passage = native.passage(request.method, path, query) if below else None
     if passage is None:
         raise InvalidRequest(
             f"Batchbell passes on what is about batches and their files, and not {request.method}"
-            f" {path[:200]}. Send other calls to the provider itself.",
+            f" {called[:200]}. Send other calls to the provider itself.",
             code=Code.UNKNOWN_URL,
             status=404,
         )
@@ -123,7 +126,7 @@ for _name, _method in itertools.product(NATIVES, METHODS):
         name=_name,
         methods=[_method],
         summary="A call of the provider's own SDK",
-        **passes(404),
+        **passes(404, native=True),
     )
 
 
@@ -268,7 +271,7 @@ def _answer(request: Request, account: Account, reply: Whole, **how: Any) -> Res
     native = _native(account)
     if not native.links:
         return reply.response(**how)
-    ours = f"{str(request.base_url).rstrip('/')}/{profile_of(account).dialect}"
+    ours = f"{str(request.base_url).rstrip('/')}/{profile_of(account).dialect}{native.root}"
     prefix = ORIGIN.sub("", account.base_url.rstrip("/"))
 
     def through_us(url: str) -> str:
