@@ -58,7 +58,6 @@ GEMINI = Profile(
     limits=Limits(bytes=2 * 10**9),
     retention_seconds=2 * DAY_SECONDS,
     answers_in_order=True,
-    submissions=False,
     batch_ids=r"batches/[A-Za-z0-9_-]+",
 )
 """https://ai.google.dev/gemini-api/docs/batch-api and the SDK `google-genai` 3.6, November 2026. No
