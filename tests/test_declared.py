@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from batchbell.core.declared import Declarations
 from batchbell.core.errors import SettingsError
 from batchbell.core.model import Status
+from batchbell.core.signing import make_secret
 from batchbell.declared import AccountTable, accounts_table, read_declared
 from batchbell.providers import entra
 from batchbell.providers.entra import SIGN_IN
@@ -263,3 +265,42 @@ def test_the_first_of_a_providers_variables_that_is_set_counts(declared: Any) ->
     assert keys(table, **both) == {"GOOGLE_API_KEY": "AIza-google"}
     with pytest.raises(SettingsError, match="the variable GEMINI_API_KEY is not set"):
         keys(table)
+
+
+OLD, NEW = (make_secret(bytes([n]) * 24) for n in (1, 2))
+
+
+def test_secrets_of_webhooks_are_read_beside_the_key(declared: Any) -> None:
+    """Several while one replaces another; a provider that sends none has none."""
+    own = GOOD + 'hook_secret_env = "EU_HOOK"\n'
+    found = declared(
+        own,
+        OPENAI_WEBHOOK_SECRET=OLD,
+        EU_HOOK=f"{NEW}, {OLD}",
+        MISTRAL_API_KEY="m",
+    )
+    assert {one.name: one.hook_secrets for one in found} == {
+        "openai": (OLD,),
+        "mistral": (),
+        "eu": (NEW, OLD),
+    }
+    assert OLD not in repr(list(found))
+
+
+@pytest.mark.parametrize(
+    ("text", "environment", "says"),
+    [
+        (GOOD + 'hook_secret_env = "NONE"\n', {}, "the variable NONE is not set"),
+        (GOOD + 'hook_secret_env = "whsec_x="\n', {}, "is not the name of a variable"),
+        (GOOD + 'hook_secret_env = "EU_KEY"\n', {}, "EU_KEY: A webhook secret is `whsec_`"),
+        ("", {"OPENAI_WEBHOOK_SECRET": "whsec_x"}, "OPENAI_WEBHOOK_SECRET: A webhook secret"),
+        (GOOD + 'provider = "mistral"\nhook_secret_env = "EU_KEY"\n', {}, "sends no webhooks"),
+    ],
+)
+def test_what_is_no_secret_of_webhooks_is_refused(
+    declared: Any, text: str, environment: dict[str, str], says: str
+) -> None:
+    with pytest.raises(SettingsError, match=re.escape(says)) as refused:
+        declared(text, **environment)
+    assert "whsec_x" not in str(refused.value)
+    assert ENVIRONMENT["EU_KEY"] not in str(refused.value)

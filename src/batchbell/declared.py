@@ -15,8 +15,9 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from batchbell.api.fields import NAME_MAX, NAME_SHAPE
+from batchbell.core import signing
 from batchbell.core.declared import Declarations, Declared
-from batchbell.core.errors import SettingsError
+from batchbell.core.errors import InvalidRequest, SettingsError
 from batchbell.core.ids import NAME_PATTERN
 from batchbell.core.nearest import hint, shown
 from batchbell.core.polling import Pace
@@ -51,6 +52,12 @@ class AccountTable(BaseModel):
         None,
         description="The name of the variable that holds the API key. Default: the provider's"
         " variable.",
+    )
+    hook_secret_env: Annotated[str, Field(strict=True)] | None = Field(
+        None,
+        description="The name of the variable that holds the secret with which the provider signs"
+        " its own webhooks; several secrets are parted by spaces. Default: the provider's variable"
+        " for it.",
     )
     discover: Annotated[bool, Field(strict=True)] | None = Field(
         None, description="As `BATCHBELL_DISCOVER`, for this account."
@@ -226,6 +233,7 @@ class _Reader:
             base_url=base_url,
             key=self._key_for(table, profile, place),
             key_variable=self._variable_of(table),
+            hook_secrets=self._hook_secrets(table, profile, place),
             in_file=in_file,
             discover=discover,
             pace=pace_of(
@@ -281,6 +289,34 @@ class _Reader:
                 " that no key has. Set it again, and start again."
             )
         return key
+
+    def _hook_secrets(self, table: AccountTable, profile: Profile, place: str) -> tuple[str, ...]:
+        named = table.hook_secret_env
+        if profile.hooks is None:
+            if named is not None:
+                raise SettingsError(
+                    f"{place}: hook_secret_env is of no use: {profile.title} sends no webhooks"
+                    " about batches. Leave it out."
+                )
+            return ()
+        if named is not None and not VARIABLE.fullmatch(named):
+            raise SettingsError(  # it may be the secret itself: it is not shown
+                f"{place}: hook_secret_env is not the name of a variable. Put the secret into a"
+                " variable of the environment, and its name here."
+            )
+        variable = named or profile.hooks.secret_variable
+        secrets = self._value(variable).replace(",", " ").split()
+        if named is not None and not secrets:
+            raise SettingsError(
+                f"{place}: the variable {variable} is not set. Set it to the secret that the"
+                " provider signs its webhooks with, or leave hook_secret_env out."
+            )
+        for secret in secrets:
+            try:
+                signing.check_secret(secret)
+            except InvalidRequest as error:
+                raise SettingsError(f"{place}: {variable}: {error.message}") from None
+        return tuple(secrets)
 
     def _base_url(self, table: AccountTable, profile: Profile, place: str) -> str:
         variable = profile.base_url_variable

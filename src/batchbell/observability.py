@@ -193,6 +193,13 @@ class Metrics:
             registry=registry,
         )
 
+        self.hooks = Counter(
+            "batchbell_hooks",
+            "Webhooks of providers themselves, by result: accepted, replayed, late, ignored, or why"
+            " they were refused: forged, stale, malformed, no_secret.",
+            ["account", "result"],
+            registry=registry,
+        )
         self.unknown_statuses = Counter(
             "batchbell_unknown_statuses",
             "Batches whose provider used a status word that we do not know, once for each word.",

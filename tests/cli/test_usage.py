@@ -53,6 +53,8 @@ USAGE: list[tuple[str, str]] = [
     ("serve --port abc", "--port"),
     ("sandbox --port 99999", "65535"),
     ("accounts add x --api-key-env NOT_SET", "NOT_SET is not set."),
+    ("accounts update x --hook-secret-env NOT_SET", "NOT_SET is not set."),
+    ("accounts update x", "--new-hook-secret"),
     ("endpoints create --url http://a", "Missing option '--name'."),
     ("endpoints update whe_1 --schedule soon", "--schedule"),
 ]

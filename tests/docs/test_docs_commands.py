@@ -116,6 +116,8 @@ def test_each_variable_that_is_named_is_a_setting(path: Path) -> None:
     known = {row.variable for row in settings_table()} | set(NOT_SETTINGS)
     for profile in PROFILES.values():
         known |= {*profile.key_variables, str(profile.base_url_variable)}
+        if profile.hooks is not None:
+            known.add(profile.hooks.secret_variable)
     assert named - known == set()
 
 

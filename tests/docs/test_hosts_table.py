@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 
 from batchbell.providers.profile import Profile
@@ -12,6 +13,13 @@ PAGE = Path(__file__).parents[2] / "docs" / "howto" / "watch-other-hosts.md"
 HEAD = "| provider | host | requests | file | windows | results kept | `custom_id` |"
 ELSEWHERE = {DEFAULT.name, AZURE.name, GROQ.name}
 """They have pages of their own."""
+
+
+def test_the_hosts_that_send_webhooks_are_all_listed() -> None:
+    text = (PAGE.parent / "let-a-provider-ring.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| ([^|]+) \| [^|]+ \| `([A-Z_]+)` \|$", text, re.M)
+    sending = [one for one in PROFILES.values() if one.hooks is not None]
+    assert sorted(listed) == sorted((one.title, one.hooks.secret_variable) for one in sending)
 
 
 def row(profile: Profile) -> str:

@@ -152,7 +152,8 @@ async def test_a_database_of_the_release_before_keeps_its_rows(database_url: str
         assert await store.write(opening.upgrade) == opening.head()
         for table in metadata.tables:
             count = text(f"SELECT count(*) FROM {table}")
-            assert await store.read(lambda c, q=count: c.execute(q).scalar()) == 1, table
+            rows = 0 if table in MADE_SINCE else 1
+            assert await store.read(lambda c, q=count: c.execute(q).scalar()) == rows, table
         with pytest.raises(IntegrityError):
             await store.write(lambda c: c.execute(text("DELETE FROM endpoints")))
     finally:
@@ -173,6 +174,7 @@ async def test_a_database_of_before_the_first_release_is_left_alone(
 
 
 FIRST_RELEASE = "0027"
+MADE_SINCE = {"hints"}
 ONE_OF_EACH = [
     "INSERT INTO projects VALUES ('default', 'default', 'whsec_x', 1)",
     "INSERT INTO keys (id, project_id, name, hash, hint, created_at)"

@@ -31,6 +31,10 @@ def database_url(ready_sqlite_url: str) -> str:
     return ready_sqlite_url
 
 
+FOREIGN = {"/hooks/{account_id}"}
+"""Their bodies are not written for us."""
+
+
 def path_of(route: Any) -> str:
     path: str = route.path_format
     for name in route.param_convertors:
@@ -65,7 +69,7 @@ async def test_every_route_refuses_a_field_that_it_does_not_know(served: Served)
     """Also where it takes no body at all: whoever sends one believes that it does something."""
     for route in ROUTES:
         for method in set(route.methods) - {"HEAD"}:
-            if not is_strict(route, method) or method == "GET":
+            if not is_strict(route, method) or method == "GET" or route.path in FOREIGN:
                 continue
             answer = await served.http.request(method, path_of(route), json={"zebra": 1})
             assert answer.status_code == 400, (method, route.path, answer.text)

@@ -6,11 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from batchbell.api.answers import Object, Second, about, one_of
+from batchbell.api.answers import Answer, Object, Second, about, one_of
 from batchbell.api.fields import URL_MAX, Flag, Name, Request, Storable, Text
 from batchbell.core.account import AccountState
 
 API_KEY_MAX = 1000
+HOOK_SECRETS_MAX = 5
 
 BaseUrl = Annotated[
     str,
@@ -20,6 +21,13 @@ BaseUrl = Annotated[
 ApiKey = Annotated[str, Field(min_length=1, max_length=API_KEY_MAX), Storable]
 
 
+HookSecrets = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=API_KEY_MAX), Storable]],
+    Field(max_length=HOOK_SECRETS_MAX, examples=[["whsec_…"]]),
+]
+"""With these the provider signs its own webhooks; several while one is replaced by another."""
+
+
 class AccountRequest(Request):
     name: Name
     provider: Annotated[Text, Field(examples=["openai"])] | None = None
@@ -27,6 +35,7 @@ class AccountRequest(Request):
     base_url: BaseUrl | None = None
     api_key: ApiKey
     discover: Flag = None
+    hook_secrets: HookSecrets | None = None
 
 
 class AccountChanges(Request):
@@ -34,6 +43,16 @@ class AccountChanges(Request):
     api_key: ApiKey | None = None
     state: Literal["active", "paused"] | None = None
     discover: Flag = None
+    hook_secrets: HookSecrets | None = None
+    """They replace those that are there; none at all turns the webhooks off."""
+
+
+class AccountHooks(Answer, frozen=True, kw_only=True):
+    """Webhooks that the provider itself sends when a batch has ended."""
+
+    url: Annotated[str, about("Where the provider is to send them.")]
+    secrets: Annotated[int, about("How many secrets they are verified with.")]
+    received_at: Annotated[Second | None, about("When one was last taken.")]
 
 
 class Account(Object, frozen=True, kw_only=True, tag="account"):
@@ -55,6 +74,7 @@ class Account(Object, frozen=True, kw_only=True, tag="account"):
     retrieve_error: Annotated[str | None, about("Why single batches cannot be read.")]
     list_stale: Annotated[bool, about("Whether the list shows batches as they were.")]
     discover: bool
+    hooks: Annotated[AccountHooks | None, about("Null where the provider sends no webhooks.")]
     swept_at: Annotated[Second | None, about("When a sweep last ended.")]
     succeeded_at: Annotated[Second | None, about("When a sweep last ended well.")]
     unswept: Annotated[str | None, about("Why it is not swept, though it should be.")]

@@ -33,6 +33,15 @@ KeyVariable = Annotated[
         " or read from standard input.",
     ),
 ]
+HookVariable = Annotated[
+    str | None,
+    typer.Option(
+        "--hook-secret-env",
+        metavar="VARIABLE",
+        help="The environment variable that holds the secret with which the provider signs its own"
+        " webhooks; several are parted by spaces.",
+    ),
+]
 Discover = Annotated[
     bool | None,
     typer.Option(
@@ -56,13 +65,14 @@ def add(
     base_url: BaseUrl = None,
     api_key_env: KeyVariable = None,
     discover: Discover = None,
+    hook_secret_env: HookVariable = None,
     json: Json = False,
     server: Server = None,
     api_key: ApiKey = None,
 ) -> None:
     """Add an account, watched from now on, and see whether its provider answers.
 
-    What is needed is asked for. The API key is sealed, and never shown again.
+    What is needed is asked for. The secrets are sealed, and never shown again.
     """
     from batchbell.providers.profiles import PROFILES
     from batchbell.providers.registry import provider_by_name
@@ -71,9 +81,15 @@ def add(
     if profile is not None and profile.base_url is None and base_url is None:
         base_url = _address(profile.title)
     secret = _secret(api_key_env, of="the provider" if profile is None else profile.title)
+    hook_secrets = _variable(hook_secret_env, "--hook-secret-env") if hook_secret_env else ""
     with connected(server, api_key) as client:
         added = client.add_account(
-            name, secret, provider=provider, base_url=base_url, discover=bool(discover)
+            name,
+            secret,
+            provider=provider,
+            base_url=base_url,
+            discover=bool(discover),
+            hook_secrets=hook_secrets.split(),
         )
         _print(added, json=json)
         result = client.test_account(name)
@@ -115,20 +131,34 @@ def update(
     ] = False,
     api_key_env: KeyVariable = None,
     discover: Discover = None,
+    new_hook_secret: Annotated[
+        bool | None,
+        typer.Option(
+            "--new-hook-secret/--no-hook-secret",
+            help="Ask for the secret of the provider's own webhooks, or read it; or forget it.",
+        ),
+    ] = None,
+    hook_secret_env: HookVariable = None,
     json: Json = False,
     server: Server = None,
     api_key: ApiKey = None,
 ) -> None:
-    """Change where an account is, its API key, or whether it discovers. It is swept at once."""
+    """Change where an account is, its secrets, or whether it discovers. It is swept at once."""
     from batchbell.client import ApiError
 
-    changes: dict[str, str | bool] = {"base_url": base_url} if base_url else {}
+    changes: dict[str, str | bool | list[str]] = {"base_url": base_url} if base_url else {}
     if new_api_key or api_key_env:
         changes["api_key"] = _secret(api_key_env)
     if discover is not None:
         changes["discover"] = discover
+    if new_hook_secret or hook_secret_env:
+        changes["hook_secrets"] = _hook_secrets(hook_secret_env)
+    elif new_hook_secret is False:
+        changes["hook_secrets"] = []
     if not changes:
-        raise typer.BadParameter("Nothing to change: give --base-url, --new-api-key or --discover.")
+        raise typer.BadParameter(
+            "Nothing to change: give --base-url, --new-api-key, --new-hook-secret or --discover."
+        )
     with connected(server, api_key) as client:
         try:
             updated = client.update_account(name, **changes)
@@ -200,17 +230,42 @@ def _address(title: str) -> str:
 def _secret(variable: str | None, *, of: str = "the provider") -> str:
     """The provider's API key: never an argument, which other users of a machine can read."""
     if variable is not None:
-        found = os.environ.get(variable, "").strip()
-        if not found:
-            raise typer.BadParameter(f"{variable} is not set.", param_hint="--api-key-env")
-        return found
+        return _variable(variable, "--api-key-env")
+    return _asked_for(f"The API key of {of}", "Give the API key", "--api-key-env")
+
+
+def _hook_secrets(variable: str | None) -> list[str]:
+    if variable is not None:
+        return _variable(variable, "--hook-secret-env").split()
+    asked = "The secret that the provider signs its webhooks with"
+    return _asked_for(asked, "Give the webhook secret", "--hook-secret-env").split()
+
+
+def _variable(name: str, option: str) -> str:
+    found = os.environ.get(name, "").strip()
+    if not found:
+        raise typer.BadParameter(f"{name} is not set.", param_hint=option)
+    return found
+
+
+def _asked_for(question: str, give: str, option: str) -> str:
     if sys.stdin.isatty():
-        typed: str = typer.prompt(f"The API key of {of}", hide_input=True, err=True)
+        typed: str = typer.prompt(question, hide_input=True, err=True)
         return typed.strip()
     read = sys.stdin.read().strip()
     if not read:
-        raise typer.BadParameter("Give the API key on standard input, or by --api-key-env.")
+        raise typer.BadParameter(f"{give} on standard input, or by {option}.")
     return read
+
+
+def _of_hooks(account: Account) -> list[tuple[str, str | None]]:
+    """The webhooks of its provider, where it sends some."""
+    hooks = account.hooks
+    if hooks is None:
+        return []
+    if not hooks.secrets:
+        return [("hooks", f"none: no secret; they would go to {hooks.url}")]
+    return [("hooks", hooks.url), ("last hook", moment(hooks.received_at) or "none yet")]
 
 
 def _print(account: Account, *, json: bool) -> None:
@@ -228,6 +283,7 @@ def _print(account: Account, *, json: bool) -> None:
             ("source", account.source),
             ("api key", account.api_key_hint),
             ("discovers", "every batch" if account.discover else "no"),
+            *_of_hooks(account),
             ("swept", moment(account.swept_at)),
             ("made", moment(account.created_at)),
         ]

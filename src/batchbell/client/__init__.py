@@ -11,7 +11,7 @@ its answer means is written once, in `calls`. `Batchbell` is generated from `Asy
 room speaks HTTP and nothing else: it must never open the database.
 """
 
-from batchbell.api.accounts import Account, AccountDeleted, AccountTest
+from batchbell.api.accounts import Account, AccountDeleted, AccountHooks, AccountTest
 from batchbell.api.batches import Batch, BatchError, BatchErrors, BatchExtras, RequestCounts
 from batchbell.api.deliveries import Attempt, Delivery, Timings
 from batchbell.api.endpoints import Breaker, Endpoint, EndpointTest
@@ -44,6 +44,7 @@ __all__ = [
     "AccessRefused",
     "Account",
     "AccountDeleted",
+    "AccountHooks",
     "AccountTest",
     "ApiError",
     "AsyncBatchbell",

@@ -524,11 +524,13 @@ class AsyncBatchbell:
         provider: str | None = None,
         base_url: str | None = None,
         discover: bool = False,
+        hook_secrets: Sequence[str] = (),
     ) -> Account:
-        """Add an account, watched from now on. The API key is sealed, and never shown again.
+        """Add an account, watched from now on. Its secrets are sealed, and never shown again.
 
         `provider` is `openai` by default. With `discover`, every batch that is made in it is
-        found, whoever made it.
+        found, whoever made it. `hook_secrets` are those that the provider signs its own webhooks
+        with, which it sends to the account's `hooks.url`.
         """
         wanted = {
             "name": name,
@@ -536,11 +538,15 @@ class AsyncBatchbell:
             "provider": provider,
             "base_url": base_url,
             "discover": discover,
+            "hook_secrets": list(hook_secrets) or None,
         }
         return await self._send(calls.add_account(wanted))
 
-    async def update_account(self, name: str, **changes: str | bool) -> Account:
-        """Change its `base_url`, `api_key`, `discover` or `state` (`active`, `paused`)."""
+    async def update_account(self, name: str, **changes: str | bool | Sequence[str]) -> Account:
+        """Change its `base_url`, `api_key`, `discover`, `hook_secrets` or `state`.
+
+        `state` is `active` or `paused`; new `hook_secrets` replace those that are there.
+        """
         return await self._send(calls.update_account(name, changes))
 
     async def pause_account(self, name: str) -> Account:

@@ -29,6 +29,18 @@ class Verbs:
     """The list shows batches as they were; they are read one by one until it agrees again."""
 
 
+@dataclass(frozen=True, slots=True)
+class Arrivals:
+    """How webhooks of the provider itself about the account's batches arrive."""
+
+    last_at: float | None = None
+    """When one was last taken; None where none ever was."""
+    in_a_row: int = 0
+    """How many ends they have announced since one was missed."""
+    missed_at: float | None = None
+    """When the end of a batch was last found that none had announced in time."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
     """A provider, a base URL and credentials: one rate budget, swept as one.
@@ -61,6 +73,7 @@ class Account:
     """Batches made after this are found in the list, though nobody named them; None if not."""
 
     verbs: Verbs = Verbs()
+    arrivals: Arrivals = Arrivals()
 
     @property
     def discovers(self) -> bool:

@@ -25,6 +25,8 @@ class Declared:
     key: str = field(repr=False)
     key_variable: str
     """Where the key was read."""
+    hook_secrets: tuple[str, ...] = field(default=(), repr=False)
+    """With these the provider signs its own webhooks."""
     in_file: bool
     """Whether a table of the settings file names it; else the variable alone makes it."""
     discover: bool

@@ -27,6 +27,9 @@ UNSWEPT_SECONDS = 60.0
 """A sweep that is due for longer is not late by chance: nobody makes it."""
 LIST_CHECK_SWEEPS = 10
 READS_LEAST = 16
+HINT_LOOKS_SECONDS = (2.0, 5.0, 10.0, 20.0, 40.0)
+"""How long to wait, after each look at a batch that a hint is about, where it has not ended yet:
+what a provider announces, it may show a little later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +110,14 @@ def checks_list(sweep: int) -> bool:
 def reads_max(pace: Pace) -> int:
     """How many batches one sweep may read one by one: what the budget gives in one interval."""
     return max(READS_LEAST, int(pace.calls_per_minute * pace.interval_seconds / 60.0))
+
+
+def look_again(looks: int, now: float) -> float | None:
+    """When to look again at a batch that has not ended after all, once it was looked at before.
+
+    `looks` are those before the one that has just been. None: from now on polls are enough.
+    """
+    return now + HINT_LOOKS_SECONDS[looks] if looks < len(HINT_LOOKS_SECONDS) else None
 
 
 def next_sweep(*, now: float, calls: int, pace: Pace, rand: float) -> float:

@@ -50,6 +50,20 @@ class ExpiryRange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hooks:
+    """The webhooks that a host sends itself, signed as https://www.standardwebhooks.com says."""
+
+    secret_variable: str
+    """The environment variable that holds the secret they are signed with."""
+    events: Mapping[str, Status]
+    """The types that announce an end, and which end."""
+    batch_id: str = "id"
+    """The field of `data` that holds the batch's id."""
+    before_id: str = ""
+    """What a batch's id begins with here, where `data` may leave it out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
     """A host, by its own documents. Accounts name it as their `provider`."""
 
@@ -106,6 +120,8 @@ class Profile:
     """The fewest seconds between two looks that it asks for; see `look_seconds_at`."""
     statuses: Mapping[str, Status] = field(default_factory=dict)
     """Its own status words, in lower case, beside those of the dialect."""
+    hooks: Hooks | None = None
+    """None where it sends no webhooks about batches."""
 
     @property
     def key_variable(self) -> str:

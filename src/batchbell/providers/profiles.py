@@ -6,9 +6,16 @@ from collections.abc import Mapping
 
 from batchbell.core.limits import Limits
 from batchbell.core.model import Status
-from batchbell.providers.profile import Auth, ExpiryRange, ListStyle, Profile
+from batchbell.providers.profile import Auth, ExpiryRange, Hooks, ListStyle, Profile
 
 DAY_SECONDS = 86_400
+ENDS = {
+    "batch.completed": Status.COMPLETED,
+    "batch.failed": Status.FAILED,
+    "batch.expired": Status.EXPIRED,
+    "batch.cancelled": Status.CANCELLED,
+}
+"""The webhooks of OpenAI."""
 
 OPENAI = Profile(
     name="openai",
@@ -21,6 +28,7 @@ OPENAI = Profile(
     expiry=ExpiryRange(floor_seconds=3_600, ceiling_seconds=30 * DAY_SECONDS),
     retention_seconds=30 * DAY_SECONDS,
     home_ids=r"batch_.+",
+    hooks=Hooks(secret_variable="OPENAI_WEBHOOK_SECRET", events=ENDS),  # noqa: S106 - a name
 )
 """https://platform.openai.com/docs/guides/batch and the OpenAPI document, November 2026."""
 
@@ -58,7 +66,18 @@ GEMINI = Profile(
     limits=Limits(bytes=2 * 10**9),
     retention_seconds=2 * DAY_SECONDS,
     answers_in_order=True,
+    submissions=False,
     batch_ids=r"batches/[A-Za-z0-9_-]+",
+    hooks=Hooks(
+        secret_variable="GEMINI_WEBHOOK_SECRET",  # noqa: S106 - a name
+        events={
+            "batch.succeeded": Status.COMPLETED,
+            "batch.failed": Status.FAILED,
+            "batch.expired": Status.EXPIRED,
+            "batch.cancelled": Status.CANCELLED,
+        },
+        before_id="batches/",
+    ),
 )
 """https://ai.google.dev/gemini-api/docs/batch-api and the SDK `google-genai` 3.6, November 2026. No
 most requests are named. Files are kept for 48 hours; nothing longer is said of results."""
@@ -115,6 +134,7 @@ AZURE = Profile(
     expiry=ExpiryRange(floor_seconds=14 * DAY_SECONDS, ceiling_seconds=30 * DAY_SECONDS),
     runs_on=True,
     look_seconds=60.0,
+    hooks=Hooks(secret_variable="AZURE_OPENAI_WEBHOOK_SECRET", events=ENDS),  # noqa: S106 - a name
 )
 """https://learn.microsoft.com/azure/foundry/openai/how-to/batch, November 2026: a batch that takes
 longer than 24 hours is not expired, and a minute or more is to lie between two looks."""
@@ -138,6 +158,11 @@ DOUBLEWORD = Profile(
     key_variables=("DOUBLEWORD_API_KEY",),
     base_url_variable="DOUBLEWORD_BASE_URL",
     windows=("24h", "1h"),
+    hooks=Hooks(
+        secret_variable="DOUBLEWORD_WEBHOOK_SECRET",  # noqa: S106 - a name
+        events={"batch.completed": Status.COMPLETED, "batch.failed": Status.FAILED},
+        batch_id="batch_id",
+    ),
 )
 """https://docs.doubleword.ai/inference-api, November 2026."""
 

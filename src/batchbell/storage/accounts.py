@@ -5,22 +5,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    and_,
+    case,
+    exists,
+    func,
+    or_,
+    select,
+    update,
+)
 
-from batchbell.core.account import Verbs
+from batchbell.core.account import Arrivals, Verbs
 from batchbell.core.address import is_another
 from batchbell.core.errors import InvalidRequest, LeaseLost, NotFound, SettingsError
 from batchbell.core.model import Account, AccountState, Mint
 from batchbell.storage.bulk import insert_missing
 from batchbell.storage.engine import ACCOUNTS, ACCOUNTS_CHANGED, dialect_of, storable, wake
-from batchbell.storage.schema import accounts, batches
+from batchbell.storage.schema import accounts, batches, hints
 
 FAR_FUTURE_SECONDS = 10 * 365 * 86400.0
 CLOCKS_APART_SECONDS = 60.0
 """How far the clocks of processes that share a database may be apart."""
 
 SHOWN = (
-    *(column for column in accounts.c if column.name != "credentials"),
+    *(column for column in accounts.c if column.name not in ("credentials", "hook_secrets")),
     accounts.c.credentials.is_(None).label("from_environment"),
 )
 """Credentials are read where they are used, and nowhere else."""
@@ -104,13 +115,15 @@ def claim_due(
 ) -> Account | None:
     """Take one account of `ids` that is due and that nobody holds; None if there is none.
 
-    A lease that ran out makes it due: whoever held it is dead, or will get LeaseLost. So does
+    It is due for a whole sweep, see `is_whole`, or where a hint is: then its `due_at` stays. A
+    lease that ran out makes it due: whoever held it is dead, or will get LeaseLost. So does
     a time that lies further ahead than any that we write: the clock was set back since.
     """
     latest = now + CLOCKS_APART_SECONDS
     set_back = func.coalesce(accounts.c.swept_at, accounts.c.created_at) > latest
     run_out = or_(accounts.c.lease_until <= now, accounts.c.lease_until > latest + lease_seconds)
-    due_now = and_(accounts.c.due_at <= now, accounts.c.not_before <= now)
+    hinted = exists().where(hints.c.account_id == accounts.c.id, hints.c.due_at <= now)
+    due_now = and_(or_(accounts.c.due_at <= now, hinted), accounts.c.not_before <= now)
     free = and_(accounts.c.lease_until.is_(None), or_(due_now, set_back))
     ready = or_(free, and_(run_out, or_(accounts.c.not_before <= now, set_back)))
     due = (
@@ -120,14 +133,20 @@ def claim_due(
         .limit(1)
         .with_for_update(skip_locked=True)
     )
+    early = and_(accounts.c.lease_until.is_(None), accounts.c.due_at > now, ~set_back)
     taken = {
-        "due_at": now + FAR_FUTURE_SECONDS,
+        "due_at": case((early, accounts.c.due_at), else_=now + FAR_FUTURE_SECONDS),
         "lease_until": now + lease_seconds,
         "lease_token": token,
     }
     claim = update(accounts).where(accounts.c.id == due.scalar_subquery()).values(**taken)
     row = connection.execute(claim.returning(*SHOWN)).one_or_none()
     return to_account(row) if row else None
+
+
+def is_whole(claimed: Account, now: float) -> bool:
+    """Whether an account that was claimed at this time is due for a sweep of all its batches."""
+    return claimed.due_at > now + FAR_FUTURE_SECONDS / 2
 
 
 def lock(connection: Connection, account_id: str) -> None:
@@ -212,8 +231,14 @@ def next_due(connection: Connection, ids: Sequence[str]) -> float | None:
 
     None where all of them are paused.
     """
-    later = func.max if dialect_of(connection) == "sqlite" else func.greatest
-    when = later(func.coalesce(accounts.c.lease_until, accounts.c.due_at), accounts.c.not_before)
+    is_sqlite = dialect_of(connection) == "sqlite"
+    later, earlier = (func.max, func.min) if is_sqlite else (func.greatest, func.least)
+    hint = select(func.min(hints.c.due_at)).where(
+        hints.c.account_id == accounts.c.id, hints.c.due_at.isnot(None)
+    )
+    hinted = func.coalesce(hint.scalar_subquery(), accounts.c.due_at)
+    first = earlier(accounts.c.due_at, hinted)
+    when = later(func.coalesce(accounts.c.lease_until, first), accounts.c.not_before)
     soonest = select(func.min(when))
     due: float | None = connection.execute(
         soonest.where(accounts.c.id.in_(ids), _is_swept())
@@ -247,6 +272,7 @@ def to_account(row: Row[Any]) -> Account:
         from_environment=row.from_environment,
         discover_since=row.discover_since,
         verbs=Verbs(row.list_error, row.retrieve_error, bool(row.list_stale)),
+        arrivals=Arrivals(row.hook_at, row.hooks_in_a_row, row.hook_missed_at),
     )
 
 
@@ -276,6 +302,17 @@ def credentials_of(connection: Connection, account_id: str) -> str | None:
     return connection.execute(query).scalar_one_or_none()
 
 
+def hook_secrets_of(connection: Connection, account_id: str) -> tuple[str, ...]:
+    """The secrets that the account has here to verify webhooks of its provider with."""
+    query = select(accounts.c.hook_secrets).where(accounts.c.id == account_id)
+    return tuple((connection.execute(query).scalar_one_or_none() or "").split())
+
+
+def _kept(hook_secrets: Sequence[str]) -> str | None:
+    """In one column: no secret holds a space."""
+    return " ".join(hook_secrets) or None
+
+
 def add(
     connection: Connection,
     project_id: str,
@@ -285,6 +322,7 @@ def add(
     base_url: str,
     credentials: str,
     discover: bool = False,
+    hook_secrets: Sequence[str] = (),
     mint: Mint,
     now: float,
 ) -> Account:
@@ -301,6 +339,7 @@ def add(
         "project_id": project_id,
     }
     row["discover_since"] = now if discover else None
+    row["hook_secrets"] = _kept(hook_secrets)
     id = mint("acc")
     insert_missing(connection, accounts, [{**row, "id": id, "created_at": now}])
     query = select(accounts.c.id, accounts.c.removed_at).where(*named)
@@ -323,6 +362,7 @@ def change(
     credentials: str | None = None,
     paused: bool | None = None,
     discover: bool | None = None,
+    hook_secrets: Sequence[str] | None = None,
     now: float,
 ) -> Account:
     """Change what is not None; the account is due at once, unless it is paused.
@@ -335,6 +375,8 @@ def change(
     values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if discover is not None and discover is not found.discovers:
         values["discover_since"] = now if discover else None
+    if hook_secrets is not None:
+        values["hook_secrets"] = _kept(hook_secrets)
     if values:
         _refuse_environment(found)
     if base_url is not None and credentials is None and is_another(found.base_url, base_url):
@@ -380,7 +422,7 @@ def remove(
             code="account_in_use",
             status=409,
         )
-    gone = {"credentials": None, "removed_at": now}
+    gone = {"credentials": None, "hook_secrets": None, "removed_at": now}
     _update(connection, found.id, {**_anew(AccountState.ACTIVE, now), **gone})
     _wake(connection)
     return number

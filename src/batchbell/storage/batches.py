@@ -75,18 +75,40 @@ class Change:
 def known(connection: Connection, account_id: str, *, now: float) -> Known:
     """What the next sweep of the account starts from."""
     due = open_batches(connection, account_id, now=now)
-    unended = select(func.count()).where(
-        batches.c.account_id == account_id,
-        batches.c.ended_at.is_(None),
-        batches.c.kind != BatchKind.JOINED,
-        ~_may_be_looked_at(now),
-    )
+    unended = _unended(account_id).where(~_may_be_looked_at(now))
     waiting: int = connection.execute(unended).scalar_one()
     return Known(due, waiting, _lost(connection, account_id, now=now))
 
 
-def open_batches(connection: Connection, account_id: str, *, now: float) -> list[OpenBatch]:
-    """The account's batches that have not ended and may be looked at now.
+def known_of(connection: Connection, account_id: str, ids: Sequence[str], *, now: float) -> Known:
+    """What a sweep starts from that looks at these of the account's batches alone."""
+    due = open_batches(connection, account_id, now=now, ids=ids)
+    unended: int = connection.execute(_unended(account_id)).scalar_one()
+    return Known(due, unended - len(due))
+
+
+def _unended(account_id: str) -> Select[int]:
+    return select(func.count()).where(
+        batches.c.account_id == account_id,
+        batches.c.ended_at.is_(None),
+        batches.c.kind != BatchKind.JOINED,
+    )
+
+
+def unended_ids(connection: Connection, account_id: str, ids: Sequence[str]) -> set[str]:
+    """Those of the ids that the account has a batch of that has not ended."""
+    query = select(batches.c.id).where(
+        batches.c.account_id == account_id,
+        batches.c.ended_at.is_(None),
+        among(connection, batches.c.id, ids),
+    )
+    return set(connection.execute(query).scalars())
+
+
+def open_batches(
+    connection: Connection, account_id: str, *, now: float, ids: Sequence[str] | None = None
+) -> list[OpenBatch]:
+    """The account's batches, or those of the ids, that have not ended and may be looked at now.
 
     The fingerprint is left out where the next sighting changes something even if it is the same:
     it ends what is missing or in doubt, or is the first step of a new life.
@@ -111,6 +133,8 @@ def open_batches(connection: Connection, account_id: str, *, now: float) -> list
         _may_be_looked_at(now),
         batches.c.kind != BatchKind.JOINED,
     )
+    if ids is not None:
+        query = query.where(among(connection, batches.c.id, ids))
     return [
         OpenBatch(id, fingerprint, created_at, Status(status), updated_at, bool(seen))
         for id, fingerprint, created_at, status, updated_at, seen in connection.execute(query)

@@ -97,6 +97,11 @@ accounts = Table(
     Column("list_error", Text),
     Column("retrieve_error", Text),
     Column("list_stale", Boolean, nullable=False, server_default=false()),
+    Column("hook_secrets", Sealed("accounts.hook_secrets")),
+    Column("hook_audience", Text),
+    Column("hook_at", Double),
+    Column("hooks_in_a_row", Integer, nullable=False, server_default="0"),
+    Column("hook_missed_at", Double),
     UniqueConstraint("project_id", "name"),
     CheckConstraint("state IN ('active', 'failing', 'paused')", name="state"),
     CheckConstraint("(lease_token IS NULL) = (lease_until IS NULL)", name="lease"),
@@ -546,3 +551,18 @@ creations = Table(
     CheckConstraint("(ended_at IS NULL) = (due_at IS NOT NULL)", name="due"),
     Index("ix_creations_same", "account_id", "fingerprint"),
 )
+
+hints = Table(
+    "hints",
+    metadata,
+    Column("key", BigKey, primary_key=True, autoincrement=True),
+    Column("account_id", ForeignKey("accounts.id"), nullable=False),
+    Column("id", Text, nullable=False),
+    Column("batch_id", Text, nullable=False),
+    Column("received_at", Double, nullable=False, index=True),
+    Column("due_at", Double),
+    Column("looks", Integer, nullable=False, server_default="0"),
+    UniqueConstraint("account_id", "id"),
+    Index("ix_hints_batch", "account_id", "batch_id"),
+)
+partial("ix_hints_due", hints.c.account_id, hints.c.due_at, where=hints.c.due_at.isnot(None))

@@ -10,12 +10,14 @@ from typing import Any
 from sqlalchemy import Connection
 
 from batchbell import failpoints
+from batchbell.core.account import Verbs
 from batchbell.core.model import Account, AccountState, Batch, Mint, Sighting, Snapshot
 from batchbell.core.notices import Notice
-from batchbell.storage import accounts, batches, watches
+from batchbell.storage import accounts, batches, hints, watches
 from batchbell.storage.batches import Change
 from batchbell.storage.bulk import insert_missing
 from batchbell.storage.engine import storable
+from batchbell.storage.hints import Due
 from batchbell.storage.outbox import announce
 from batchbell.storage.schema import batches as table
 from batchbell.storage.watches import Registered, Registration
@@ -75,6 +77,29 @@ def fail(
         now=now,
     )
     announce(connection, [notice] if notice else [], mint=mint, now=now)
+
+
+def end_hinted(
+    connection: Connection,
+    *,
+    account: Account,
+    token: str,
+    looked_at: Sequence[Due],
+    not_before: float,
+    verbs: Verbs,
+    now: float,
+) -> None:
+    """End a look at batches that hints are about; the next sweep stays due. Raises LeaseLost."""
+    accounts.finish(
+        connection,
+        account_id=account.id,
+        token=token,
+        next_at=account.due_at,
+        not_before=not_before,
+        verbs=verbs,
+        now=now,
+    )
+    hints.looked(connection, account.id, looked_at, now=now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

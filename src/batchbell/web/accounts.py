@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Annotated, Any
 from urllib.parse import urlsplit, urlunsplit
@@ -15,7 +15,8 @@ from batchbell.api import accounts as api
 from batchbell.api.accounts import AccountChanges, AccountRequest
 from batchbell.api.answers import made_of
 from batchbell.api.lists import Page
-from batchbell.core import polling
+from batchbell.core import polling, signing
+from batchbell.core.declared import Declarations
 from batchbell.core.errors import InvalidRequest, ProviderError, SettingsError
 from batchbell.core.model import DEFAULT_PROJECT, Account
 from batchbell.net.api import ApiClient, checked_base
@@ -99,6 +100,7 @@ def read_account(body: Any, rules: AddressRules, project_id: str) -> dict[str, A
         "base_url": profile.address(checked_base(given)),
         "credentials": made.api_key.strip(),
         "discover": bool(made.discover),
+        "hook_secrets": made.hook_secrets or (),
     }
 
 
@@ -114,11 +116,17 @@ def read_changes(body: Any, rules: AddressRules) -> dict[str, Any]:
         values["paused"] = made.state == "paused"
     if made.discover is not None:
         values["discover"] = made.discover
+    if made.hook_secrets is not None:
+        values["hook_secrets"] = made.hook_secrets
     return values
 
 
 def _checks(rules: AddressRules) -> dict[str, Check]:
-    return {"base_url": lambda url: _check_base(url, rules), "api_key": _check_api_key}
+    return {
+        "base_url": lambda url: _check_base(url, rules),
+        "api_key": _check_api_key,
+        "hook_secrets": _check_hook_secrets,
+    }
 
 
 def _check_provider(name: str | None) -> None:
@@ -142,6 +150,11 @@ def _check_base(url: str | None, rules: AddressRules) -> None:
 def _check_api_key(key: str | None) -> None:
     if key is not None and not is_sendable(key.strip()):
         raise InvalidRequest("api_key is empty, or holds a character that no API key has.")
+
+
+def _check_hook_secrets(secrets: Sequence[str] | None) -> None:
+    for secret in secrets or ():
+        signing.check_secret(secret)
 
 
 def check_sealed(store: Store) -> None:
@@ -280,7 +293,7 @@ async def get_account(call: Caller, account_id: str) -> Response:
 async def change_account(call: Caller, account_id: str, request: Request) -> Response:
     context = call.context
     changes = read_changes(await read_json(request), context.rules())
-    if "credentials" in changes:
+    if "credentials" in changes or changes.get("hook_secrets"):
         check_sealed(context.store)
     if "base_url" in changes:
         found = await _find(call, account_id)
@@ -340,13 +353,13 @@ async def _find(call: Call, word: str) -> Account:
     return await call.context.store.read(accounts.find, call.project_id, word)
 
 
-async def _change(call: Call, word: str, **changes: str | bool | None) -> Response:
+async def _change(call: Call, word: str, **changes: Any) -> Response:
     context = call.context
     changed = await context.store.write(
         accounts.change,
         call.project_id,
         word,
-        **changes,  # type: ignore[arg-type]
+        **changes,
         now=context.clock(),
     )
     return answer(await _shown(call, changed))
@@ -362,8 +375,34 @@ async def _shown(call: Call, found: Account) -> api.Account:
         source="environment" if found.from_environment else "api",
         api_key_hint=None if credentials is None else _hint(credentials),
         discover=found.discovers,
+        hooks=await _hooks(call.context, found),
         unswept=polling.unswept(found, call.context.clock()),
     )
+
+
+async def _hooks(context: Context, found: Account) -> api.AccountHooks | None:
+    """None where the provider sends none."""
+    profile = PROFILES.get(found.provider)
+    if profile is None or profile.hooks is None:
+        return None
+    kept = await context.store.read(accounts.hook_secrets_of, found.id)
+    at = found.arrivals.last_at
+    return api.AccountHooks(
+        url=f"{context.settings.link_url}{hook_path(found)}",
+        secrets=len(hook_secrets_of(context.declared, found, kept)),
+        received_at=None if at is None else int(at),
+    )
+
+
+def hook_path(account: Account) -> str:
+    """Where the webhooks of its provider arrive."""
+    return f"/hooks/{account.id}"
+
+
+def hook_secrets_of(declared: Declarations, account: Account, kept: Sequence[str]) -> Sequence[str]:
+    """The secrets that webhooks of the account's provider are verified with."""
+    found = declared.of(account)
+    return kept if found is None else found.hook_secrets
 
 
 def _hint(secret: str) -> str:

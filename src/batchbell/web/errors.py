@@ -57,6 +57,8 @@ class Code(StrEnum):
     NOT_FOUND = "not_found"
     UNKNOWN_URL = "unknown_url"
     METHOD_NOT_ALLOWED = "method_not_allowed"
+    NO_HOOKS = "no_hooks"
+    HOOK_REFUSED = "hook_refused"
     MISSING_API_KEY = "missing_api_key"
     INVALID_API_KEY = "invalid_api_key"
     TOO_MANY_WRONG_KEYS = "too_many_wrong_keys"

@@ -99,6 +99,7 @@ TAGS = {
     "events": "What happened, and a stream of it.",
     "deliveries": "What was sent to whom, and what came of each attempt.",
     "replays": "Many deliveries sent again.",
+    "hooks": "Webhooks that providers themselves send when a batch has ended.",
     "access": "Accounts, projects and API keys.",
     "operation": "Health and metrics.",
 }

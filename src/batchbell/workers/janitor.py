@@ -14,7 +14,16 @@ import structlog
 from batchbell.core.errors import ResultsError
 from batchbell.core.submission import REQUESTS_ENDING, part_of
 from batchbell.files.results_store import ResultsStore
-from batchbell.storage import endpoints, health, queue, replays, retention, submissions, uploads
+from batchbell.storage import (
+    endpoints,
+    health,
+    hints,
+    queue,
+    replays,
+    retention,
+    submissions,
+    uploads,
+)
 from batchbell.storage.clock import (
     START,
     Place,
@@ -82,6 +91,9 @@ class Janitor:
         deleted = await self._store.write(endpoints.forget_all_deleted, now=now)
         pulled = await self._store.write(health.pull_forward_recovered, now=now)
         forgotten = await self._forget(before=now - self._keep_seconds)
+        forgotten["hints_forgotten"] = await self._store.write(
+            hints.forget_old, before=now - hints.KEEP_SECONDS, limit=FORGET_STEP
+        )
         forgotten["attempts_forgotten"] = await self._forget_attempts(now)
         forgotten["request_files_deleted"] = await self._delete_orphans(now)
         cleaned = {"held": held, "pulled_forward": pulled, "of_deleted_endpoints": deleted}

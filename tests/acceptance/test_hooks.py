@@ -1,0 +1,65 @@
+"""A provider rings, though the next poll is an hour away."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import httpx2
+
+from batchbell.core import signing
+from batchbell.sandbox import Receiver, Sandbox
+from tests.acceptance.conftest import API_KEY, Shell
+
+SECRET = signing.make_secret(b"o" * 24)
+OTHER = signing.make_secret(b"n" * 24)
+
+
+async def ring(url: str, batch_id: str, secret: str) -> httpx2.Response:
+    body = json.dumps({"type": "batch.completed", "data": {"id": batch_id}}).encode()
+    id, now = f"evt_{batch_id}", int(time.time())
+    headers = signing.headers([secret], message_id=id, timestamp=now, body=body)
+    async with httpx2.AsyncClient() as client:
+        return await client.post(url, content=body, headers=headers)
+
+
+async def test_a_webhook_goes_out_at_once_when_the_provider_rings(
+    shell: Shell, sandbox: Sandbox, receiver: Receiver
+) -> None:
+    """Through an account of the environment, and through one that was added; after a restart."""
+    shell.environment |= {
+        "BATCHBELL_POLL_INTERVAL_SECONDS": "3600",
+        "BATCHBELL_ALLOW_HTTP": "true",
+        "BATCHBELL_ALLOW_CIDRS": "127.0.0.0/8",
+        "OPENAI_WEBHOOK_SECRET": SECRET,
+        "OTHER_SECRET": OTHER,
+        "OTHER_KEY": API_KEY,
+    }
+    serving = await shell.serve()
+    keys = ("--api-key-env", "OTHER_KEY", "--hook-secret-env", "OTHER_SECRET")
+    added = await shell.run("accounts", "add", "other", "--base-url", sandbox.base_url, *keys)
+    assert added.code == 0, added.err
+    for account, secret in (("openai", SECRET), ("other", OTHER)):
+        shown = await shell.run("accounts", "show", account, "--json")
+        url = shown.json["hooks"]["url"]
+        id = sandbox.provider.add_batch()
+        watch = {"id": id, "webhookUrl": receiver.url(f"/{account}"), "account": account}
+        assert (await shell.post("/batch-awaiter", watch)).status_code == 201
+        await serving.says(id)  # it was seen open
+        assert await serving.end() == 0
+        serving = await shell.serve()
+        sandbox.provider.finish(id)
+        answer = await ring(url, id, secret)
+        assert answer.json() == {"object": "hook", "result": "accepted"}
+        *_, received = await receiver.wait_for(1 if account == "openai" else 2, timeout=15)
+        assert json.loads(received.body)["batchId"] == id
+    shown = await shell.run("accounts", "show", "other")
+    assert f"hooks      {url}" in shown.out
+    assert "none yet" not in shown.out
+    forgot = await shell.run("accounts", "update", "other", "--no-hook-secret")
+    assert "none: no secret" in forgot.out
+    assert (await ring(url, id, OTHER)).status_code == 404
+    given = await shell.run("accounts", "update", "other", "--new-hook-secret", input=OTHER)
+    assert given.code == 0, given.err
+    assert (await ring(url, id, OTHER)).json()["result"] == "replayed"
+    assert await serving.end() == 0
