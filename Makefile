@@ -71,8 +71,8 @@ check: static test ## What CI runs: lint, then test, which has the docs too
 soak: setup ## Random kills and failures for SOAK_MINUTES (10), SOAK_AT_ONCE at once
 	$(BIN)/python -m tests.faults.soak
 
-bench: setup ## Speed, memory and scale, as ratios taken in one run
-	$(BIN)/python -m bench
+bench: setup ## Speed, memory and scale, as ratios taken in one run; BASELINE=commit beside it
+	$(BIN)/python -m bench $(WHICH) $(if $(BASELINE),--baseline $(BASELINE))
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

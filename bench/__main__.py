@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 import uvloop
 
 from bench import (
+    burst,
     claims,
     collecting,
     crowds,
@@ -40,6 +41,7 @@ BENCHES: dict[str, Callable[[Run], Awaitable[None]]] = {
     "k": collecting.run,
     "l": crowds.run,
     "m": preflight.run,
+    "n": burst.run,
 }
 
 
@@ -47,21 +49,25 @@ def main() -> None:
     """Run the benches that were asked for, in order."""
     listed = "; ".join(f"{letter}: {bench.__doc__}" for letter, bench in BENCHES.items())
     parser = argparse.ArgumentParser(prog="python -m bench", description=listed)
-    parser.add_argument("which", nargs="*", metavar="a-m", help="all of them unless some are named")
+    parser.add_argument("which", nargs="*", metavar="a-n", help="all of them unless some are named")
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument("--quick", action="store_true", help="small numbers, within some minutes")
     sizes.add_argument("--full", action="store_true", help="10,000,000 finished deliveries in i")
+    parser.add_argument("--baseline", metavar="COMMIT", help="run n beside the servers of this one")
     asked = parser.parse_args()
     if strange := set(asked.which) - set(BENCHES):
         parser.error(f"there is no bench {', '.join(sorted(strange))}")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(
-            _run(sorted(set(asked.which)) or list(BENCHES), quick=asked.quick, full=asked.full)
+            _run(
+                sorted(set(asked.which)) or list(BENCHES),
+                Run(quick=asked.quick, full=asked.full, baseline=asked.baseline),
+            )
         )
 
 
-async def _run(which: list[str], *, quick: bool, full: bool) -> None:
-    async with Run(quick=quick, full=full) as run:
+async def _run(which: list[str], run: Run) -> None:
+    async with run:
         machine.describe(run.folder)
         for letter in which:
             started = time.perf_counter()

@@ -9,12 +9,23 @@ API_KEY = "sk-bench"
 
 
 async def main(talk: Talk) -> None:
-    """`add` makes open batches and answers with their ids; else it is told what was asked of us."""
+    """`add` makes open batches and answers with their ids, `finish` ends all that are open.
+
+    Every answer but that to `add` says what was asked of us.
+    """
     async with Sandbox(api_key=API_KEY) as sandbox:
         talk.say(base_url=sandbox.base_url)
+        made: list[str] = []
         while (order := await talk.hear()) is not None:
             match order:
                 case {"add": int(number)}:
-                    talk.say(ids=sandbox.provider.add_batches(number))
+                    added = sandbox.provider.add_batches(number)
+                    made += added
+                    talk.say(ids=added)
+                case {"finish": True}:
+                    for id in made:
+                        sandbox.provider.finish(id)
+                    made.clear()
+                    talk.say(**sandbox.provider.calls)
                 case _:
                     talk.say(**sandbox.provider.calls)

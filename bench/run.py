@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import os
 import random
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -22,6 +23,7 @@ from batchbell.storage.engine import Store
 from batchbell.storage.opening import open_store
 from batchbell.storage.projects import ensure_project
 
+ROOT = Path(__file__).parents[1]
 SECRET = signing.make_secret(bytes(range(signing.SECRET_BYTES)))
 
 
@@ -33,8 +35,11 @@ def mint(prefix: str) -> str:
 class Run(contextlib.AsyncExitStack):
     """What is entered here lasts until the run ends."""
 
-    def __init__(self, *, quick: bool, full: bool) -> None:
+    def __init__(self, *, quick: bool, full: bool, baseline: str | None = None) -> None:
         super().__init__()
+        self._baseline = baseline
+        self.trees = {"this": str(ROOT / "src")}
+        """Where the code is that servers run: ours, and by its commit that of the baseline."""
         self.quick = quick
         self.full = full
         self.folder = Path()
@@ -46,7 +51,17 @@ class Run(contextlib.AsyncExitStack):
         await super().__aenter__()
         made = tempfile.TemporaryDirectory(prefix="batchbell-bench-", ignore_cleanup_errors=True)
         self.folder = Path(self.enter_context(made))
+        if self._baseline is not None:
+            self.trees = {self._baseline: self._checked_out(self._baseline), **self.trees}
         return self
+
+    def _checked_out(self, commit: str) -> str:
+        """The sources of another commit. They run with the packages that are installed here."""
+        tree = str(self.folder / "baseline")
+        git = ("git", "-C", str(ROOT), "worktree")
+        subprocess.run([*git, "add", "--quiet", "--detach", tree, commit], check=True)
+        self.callback(subprocess.run, [*git, "remove", "--force", tree], check=True)
+        return f"{tree}/src"
 
     def sqlite(self) -> str:
         """The URL of a file that is not there yet."""

@@ -21,6 +21,8 @@ class OwnForm:
     """Who plays the provider."""
     line: Callable[[int], dict[str, Any]]
     """A request, whose custom_id is `r{n}`."""
+    id_field: str = "id"
+    """What the provider calls the id of a batch."""
     options: Mapping[str, str] = field(default_factory=dict)
     """What is said beside the requests."""
 
@@ -36,16 +38,28 @@ def _mistral(number: int) -> dict[str, Any]:
     return {"custom_id": f"r{number}", "body": {"max_tokens": 100, "messages": messages}}
 
 
+def _gemini(number: int) -> dict[str, Any]:
+    contents = [{"role": "user", "parts": [{"text": f"question {number}"}]}]
+    return {"key": f"r{number}", "request": {"contents": contents}}
+
+
 OWN_FORMS: Mapping[str, OwnForm] = {
     "anthropic": OwnForm(
         lambda sandbox: {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": sandbox.url},
         lambda sandbox: sandbox.anthropic,
         _anthropic,
     ),
+    "gemini": OwnForm(
+        lambda sandbox: {"GEMINI_API_KEY": KEY, "GOOGLE_GEMINI_BASE_URL": sandbox.gemini_url},
+        lambda sandbox: sandbox.gemini,
+        _gemini,
+        id_field="name",
+        options={"model": "gemini-3.5-flash"},
+    ),
     "mistral": OwnForm(
         lambda sandbox: {"MISTRAL_API_KEY": KEY, "MISTRAL_BASE_URL": sandbox.mistral_url},
         lambda sandbox: sandbox.mistral,
         _mistral,
-        {"model": "mistral-small-latest"},
+        options={"model": "mistral-small-latest"},
     ),
 }

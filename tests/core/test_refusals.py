@@ -14,6 +14,7 @@ from batchbell.core import governor, refusals
         ("invalid_file", "x", True),
         (None, "Cannot find file file-abc.", True),
         ("invalidPayload", "The input file is not in the processed state.", True),
+        (None, "The File abc is not in an ACTIVE state and usage is not allowed.", True),
         (None, "No such File object: file-1", True),
         (None, "File file-1 is still processing", True),
         (None, "The file has expired.", True),

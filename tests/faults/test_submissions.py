@@ -181,8 +181,8 @@ async def test_lines_of_every_dialect_are_answered_once(town: Town, provider: st
     await town.start()
     [part] = (await all_running(town, id))["parts"]
     [row] = played.page(limit=100)[0]
-    assert row["id"] == part["batch_id"]
-    played.finish(row["id"], "expired", completed=2)
+    assert row[own.id_field] == part["batch_id"]
+    played.finish(part["batch_id"], "expired", completed=2)
     again = await next_part(town, id, 2)
     played.finish(again["batch_id"], "completed")
     assert await town.all_arrived([id]) == {id: 1}

@@ -190,8 +190,8 @@ async def test_requests_are_submitted_listed_and_found_again(bench: Bench, tmp_p
 
 async def test_an_input_is_read_back_and_deleted(bench: Bench, tmp_path: Path) -> None:
     made = await submitted(bench.provider, tmp_path)
-    if made.input_file_id is None:
-        pytest.skip("requests go with the call: there is no file")
+    if made.input_file_id is None or not bench.inputs:
+        pytest.skip("there is no file, or it is not given back")
     lines = await read(bench.provider, made.input_file_id, is_input=True)
     assert [line["custom_id"] for line in lines] == ["a"]
     await bench.provider.delete(made.input_file_id)

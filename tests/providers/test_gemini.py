@@ -26,12 +26,12 @@ from batchbell.core.errors import (
 )
 from batchbell.core.model import BatchOutcome, BatchProblem, Counts, Status, outcome_of
 from batchbell.files.lines import Fate, Spent, answer
-from batchbell.providers import Provider
-from batchbell.providers.gemini import SHOWN, KeyedLines, Row, snapshot_of
+from batchbell.providers import Order, Provider
+from batchbell.providers.gemini import EMBED, GENERATE, SHOWN, KeyedLines, Row, snapshot_of
 from batchbell.providers.lists import snapshot_in
 from tests.providers import benches
 from tests.providers.benches import KEY, Bench, connected
-from tests.providers.canned import Canned
+from tests.providers.canned import Canned, served
 from tests.providers.test_conformance import answers_of, read
 
 RECORDED = json.loads((Path(__file__).parent / "recorded_gemini.json").read_text(encoding="utf-8"))
@@ -468,3 +468,96 @@ async def test_results_that_are_named_late_are_none_until_then(bench: Bench) -> 
     bench.sandbox.provider.faults.add("late_file", route="retrieve")
     assert not (await bench.provider.retrieve(identity)).names_answers
     assert (await bench.provider.retrieve(identity)).names_answers
+
+
+REQUEST = {"custom_id": "a", "method": "POST", "url": GENERATE, "body": {"contents": []}}
+
+
+@pytest.fixture
+def requests(tmp_path: Path) -> Path:
+    file = tmp_path / "part.jsonl"
+    file.write_text(json.dumps(REQUEST) + "\n", encoding="utf-8")
+    return file
+
+
+async def test_a_file_is_sent_to_where_the_provider_says(
+    way: Provider, canned: Canned, requests: Path
+) -> None:
+    canned.body = b'{"file": {"name": "files/abc"}}'
+    canned.headers = {"x-goog-upload-url": f"{canned.base_url}/there?upload_id=1%2F2"}
+    assert await way.upload(requests, name="prt_1.1.jsonl") == "files/abc"
+    begun, ended = canned.asked
+    size = str(len(b'{"key":"a","request":{"contents": []}}\n'))
+    assert begun.path_qs == "/upload/v1beta/files"
+    assert begun.headers["x-goog-upload-command"] == "start"
+    assert begun.headers["x-goog-upload-header-content-length"] == size
+    assert ended.path_qs == "/v1/there?upload_id=1%2F2"
+    assert ended.headers["content-length"] == size
+    assert ended.headers["x-goog-upload-command"] == "upload, finalize"
+    assert ended.headers["x-goog-api-key"] == KEY
+    assert [one.name for one in requests.parent.iterdir()] == [requests.name]
+
+
+async def test_another_host_is_sent_the_file_and_not_the_key(
+    way: Provider, canned: Canned, requests: Path
+) -> None:
+    async with served(Canned(body=b'{"file": {"name": "files/abc"}}')) as other:
+        canned.headers = {"x-goog-upload-url": f"{other.base_url}/there"}
+        assert await way.upload(requests, name="in") == "files/abc"
+        assert KEY not in str(other.asked[0].headers)
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"x-goog-upload-url": "ftp://a.example"}, {"x-goog-upload-url": "/there"}]
+)
+async def test_an_upload_that_leads_nowhere_is_no_upload(
+    way: Provider, canned: Canned, requests: Path, headers: dict[str, str]
+) -> None:
+    canned.headers, canned.body = headers, b"{}"
+    with pytest.raises(ProviderUnavailable):
+        await way.upload(requests, name="in")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "verb"), [(GENERATE, "batchGenerateContent"), (EMBED, "asyncBatchEmbedContent")]
+)
+@pytest.mark.parametrize("model", ["gemini-3.5-flash", "models/gemini-3.5-flash"])
+async def test_a_batch_is_made_of_a_file_under_the_name_of_its_tag(
+    way: Provider, canned: Canned, requests: Path, endpoint: str, verb: str, model: str
+) -> None:
+    canned.body = batch_json(displayName="batchbell_part=prt_1.1")
+    order = Order(
+        requests=requests,
+        file="files/abc",
+        endpoint=endpoint,
+        model=model,
+        tag=("batchbell_part", "prt_1.1"),
+        metadata={"job": "nightly"},
+    )
+    made = await way.submit(order)
+    assert made.metadata == {"batchbell_part": "prt_1.1"}
+    assert canned.asked[-1].path == f"/v1beta/models/gemini-3.5-flash:{verb}"
+
+
+@pytest.mark.parametrize("name", ["nightly", "a=b", "batchbell_part=", "Batchbell_part=x"])
+def test_another_name_is_only_a_name(name: str) -> None:
+    assert snapshot(batch_json(displayName=name)).metadata == {"display_name": name}
+
+
+async def test_a_model_that_is_not_there_is_refused_for_good(
+    way: Provider, canned: Canned, requests: Path
+) -> None:
+    order = Order(requests=requests, file="files/abc", endpoint=GENERATE, model="gemini-0")
+    canned.status = 404
+    said = "models/gemini-0 is not found for API version v1beta."
+    canned.body = error_json(404, "NOT_FOUND", said)
+    with pytest.raises(ProviderRejected, match="gemini-0"):
+        await way.submit(order)
+    canned.body = b"<html>Not found</html>"
+    with pytest.raises(ProviderUnavailable):
+        await way.submit(order)
+    canned.status = 403
+    said = "You do not have permission to access the File abc or it may not exist."
+    canned.body = error_json(403, "PERMISSION_DENIED", said)
+    with pytest.raises(ProviderNotFound):
+        await way.submit(order)

@@ -86,6 +86,7 @@ class AmbiguousBatch(InvalidRequest):
             code="ambiguous_account",
             status=409,
         )
+        self.accounts = tuple(accounts)
 
 
 class AccessDenied(BatchbellError):

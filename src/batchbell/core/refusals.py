@@ -20,7 +20,8 @@ PASSING_STATUSES = frozenset({408, 409, 421, 423, 425, 429})
 _FILE = re.compile(
     r"invalid[ _](input[ _])?file|(can ?not|could not|unable to) (find|access|read|locate)[^.]*file"
     r"|no such file|file[^.]*(not|n't)( yet)? (found|exist|ready|processed|available|uploaded)"
-    r"|file[^.]*not in the processed state|file[^.]*(pending|processing|expired|deleted|missing)"
+    r"|file[^.]*not in (the processed|an active) state"
+    r"|file[^.]*(pending|processing|expired|deleted|missing)"
     r"|file[^.]*status|unknown file|input_file_id",
     re.IGNORECASE,
 )

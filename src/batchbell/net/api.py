@@ -101,14 +101,21 @@ class ApiClient:
         return await self._whole("GET", path, params=params)
 
     async def post(
-        self, path: str, body: bytes | None = None, *, timeout_seconds: float | None = None
+        self,
+        path: str,
+        body: bytes | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout_seconds: float | None = None,
     ) -> Reply:
         """POST JSON, or nothing. Never repeated, whatever happens.
 
         `timeout_seconds` replaces the client's own limit for this call: CREATE_SECONDS for calls
         that create something.
         """
-        return await self._whole("POST", path, body=body, timeout_seconds=timeout_seconds)
+        return await self._whole(
+            "POST", path, body=body, headers=headers, timeout_seconds=timeout_seconds
+        )
 
     async def delete(self, path: str) -> Reply:
         """DELETE."""
@@ -133,20 +140,30 @@ class ApiClient:
             return await self._send(path, form, answer_seconds=timeout_seconds)
 
     async def post_file(
-        self, path: str, file: Path, *, timeout_seconds: float = CREATE_SECONDS
+        self,
+        path: str,
+        file: Path,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout_seconds: float = CREATE_SECONDS,
     ) -> Reply:
-        """POST a file of JSON, as `upload` does."""
+        """POST a file of JSON, or of what `headers` say, as `upload` does.
+
+        `path` may be a whole URL, as `download` takes it.
+        """
         with await disk(file.open, "rb") as content:
             body = FileBody(content, content_type="application/json")
+            body.headers |= headers or {}
             return await self._send(path, body, answer_seconds=timeout_seconds)
 
     async def _send(self, path: str, content: FileBody, *, answer_seconds: float) -> Reply:
         upload = _Upload(content, self._stall_seconds, answer_seconds=answer_seconds)
+        _, hop = self._named(path)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS + self._stall_seconds) as limit:
                 body = upload.body(limit)
                 async with self._call(
-                    "POST", path, body=body, headers=content.headers, timeout=CONNECT_ONLY
+                    "POST", path, body=body, headers=content.headers, hop=hop, timeout=CONNECT_ONLY
                 ) as response:
                     return response.status, response.headers, await self._read(response)
         except TimeoutError:
@@ -183,9 +200,7 @@ class ApiClient:
     @asynccontextmanager
     async def _body(self, path: str, headers: Mapping[str, str], pace: Pace) -> AsyncIterator[Body]:
         """A GET that follows redirects. What begins like a URL is one from the start."""
-        absolute = path.lower().startswith(("http://", "https://"))
-        first = f"{self._base}/" if absolute else f"{self._base}{path}"
-        hop = next_hop(None, first, path) if absolute else None
+        first, hop = self._named(path)
         for _ in range(HOPS_MAX + 1):
             async with self._call(
                 "GET",
@@ -207,6 +222,13 @@ class ApiClient:
                 hop = next_hop(hop, first, location)
         raise ProviderUnavailable(f"The provider redirects more than {HOPS_MAX} times.")
 
+    def _named(self, path: str) -> tuple[str, Hop | None]:
+        """The URL of the API that counts as called first, and where a whole URL leads from it."""
+        if path.lower().startswith(("http://", "https://")):
+            first = f"{self._base}/"
+            return first, next_hop(None, first, path)
+        return f"{self._base}{path}", None
+
     async def _whole(
         self,
         method: str,
@@ -214,11 +236,14 @@ class ApiClient:
         *,
         params: Mapping[str, str] | None = None,
         body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
         timeout_seconds: float | None = None,
     ) -> Reply:
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_TIMEOUT_SECONDS)
-        async with self._call(method, path, params=params, body=body, timeout=timeout) as response:
+        async with self._call(
+            method, path, params=params, body=body, headers=headers, timeout=timeout
+        ) as response:
             return response.status, response.headers, await self._read(response)
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
@@ -247,7 +272,8 @@ class ApiClient:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """`hop` is where a redirect leads, in place of the path; `packed` leaves bodies so."""
         query = f"?{urlencode(params)}" if params else ""
-        extra = {"Content-Type": "application/json"} if isinstance(body, bytes) else headers or {}
+        extra = {"Content-Type": "application/json"} if isinstance(body, bytes) else {}
+        extra |= headers or {}
         own = dict(self._headers) if hop is None or hop.ours else {}
         if own and self._sign is not None:
             own |= await self._sign()

@@ -21,7 +21,12 @@ class Api(Protocol):
         ...
 
     async def post(
-        self, path: str, body: bytes | None = None, *, timeout_seconds: float | None = None
+        self,
+        path: str,
+        body: bytes | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout_seconds: float | None = None,
     ) -> Reply:
         """POST JSON, or nothing. A call that creates something is given longer than others."""
         ...
@@ -30,8 +35,13 @@ class Api(Protocol):
         """POST a file as multipart form data, from the disk."""
         ...
 
-    async def post_file(self, path: str, file: Path) -> Reply:
-        """POST a file of JSON, from the disk. It is given as long as calls that create."""
+    async def post_file(
+        self, path: str, file: Path, *, headers: Mapping[str, str] | None = None
+    ) -> Reply:
+        """POST a file of JSON, from the disk. It is given as long as calls that create.
+
+        `path` may be a whole URL, and `headers` may name another type, as for `download`.
+        """
         ...
 
     def sign(self, headers: Callable[[], Awaitable[Mapping[str, str]]]) -> None:

@@ -53,8 +53,18 @@ class Calls:
     async def upload(self, path: str, file: Path, *, name: str, fields: Mapping[str, str]) -> bytes:
         return self._accepted(await self._api.upload(path, file, name=name, fields=fields))
 
-    async def post_file(self, path: str, file: Path) -> bytes:
-        return self._accepted(await self._api.post_file(path, file))
+    async def post_file(
+        self, path: str, file: Path, *, headers: Mapping[str, str] | None = None
+    ) -> bytes:
+        return self._accepted(await self._api.post_file(path, file, headers=headers))
+
+    async def headers_of_post(
+        self, path: str, body: bytes, *, headers: Mapping[str, str]
+    ) -> Mapping[str, str]:
+        """Those of the answer, to be asked for in lower case; its body is not looked at."""
+        reply = await self._api.post(path, body, headers=headers)
+        self._check(reply, None)
+        return reply[1]
 
     async def delete(self, path: str, *, about: Subject) -> None:
         """What is not there is no error."""

@@ -8,6 +8,7 @@ https://ai.google.dev/gemini-api/docs/batch-api, https://ai.google.dev/api/batch
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from batchbell import threads
 from batchbell.core.backoff import duration_seconds
 from batchbell.core.errors import (
     MalformedBatch,
@@ -24,9 +26,10 @@ from batchbell.core.errors import (
 from batchbell.core.form import Form, ModelPlace
 from batchbell.core.model import BatchProblem, Counts, Snapshot, Status
 from batchbell.core.results import Arrived
-from batchbell.core.twins import Marks
+from batchbell.core.twins import CREATE_SECONDS, Marks
 from batchbell.providers.api import Api, quote_segment
 from batchbell.providers.calls import Calls
+from batchbell.providers.input_file import written
 from batchbell.providers.lists import Rows, page_in, snapshot_in
 from batchbell.providers.profile import Profile
 from batchbell.providers.protocol import Dialect, Lines, Order, Page
@@ -48,6 +51,12 @@ BATCHES = "batches/"
 FILES = "files/"
 GENERATE, EMBED = "/v1beta/models:generateContent", "/v1beta/models:embedContent"
 """What the requests of a batch may ask."""
+VERBS: Mapping[str, str] = {GENERATE: "batchGenerateContent", EMBED: "asyncBatchEmbedContent"}
+"""By what is asked, the verb of a model that makes a batch."""
+JSON_LINES = "application/jsonl"
+WEB = re.compile(r"https?://", re.IGNORECASE)
+TAGGED = re.compile(r"(batchbell_[a-z]+)=(.+)")
+"""A display name that holds a tag: a batch has nothing else that could."""
 ANSWERS = "inlinedResponses"
 """The array of answers that an operation holds, wherever it is."""
 SHOWN = (
@@ -100,6 +109,7 @@ CODES: Mapping[int, tuple[str, int]] = {
 }
 """The words of `google.rpc.Code`, and the HTTP status that goes with each."""
 WORDS: Mapping[str, int] = dict(CODES.values())
+NOT_FOUND = 404
 UNKNOWN_HTTP_STATUS = 500
 NOTHING = (b"", b"null", b'""', b"[]")
 EMPTY = (*NOTHING, b"{}")
@@ -142,12 +152,58 @@ class Gemini:
     async def upload(
         self, requests: Path, *, name: str, expires_seconds: int | None = None
     ) -> str | None:
-        """As `Provider.upload`: no requests are handed in."""
-        return None
+        """As `Provider.upload`: a call that starts, and one with all of the file.
+
+        Google deletes files after a time of its own.
+        """
+        async with written(requests, self.lines) as own:
+            size = (await threads.disk(own.stat)).st_size
+            said = await self._calls.headers_of_post(
+                f"/upload{VERSION}/files",
+                msgspec.json.encode({"file": {"displayName": name, "mimeType": JSON_LINES}}),
+                headers={
+                    "X-Goog-Upload-Protocol": "resumable",
+                    "X-Goog-Upload-Command": "start",
+                    "X-Goog-Upload-Header-Content-Length": str(size),
+                    "X-Goog-Upload-Header-Content-Type": JSON_LINES,
+                },
+            )
+            address = said.get("x-goog-upload-url", "")
+            if not WEB.match(address):
+                raise ProviderUnavailable("The provider says nowhere to send the file to.")
+            body = await self._calls.post_file(
+                address,
+                own,
+                headers={
+                    "Content-Type": JSON_LINES,
+                    "X-Goog-Upload-Command": "upload, finalize",
+                    "X-Goog-Upload-Offset": "0",
+                },
+            )
+        identity = _uploaded(body)
+        if identity is None:
+            raise ProviderUnavailable("The provider's answer to an upload names no file.")
+        return identity
 
     async def submit(self, order: Order) -> Snapshot:
-        """Raises ProviderRejected: the profile says that no submissions are taken."""
-        raise ProviderRejected("Batchbell does not hand in requests to the Gemini API yet.")
+        """As `Provider.submit`. The tag is the batch's name, and there is no other metadata."""
+        asked: dict[str, Any] = {"inputConfig": {"fileName": order.file}}
+        if order.tag is not None:
+            asked["displayName"] = "=".join(order.tag)
+        model = quote_segment((order.model or "").removeprefix("models/"))
+        try:
+            body = await self._calls.post(
+                f"{VERSION}/models/{model}:{VERBS[order.endpoint]}",
+                msgspec.json.encode({"batch": asked}),
+                about=Subject("file", order.file or ""),
+                timeout_seconds=CREATE_SECONDS,
+            )
+        except ProviderUnavailable as error:
+            if error.status != NOT_FOUND or not error.from_api:
+                raise
+            # It is the model that is not there: this call names nothing else but the file.
+            raise ProviderRejected(error.message, status=error.status, code=error.code) from error
+        return snapshot_in(body, Row, snapshot_of)
 
     async def find(self, marks: Marks) -> tuple[list[Snapshot], bool]:
         """As `Provider.find`."""
@@ -207,6 +263,14 @@ def _path(batch_id: str) -> str:
 
 def _file_path(name: str) -> str:
     return f"{VERSION}/{FILES}{quote_segment(name.removeprefix(FILES))}"
+
+
+def _uploaded(body: bytes) -> str | None:
+    """The name of a file in the answer to its upload."""
+    try:
+        return text_of(decode(body, dict[str, dict[str, Any]])["file"]["name"])
+    except (Undecodable, KeyError):
+        return None
 
 
 def complaint_in(answer: Any) -> Complaint | None:
@@ -275,7 +339,7 @@ def snapshot_of(row: Row) -> Snapshot:
         raise MalformedBatch("The batch has no state.")
     status = STATES.get(said.state.lower().rpartition("_state_")[2])
     requests, answers = _file(said.input_config), _file(row.response) or _file(said.output)
-    display_name, model = text_of(said.display_name), text_of(said.model)
+    model = text_of(said.model)
     counts = _counts(said.batch_stats, status)
     return Snapshot(
         id=row.id,
@@ -288,8 +352,15 @@ def snapshot_of(row: Row) -> Snapshot:
         results_ref=row.id if _holds_answers(status, counts, requests, answers) else None,
         timestamps=_timestamps(said, status),
         problems=_problems(row.error),
-        metadata=None if display_name is None else {"display_name": display_name},
+        metadata=_metadata(text_of(said.display_name)),
     )
+
+
+def _metadata(display_name: str | None) -> dict[str, str] | None:
+    if display_name is None:
+        return None
+    tagged = TAGGED.fullmatch(display_name)
+    return {"display_name": display_name} if tagged is None else {tagged[1]: tagged[2]}
 
 
 def _file(place: _Place | _Odd) -> str | None:

@@ -12,7 +12,6 @@ import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, unquote, urlencode
@@ -33,6 +32,7 @@ from batchbell.core.results import Arrived
 from batchbell.core.twins import CREATE_SECONDS, Marks
 from batchbell.providers.api import Api, quote_segment
 from batchbell.providers.calls import Calls
+from batchbell.providers.input_file import written
 from batchbell.providers.lists import Rows, page_in, snapshot_in
 from batchbell.providers.profile import Profile
 from batchbell.providers.protocol import Asked, Dialect, Lines, Order, Page, Passage, Verb
@@ -80,8 +80,6 @@ END_STAMPS: Mapping[Status, str] = {
     Status.CANCELLED: "cancelled_at",
 }
 INVALID = 422
-WRITTEN_BYTES = 2**20
-"""Written to the disk at once."""
 
 
 class Mistral:
@@ -139,12 +137,8 @@ class Mistral:
         self, requests: Path, *, name: str, expires_seconds: int | None = None
     ) -> str | None:
         """As `Provider.upload`. Files do not expire."""
-        own = requests.with_suffix(".own")
-        try:
-            await threads.disk(_write_own, requests, own, self.lines)
+        async with written(requests, self.lines) as own:
             body = await self._calls.upload(FILES, own, name=name, fields={"purpose": "batch"})
-        finally:
-            await threads.disk(partial(own.unlink, missing_ok=True))
         identity = id_in(body)
         if identity is None:
             raise ProviderUnavailable("The provider's answer to an upload names no file.")
@@ -350,13 +344,6 @@ class JobLines:
 class _Request(msgspec.Struct, gc=False):
     custom_id: msgspec.Raw
     body: msgspec.Raw
-
-
-def _write_own(lines: Path, target: Path, form: Lines) -> None:
-    """The input file of a job; called in a thread."""
-    with lines.open("rb") as source, target.open("wb", WRITTEN_BYTES) as file:
-        for line in source:
-            file.write(form.own(line) + b"\n")
 
 
 Mistral.lines = JobLines()

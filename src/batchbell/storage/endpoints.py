@@ -318,6 +318,17 @@ def list_endpoints(
     return page_of([_known(row, now) for row in rows], limit)
 
 
+def list_unwell(connection: Connection, project_id: str, *, limit: int, now: float) -> list[Known]:
+    """The project's endpoints that fail or are disabled; those since the shortest time first."""
+    query = JOINED.where(
+        endpoints.c.project_id == project_id,
+        endpoints.c.deleted_at.is_(None),
+        endpoints.c.state != EndpointState.ACTIVE,
+    )
+    rows = connection.execute(query.order_by(endpoints.c.state_since.desc()).limit(limit))
+    return [_known(row, now) for row in rows]
+
+
 def change(
     connection: Connection,
     project_id: str,

@@ -9,7 +9,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, exists, insert, select, update
 
 from batchbell.core.errors import NotFound
-from batchbell.core.model import Mint
+from batchbell.core.model import DEFAULT_PROJECT, Mint
+from batchbell.storage.projects import webhook_secret
 from batchbell.storage.schema import keys
 
 PREFIX = "bb_"
@@ -61,6 +62,21 @@ def find_key(connection: Connection, key: str) -> Key | None:
     query = select(keys).where(keys.c.hash == hashed(key), keys.c.revoked_at.is_(None))
     row = connection.execute(query).one_or_none()
     return _key(row) if row else None
+
+
+def find_signer(connection: Connection, key_id: str) -> tuple[Key, str] | None:
+    """A key by its id, and the secret that signs its sessions; None for one that is not in force.
+
+    It takes both to sign: the hash of the key, and the secret of the project `default`.
+    """
+    query = select(keys).where(keys.c.id == key_id, keys.c.revoked_at.is_(None))
+    row = connection.execute(query).one_or_none()
+    return (_key(row), f"{row.hash}.{server_secret(connection)}") if row else None
+
+
+def server_secret(connection: Connection) -> str:
+    """What signs the forms of local mode, where nobody has a key."""
+    return webhook_secret(connection, DEFAULT_PROJECT) or ""
 
 
 def ever_made(connection: Connection) -> bool:

@@ -201,6 +201,13 @@ def taken(
     return set(connection.execute(query).scalars())
 
 
+def id_of(connection: Connection, batch_key: int) -> str | None:
+    """The id of the part that runs as a batch; None where that is no part."""
+    query = select(parts.c.id).where(parts.c.batch_key == batch_key).limit(1)
+    found: str | None = connection.execute(query).scalar_one_or_none()
+    return found
+
+
 def handed_in(
     connection: Connection,
     held: Submission,

@@ -33,8 +33,11 @@ from batchbell.web import (
     watches,
 )
 from batchbell.web.accounts import Directory
-from batchbell.web.auth import Gate, Keyring
+from batchbell.web.auth import Gate, Keyring, is_page
 from batchbell.web.call import Context, Surface
+from batchbell.web.dashboard import pages as dashboard
+from batchbell.web.dashboard.failure import page_in_place_of
+from batchbell.web.dashboard.overview import Glance
 from batchbell.web.downloads import Tables
 from batchbell.web.errors import Code, InvalidBody, error_response, response_to
 from batchbell.web.gateway import files, native
@@ -94,10 +97,13 @@ def create_app(context: Context) -> FastAPI:
         Condition(context),
         Streams(context.store),
         Tables(context),
+        Streams(context.store),
+        Glance(context),
         Hooks(context),
     )
     # Not `include_router`: it would analyse every route anew for each application.
-    app.router.routes.extend(route for router in ROUTERS for route in router.routes)
+    every = (*ROUTERS, *dashboard.ROUTERS)
+    app.router.routes.extend(route for router in every for route in router.routes)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _bad_parameter)
     app.add_middleware(Front, gate=Gate(keyring), new_id=lambda: f"req_{uuid.uuid4().hex}")
@@ -108,11 +114,17 @@ def end_streams(app: FastAPI) -> None:
     """Let streams that are open end: call it when the server begins to stop."""
     surface: Surface = app.state.surface
     surface.streams.end()
+    surface.screens.end()
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     method, path = request.method, request.url.path
+    if is_page(path):
+        status = error.status_code
+        return page_in_place_of(
+            error_response(status, "There is no such page.", code=Code.UNKNOWN_URL)
+        )
     if error.status_code == 405:
         allow = {"Allow": ", ".join(allowed_methods(request.scope))}
         message = f"{method} is not possible here; {allow['Allow']} is."

@@ -13,8 +13,10 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 import structlog
+from starlette.requests import cookie_parser
 from starlette.types import Scope
 
+from batchbell.core import session
 from batchbell.core.errors import AccessDenied
 from batchbell.core.model import DEFAULT_PROJECT
 from batchbell.storage import keys
@@ -41,6 +43,13 @@ OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json"}) | docs_pag
 
 SIGNED_PATHS = ("/results/", "/hooks/")
 """Links, and webhooks of providers, that carry their own proof."""
+
+DASHBOARD = "/dashboard"
+"""Where the pages for people begin. They bring a cookie in place of a key."""
+SIGN_IN = f"{DASHBOARD}/sign-in"
+OPEN_PAGES = (SIGN_IN, f"{DASHBOARD}/assets/")
+"""The way in, and what is the same for everybody."""
+SESSION_COOKIE = "batchbell_session"
 
 OWN_SITES = frozenset({"same-origin", "same-site", "none"})
 """What a browser says in `Sec-Fetch-Site` of our own pages, of another port of this machine, and of
@@ -122,6 +131,31 @@ class Keyring:
             self._known.pop(name, None)
         return found
 
+    async def key_of_session(self, text: str) -> Key | None:
+        """The key that this session belongs to, if it is in force and the session has not ended."""
+        found = session.read(text)
+        if found is None:
+            return None
+        signer = await self._store.read(keys.find_signer, found.key_id)
+        if signer is None:
+            return None
+        key, secret = signer
+        return key if session.is_genuine(found, secret=secret, now=self._clock()) else None
+
+    async def form_secret(self, key: Key | None) -> str:
+        """What signs the forms of whoever has this key, or of local mode. Raises AccessDenied."""
+        if key is None:
+            return await self._store.read(keys.server_secret)
+        signer = await self._store.read(keys.find_signer, key.id)
+        if signer is None:
+            raise AccessDenied("This API key was revoked.", code=Code.INVALID_API_KEY)
+        return signer[1]
+
+
+def is_page(path: str) -> bool:
+    """Whether this is a page of the dashboard."""
+    return path == DASHBOARD or path.startswith(f"{DASHBOARD}/")
+
 
 class Gate:
     """Judges each request before a handler sees it."""
@@ -131,16 +165,31 @@ class Gate:
 
     async def project_of(self, scope: Scope) -> str:
         """The project that the caller may work in. Raises AccessDenied."""
-        if scope["path"] in OPEN_PATHS or scope["path"].startswith(SIGNED_PATHS):
+        path = scope["path"]
+        if path in OPEN_PATHS or path.startswith((*SIGNED_PATHS, *OPEN_PAGES)):
             return DEFAULT_PROJECT
         if await self._keyring.is_local_mode():
             check_local(scope)
             return DEFAULT_PROJECT
-        token = api_key_in(scope)
+        if is_page(path):
+            key = await self._signed_in(scope)
+            scope.setdefault("state", {})["key"] = key
+            return key.project_id
+        return (await self.admit(api_key_in(scope), scope)).project_id
+
+    async def _signed_in(self, scope: Scope) -> Key:
+        """The key of the session. It is asked for anew each time: one that was revoked is over."""
+        found = await self._keyring.key_of_session(session_in(scope))
+        if found is None:
+            raise AccessDenied("Sign in with an API key.", code=Code.MISSING_API_KEY)
+        return found
+
+    async def admit(self, token: str, scope: Scope) -> Key:
+        """The key that somebody signs in with. Raises AccessDenied."""
         key = await self._keyring.find(token) if token else None
         if key is None:
             raise await self._refusal(token, _network(scope))
-        return key.project_id
+        return key
 
     async def _refusal(self, token: str, network: str) -> AccessDenied:
         wait_seconds = self._keyring.wrong.note(network) if token else None
@@ -173,6 +222,12 @@ def api_key_in(scope: Scope) -> str:
         return token.strip()
     others = (value.strip() for name in KEY_HEADERS for value in _values(scope, name))
     return next(filter(None, others), "")
+
+
+def session_in(scope: Scope) -> str:
+    """The session text that a browser sent along; empty where there is none."""
+    sent = "; ".join(_values(scope, b"cookie"))
+    return cookie_parser(sent).get(SESSION_COOKIE, "")
 
 
 def check_local(scope: Scope) -> None:

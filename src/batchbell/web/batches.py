@@ -272,7 +272,7 @@ async def get_batch(
     now = call.context.clock()
     ours = known.status.ended or known.kind is BatchKind.JOINED
     if ours or owner is None or not fresh or not can_pass(owner):
-        return answer(shown(known, *await _merged(call, known), now=now))
+        return answer(shown(known, *await merged_of(call, known), now=now))
     try:
         reply = await ask(call, request, lambda gateway: gateway.batch(batch_id), account=owner)
     except ProviderUnavailable:
@@ -301,7 +301,8 @@ async def cancel_batch(
         return answer(shown(await _cancel_submission(call, known), now=now))
     owner = owner or await account_for(call, request)
     if not can_pass(owner):
-        return await _cancel(call, owner, batch_id, known)
+        kept = await _cancel(call, owner, batch_id, known)
+        return answer(shown(kept, now=call.context.clock()))
     reply = await ask(call, request, lambda gateway: gateway.cancel(batch_id), account=owner)
     seen = await _seen(call, owner, reply)
     if seen is None or known is None or seen.id != known.id:
@@ -311,8 +312,18 @@ async def cancel_batch(
     return _with_extras(reply, kept, now=now)
 
 
-async def _cancel(call: Call, owner: Account, batch_id: str, known: Batch | None) -> Response:
-    """Where the provider's own answer is none that OpenAI's SDKs read."""
+async def cancel(call: Call, batch_id: str, account: str | None = None) -> Batch:
+    """Cancel a batch that is known, and return it as it is then. Raises NotFound."""
+    owner, known = await find(call, batch_id, account)
+    if known is None or owner is None:
+        raise NotFound("batch", batch_id)
+    if known.kind is BatchKind.JOINED:
+        return await _cancel_submission(call, known)
+    return await _cancel(call, owner, batch_id, known)
+
+
+async def _cancel(call: Call, owner: Account, batch_id: str, known: Batch | None) -> Batch:
+    """For whoever needs no answer that is the provider's own to the letter."""
     key = await api_key_of(call.context, owner)
     try:
         async with way_to(call.context, owner, key) as provider:
@@ -323,12 +334,11 @@ async def _cancel(call: Call, owner: Account, batch_id: str, known: Batch | None
         raise InvalidRequest(error.message, code=code, status=status) from None
     except ProviderError as error:
         raise ProviderUnavailable(error.message) from None
-    now = call.context.clock()
     if known is None:
-        return answer(shown(await call.surface.adopter.note(call.project_id, owner, seen), now=now))
+        return await call.surface.adopter.note(call.project_id, owner, seen)
     kept = await _noted(call, owner, seen, known)
-    await call.context.store.write(accounts.make_due, [owner.id], now=now)
-    return answer(shown(kept, now=now))
+    await call.context.store.write(accounts.make_due, [owner.id], now=call.context.clock())
+    return kept
 
 
 async def _cancel_submission(call: Call, known: Batch) -> Batch:
@@ -338,7 +348,7 @@ async def _cancel_submission(call: Call, known: Batch) -> Batch:
     return standing(found)
 
 
-async def _merged(call: Call, known: Batch) -> tuple[Results | None, Deletion | None]:
+async def merged_of(call: Call, known: Batch) -> tuple[Results | None, Deletion | None]:
     """The results, unless they were expunged with all else, and what becomes of the files."""
     found, deletion = await call.context.store.read(deletions.shown, known)
     return (None, None) if is_expunged(known, found) else (found, deletion)
@@ -350,13 +360,18 @@ async def _merged(call: Call, known: Batch) -> tuple[Results | None, Deletion | 
     **answers(api.Batch, 404, 409),
 )
 async def expunge_batch(call: Caller, batch_id: str) -> Response:
+    return answer(shown(await expunge(call, batch_id), now=call.context.clock()))
+
+
+async def expunge(call: Call, batch_id: str) -> Batch:
+    """Remove what is kept of the payloads of a batch; returns it as it is then."""
     context = call.context
     expunged = await context.store.write(
         retention.expunge, call.project_id, batch_id, now=context.clock()
     )
     while await context.store.write(retention.strip_more, call.project_id, batch_id):
         pass  # each in a transaction of its own, so that nobody waits long for any
-    return answer(shown(expunged, now=context.clock()))
+    return expunged
 
 
 async def find(call: Call, batch_id: str, name: str | None) -> tuple[Account | None, Batch | None]:

@@ -28,6 +28,7 @@ from batchbell.web.errors import Code
 
 if TYPE_CHECKING:  # they are given a `Context`, and import it from here
     from batchbell.web.accounts import Directory
+    from batchbell.web.dashboard.overview import Glance
     from batchbell.web.downloads import Tables
     from batchbell.web.gateway.creations import Adopter
     from batchbell.web.health import Condition
@@ -78,6 +79,9 @@ class Surface:
     condition: Condition
     streams: Streams
     tables: Tables
+    screens: Streams
+    """The pages that somebody looks at."""
+    glance: Glance
     hooks: Hooks
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 from fastapi import Request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from batchbell import __version__
 from batchbell.api import health as api
@@ -36,6 +36,7 @@ from batchbell.storage import (
 )
 from batchbell.storage.engine import Store
 from batchbell.web import docs_page
+from batchbell.web.auth import DASHBOARD
 from batchbell.web.cache import Remembered
 from batchbell.web.call import Caller, Context, Operator, answer
 from batchbell.web.openapi import document, json_content, open_answers, text_answers
@@ -211,10 +212,14 @@ NOT_READY: dict[int, Any] = {
 }
 
 
-@router.get("/", summary="What this is", **open_answers(api.Index))
-async def index() -> Response:
+@router.get(
+    "/", summary="What this is; a browser is sent on to the dashboard", **open_answers(api.Index)
+)
+async def index(request: Request) -> Response:
+    if "text/html" in request.headers.get("accept", ""):
+        return RedirectResponse(DASHBOARD, 303, headers={"Vary": "Accept"})
     made = api.Index(name="batchbell", version=__version__, docs="/docs", openapi="/openapi.json")
-    return answer(made)
+    return answer(made, headers={"Vary": "Accept"})
 
 
 @router.get("/healthz", summary="Whether the process lives", **open_answers(api.Health))

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from batchbell.core.errors import BatchbellError, InvalidRequest, StoreUnavailable, is_full
 from batchbell.web.auth import Gate
+from batchbell.web.dashboard.failure import page_of
 from batchbell.web.errors import response_to
 from batchbell.web.gateway.native import error_at
 
@@ -99,7 +100,8 @@ class _Passage:
             failure = error
             if self._status:  # too late to answer anything else
                 raise
-            await response_to(error)(self._scope, receive, note_status)
+            answer = page_of(error, self._scope) or response_to(error)
+            await answer(self._scope, receive, note_status)
         finally:
             self._log(failure)
 

@@ -193,13 +193,18 @@ def _gone(message: str, code: Code) -> InvalidRequest:
     **answers(api.Batch, 404, 409, status=202),
 )
 async def fetch_results(call: Caller, batch_id: str, account: AccountQuery = None) -> Response:
-    store = call.context.store
+    batch = await fetch(call, batch_id, account)
+    there = await call.context.store.read(deletions.shown, batch)
+    return answer(shown(batch, *there, now=call.context.clock()), 202)
+
+
+async def fetch(call: Call, batch_id: str, account: str | None = None) -> Batch:
+    """Have the results of a batch merged, anew where they were given up or are gone."""
     batch = await _known(call, batch_id, account)
     found = await _want(call, batch)
-    if found.state is ResultsState.READY and not await _is_there(call, found):
+    if found.state is ResultsState.READY and not await is_there(call, found):
         await _ask_again(call, found, missing=True)
-    there = await store.read(deletions.shown, batch)
-    return answer(shown(batch, *there, now=call.context.clock()), 202)
+    return batch
 
 
 async def _hand_out(call: Call, request: Request, found: Results, query: Wanted) -> Response:
@@ -219,7 +224,7 @@ async def _hand_out(call: Call, request: Request, found: Results, query: Wanted)
     if found.state is ResultsState.WAITING:
         reason = f" The last try failed: {found.reason}" if found.reason else ""
         return _not_ready(f"The results are being merged.{reason}")
-    if not await _is_there(call, found):
+    if not await is_there(call, found):
         raise _gone(
             "The results were merged, and are not where they were kept. They are fetched anew if"
             " the provider still has its files: ask again in a minute.",
@@ -234,7 +239,7 @@ async def _hand_out(call: Call, request: Request, found: Results, query: Wanted)
 
 async def _asked(call: Call, found: Results) -> Results:
     """Have them tried again where they failed, wait for a later try, or are not there any more."""
-    missing = found.state is ResultsState.READY and not await _is_there(call, found)
+    missing = found.state is ResultsState.READY and not await is_there(call, found)
     if found.state is ResultsState.READY and not missing:
         return found
     await _ask_again(call, found, missing=missing)
@@ -248,7 +253,7 @@ async def _ask_again(call: Call, found: Results, *, missing: bool) -> None:
     await store.write(results.ask_again, [found.id], now=now, missing=missing)
 
 
-async def _is_there(call: Call, found: Results) -> bool:
+async def is_there(call: Call, found: Results) -> bool:
     """Whether the file is there whole: what was promised in the head must follow."""
     assert found.tally is not None
     try:

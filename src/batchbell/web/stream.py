@@ -82,8 +82,12 @@ class Streams:
         """By project, the newest last."""
 
     @property
+    def number(self) -> int:
+        return sum(map(len, self._open.values()))
+
+    @property
     def full(self) -> bool:
-        return sum(map(len, self._open.values())) >= STREAMS_MAX
+        return self.number >= STREAMS_MAX
 
     def refusal(self, project_id: str) -> Response | None:
         """The answer where this project gets no place; None where there is one, or will be.

@@ -27,7 +27,7 @@ from batchbell.core.errors import (
     ResultsUnavailable,
     StoreUnavailable,
 )
-from batchbell.core.model import Batch, Mint, Snapshot
+from batchbell.core.model import Batch, BatchKind, Mint, Snapshot
 from batchbell.core.results import Collecting, Results, Tally
 from batchbell.core.submission import Part, Submission, new_name
 from batchbell.files.merge import merge
@@ -39,6 +39,7 @@ from batchbell.files.tables import files_of
 from batchbell.observability import Metrics
 from batchbell.providers.protocol import Provider
 from batchbell.storage import merges, results, submissions
+from batchbell.storage import parts as kept_parts
 from batchbell.storage.engine import RESULTS, Store
 from batchbell.threads import heavy
 from batchbell.workers.jobs import Jobs, Shares, holding
@@ -251,8 +252,29 @@ class Collector:
         if provider is None:
             raise ResultsUnavailable(f"The account {batch.account!r} cannot be called now.")
         most = rules.file_max_bytes(batch, self._file_max_bytes)
-        fetching = Fetching(provider, batch, target.parent, tries=held.results.tries, most=most)
+        fetching = Fetching(
+            provider,
+            batch,
+            target.parent,
+            tries=held.results.tries,
+            most=most,
+            requests=await self._own_requests(batch, target.parent),
+        )
         return await fetching.merge(target)
+
+    async def _own_requests(self, batch: Batch, folder: Path) -> Path | None:
+        """The requests of a part, as they are kept here: not every provider gives them back."""
+        if batch.kind is not BatchKind.PART:
+            return None
+        id = await self._store.read(kept_parts.id_of, batch.key)
+        if id is None:
+            return None
+        try:
+            requests = folder / "requests"
+            await fetch(self._results_store, new_name(batch.project_id, id), requests)
+        except ResultsGone:
+            return None
+        return requests
 
     async def _discard_requests(self, batch_key: int, *, every: bool = False) -> None:
         """What a submission asked for is hardly needed once its answers are joined."""
@@ -289,14 +311,25 @@ class Fetching:
     """One try to merge the results of one batch."""
 
     def __init__(
-        self, provider: Provider, batch: Batch, folder: Path, *, tries: int, most: int
+        self,
+        provider: Provider,
+        batch: Batch,
+        folder: Path,
+        *,
+        tries: int,
+        most: int,
+        requests: Path | None = None,
     ) -> None:
-        """`most` is how many bytes a file may have; `tries` counts this one too."""
+        """`most` is how many bytes a file may have; `tries` counts this one too.
+
+        Where `requests` are here, in OpenAI's shape, the provider is not asked for the input.
+        """
         self._provider = provider
         self._batch = batch
         self._folder = folder
         self._tries = tries
         self._most = most
+        self._requests = requests
         self._notes: list[str] = []
 
     async def merge(self, target: Path) -> tuple[Tally, Snapshot | None]:
@@ -306,15 +339,16 @@ class Fetching:
         """
         known = self._batch.snapshot or Snapshot(id=self._batch.id, provider_status="", status=None)
         seen = await self._looked_at_again(known)
-        input = await self._dispensable("input", seen.input_file_id, is_input=True)
+        input_ref = None if self._requests else seen.input_file_id
+        input = self._requests or await self._dispensable("input", input_ref, is_input=True)
         answers = []
         for name, ref in (("output", seen.output_file_id), ("results", seen.results_ref)):
             if ref is not None:
                 answers.append(await self._fetch(name, ref))
         errors = await self._dispensable("error", seen.error_file_id)
         answers += [] if errors is None else [errors]
-        if input is None and seen.input_file_id is not None:
-            input = await self._dispensable("input", seen.input_file_id, is_input=True)
+        if input is None:
+            input = await self._dispensable("input", input_ref, is_input=True)
         tally = await heavy(self._batch.project_id, self._merge, input, answers, target)
         short = rules.shortfall(replace(self._batch, snapshot=seen), tally, tries=self._tries)
         if short is not None:

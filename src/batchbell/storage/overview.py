@@ -1,0 +1,232 @@
+"""A project at a glance: how many of everything, and how it went lately.
+
+Each figure is read from an index, or from a bounded number of rows: what is finished makes none of
+them slower, but for the charts, whose cost grows with what happened in their time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Integer,
+    Select,
+    and_,
+    case,
+    cast,
+    func,
+    literal,
+    or_,
+    select,
+    text,
+    union_all,
+)
+
+from batchbell.core.alarms import OVERDUE_GRACE_SECONDS
+from batchbell.core.ids import first_id
+from batchbell.core.model import DEFAULT_EVENTS, Alarm, DeliveryState, Status
+from batchbell.storage.engine import dialect_of
+from batchbell.storage.schema import batches, deliveries, endpoints, events
+
+COUNTED_MOST = 10_000
+"""Deliveries that are counted one by one."""
+LAGS_MOST = 500
+"""The latest deliveries of which the lag is known."""
+OPEN = tuple(status for status in Status if not status.ended)
+BAD = (Status.FAILED, Status.EXPIRED, Status.LOST)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """The batches that have not ended."""
+
+    by_status: Mapping[Status, int]
+    ending_soon: int
+    stalled: int
+
+    @property
+    def total(self) -> int:
+        return sum(self.by_status.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """Deliveries that are not done; each number is COUNTED_MOST at most."""
+
+    pending: int
+    due: int
+    """Those of the pending ones that should have been sent by now."""
+    parked: int
+    """Those of the due ones whose endpoint's breaker is open."""
+    held: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lag:
+    """Seconds from the end of a batch to the 2xx of its receiver, over `number` deliveries."""
+
+    number: int
+    p50: float | None
+    p95: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """A time of equal steps, the last of which holds this moment."""
+
+    start: float
+    step_seconds: float
+    steps: int
+
+    @property
+    def end(self) -> float:
+        return self.start + self.steps * self.step_seconds
+
+    def begin_of(self, step: int) -> float:
+        return self.start + step * self.step_seconds
+
+
+def period_until(now: float, *, step_seconds: float, steps: int) -> Period:
+    """The last `steps` whole steps, counted from the epoch, with the one that runs."""
+    last = now // step_seconds * step_seconds
+    return Period(last - (steps - 1) * step_seconds, step_seconds, steps)
+
+
+def running(connection: Connection, project_id: str, *, now: float, soon_seconds: float) -> Running:
+    """What has not ended, by status; how much of it expires soon, and how much stalls."""
+    soon = and_(batches.c.expires_at > now, batches.c.expires_at <= now + soon_seconds)
+    stalled = or_(
+        batches.c.unknown_status.isnot(None),
+        batches.c.expires_at <= now - OVERDUE_GRACE_SECONDS,
+        batches.c.alarms.contains(Alarm.NO_PROGRESS.value),
+    )
+    query = (
+        select(batches.c.status, func.count(), _sum(soon), _sum(stalled))
+        .where(batches.c.project_id == project_id, batches.c.status.in_(OPEN))
+        .group_by(batches.c.status)
+    )
+    rows = connection.execute(query).all()
+    return Running(
+        by_status={Status(row[0]): row[1] for row in rows},
+        ending_soon=sum(row[2] for row in rows),
+        stalled=sum(row[3] for row in rows),
+    )
+
+
+def _sum(condition: ColumnElement[bool]) -> ColumnElement[int]:
+    return func.coalesce(func.sum(case((condition, 1), else_=0)), 0)
+
+
+def waiting(connection: Connection, project_id: str, *, now: float) -> Waiting:
+    """The deliveries that wait, and why."""
+    pending = _some(project_id, DeliveryState.PENDING)
+    due = pending.where(deliveries.c.due_at <= now, deliveries.c.lease_token.is_(None))
+    open_ = select(endpoints.c.id).where(
+        endpoints.c.project_id == project_id, endpoints.c.opened_at.isnot(None)
+    )
+    parked = due.where(deliveries.c.endpoint_id.in_(open_))
+    held = _some(project_id, DeliveryState.HELD)
+    counts = [
+        connection.execute(
+            select(func.count()).select_from(one.limit(COUNTED_MOST).subquery())
+        ).scalar_one()
+        for one in (pending, due, parked, held)
+    ]
+    return Waiting(pending=counts[0], due=counts[1], parked=counts[2], held=counts[3])
+
+
+def _some(project_id: str, state: DeliveryState) -> Select[Any]:
+    # Spelled out, so that the index of those in this state is found.
+    word = text(f"deliveries.state = '{state.value}'")
+    return select(deliveries.c.id).where(deliveries.c.project_id == project_id, word)
+
+
+def lag(connection: Connection, project_id: str, *, since: float) -> Lag:
+    """How long receivers waited for the news that a batch has ended."""
+    latest = (
+        select(deliveries.c.event_id, deliveries.c.finished_at, deliveries.c.state)
+        .where(
+            deliveries.c.project_id == project_id,
+            deliveries.c.id >= first_id("dlv", at=since),
+            deliveries.c.resent_at.is_(None),
+        )
+        .order_by(deliveries.c.id.desc())
+        .limit(LAGS_MOST)
+        .subquery()
+    )
+    query = (
+        select(latest.c.finished_at - events.c.created_at)
+        .join(events, events.c.id == latest.c.event_id)
+        .where(latest.c.state == DeliveryState.DELIVERED, events.c.type.in_(DEFAULT_EVENTS))
+    )
+    found = sorted(max(0.0, seconds) for seconds in connection.execute(query).scalars())
+    return Lag(number=len(found), p50=_quantile(found, 0.5), p95=_quantile(found, 0.95))
+
+
+def _quantile(found: Sequence[float], share: float) -> float | None:
+    return found[min(int(share * len(found)), len(found) - 1)] if found else None
+
+
+def ended(
+    connection: Connection, project_id: str, within: Period
+) -> Sequence[Mapping[Status, int]]:
+    """How many batches ended in each step, by status."""
+    steps = (batches.c.ended_at - within.start) / within.step_seconds
+    # SQLite may have no `floor`, and cuts off what PostgreSQL would round.
+    step = cast(steps if dialect_of(connection) == "sqlite" else func.floor(steps), Integer)
+    query = (
+        select(step, batches.c.status, func.count())
+        .where(
+            batches.c.project_id == project_id,
+            batches.c.ended_at >= within.start,
+            batches.c.ended_at < within.end,
+        )
+        .group_by(text("1"), batches.c.status)
+    )
+    counts: list[Counter[Status]] = [Counter() for _ in range(within.steps)]
+    for at, status, number in connection.execute(query):
+        counts[min(max(at, 0), within.steps - 1)][Status(status)] += number
+    return list(counts)
+
+
+def made(
+    connection: Connection, project_id: str, within: Period
+) -> list[Mapping[DeliveryState, int]]:
+    """How many deliveries were made in each step, by how they stand now.
+
+    From indexes alone: an id has the time at which it was made, and what is not delivered has an
+    index for each state.
+    """
+    states = (DeliveryState.PENDING, DeliveryState.EXHAUSTED, DeliveryState.HELD)
+    queries = []
+    for at in range(within.steps):
+        ends = [first_id("dlv", at=within.begin_of(n)) for n in (at, at + 1)]
+        span = (deliveries.c.id >= ends[0], deliveries.c.id < ends[1])
+        every = select(deliveries.c.id).where(deliveries.c.project_id == project_id)
+        for state, some in [("", every), *((one, _some(project_id, one)) for one in states)]:
+            number = select(func.count()).select_from(some.where(*span).subquery())
+            queries.append(select(literal(at), literal(str(state)), number.scalar_subquery()))
+    rows = connection.execute(union_all(*queries)).all()
+    counts = {(at, state): number for at, state, number in rows}
+    found: list[Mapping[DeliveryState, int]] = []
+    for at in range(within.steps):
+        of_step = {state: counts[at, state.value] for state in states}
+        delivered = max(0, counts[at, ""] - sum(of_step.values()))
+        found.append({DeliveryState.DELIVERED: delivered, **of_step})
+    return found
+
+
+def ended_badly(connection: Connection, project_id: str, *, since: float) -> int:
+    """How many batches failed, expired or were lost."""
+    query = select(func.count()).where(
+        batches.c.project_id == project_id,
+        batches.c.ended_at >= since,
+        batches.c.status.in_(BAD),
+    )
+    count: int = connection.execute(query).scalar_one()
+    return count

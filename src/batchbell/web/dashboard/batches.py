@@ -1,0 +1,218 @@
+"""Batches: the list, one batch with its whole story, and what can be done with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+from fastapi import Request
+from starlette.responses import RedirectResponse, Response
+
+from batchbell.api.batches import Batch as Answer
+from batchbell.core.errors import AmbiguousBatch, InvalidRequest, NotFound
+from batchbell.core.model import Batch, BatchKind, Event, Status
+from batchbell.core.results import Results, ResultsState
+from batchbell.files.lines import Fate
+from batchbell.files.tables import Format
+from batchbell.storage import batches, deliveries, events, submissions, watches
+from batchbell.web import batches as api
+from batchbell.web import results as api_results
+from batchbell.web.dashboard import preview, story
+from batchbell.web.dashboard.failure import page_in_place_of
+from batchbell.web.dashboard.formats import path
+from batchbell.web.dashboard.page import Posted, Visit, Visitor, done, page_router, show
+from batchbell.web.downloads import check_installed
+from batchbell.web.results import Wanted
+
+router = page_router()
+
+PAGE = 50
+EVENTS_MOST = 100
+WATCHES_MOST = 50
+
+
+@router.get("/batches")
+async def list_page(
+    visitor: Visit, q: str = "", status: str = "", after: str | None = None
+) -> Response:
+    word = q.strip()
+    if word and await _is_there(visitor, word):
+        return RedirectResponse(url_of(word), 303)
+    filters = {"status": status}
+    page = await visitor.call.page(
+        batches.list_batches,
+        limit=PAGE,
+        after=after or None,
+        status=Status(status) if status in set(Status) else None,
+    )
+    found = await visitor.call.context.store.read(submissions.standing, page.items)
+    rows = [shown(visitor, one) for one in found]
+    more = {name: value for name, value in filters.items() if value}
+    return show(
+        visitor,
+        "batches.html",
+        section="batches",
+        title="Batches",
+        rows=[] if word else rows,
+        q=word,
+        filters=filters,
+        statuses=list(Status),
+        older=urlencode({**more, "after": rows[-1].batch.id}) if page.has_more else None,
+        is_first=after is None,
+        is_filtered=bool(more or word),
+    )
+
+
+def url_of(batch_id: str) -> str:
+    """The page of a batch."""
+    return f"/dashboard/batches/{path(batch_id)}"
+
+
+async def _is_there(visitor: Visitor, batch_id: str) -> bool:
+    try:
+        await visitor.call.context.store.read(batches.get_batch, visitor.project.id, batch_id)
+    except AmbiguousBatch:
+        return True
+    except NotFound:
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A batch as the API answers it, with what is ours beside."""
+
+    batch: Batch
+    answer: Answer
+
+    @property
+    def is_submission(self) -> bool:
+        return self.batch.kind is BatchKind.JOINED
+
+    @property
+    def is_cancellable(self) -> bool:
+        return not self.batch.status.ended and self.batch.status is not Status.CANCELLING
+
+
+def shown(visitor: Visitor, found: Batch) -> Shown:
+    return Shown(found, api.shown(found, now=visitor.now))
+
+
+@router.get("/batches/{batch_id:id}")
+async def batch_page(
+    visitor: Visit, batch_id: str, account: str | None = None, lines: str = ""
+) -> Response:
+    try:
+        found = await _find(visitor, batch_id, account)
+    except AmbiguousBatch as error:
+        return show(
+            visitor,
+            "ambiguous.html",
+            section="batches",
+            title="Which one?",
+            batch_id=batch_id,
+            accounts=error.accounts,
+        )
+    store, project_id = visitor.call.context.store, visitor.project.id
+    [found] = await store.read(submissions.standing, [found])
+    merged, deletion = await api.merged_of(visitor.call, found)
+    happened = await _events(visitor, found)
+    fate = Fate(lines) if lines in set(Fate) else None
+    watching = await store.read(
+        watches.list_watches, project_id, limit=WATCHES_MOST, batch_id=batch_id
+    )
+    return show(
+        visitor,
+        "batch.html",
+        section="batches",
+        title=found.id,
+        one=Shown(found, api.shown(found, merged, deletion, now=visitor.now)),
+        merged=merged,
+        watches=[one for one in watching.items if one.batch_key == found.key],
+        story=await story.of_batch(visitor, found, happened),
+        events=happened,
+        preview=await _preview(visitor, found, merged, fate),
+        can_fetch=await _can_fetch(visitor, found, merged),
+        fate=fate,
+        fates=list(Fate),
+        formats=list(Format),
+        query=f"?account={path(found.account)}" if account else "",
+    )
+
+
+async def _find(visitor: Visitor, batch_id: str, account: str | None) -> Batch:
+    _, found = await api.find(visitor.call, batch_id, account)
+    if found is None:
+        raise NotFound("batch", batch_id)
+    return found
+
+
+async def _events(visitor: Visitor, found: Batch) -> Sequence[Event]:
+    page = await visitor.call.context.store.read(
+        events.list_events, visitor.project.id, limit=EVENTS_MOST, batch_id=found.id
+    )
+    return page.items
+
+
+async def _preview(
+    visitor: Visitor, found: Batch, merged: Results | None, fate: Fate | None
+) -> preview.Preview | None:
+    """None where there are no results, or they are not where they were kept."""
+    if merged is None or merged.state is not ResultsState.READY:
+        return None
+    if visitor.request.scope["state"].get("live", False):
+        return None  # what was merged does not change
+    return await preview.read(visitor.call.context.results_store, merged, fate)
+
+
+async def _can_fetch(visitor: Visitor, found: Batch, merged: Results | None) -> bool:
+    """Whether there is anything to ask for: results that nobody wanted yet, or that are gone."""
+    if not found.status.ended:
+        return False
+    if merged is None or merged.state is ResultsState.FAILED:
+        return True
+    if merged.state is ResultsState.WAITING:
+        return False
+    return not await api_results.is_there(visitor.call, merged)
+
+
+@router.get("/batches/{batch_id:id}/results")
+async def download(
+    visitor: Visit,
+    request: Request,
+    batch_id: str,
+    *,
+    account: str | None = None,
+    format: str = "jsonl",
+    lines: str = "",
+) -> Response:
+    kind = Format(format) if format in set(Format) else Format.JSONL
+    if kind is not Format.JSONL:
+        await check_installed(kind)
+    query = Wanted(Fate(lines) if lines in set(Fate) else None, kind)
+    found = await api_results.results_of(visitor.call, request, batch_id, query, account)
+    return found if found.status_code < 400 else page_in_place_of(found)
+
+
+@router.post("/batches/{batch_id:id}")
+async def act(visitor: Visit, form: Posted, batch_id: str, account: str | None = None) -> Response:
+    back = url_of(batch_id) + (f"?account={path(account)}" if account else "")
+    call = visitor.call
+    match form.need("action"):
+        case "cancel":
+            await api.cancel(call, batch_id, account)
+            return done(back, "The provider was asked to cancel the batch.")
+        case "expunge":
+            await api.expunge(call, batch_id)
+            return done(back, "What was kept of its payloads is removed.")
+        case "fetch":
+            await api_results.fetch(call, batch_id, account)
+            return done(back, "The results are being fetched.")
+        case "resend":
+            sent = await call.context.store.write(
+                deliveries.resend, visitor.project.id, form.need("event_id"), now=visitor.now
+            )
+            return done(back, f"{len(sent)} deliveries are due now.")
+        case _:
+            raise InvalidRequest("There is no such action.", param="action")

@@ -1,0 +1,52 @@
+"""What a page says where it cannot be shown."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+import msgspec
+from starlette.responses import RedirectResponse, Response
+from starlette.types import Scope
+
+from batchbell.core.errors import AccessDenied
+from batchbell.web.auth import DASHBOARD, SIGN_IN, is_page
+from batchbell.web.dashboard.page import bare
+from batchbell.web.errors import response_to
+
+TITLES = {
+    403: "Not from here",
+    404: "Not found",
+    405: "Not possible here",
+    409: "Not now",
+    410: "Gone",
+    429: "Too often",
+    500: "Something went wrong",
+    502: "The provider does not answer",
+    503: "Not now",
+    507: "The disk is full",
+}
+
+
+def page_of(error: Exception, scope: Scope) -> Response | None:
+    """The page in place of the one that was asked for; None where no page was."""
+    if not is_page(scope["path"]):
+        return None
+    if isinstance(error, AccessDenied) and error.status == 401 and scope["path"] != SIGN_IN:
+        return RedirectResponse(f"{SIGN_IN}?next={quote(_wanted(scope), safe='')}", 303)
+    return page_in_place_of(response_to(error))
+
+
+def page_in_place_of(answer: Response) -> Response:
+    """The page that says what an error of the API says."""
+    message = msgspec.json.decode(bytes(answer.body))["error"]["message"]
+    title = TITLES.get(answer.status_code, "That was not understood")
+    return bare("failure.html", status=answer.status_code, title=title, message=message)
+
+
+def _wanted(scope: Scope) -> str:
+    """Where to go on after signing in: what was asked for, if it can be asked for again."""
+    if scope["method"] != "GET":
+        return DASHBOARD
+    query = scope["query_string"].decode("latin-1")
+    path = scope.get("raw_path", b"").partition(b"?")[0].decode("latin-1") or quote(scope["path"])
+    return f"{path}?{query}" if query else path

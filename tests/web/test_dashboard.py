@@ -1,0 +1,421 @@
+"""The dashboard without a browser: who gets in, what a page holds, and what a form does."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2
+import pytest
+
+from batchbell.core.model import Outcome, Status
+from batchbell.core.session import SESSION_SECONDS
+from batchbell.sandbox import Sandbox
+from batchbell.web.auth import OPEN_PAGES, SESSION_COOKIE
+from batchbell.web.dashboard.page import PROJECT_COOKIE
+from batchbell.web.dashboard.pages import ROUTERS
+
+from ..conftest import Clock
+from .making import Served, a_snapshot
+from .test_isolation import project, something_of_everything
+from .test_keys import bearer
+
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+"""What pages read is held to both databases where it is stored."""
+
+BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8", "sec-fetch-site": "same-origin"}
+POISON = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
+
+
+@dataclass
+class Browser:
+    """Keeps cookies, follows no redirect, and sends forms as the pages have them."""
+
+    http: httpx2.AsyncClient
+    cookies: dict[str, str] = field(default_factory=dict)
+
+    async def get(self, path: str, **headers: str) -> httpx2.Response:
+        return await self._ask("GET", path, headers=headers)
+
+    async def post(self, path: str, fields: dict[str, str], **headers: str) -> httpx2.Response:
+        return await self._ask("POST", path, headers=headers, data=fields)
+
+    async def send(self, page: str, path: str = "", **fields: str) -> httpx2.Response:
+        """A form of a page, with the token that stands there."""
+        token = token_of((await self.get(page)).text)
+        return await self.post(path or page, {"token": token, **fields})
+
+    async def sign_in(self, key: str) -> httpx2.Response:
+        return await self.post("/dashboard/sign-in", {"key": key})
+
+    async def _ask(self, method: str, path: str, *, headers: dict[str, str], **how: Any) -> Any:
+        sent = {**BROWSER, **{name.replace("_", "-"): value for name, value in headers.items()}}
+        if self.cookies:
+            sent["cookie"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+        self.http.cookies.clear()
+        answer = await self.http.request(method, path, headers=sent, **how)
+        for line in answer.headers.get_list("set-cookie"):
+            name, _, value = line.partition(";")[0].partition("=")
+            self.cookies[name] = value.strip('"')
+            if "max-age=0" in line.lower():
+                del self.cookies[name]
+        return answer
+
+
+def token_of(page: str) -> str:
+    found = re.search(r'name="token" value="([0-9a-f]{64})"', page)
+    return found[1] if found else ""
+
+
+@pytest.fixture
+def browser(served: Served) -> Browser:
+    return Browser(served.http)
+
+
+async def made_key(served: Served, **how: Any) -> dict[str, Any]:
+    made: dict[str, Any] = (await served.http.post("/v1/keys", json={"name": "me"}, **how)).json()
+    return made
+
+
+def routes() -> list[tuple[str, str]]:
+    return sorted(
+        (method, route.path_format)
+        for router in ROUTERS
+        for route in router.routes
+        for method in route.methods
+    )
+
+
+async def test_a_browser_is_sent_to_the_dashboard_and_a_program_gets_json(
+    served: Served, browser: Browser
+) -> None:
+    answer = await browser.get("/")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/dashboard")
+    assert (await served.http.get("/")).json()["name"] == "batchbell"
+
+
+async def test_local_mode_is_open_to_this_machine_only(browser: Browser) -> None:
+    assert (await browser.get("/dashboard")).status_code == 200
+    stranger = await browser.get("/dashboard", host="evil.example")
+    assert stranger.status_code == 403
+    assert "text/html" in stranger.headers["content-type"]
+    assert (await browser.get("/dashboard/sign-in")).headers["location"] == "/dashboard"
+
+
+async def test_no_page_lets_anybody_in_who_did_not_sign_in(
+    served: Served, browser: Browser
+) -> None:
+    await made_key(served)
+    for method, path in routes():
+        if path.startswith(OPEN_PAGES):
+            continue
+        asked = re.sub(r"{[^}]+}", "x", path)
+        answer = await browser._ask(method, asked, headers={})
+        assert answer.status_code == 303, (method, path)
+        wanted = asked if method == "GET" else "/dashboard"
+        query = httpx2.URL(answer.headers["location"]).params
+        assert (query["next"], answer.text) == (wanted, ""), (method, path)
+
+
+async def test_a_key_signs_in_until_it_is_revoked(served: Served, browser: Browser) -> None:
+    made = await made_key(served)
+    wrong = await browser.sign_in("bb_wrong")
+    assert (wrong.status_code, "is wrong or was revoked" in wrong.text) == (401, True)
+    answer = await browser.sign_in(made["key"])
+    assert (answer.status_code, answer.headers["location"]) == (303, "/dashboard")
+    line = answer.headers["set-cookie"].lower()
+    for word in ("httponly", "samesite=strict", f"max-age={SESSION_SECONDS}", "path=/dashboard"):
+        assert word in line
+    assert "secure" not in line, "this server speaks http"
+    assert made["key"] not in browser.cookies[SESSION_COOKIE]
+    assert (await browser.get("/dashboard")).status_code == 200
+    other = await made_key(served, headers=bearer(made["key"]))
+    await served.http.delete(f"/v1/keys/{made['id']}", headers=bearer(other["key"]))
+    assert (await browser.get("/dashboard")).status_code == 303
+
+
+async def test_a_session_runs_out_and_cannot_be_changed(
+    served: Served, browser: Browser, clock: Clock
+) -> None:
+    await browser.sign_in((await made_key(served))["key"])
+    good = browser.cookies[SESSION_COOKIE]
+    key_id, expires, signature = good.split(".")
+    for forged in (
+        f"{key_id}.{int(expires) + 1}.{signature}",
+        f"{key_id}.{expires}.{'0' * 64}",
+        f"{key_id}x.{expires}.{signature}",
+        "",
+    ):
+        browser.cookies[SESSION_COOKIE] = forged
+        assert (await browser.get("/dashboard")).status_code == 303, forged
+    browser.cookies[SESSION_COOKIE] = good
+    clock.advance(SESSION_SECONDS - 1)
+    assert (await browser.get("/dashboard")).status_code == 200
+    clock.advance(1)
+    assert (await browser.get("/dashboard")).status_code == 303
+
+
+async def test_who_signs_out_is_out(served: Served, browser: Browser) -> None:
+    await browser.sign_in((await made_key(served))["key"])
+    await browser.send("/dashboard", "/dashboard/sign-out")
+    assert (await browser.get("/dashboard")).status_code == 303
+
+
+async def test_nobody_is_led_elsewhere_by_the_way_in(served: Served, browser: Browser) -> None:
+    made = await made_key(served)
+    for wanted, leads in (
+        ("/dashboard/batches?status=failed", "/dashboard/batches?status=failed"),
+        ("https://evil.example/dashboard", "/dashboard"),
+        ("//evil.example/dashboard", "/dashboard"),
+        ("/dashboard\\@evil.example", "/dashboard"),
+        ("/v1/batches", "/dashboard"),
+    ):
+        fields = {"key": made["key"], "next": wanted}
+        answer = await browser.post("/dashboard/sign-in", fields)
+        assert answer.headers["location"] == leads, wanted
+
+
+async def test_wrong_keys_are_counted_here_too(served: Served, browser: Browser) -> None:
+    await made_key(served)
+    answers = [(await browser.sign_in(f"bb_{n}")).status_code for n in range(22)]
+    assert (answers[0], answers[-1]) == (401, 429)
+
+
+@pytest.fixture
+async def two(served: Served, browser: Browser) -> AsyncIterator[dict[str, Any]]:
+    """Two projects: `theirs` with something of everything, and `mine`, signed in."""
+    operator = await made_key(served)
+    async with Sandbox() as first, Sandbox() as second:
+        headers = bearer(operator["key"])
+        theirs = await project(served, headers, "theirs", base_url=first.base_url)
+        theirs = await something_of_everything(served, theirs)
+        mine = await project(served, headers, "mine", base_url=second.base_url)
+        key = await made_key(served, headers=mine["headers"])
+        await browser.sign_in(key["key"])
+        yield {"theirs": theirs, "mine": mine, "operator": operator["key"]}
+
+
+OF_THE_SERVER = {"/dashboard/system", "/dashboard/projects"}
+"""For keys of `default`; to others they are not there."""
+
+
+async def test_the_pages_of_one_project_show_nothing_of_another(
+    browser: Browser, two: dict[str, Any]
+) -> None:
+    theirs = two["theirs"]
+    ids = {name: id for name, id in theirs.items() if name.endswith("_id")}
+    for method, path in routes():
+        if path.startswith(OPEN_PAGES) or method != "GET":
+            continue
+        names = re.findall(r"{(\w+)", path)
+        answers = []
+        for word in ("theirs", "never"):
+            asked = path
+            for name in names:
+                asked = re.sub(rf"{{{name}[^}}]*}}", ids[name] if word == "theirs" else "x", asked)
+            answers.append(await browser.get(asked))
+        shown, never = answers
+        gone = bool(names) or path in OF_THE_SERVER
+        assert shown.status_code == never.status_code == (404 if gone else 200), path
+        here = shown.text.replace(ids[names[0]], "") if names else shown.text
+        assert not [id for id in ids.values() if len(id) > 6 and id in here], path
+
+
+async def test_the_forms_of_one_project_do_nothing_to_another(
+    served: Served, browser: Browser, two: dict[str, Any]
+) -> None:
+    theirs = two["theirs"]
+    before = await everything(served, theirs["headers"])
+    for method, path in routes():
+        names = re.findall(r"{(\w+)", path)
+        if method != "POST" or not names:
+            continue
+        source = (served.context, path)
+        asked = re.sub(r"{[^}]+}", theirs[names[0]], path)
+        for action in ACTIONS:
+            fields = {"action": action, "event_id": theirs["event_id"]}
+            answer = await browser.send("/dashboard", asked, **fields)
+            assert answer.status_code in (400, 404), (source, action, answer.text)
+    assert await everything(served, theirs["headers"]) == before
+
+
+ACTIONS = ("cancel", "expunge", "fetch", "resend")
+
+
+async def everything(served: Served, headers: dict[str, str]) -> Any:
+    paths = ("/v1/batches", "/v1/deliveries", "/v1/events", "/v1/replays", "/v1/webhook_endpoints")
+    return [(await served.http.get(path, headers=headers)).json() for path in paths]
+
+
+async def test_only_the_default_project_may_look_at_another(
+    browser: Browser, two: dict[str, Any]
+) -> None:
+    theirs = two["theirs"]["project_id"]
+    refused = await browser.send("/dashboard", "/dashboard/project", project=theirs)
+    assert refused.status_code == 404
+    browser.cookies[PROJECT_COOKIE] = theirs
+    assert (await browser.get("/dashboard/batches/batch_1")).status_code == 404
+    browser.cookies.clear()
+    await browser.sign_in(two["operator"])
+    assert (await browser.get("/dashboard/batches/batch_1")).status_code == 404
+    old = token_of((await browser.get("/dashboard")).text)
+    await browser.send("/dashboard", "/dashboard/project", project=theirs)
+    assert (await browser.get("/dashboard/batches/batch_1")).status_code == 200
+    stale = await browser.post("/dashboard/batches/batch_1", {"token": old, "action": "expunge"})
+    assert (stale.status_code, "out of date" in stale.text) == (403, True)
+
+
+@pytest.mark.parametrize(
+    ("headers", "token"),
+    [
+        ({"origin": "https://evil.example", "sec_fetch_site": "cross-site"}, True),
+        ({"origin": "null"}, True),
+        ({"sec_fetch_site": "same-site"}, True),
+        ({"sec_fetch_site": "none"}, True),
+        ({}, False),
+    ],
+    ids=["another site", "a hidden one", "another port", "nobody's", "no token"],
+)
+async def test_a_form_that_is_not_ours_is_refused(
+    served: Served, browser: Browser, headers: dict[str, str], token: bool
+) -> None:
+    await served.watch("batch_1")
+    await served.see(a_snapshot("batch_1"))
+    await served.try_all(Outcome(status=200))
+    fields = {"action": "expunge"}
+    if token:
+        fields["token"] = token_of((await browser.get("/dashboard/batches/batch_1")).text)
+        assert fields["token"]
+    answer = await browser.post("/dashboard/batches/batch_1", fields, **headers)
+    assert answer.status_code == 403
+    batch = (await served.http.get("/v1/batches/batch_1")).json()
+    assert batch["batchbell"]["expunged_at"] is None
+
+
+async def test_a_sign_in_from_another_site_is_refused(served: Served, browser: Browser) -> None:
+    made = await made_key(served)
+    site = {"origin": "https://evil.example", "sec_fetch_site": "cross-site"}
+    answer = await browser.post("/dashboard/sign-in", {"key": made["key"]}, **site)
+    assert (answer.status_code, browser.cookies) == (403, {})
+
+
+async def test_every_page_has_a_strict_policy_and_nothing_inline(
+    served: Served, browser: Browser
+) -> None:
+    await served.watch("batch_1")
+    for path in ("/dashboard", "/dashboard/batches", "/dashboard/batches/batch_1", "/dashboard/x"):
+        answer = await browser.get(path)
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert answer.headers["referrer-policy"] == "same-origin"
+        assert not re.search(
+            r"<script(?![^>]*\bsrc=)|<style| style=| on\w+=|https?://(?!127)", (answer.text)
+        ), path
+
+
+async def test_what_others_wrote_is_text(served: Served, browser: Browser) -> None:
+    await served.watch("batch_1", metadata={"note": POISON})
+    snapshot = a_snapshot("batch_1", Status.FAILED, counts=(3, 1, 2))
+    await served.see(poisoned(snapshot))
+    await served.try_all(Outcome(status=500, response_body=POISON))
+    page = (await browser.get("/dashboard/batches/batch_1")).text
+    assert "&lt;script&gt;alert(1)" in page
+    assert "<script>alert" not in page
+    assert "<img" not in page
+
+
+def poisoned(snapshot: Any) -> Any:
+    from dataclasses import replace
+
+    from batchbell.core.model import BatchProblem
+
+    problem = BatchProblem(code=POISON, message=POISON, param=POISON, line=3)
+    return replace(snapshot, model=POISON, metadata={"note": POISON}, problems=(problem,))
+
+
+async def test_an_asset_is_kept_and_changes_its_address(browser: Browser) -> None:
+    page = (await browser.get("/dashboard")).text
+    for address in re.findall(r'(?:href|src)="(/dashboard/assets/[^"]+)"', page):
+        answer = await browser.get(address)
+        assert answer.status_code == 200
+        assert "immutable" in answer.headers["cache-control"]
+    assert (await browser.get("/dashboard/assets/base.html")).status_code == 404
+    assert (await browser.get("/dashboard/assets/..%2Fpage.py")).status_code == 404
+
+
+async def test_batches_are_found_by_id_and_status(served: Served, browser: Browser) -> None:
+    await served.watch("batch_1")
+    await served.watch("batch_2")
+    await served.see(a_snapshot("batch_1"))
+    found = await browser.get("/dashboard/batches?q=batch_2")
+    assert found.headers["location"] == "/dashboard/batches/batch_2"
+    nothing = (await browser.get("/dashboard/batches?q=batch_3")).text
+    assert "batch_3" in nothing
+    assert "curl" in nothing
+    some = (await browser.get("/dashboard/batches?status=completed")).text
+    assert ("batch_1" in some, "batch_2" in some) == (True, False)
+
+
+async def test_the_buttons_of_a_batch_do_what_they_say(served: Served, browser: Browser) -> None:
+    await served.watch("batch_1")
+    await served.see(a_snapshot("batch_1"))
+    await served.try_all(Outcome(status=200))
+    event = (await served.http.get("/v1/events")).json()["data"][0]["id"]
+    page = "/dashboard/batches/batch_1"
+    answer = await browser.send(page, action="resend", event_id=event)
+    assert (answer.status_code, answer.headers["location"]) == (303, page)
+    assert "1 deliveries are due now" in (await browser.get(page)).text
+    assert "are due now" not in (await browser.get(page)).text, "a note is shown once"
+    [delivery] = (await served.http.get("/v1/deliveries")).json()["data"]
+    assert delivery["state"] == "pending"
+    busy = await browser.send(page, action="expunge")
+    assert (busy.status_code, "wait to be sent" in busy.text) == (409, True)
+    await served.try_all(Outcome(status=200))
+    await browser.send(page, action="fetch")
+    batch = (await served.http.get("/v1/batches/batch_1")).json()["batchbell"]
+    assert batch["results"]["state"] == "waiting"
+    await browser.send(page, action="expunge")
+    batch = (await served.http.get("/v1/batches/batch_1")).json()["batchbell"]
+    assert batch["expunged_at"] is not None
+    assert (await browser.send(page, action="dance")).status_code == 400
+
+
+async def test_a_page_follows_what_happens(served: Served, browser: Browser) -> None:
+    await served.watch("batch_1")
+    url = "/dashboard/batches/batch_1"
+    how = {"headers": {"accept": "text/event-stream", "sec-fetch-site": "same-origin"}}
+    async with served.http.stream("GET", url, **how) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        frames = answer.aiter_lines()
+        first = await page_in(frames)
+        assert "validating" in first
+        assert "<html" not in first
+        await served.see(a_snapshot("batch_1"))
+        assert "completed" in await page_in(frames)
+
+
+async def page_in(lines: AsyncIterator[str]) -> str:
+    """The next page that a stream sends."""
+    async for line in lines:
+        if line == "event: page":
+            sent = await anext(lines)
+            return str(json.loads(sent.removeprefix("data: ")))
+    raise AssertionError("the stream ended")
+
+
+async def test_a_stream_ends_with_its_key(served: Served, browser: Browser) -> None:
+    made = await made_key(served)
+    other = await made_key(served, headers=bearer(made["key"]))
+    await browser.sign_in(made["key"])
+    cookie = f"{SESSION_COOKIE}={browser.cookies[SESSION_COOKIE]}"
+    how = {"headers": {"accept": "text/event-stream", "cookie": cookie}}
+    async with served.http.stream("GET", "/dashboard", **how) as answer:
+        frames = answer.aiter_lines()
+        await page_in(frames)
+        await served.http.delete(f"/v1/keys/{made['id']}", headers=bearer(other["key"]))
+        rest = [line async for line in frames]
+        assert "event: over" in rest
