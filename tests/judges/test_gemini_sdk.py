@@ -13,8 +13,11 @@ from google.genai import errors, types
 
 from batchbell.sandbox import Sandbox
 from tests.sandbox.making import KEY, FakeClock
+from tests.web.making import Served
+from tests.web.test_keys import make_key
 
 MODEL = "gemini-3.5-flash"
+HOOK = "http://127.0.0.1:9/hook"
 pytestmark = pytest.mark.filterwarnings("ignore:Inheritance class Aiohttp:DeprecationWarning")
 """The SDK makes a class of its own of aiohttp's session."""
 
@@ -193,3 +196,68 @@ async def test_faults_come_in_the_apis_own_shape(client: genai.Client, sandbox: 
         await client.aio.batches.list()
     assert sandbox.gemini.calls["list"] == 2
     assert sandbox.provider.calls["list"] == 0
+
+
+@pytest.mark.parametrize("version", ["v1beta", "v1"])
+async def test_its_calls_pass_through_batchbell_with_one_line_changed(
+    served: Served, sandbox: Sandbox, version: str
+) -> None:
+    account = {"name": "gemini", "provider": "gemini", "api_key": KEY}
+    account["base_url"] = sandbox.gemini_url
+    assert (await served.http.post("/v1/accounts", json=account)).status_code == 201
+    key = (await make_key(served))["key"]
+    served.http.headers["authorization"] = f"Bearer {key}"
+    options = types.HttpOptions(base_url=f"{served.url}/gemini", api_version=version)
+    with genai.Client(api_key=key, http_options=options) as sdk:
+        client = sdk.aio
+        file = await uploaded(sdk, "a", "b")
+        assert file.name is not None
+        made = await client.batches.create(
+            model=MODEL,
+            src=file.name,
+            config={
+                "display_name": "mine",
+                "http_options": {"headers": {"bb-webhook-url": f"{HOOK}/1"}},
+            },
+        )
+        assert made.name is not None
+        assert made.display_name == "mine"
+        assert await urls_of(served, made.name) == [f"{HOOK}/1"]
+        bare = await client.batches.create(model=MODEL, src=[request("c")])
+        assert bare.name is not None
+        assert await urls_of(served, bare.name) == []
+        pager = await client.batches.list(config={"page_size": 1})
+        assert [one.name async for one in pager] == [bare.name, made.name]
+        await client.batches.cancel(name=bare.name)
+        stopped = await client.batches.get(name=bare.name)
+        assert stopped.state is types.JobState.JOB_STATE_CANCELLED
+        sandbox.gemini.finish(made.name, "completed")
+        ended = await client.batches.get(name=made.name)
+        assert ended.dest is not None
+        answers = ended.dest.file_name
+        assert answers is not None
+        content = await client.files.download(file=answers)
+        assert [json.loads(line)["key"] for line in content.splitlines()] == ["a", "b"]
+        shown = await client.files.get(name=answers)
+        assert await client.files.download(file=shown) == content
+        files = await client.files.list()
+        assert {one.name async for one in files} == {file.name, answers}
+        await client.files.delete(name=file.name)
+        with pytest.raises(errors.ClientError, match="may not exist"):
+            await client.files.get(name=file.name)
+        await client.batches.delete(name=made.name)
+        with pytest.raises(errors.ClientError, match="NOT_FOUND"):
+            await client.batches.get(name=made.name)
+        with pytest.raises(errors.ClientError, match="Send other calls to the provider"):
+            await client.models.list()
+        await client.aclose()
+    wrong = genai.Client(api_key="bb_wrong", http_options=options)
+    with pytest.raises(errors.ClientError, match="UNAUTHENTICATED"):
+        await wrong.aio.batches.list()
+    await wrong.aio.aclose()
+    wrong.close()
+
+
+async def urls_of(served: Served, batch_id: str) -> list[str]:
+    answer = await served.http.get("/v1/watches", params={"batch_id": batch_id})
+    return [one["url"] for one in answer.json()["data"]]

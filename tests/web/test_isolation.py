@@ -15,7 +15,7 @@ import pytest
 from batchbell.sandbox import Sandbox
 from batchbell.storage import results
 from batchbell.web.auth import OPEN_PATHS
-from batchbell.web.gateway.native import NATIVES
+from batchbell.web.gateway.natives import NATIVES
 
 from .making import HOOK, Served, a_snapshot
 from .test_keys import bearer

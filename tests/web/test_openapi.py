@@ -26,7 +26,8 @@ from batchbell.sandbox import Sandbox
 from batchbell.storage import results as merged
 from batchbell.web import results
 from batchbell.web.app import ROUTERS
-from batchbell.web.gateway.native import METHODS, NATIVES
+from batchbell.web.gateway.native import METHODS
+from batchbell.web.gateway.natives import NATIVES
 from batchbell.web.openapi import schema_of
 
 from .making import HOOK, Served, a_snapshot

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from batchbell.web.app import ROUTERS
-from batchbell.web.gateway.native import NATIVES
+from batchbell.web.gateway.natives import NATIVES
 from batchbell.web.parameters import FREE, taken_by
 
 from .making import HOOK, Served

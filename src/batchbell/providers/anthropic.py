@@ -401,6 +401,10 @@ class NativeCalls:
             return Asked()
         return Asked(lines=len(requests), endpoint=ENDPOINT)
 
+    def tagged(self, body: Mapping[str, msgspec.Raw], tag: tuple[str, str]) -> bytes | None:
+        """As `Native.tagged`: a batch has nowhere for one."""
+        return None
+
     def snapshot_in(self, body: bytes, profile: Profile) -> Snapshot | None:
         """As `Native.snapshot_in`."""
         try:

@@ -9,10 +9,11 @@ https://ai.google.dev/gemini-api/docs/batch-api, https://ai.google.dev/api/batch
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 
@@ -32,7 +33,7 @@ from batchbell.providers.calls import Calls
 from batchbell.providers.input_file import written
 from batchbell.providers.lists import Rows, page_in, snapshot_in
 from batchbell.providers.profile import Profile
-from batchbell.providers.protocol import Dialect, Lines, Order, Page
+from batchbell.providers.protocol import Asked, Dialect, Lines, Order, Page, Passage, Verb
 from batchbell.providers.search import find_twins
 from batchbell.providers.values import (
     ID_MAX_CHARACTERS,
@@ -43,6 +44,7 @@ from batchbell.providers.values import (
     shown_of,
     stamps_of,
     text_of,
+    without_nul,
 )
 from batchbell.providers.verdicts import Complaint, Subject
 
@@ -499,5 +501,127 @@ class KeyedLines:
         return msgspec.json.encode(whole)
 
 
+ANY_VERSION, ONE = "/v1(?:beta|alpha)?", "([^/:?#]+)"
+CALLS: Sequence[tuple[str, re.Pattern[str], Verb]] = [
+    (method, re.compile(path), verb)
+    for method, path, verb in (
+        ("POST", f"{ANY_VERSION}/models/{ONE}:(?:{'|'.join(VERBS.values())})", Verb.CREATE),
+        # Whatever shows batches may hold their answers, and be as long as those are.
+        ("GET", f"{ANY_VERSION}/batches", Verb.CONTENT),
+        ("GET", f"{ANY_VERSION}/batches/{ONE}", Verb.CONTENT),
+        ("POST", f"{ANY_VERSION}/batches/{ONE}:cancel", Verb.BATCH),
+        ("DELETE", f"{ANY_VERSION}/batches/{ONE}", Verb.OTHER),
+        ("POST", f"/upload{ANY_VERSION}/files", Verb.UPLOAD),
+        ("GET", f"{ANY_VERSION}/files", Verb.OTHER),
+        ("GET", f"{ANY_VERSION}/files/{ONE}", Verb.OTHER),
+        ("DELETE", f"{ANY_VERSION}/files/{ONE}", Verb.OTHER),
+        ("GET", f"(?:/download)?{ANY_VERSION}/files/{ONE}:download", Verb.CONTENT),
+    )
+]
+"""The calls for batches and files, by method and path."""
+ERROR_WORDS: Mapping[int, str] = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    409: "ABORTED",
+    429: "RESOURCE_EXHAUSTED",
+    502: "UNAVAILABLE",
+    503: "UNAVAILABLE",
+}
+
+
+class NativeCalls:
+    """As `Native`: what Google's SDK calls for batches and files."""
+
+    root = ""
+    links = frozenset({"downloaduri", "x-goog-upload-url"})
+    """`uri` is no address to call: requests name a file by it."""
+    secrets = frozenset({"key"})
+
+    def passage(self, method: str, path: str, query: str = "") -> Passage | None:
+        """As `Native.passage`."""
+        for known, pattern, verb in CALLS:
+            found = pattern.fullmatch(path) if known == method else None
+            if found is not None:
+                named = [unquote(one) for one in found.groups()]
+                if named and named[0] in (".", ".."):
+                    return None
+                is_batch = "/batches/" in path
+                return Passage(verb, f"{BATCHES}{named[0]}" if is_batch else None)
+        return None
+
+    def location(self, batch_id: str) -> str:
+        """As `Native.location`."""
+        return _path(batch_id)
+
+    def asked(self, path: str, body: Mapping[str, msgspec.Raw]) -> Asked:
+        """As `Native.asked`: by its file, or the number of its requests, and its name."""
+        try:
+            batch = decode(body["batch"], _Asked)
+        except (KeyError, Undecodable):
+            return Asked()
+        config = batch.config or batch.snake_config or _Config()
+        return Asked(
+            lines=config.count,
+            input_file_id=text_of(config.file or config.snake_file),
+            metadata=_metadata(text_of(batch.name or batch.snake_name)),
+        )
+
+    def tagged(self, body: Mapping[str, msgspec.Raw], tag: tuple[str, str]) -> bytes | None:
+        """As `Native.tagged`: the name of a batch that was given none."""
+        try:
+            batch = decode(body["batch"], dict[str, msgspec.Raw])
+        except (KeyError, Undecodable):
+            return None
+        names = (batch.get(name, b"null") for name in ("displayName", "display_name"))
+        if any(bytes(name) not in NOTHING for name in names):
+            return None
+        return msgspec.json.encode({**body, "batch": {**batch, "displayName": "=".join(tag)}})
+
+    def snapshot_in(self, body: bytes, profile: Profile) -> Snapshot | None:
+        """As `Native.snapshot_in`."""
+        try:
+            return snapshot_in(without_nul(body), Row, snapshot_of)
+        except MalformedBatch:
+            return None
+
+    def error(self, status: int, code: str, message: str) -> Mapping[str, Any]:
+        """As `Native.error`."""
+        word = ERROR_WORDS.get(status, "INVALID_ARGUMENT" if status < 500 else "INTERNAL")
+        reason = {
+            "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+            "reason": code.upper(),
+            "domain": "batchbell",
+        }
+        error = {"code": status, "message": message, "status": word, "details": [reason]}
+        return {"error": error}
+
+
+class _Inline(msgspec.Struct, gc=False):
+    requests: list[msgspec.Raw] | None = None
+
+
+class _Config(msgspec.Struct, gc=False):
+    """Where the requests are: fields may be written either way."""
+
+    file: Any = msgspec.field(name="fileName", default=None)
+    snake_file: Any = msgspec.field(name="file_name", default=None)
+    requests: _Inline | None = None
+
+    @property
+    def count(self) -> int | None:
+        """How many came with the call."""
+        rows = self.requests and self.requests.requests
+        return len(rows) if rows else None
+
+
+class _Asked(msgspec.Struct, gc=False):
+    name: Any = msgspec.field(name="displayName", default=None)
+    snake_name: Any = msgspec.field(name="display_name", default=None)
+    config: _Config | None = msgspec.field(name="inputConfig", default=None)
+    snake_config: _Config | None = msgspec.field(name="input_config", default=None)
+
+
 Gemini.lines = KeyedLines()
-DIALECT = Dialect(name="gemini", open=Gemini, lines=Gemini.lines)
+DIALECT = Dialect(name="gemini", open=Gemini, lines=Gemini.lines, native=NativeCalls())

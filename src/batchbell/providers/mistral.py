@@ -300,6 +300,10 @@ class NativeCalls:
             metadata=metadata_of(metadata) if metadata else None,
         )
 
+    def tagged(self, body: Mapping[str, msgspec.Raw], tag: tuple[str, str]) -> bytes | None:
+        """As `Native.tagged`: the metadata is the caller's."""
+        return None
+
     def snapshot_in(self, body: bytes, profile: Profile) -> Snapshot | None:
         """As `Native.snapshot_in`."""
         try:

@@ -247,6 +247,13 @@ class Native(Protocol):
         """What the body of a CREATE asks for, as far as it can be read."""
         ...
 
+    def tagged(self, body: Mapping[str, msgspec.Raw], tag: tuple[str, str]) -> bytes | None:
+        """The body of a CREATE with a tag that snapshots show in their metadata.
+
+        None where the provider has no place for one that was left empty.
+        """
+        ...
+
     def snapshot_in(self, body: bytes, profile: Profile) -> Snapshot | None:
         """The batch that an answer describes, if it does."""
         ...

@@ -19,12 +19,13 @@ from starlette.types import Scope
 from batchbell.core import session
 from batchbell.core.errors import AccessDenied
 from batchbell.core.model import DEFAULT_PROJECT
-from batchbell.storage import keys
+from batchbell.storage import keys, projects
 from batchbell.storage.engine import Store
 from batchbell.storage.keys import Key
 from batchbell.web import docs_page
 from batchbell.web.cache import Remembered
 from batchbell.web.errors import Code
+from batchbell.web.gateway import natives
 
 T = TypeVar("T")
 
@@ -118,6 +119,18 @@ class Keyring:
         """Whether somebody can be let in."""
         return await self._any.get()
 
+    async def prover(self, scope: Scope) -> str | None:
+        """The project that a call proves by its address to be of; None for all others."""
+        proof = natives.proof_in(scope)
+        if proof is None:
+            return None
+        secret = await self._store.read(projects.webhook_secret, proof["project"])
+        if secret is None:
+            return None
+        now = self._clock()
+        proves = natives.is_proven(scope, proof, secret=secret, now=now)
+        return proof["project"] if proves else None
+
     async def find(self, key: str) -> Key | None:
         """The record of a key in force. Wrong keys are not kept: they would push out right ones."""
         name = keys.hashed(key)
@@ -175,7 +188,10 @@ class Gate:
             key = await self._signed_in(scope)
             scope.setdefault("state", {})["key"] = key
             return key.project_id
-        return (await self.admit(api_key_in(scope), scope)).project_id
+        token = api_key_in(scope)
+        if not token and (proven := await self._keyring.prover(scope)):
+            return proven
+        return (await self.admit(token, scope)).project_id
 
     async def _signed_in(self, scope: Scope) -> Key:
         """The key of the session. It is asked for anew each time: one that was revoked is over."""
@@ -221,7 +237,7 @@ def api_key_in(scope: Scope) -> str:
     if scheme.lower() == "bearer" and token.strip():
         return token.strip()
     others = (value.strip() for name in KEY_HEADERS for value in _values(scope, name))
-    return next(filter(None, others), "")
+    return next(filter(None, others), "") or natives.key_in_query(scope)
 
 
 def session_in(scope: Scope) -> str:

@@ -16,7 +16,7 @@ from batchbell.core.errors import BatchbellError, InvalidRequest, StoreUnavailab
 from batchbell.web.auth import Gate
 from batchbell.web.dashboard.failure import page_of
 from batchbell.web.errors import response_to
-from batchbell.web.gateway.native import error_at
+from batchbell.web.gateway.natives import error_at
 
 QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 """Probes and scrapes come every few seconds for ever: they are logged at `debug`."""

@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import quote, unquote_plus
 
 import msgspec
 from fastapi import Header, Request
@@ -29,14 +29,15 @@ from batchbell.files.results_store import scratch_of
 from batchbell.files.scratch import scratch_folder
 from batchbell.net.form import FileBody
 from batchbell.providers.protocol import Asked, Native, Verb
-from batchbell.providers.registry import DIALECTS, dialect_of, profile_of, speaks
-from batchbell.storage import accounts, batches
+from batchbell.providers.registry import dialect_of, profile_of, speaks
+from batchbell.storage import accounts, batches, projects
 from batchbell.threads import disk, heavy
 from batchbell.web.bodies import judge
 from batchbell.web.call import Call, call_of
 from batchbell.web.errors import Code, InvalidBody
 from batchbell.web.gateway import creations
 from batchbell.web.gateway.creations import Targets
+from batchbell.web.gateway.natives import NATIVES, proven
 from batchbell.web.gateway.proxy import (
     ACCOUNT_HEADER,
     Whole,
@@ -55,28 +56,17 @@ from batchbell.web.watches import registration, url_check
 WEBHOOK_HEADER = "bb-webhook-url"
 WebhookUrl = Annotated[str | None, Header(description="Whom to call about the batch that is made.")]
 """For the description; `_header_targets` reads it."""
-NATIVES = {name: one.native for name, one in DIALECTS.items() if one.native is not None}
 METHODS = ("GET", "POST", "DELETE")
-LINK = rb'("(?:%s)"\s*:\s*)("(?:[^"\\]|\\.)*")'
+LINK = rb'("(?i:%s)"\s*:\s*)("(?:[^"\\]|\\.)*")'
 """A field of JSON, and its text."""
 ORIGIN = re.compile(r"https?://[^/]+", re.IGNORECASE)
 
+CALL_TAG = "batchbell_call"
+"""The name of the tag of a batch that was made by a call that we passed on."""
+TAGGED_MAX_BYTES = 32 * 2**20
+"""Larger bodies are sent as they are: they are too many at once to be written anew."""
+
 router = strict_router("native")
-
-
-def dialect_at(path: str) -> str | None:
-    """The dialect whose calls are passed on below this path of ours."""
-    name = path.split("/", 2)[1] if path.startswith("/") else ""
-    return name if name in NATIVES else None
-
-
-def error_at(path: str) -> Callable[[int, str, str], bytes] | None:
-    """How errors of ours are written in answers to calls of this path; None for our own way."""
-    dialect = dialect_at(path)
-    if dialect is None:
-        return None
-    write = NATIVES[dialect].error
-    return lambda status, code, message: msgspec.json.encode(write(status, code, message))
 
 
 async def pass_native(
@@ -101,7 +91,7 @@ async def pass_native(
             status=404,
         )
     account, known = await _account(call, request, dialect, passage.batch_id)
-    request.scope["query_string"] = _without_keys(request.scope["query_string"], native)
+    request.scope["query_string"] = _without_ours(request.scope["query_string"], native)
     match passage.verb:
         case Verb.CREATE:
             return await _create(call, request, path, account)
@@ -109,7 +99,7 @@ async def pass_native(
             return await pass_on(call, request, path, account=account, packed=True)
         case Verb.UPLOAD:
             reply = await send_up(call, request, path, account=account)
-            return _answer(request, account, reply)
+            return _answer(request, account, reply, prove=await _prover(call, account))
     reply = await ask(call, request, path, account=account, body=await _small(request))
     if passage.verb is Verb.BATCH and known is not None:
         await _note(call, account, known, reply)
@@ -136,12 +126,12 @@ def _path(request: Request, dialect: str) -> str:
     return raw.partition(b"?")[0].decode("latin-1").removeprefix(f"/{dialect}")
 
 
-def _without_keys(query: bytes, native: Native) -> bytes:
-    """The query without a key: it is ours, and no provider's."""
-    if not native.secrets:
-        return query
-    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
-    return urlencode([pair for pair in pairs if pair[0] not in native.secrets]).encode()
+def _without_ours(query: bytes, native: Native) -> bytes:
+    """The query without a key, and without what we added to it: they are no provider's."""
+    pairs = [pair for pair in query.split(b"&") if pair]
+    names = [unquote_plus(pair.partition(b"=")[0].decode("latin-1")) for pair in pairs]
+    ours = [name in native.secrets or name.startswith("bb-") for name in names]
+    return b"&".join(pair for pair, is_ours in zip(pairs, ours, strict=True) if not is_ours)
 
 
 async def _small(request: Request) -> bytes | None:
@@ -158,7 +148,7 @@ async def _account(
         for name, account in (await call.accounts()).items()
         if speaks(account, dialect)
     }
-    wanted = request.headers.get(ACCOUNT_HEADER)
+    wanted = request.headers.get(ACCOUNT_HEADER) or request.query_params.get(ACCOUNT_HEADER)
     if wanted is not None and wanted not in fitting:
         message = f"No account {wanted[:64]!r} takes these calls."
         message += f" These do: {', '.join(fitting)}." if fitting else ""
@@ -192,7 +182,8 @@ async def _create(call: Call, request: Request, path: str, account: Account) -> 
     async with scratch_folder(scratch_of(context.results_store)) as folder:
         file = folder / "body"
         await keep(request, file, most=context.settings.submission_max_bytes)
-        asked, fingerprint = await heavy(call.project_id, _read, native, path, file)
+        tag = (CALL_TAG, context.mint("call"))
+        asked, fingerprint, file = await heavy(call.project_id, _read, native, path, file, tag)
         more = await creations.read_targets(
             context, {"metadata": dict(asked.metadata or {})}, call.project_id
         )
@@ -228,8 +219,12 @@ def _header_targets(call: Call, request: Request) -> Targets:
     return [partial(registration, webhook)]
 
 
-def _read(native: Native, path: str, file: Path) -> tuple[Asked, str]:
-    """What a body asks for, as far as it can be read; called in a thread."""
+def _read(native: Native, path: str, file: Path, tag: tuple[str, str]) -> tuple[Asked, str, Path]:
+    """What a body asks for, as far as it can be read, its fingerprint, and what to send.
+
+    Called in a thread. That is another file where a tag could be put in: a batch is recognized by
+    nothing else then.
+    """
     with file.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256")
         digest.update(path.encode())
@@ -238,14 +233,21 @@ def _read(native: Native, path: str, file: Path) -> tuple[Asked, str]:
             body = mmap.mmap(content.fileno(), 0, access=mmap.ACCESS_READ)
             fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
         except (ValueError, RecursionError):
-            return Asked(), digest.hexdigest()
-        return native.asked(path, fields), digest.hexdigest()
+            return Asked(), digest.hexdigest(), file
+        asked = native.asked(path, fields)
+        tagged = native.tagged(fields, tag) if len(body) <= TAGGED_MAX_BYTES else None
+    if tagged is None:
+        return asked, digest.hexdigest(), file
+    other = file.with_suffix(".tagged")
+    other.write_bytes(tagged)
+    return replace(asked, tag=tag, lines=None), digest.hexdigest(), other
 
 
 async def _send(call: Call, request: Request, path: str, account: Account, file: Path) -> Whole:
     with await disk(file.open, "rb") as content:
         body = FileBody(content, content_type="application/json").pieces()
-        return await ask(call, request, path, account=account, body=body)
+        size = (await disk(file.stat)).st_size
+        return await ask(call, request, path, account=account, body=body, length=size)
 
 
 def _native(account: Account) -> Native:
@@ -266,19 +268,42 @@ async def _note(call: Call, account: Account, known: Batch, reply: Whole) -> Non
         await call.surface.adopter.note(call.project_id, account, seen)
 
 
-def _answer(request: Request, account: Account, reply: Whole, **how: Any) -> Response:
-    """The provider's answer, whose addresses of the API lead through us."""
+async def _prover(call: Call, account: Account) -> Callable[[str], str]:
+    """Makes of an address of ours one that this caller may send files to without a key."""
+    secret = await call.context.store.read(projects.webhook_secret, call.project_id)
+    assert secret is not None, "whoever calls is of a project"
+    now = call.context.clock()
+
+    def prove(address: str) -> str:
+        named = f"{address}{'&' if '?' in address else '?'}{ACCOUNT_HEADER}={quote(account.name)}"
+        return proven(named, project_id=call.project_id, secret=secret, now=now)
+
+    return prove
+
+
+def _answer(
+    request: Request,
+    account: Account,
+    reply: Whole,
+    *,
+    prove: Callable[[str], str] = str,
+    **how: Any,
+) -> Response:
+    """The provider's answer, whose addresses of the API lead through us.
+
+    What `prove` makes of those in its headers is called without a key.
+    """
     native = _native(account)
     if not native.links:
         return reply.response(**how)
-    ours = f"{str(request.base_url).rstrip('/')}/{profile_of(account).dialect}{native.root}"
+    host, below = str(request.base_url).rstrip("/"), f"/{profile_of(account).dialect}{native.root}"
     prefix = ORIGIN.sub("", account.base_url.rstrip("/"))
 
-    def through_us(url: str) -> str:
+    def through_us(url: str, prove: Callable[[str], str] = str) -> str:
         path = ORIGIN.sub("", url).removeprefix(prefix)
         bare = path.partition("?")[0]
         known = any(native.passage(method, bare) is not None for method in METHODS)
-        return f"{ours}{path}" if known else url
+        return f"{host}{prove(below + path)}" if known else url
 
     def replaced(found: re.Match[bytes]) -> bytes:
         url = msgspec.json.decode(found[2], type=str)
@@ -286,7 +311,7 @@ def _answer(request: Request, account: Account, reply: Whole, **how: Any) -> Res
 
     names = b"|".join(re.escape(name).encode() for name in sorted(native.links))
     headers = [
-        (name, through_us(value.decode("latin-1")).encode("latin-1"))
+        (name, through_us(value.decode("latin-1"), prove).encode("latin-1"))
         if name.decode("latin-1") in native.links
         else (name, value)
         for name, value in reply.headers

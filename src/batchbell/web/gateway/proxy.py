@@ -263,11 +263,15 @@ async def ask(
     *,
     account: Account,
     body: bytes | AsyncIterator[bytes] | None = None,
+    length: int | None = None,
     method: str | None = None,
 ) -> Whole:
-    """As `pass_on`, to the end of a short answer, whether or not the caller still waits for it."""
+    """As `pass_on`, to the end of a short answer, whether or not the caller still waits for it.
+
+    `length` is that of a body which is not the caller's own.
+    """
     key = await api_key_of(call.context, account)
-    outward = _outward(call, request, route, account=account, key=key, body=body)
+    outward = _outward(call, request, route, account=account, key=key, body=body, length=length)
     if method is not None:
         outward = replace(outward, method=method)
     return await _whole(call, await call.context.relay.send(outward), account, key)
@@ -331,12 +335,15 @@ def _outward(
     account: Account,
     key: str,
     body: bytes | AsyncIterator[bytes] | None,
+    length: int | None = None,
     packed: bool = False,
 ) -> Onward:
     path = route if isinstance(route, str) else route(gateway_of(account))
     profile = profile_of(account)
     query = quote(_for_provider(request), safe=QUERY_SAFE)
     own = _as_sent({**profile.headers, **profile.credentials(key)})
+    if length is not None:
+        own.append((b"content-length", str(length).encode()))
     dropped = _dropped(body) | {name for name, _ in own}
     kept = [(name, value) for name, value in onward(request.headers.raw) if name not in dropped]
     return Onward(
