@@ -22,7 +22,7 @@ from batchbell.core.submission import Expiry
 from batchbell.declared import pace_of
 from batchbell.files.results_store import scratch_of
 from batchbell.net.api import ApiClient
-from batchbell.net.client import WebhookSender
+from batchbell.net.client import Sender, WebhookSender
 from batchbell.net.proxy import provider_proxy, webhook_proxy
 from batchbell.net.relay import Relay
 from batchbell.parts import Runtime as Runtime  # noqa: PLC0414 - what callers are given
@@ -70,18 +70,9 @@ async def running_workers(runtime: Runtime) -> AsyncIterator[Loops]:
                 proxy=webhook_proxy(settings),
             )
         )
+        dispatcher = _dispatcher(runtime, sender)
         workers: list[Worker] = [
-            Dispatcher(
-                store,
-                sender,
-                clock=time.time,
-                mint=mint,
-                rand=random.random,
-                metrics=runtime.metrics,
-                max_in_flight=settings.max_in_flight,
-                timeout_seconds=settings.delivery_timeout_seconds,
-                public_url=settings.link_url,
-            ),
+            dispatcher,
             Janitor(
                 store,
                 clock=time.time,
@@ -100,7 +91,7 @@ async def running_workers(runtime: Runtime) -> AsyncIterator[Loops]:
                     expiring_soon=settings.expiring_soon_seconds,
                 ),
             ),
-            _collector(runtime),
+            _collector(runtime, rushed=dispatcher.rushed),
             _submitter(runtime),
             Seeker(
                 store,
@@ -125,7 +116,22 @@ def _loop(runtime: Runtime, worker: Worker, *, vital: bool = True) -> Loop:
     return Loop(worker, clock=time.time, rand=random.random, metrics=runtime.metrics, vital=vital)
 
 
-def _collector(runtime: Runtime) -> Collector:
+def _dispatcher(runtime: Runtime, sender: Sender) -> Dispatcher:
+    settings = runtime.settings
+    return Dispatcher(
+        runtime.store,
+        sender,
+        clock=time.time,
+        mint=mint,
+        rand=random.random,
+        metrics=runtime.metrics,
+        max_in_flight=settings.max_in_flight,
+        timeout_seconds=settings.delivery_timeout_seconds,
+        public_url=settings.link_url,
+    )
+
+
+def _collector(runtime: Runtime, *, rushed: Callable[[], bool]) -> Collector:
     settings, results_store = runtime.settings, runtime.results_store
     return Collector(
         runtime.store,
@@ -138,6 +144,7 @@ def _collector(runtime: Runtime) -> Collector:
         scratch=scratch_of(results_store),
         inline_max_bytes=settings.inline_results_max_bytes,
         retention_days=settings.results_retention_days,
+        rushed=rushed,
         file_max_bytes=settings.results_max_bytes,
         deletes=settings.delete_provider_files,
     )

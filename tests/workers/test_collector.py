@@ -15,6 +15,7 @@ from tests.workers.conftest import House
 from batchbell.core.errors import LeaseLost, NotFound
 from batchbell.core.model import DEFAULT_PROJECT, BatchOutcome
 from batchbell.core.results import (
+    BEHIND_SECONDS,
     DOUBT_TRIES,
     GONE_TRIES,
     TRIES_MAX,
@@ -36,11 +37,20 @@ class Desk:
     house: House
     collector: Collector
     results_store: Folder
+    rushed: bool = False
+    """Whether webhooks go first."""
 
-    async def ended(self, end: str = "completed", *, total: int = 10, **how: Any) -> str:
+    async def ended(
+        self,
+        end: str = "completed",
+        *,
+        total: int = 10,
+        mode: ResultsMode = ResultsMode.LINK,
+        **how: Any,
+    ) -> str:
         """A batch that has ended so, and whose results are wanted."""
         id = self.house.provider.add_batch(total=total)
-        await self.house.register(id)
+        await self.house.register(id, results=mode)
         self.house.provider.finish(id, end, **how)
         await self.house.sweep()
         return id
@@ -82,9 +92,38 @@ async def desk(house: House, tmp_path: Path) -> AsyncIterator[Desk]:
         scratch=tmp_path / "results" / ".scratch",
         inline_max_bytes=10_000,
         retention_days=30.0,
+        rushed=lambda: desk.rushed,
     )
-    yield Desk(house, collector, results_store)
+    desk = Desk(house, collector, results_store)
+    yield desk
     await collector.close()
+
+
+async def test_while_webhooks_are_rushed_only_results_that_somebody_waits_for_are_merged(
+    desk: Desk,
+) -> None:
+    desk.rushed = True
+    link = await desk.ended()
+    lines = await desk.ended(mode=ResultsMode.INLINE)
+    asked = await desk.ended()
+    now = desk.house.clock()
+    await desk.house.store.write(results.ask_again, [(await desk.of(asked)).id], now=now)
+    await desk.collect()
+    states = [(await desk.of(id)).state for id in (link, lines, asked)]
+    assert states == [ResultsState.WAITING, ResultsState.READY, ResultsState.READY]
+    assert 0 < await desk.collector.idle_seconds() < 1
+    desk.house.clock.advance(BEHIND_SECONDS)
+    await desk.collect()
+    assert (await desk.of(link)).state is ResultsState.READY
+
+
+async def test_once_webhooks_are_out_results_are_merged_at_once(desk: Desk) -> None:
+    desk.rushed = True
+    id = await desk.ended()
+    await desk.collect()
+    desk.rushed = False
+    await desk.collect()
+    assert (await desk.of(id)).state is ResultsState.READY
 
 
 async def test_the_results_of_a_completed_batch_are_merged(desk: Desk) -> None:

@@ -21,7 +21,7 @@ from batchbell.sandbox import Drip, Endless, GzipBomb, Hang, Hold, Reset, Respon
 from batchbell.storage import deliveries, events, queue
 from batchbell.storage.endpoints import endpoints_by_id
 from batchbell.storage.schema import endpoints
-from batchbell.workers.dispatcher import Dispatcher
+from batchbell.workers.dispatcher import RUSH, RUSH_SECONDS, Dispatcher
 
 
 async def ended_batch(house: House, path: str = "/hook", **wishes: object) -> str:
@@ -321,6 +321,21 @@ async def test_closing_gives_back_what_waits_and_ends_what_is_under_way(house: H
     back = [d for d in page.items if d.state is DeliveryState.PENDING]
     assert (len(done), len(back)) == (8, 12)
     assert {(d.attempts, d.lease_token) for d in back} == {(0, None)}
+
+
+async def test_the_ends_of_a_page_are_a_rush_for_a_moment_and_a_few_webhooks_are_none(
+    house: House,
+) -> None:
+    few, many = house.provider.add_batches(10), house.provider.add_batches(RUSH)
+    await house.register(*few, *many)
+    for ids, rushed in ((few, False), (many, True)):
+        for id in ids:
+            house.provider.finish(id)
+        await house.sweep()
+        await house.deliver()
+        assert house.dispatcher.rushed() is rushed
+    house.clock.advance(RUSH_SECONDS)
+    assert not house.dispatcher.rushed()
 
 
 async def test_only_those_who_ask_hear_of_progress(house: House) -> None:

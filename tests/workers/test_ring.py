@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from batchbell.core.model import Claimed, Dialect, Endpoint
 from batchbell.core.outcome import Fault, Outcome
 from batchbell.core.slots import MOST
-from batchbell.workers.ring import ROOM, Ring
+from batchbell.workers.ring import DEEPEST, ROOM, Ring
 
 GOOD = Outcome(status=200)
 TIMEOUT = Outcome(fault=Fault.TIMEOUT)
@@ -207,6 +207,28 @@ def test_a_lane_that_was_filled_asks_for_more_when_half_of_it_is_gone() -> None:
         for one in take_all(ring):
             wanted += ring.ended(one, GOOD)
     assert wanted == 1
+
+
+def test_a_fast_endpoint_has_more_at_hand_and_a_slow_one_no_more_than_before() -> None:
+    rooms = {}
+    for milliseconds in (1.0, 50.0, 2000.0):
+        ring = ring_of(a=ROOM)
+        for _ in range(ROOM - 1):
+            taken = ring.take()
+            assert taken is not None
+            ring.ended(taken[0], Outcome(status=200, duration_ms=milliseconds))
+        rooms[milliseconds] = ring.rooms()["a"] + 1
+    assert rooms == {1.0: DEEPEST, 50.0: 39, 2000.0: ROOM}
+
+
+def test_a_lane_that_is_more_than_half_full_is_left_alone_and_asks_for_more_later() -> None:
+    ring = ring_of(a=ROOM - 1)
+    assert ring.rooms() == {"a": 0}
+    asked = []
+    while taken := take_all(ring):
+        asked += [ring.ended(delivery, None) for delivery in taken]
+    assert asked.index(True) == ROOM // 2 - 2
+    assert asked.count(True) == 1
 
 
 @settings(max_examples=200)

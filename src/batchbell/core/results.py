@@ -19,6 +19,8 @@ DOUBT_TRIES = 7
 """Over five minutes: then what is there is taken, where a file is late, short or cannot be had."""
 EXPUNGED_AT = 0.0
 """`ended_at` of results that were removed on request."""
+BEHIND_SECONDS = 60.0
+"""Results that go out as a link stand behind webhooks for so long, unless somebody asks."""
 AGAIN_SECONDS = 60.0
 """Whoever asks for results that were given up has them tried again, once in so long at most."""
 FIRST_WAIT_SECONDS = 5.0

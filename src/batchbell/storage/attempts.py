@@ -6,16 +6,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from operator import itemgetter
 from typing import Any
 
-import msgspec
 from sqlalchemy import Connection, text
 
 from batchbell.core import sent_headers
 from batchbell.core.lifecycle import Settlement
 from batchbell.core.model import Claimed, DeliveryState, Outcome
-from batchbell.storage.bulk import columns_of
+from batchbell.storage.bulk import columns_of, packed, unpacked
 from batchbell.storage.engine import dialect_of, storable
 
 
@@ -41,18 +39,12 @@ def _write_sqlite(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> 
 
     Its thread gives up the interpreter with every step, and may wait long to have it back.
     """
-    leases = _packed(rows, ("id", "token"))
-    held = set(json.loads(connection.exec_driver_sql(HELD, leases).scalar_one()))
+    leases = packed(rows, ("id", "token"))
+    held = set(json.loads(connection.exec_driver_sql(HELD, (leases,)).scalar_one()))
     kept = [row for row in rows if row["id"] in held]
-    connection.exec_driver_sql(RECORD, _packed(kept, ATTEMPT_FIELDS))
-    connection.exec_driver_sql(SETTLE, _packed(kept, SETTLED_FIELDS))
+    connection.exec_driver_sql(RECORD, (packed(kept, ATTEMPT_FIELDS),))
+    connection.exec_driver_sql(SETTLE, (packed(kept, SETTLED_FIELDS),))
     return held
-
-
-def _packed(rows: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> tuple[str]:
-    """These fields of the rows as one parameter."""
-    pick = itemgetter(*fields)
-    return (msgspec.json.encode([pick(row) for row in rows]).decode(),)
 
 
 COLUMNS = {
@@ -192,20 +184,16 @@ RETURNING delivery_id
 SETTLED_FIELDS = ("id", "state", "due_at", "finished_at", "needs_you", "status", "error", "at")
 
 
-def _unpacked(fields: Sequence[str]) -> str:
-    return ", ".join(f"json_extract(value, '$[{n}]') AS {name}" for n, name in enumerate(fields))
-
-
 HELD = """
 SELECT json_group_array(d.id) FROM json_each(?) AS r
 JOIN deliveries AS d ON d.id = json_extract(r.value, '$[0]')
 WHERE d.lease_token = json_extract(r.value, '$[1]') AND d.state = 'pending'
 """
 RECORD = f"""
-INSERT INTO attempts ({_ATTEMPT}) SELECT {_unpacked(ATTEMPT_FIELDS)} FROM json_each(?)
+INSERT INTO attempts ({_ATTEMPT}) SELECT {unpacked(ATTEMPT_FIELDS)} FROM json_each(?)
 """  # noqa: S608 - no value is put in
 SETTLE = f"""
-WITH r AS MATERIALIZED (SELECT {_unpacked(SETTLED_FIELDS)} FROM json_each(?))
+WITH r AS MATERIALIZED (SELECT {unpacked(SETTLED_FIELDS)} FROM json_each(?))
 UPDATE deliveries AS d SET {_SETTLED}
 FROM r WHERE d.id = r.id
 """  # noqa: S608 - no value is put in

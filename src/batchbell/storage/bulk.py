@@ -1,20 +1,24 @@
 """Statements that carry many rows, whatever their number.
 
-On PostgreSQL every column travels as one array: one round trip, and one text to prepare. SQLite
-has no round trip to save and takes the rows one after the other.
+On PostgreSQL every column travels as one array, on SQLite all rows as one JSON text: one round
+trip, one step, and one text to prepare. SQLite's thread gives up the interpreter with every step,
+and may wait long to have it back.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
+from operator import itemgetter
 from typing import Any
 
+import msgspec
 from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
+    Dialect,
     Table,
     TextClause,
     TypeDecorator,
@@ -25,9 +29,8 @@ from sqlalchemy import (
     select,
     text,
     tuple_,
-    update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from batchbell.storage.engine import dialect_of
@@ -74,10 +77,11 @@ def insert_missing(connection: Connection, table: Table, rows: Rows) -> None:
     """
     if not rows:
         return
+    names = tuple(rows[0])
     if dialect_of(connection) == "sqlite":
-        connection.execute(sqlite.insert(table).on_conflict_do_nothing(), rows)
+        packed = _packed(connection, table, names, rows)
+        connection.exec_driver_sql(_insertion_sqlite(table, names), (packed,))
     else:
-        names = tuple(rows[0])
         connection.execute(_insertion(table, names), columns_of(names, rows))
 
 
@@ -87,10 +91,35 @@ def update_all(connection: Connection, table: Table, key: str, rows: Rows) -> No
         return
     names = tuple(rows[0])
     if dialect_of(connection) == "sqlite":
-        renamed = [{f"{name}_": value for name, value in row.items()} for row in rows]
-        connection.execute(_update_of_one(table, key, names), renamed)
+        packed = _packed(connection, table, names, rows)
+        connection.exec_driver_sql(_update_sqlite(table, key, names), (packed,))
     else:
         connection.execute(_update_of_all(table, key, names), columns_of(names, rows))
+
+
+def packed(rows: Rows, names: Sequence[str]) -> str:
+    """These columns of the rows as one JSON text, which `unpacked` takes apart."""
+    pick = itemgetter(*names, names[0])  # one more: of one name alone it would pick no tuple
+    return msgspec.json.encode([pick(row) for row in rows]).decode()
+
+
+def unpacked(names: Sequence[str]) -> str:
+    """The columns of a SELECT from `json_each` of what `packed` made."""
+    return ", ".join(f"json_extract(value, '$[{n}]') AS {name}" for n, name in enumerate(names))
+
+
+def _packed(connection: Connection, table: Table, names: Sequence[str], rows: Rows) -> str:
+    own = {name: to for name in names if (to := _bound(table.c[name], connection.dialect))}
+    if own:
+        rows = [{**row, **{name: to(row[name]) for name, to in own.items()}} for row in rows]
+    return packed(rows, names)
+
+
+def _bound(column: Column[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
+    """What changes values of the column on their way, where its type is one of ours."""
+    if not isinstance(column.type, TypeDecorator):
+        return None
+    return column.type.bind_processor(dialect)
 
 
 def columns_of(names: Sequence[str], rows: Rows) -> dict[str, list[Any]]:
@@ -119,9 +148,21 @@ def _update_of_all(table: Table, key: str, names: tuple[str, ...]) -> TextClause
 
 
 @cache
-def _update_of_one(table: Table, key: str, names: tuple[str, ...]) -> Any:
-    changes: dict[str, Any] = {name: bindparam(f"{name}_") for name in names if name != key}
-    return update(table).where(table.c[key] == bindparam(f"{key}_")).values(changes)
+def _insertion_sqlite(table: Table, names: tuple[str, ...]) -> str:
+    return (
+        f"INSERT INTO {table.name} ({', '.join(table.c[name].name for name in names)})"  # noqa: S608 - our own names
+        f" SELECT {unpacked(names)} FROM json_each(?) WHERE true ON CONFLICT DO NOTHING"
+    )
+
+
+@cache
+def _update_sqlite(table: Table, key: str, names: tuple[str, ...]) -> str:
+    changes = ", ".join(f"{table.c[name].name} = n.{name}" for name in names if name != key)
+    return (
+        f"WITH n AS MATERIALIZED (SELECT {unpacked(names)} FROM json_each(?))"  # noqa: S608 - our own names
+        f" UPDATE {table.name} SET {changes} FROM n"
+        f" WHERE {table.name}.{table.c[key].name} = n.{key}"
+    )
 
 
 def _typed(statement: TextClause, table: Table, names: Sequence[str]) -> TextClause:

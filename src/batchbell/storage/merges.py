@@ -46,12 +46,16 @@ def claim_due(
     now: float,
     lease_seconds: float,
     token: str,
+    waited_seconds: float = 0.0,
 ) -> Collecting | None:
-    """Take the results that have waited longest, of an account or of any; None if none are due."""
+    """Take the results that have waited longest, of an account or of any; None if none are due.
+
+    Only of those that have been due for `waited_seconds`.
+    """
     due = (
         select(results.c.id)
         .where(true() if account_id is None else results.c.account_id == account_id)
-        .where(results.c.state == text("'waiting'"), results.c.due_at <= now)
+        .where(results.c.state == text("'waiting'"), results.c.due_at <= now - waited_seconds)
         .where(or_(results.c.lease_until.is_(None), results.c.lease_until <= now))
         .order_by(results.c.due_at)
         .limit(1)

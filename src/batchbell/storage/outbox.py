@@ -114,7 +114,13 @@ def _wanted_results(
         for batch, _, listening in announced
         if has_results(batch) and any(map(_wants_results, chain(*listening.values())))
     ]
-    return request(connection, wanted, mint=mint, now=now)
+    lines = {
+        batch.key
+        for batch, _, listening in announced
+        if any(one.results == ResultsMode.INLINE for one in chain(*listening.values()))
+    }
+    behind = {batch.key for batch in wanted} - lines
+    return request(connection, wanted, behind=behind, mint=mint, now=now)
 
 
 def _wants_results(listener: Listener) -> bool:

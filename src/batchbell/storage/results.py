@@ -11,6 +11,7 @@ import msgspec
 from sqlalchemy import (
     Connection,
     Row,
+    and_,
     case,
     delete,
     or_,
@@ -39,12 +40,18 @@ class Requested:
 
 
 def request(
-    connection: Connection, ended: Sequence[Batch], *, mint: Mint, now: float
+    connection: Connection,
+    ended: Sequence[Batch],
+    *,
+    behind: Collection[int] = (),
+    mint: Mint,
+    now: float,
 ) -> dict[int, Requested]:
     """Have the results of these batches merged, unless that was asked for already.
 
-    Those that were given up are tried again, also after they were expunged. Returns them by the
-    batch's key.
+    Nobody waits for those `behind`, by the batch's key: see `core.results.BEHIND_SECONDS`. Those
+    that were given up are tried again, also after they were expunged. Returns them by the batch's
+    key.
     """
     if not ended:
         return {}
@@ -57,7 +64,7 @@ def request(
             "account_id": batch.account_id,
             "state": ResultsState.WAITING.value,
             "secret": mint("sec"),
-            "due_at": now,
+            "due_at": now if batch.key in behind else _awaited(now),
             "tries": 0,
             "created_at": now,
         }
@@ -70,6 +77,11 @@ def request(
     if given_up and ask_again(connection, given_up, now=now, expunged=True):
         found = _newest(connection, ended)
     return {row.batch_key: Requested(row.id, row.state == ResultsState.WAITING) for row in found}
+
+
+def _awaited(now: float) -> float:
+    """Due for so long that it stands behind nothing."""
+    return now - rules.BEHIND_SECONDS
 
 
 def _newest(connection: Connection, ended: Sequence[Batch]) -> list[Any]:
@@ -89,7 +101,7 @@ def ask_again(
     expunged: bool = False,
 ) -> bool:
     """Have results tried again: those that were given up from the first try on, those that wait
-    for a later try now. Whether any of them are.
+    for a later try or stand behind webhooks now. Whether any of them are.
 
     With `missing` those too that were merged, and are gone from where they were kept; with
     `expunged` those that were removed on request. Each set once in AGAIN_SECONDS at most.
@@ -107,14 +119,16 @@ def ask_again(
         .where(chosen, rested, results.c.state.in_(ended))
         .where(or_(kept, results.c.ended_at == 0) if expunged else kept)
         .values(tries=0, ended_at=None, lines=None, size=None, tally=None, inline=None)
-        .values(state=ResultsState.WAITING, due_at=now, asked_at=now)
+        .values(state=ResultsState.WAITING, due_at=_awaited(now), asked_at=now)
         .values(created_at=case((results.c.ended_at == 0, now), else_=results.c.created_at))
     )
+    untried = results.c.tries == 0
     later = (
         update(results)
-        .where(chosen, rested, results.c.state == ResultsState.WAITING, results.c.due_at > now)
+        .where(chosen, rested, results.c.state == ResultsState.WAITING)
+        .where(or_(results.c.due_at > now, and_(untried, results.c.due_at > _awaited(now))))
         .where(results.c.lease_token.is_(None))
-        .values(due_at=now, asked_at=now)
+        .values(due_at=_awaited(now), asked_at=now)
     )
     changed = connection.execute(begun).rowcount + connection.execute(later).rowcount
     if changed:

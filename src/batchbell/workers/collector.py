@@ -50,6 +50,8 @@ LEASE_SECONDS = 120.0
 SHARES = Shares(most=64, of_account=4, of_project=8)
 """Most merges wait for a provider. One that sends slowly holds up its own account only."""
 FORGET_STEP = 50
+RUSH_SECONDS = 0.5
+"""While webhooks are rushed, it looks again after so long."""
 PARTS_SECONDS = 300.0
 """How soon it is tried again to join parts that are being fetched; their end is heard at once."""
 
@@ -84,7 +86,9 @@ class Collector:
         retention_days: float,
         deletes: Deletes = Deletes.NONE,
         file_max_bytes: int = 20_000_000_000,
+        rushed: Callable[[], bool] = lambda: False,
     ) -> None:
+        """While webhooks are `rushed`, only results begin that somebody waits for."""
         self.signal = store.signal(RESULTS)
         self._store = store
         self._results_store = results_store
@@ -98,6 +102,7 @@ class Collector:
         self._keep_seconds = retention_days * 86_400.0
         self._deletes = deletes
         self._file_max_bytes = file_max_bytes
+        self._rushed = rushed
         self._jobs = Jobs(self.name, SHARES, signal=self.signal, metrics=metrics)
 
     async def step(self) -> bool:
@@ -105,7 +110,8 @@ class Collector:
         if self._jobs.full:
             return False
         waiting = await self._store.read(merges.waiting)
-        begun = await self._jobs.begin_next(waiting, self._claim, self._collect, now=self._clock())
+        due = self._clock() - self._behind_seconds()
+        begun = await self._jobs.begin_next(waiting, self._claim, self._collect, now=due)
         return begun or await self._forget_old()
 
     async def _claim(self, account_id: str) -> Collecting | None:
@@ -115,7 +121,12 @@ class Collector:
             now=self._clock(),
             lease_seconds=LEASE_SECONDS,
             token=self._mint("lease"),
+            waited_seconds=self._behind_seconds(),
         )
+
+    def _behind_seconds(self) -> float:
+        """For how long results must have been due."""
+        return rules.BEHIND_SECONDS if self._rushed() else 0.0
 
     async def _forget_old(self) -> bool:
         """Delete what was kept for its time: the file first, so that none is left without a row."""
@@ -141,6 +152,8 @@ class Collector:
         await self._jobs.ended()
 
     async def idle_seconds(self) -> float:
+        if self._rushed():
+            return RUSH_SECONDS
         waiting = await self._store.read(merges.waiting)
         return self._jobs.idle_seconds(waiting, now=self._clock())
 

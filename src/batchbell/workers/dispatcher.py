@@ -39,8 +39,33 @@ IDLE_SECONDS = 1.0
 TOKEN_SECONDS = 0.1
 """It claims no oftener than this for endpoints with a rate limit."""
 SETTLE_AGAIN_SECONDS = 0.5
+RUSH = 150
+"""So many claims and calls within RUSH_SECONDS are a rush: the ends of a page of a list are."""
+RUSH_SECONDS = 1.0
 
 USER_AGENT = f"Batchbell/{__version__}"
+
+
+class Rush:
+    """Whether very much is being sent just now."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._begun = 0.0
+        self._seen = 0
+        self._until = 0.0
+
+    def note(self, number: int) -> None:
+        """Count so many deliveries that were claimed, or calls that have ended."""
+        now = self._clock()
+        if not self._begun <= now < self._begun + RUSH_SECONDS:
+            self._begun, self._seen = now, 0
+        self._seen += number
+        if self._seen >= RUSH:
+            self._until = now + RUSH_SECONDS
+
+    def __bool__(self) -> bool:
+        return self._until - RUSH_SECONDS <= self._clock() < self._until
 
 
 class Dispatcher:
@@ -78,6 +103,7 @@ class Dispatcher:
         self._writing: Counter[str] = Counter()
         self._closed: frozenset[str] = frozenset()
         self._token_at: float | None = None
+        self._rush = Rush(clock)
         self._calls: set[asyncio.Task[None]] = set()
         self._settling = GroupCommit(self._settle_all, most=SETTLE_MOST)
         self._returning = GroupCommit(self._give_back_all, most=SETTLE_MOST)
@@ -106,6 +132,7 @@ class Dispatcher:
         )
         if claim.deliveries:
             failpoints.reach(failpoints.AFTER_CLAIM)
+            self._rush.note(len(claim.deliveries))
         self._place, self._token_at = claim.place, claim.token_at
         self._stretch(claim.endpoints.values())
         self._ring.add(claim.deliveries, claim.endpoints)
@@ -128,6 +155,10 @@ class Dispatcher:
 
     def _timeout(self, endpoint: Endpoint) -> float:
         return endpoint.timeout_seconds or self._timeout_seconds
+
+    def rushed(self) -> bool:
+        """Whether so much is being sent that what nobody waits for had better wait."""
+        return bool(self._rush)
 
     async def idle_seconds(self) -> float:
         if self._token_at is None:
@@ -171,6 +202,7 @@ class Dispatcher:
                 if _shuts(outcome):
                     self._ring.shut(endpoint.id)
         finally:
+            self._rush.note(1)
             self._writing[endpoint.project_id] += 1
             if self._ring.ended(delivery, outcome):
                 self.signal.set()

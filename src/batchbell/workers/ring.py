@@ -22,7 +22,12 @@ from batchbell.core.slots import FEWEST, MOST, slots_after
 
 ROOM_PER_SLOT = 4
 ROOM = MOST * ROOM_PER_SLOT
-"""Deliveries of one endpoint that are held at most: what waits beyond stays in the database."""
+"""Deliveries of one endpoint that are held at most until it is known to be fast: what waits beyond
+stays in the database."""
+AHEAD_SECONDS = 0.25
+"""A fast endpoint has what it takes in so long at hand, so that it never waits for the database."""
+LEAST_SECONDS = 0.0001
+DEEPEST = 512
 LANES_REMEMBERED = 10_000
 RESERVE = 4
 """One more call for each so many is lent to projects that have less than their share."""
@@ -42,6 +47,8 @@ class Lane:
     retries: deque[Claimed] = field(default_factory=deque)
     under_way: int = 0
     slots: float = float(MOST)
+    seconds: float = 1.0
+    """How long its calls take, about."""
     starting: bool = False
     """After an outage, until it takes as much as it ever did: one slot more for each success."""
     more: bool = False
@@ -60,12 +67,28 @@ class Lane:
 
     @property
     def room(self) -> int:
-        """What the lane may hold: less for an endpoint that takes less.
+        """What the lane may hold: less for an endpoint that takes less, more for a fast one.
 
         Whoever limits its rate or its order gets what can be sent at once, and nothing waits here.
         """
-        limited = self.endpoint.ordered or self.endpoint.rate_limit is not None
-        return self.calls if limited else ROOM_PER_SLOT * self.calls
+        calls = self.calls
+        if self.limited:
+            return calls
+        ahead = min(DEEPEST, int(calls * AHEAD_SECONDS / self.seconds))
+        return max(ROOM_PER_SLOT * calls, ahead)
+
+    @property
+    def limited(self) -> bool:
+        return self.endpoint.ordered or self.endpoint.rate_limit is not None
+
+    @property
+    def is_filled(self) -> bool:
+        """Whether it is left alone by claims: a claim for a few costs as much as one for many."""
+        return not self.limited and self.held > self.room // 2
+
+    def note(self, seconds: float) -> None:
+        """How long a call took."""
+        self.seconds += (max(seconds, LEAST_SECONDS) - self.seconds) / 4
 
     @property
     def may_send(self) -> bool:
@@ -211,6 +234,7 @@ class Ring:
         project.under_way -= 1
         project.retries_under_way -= delivery.is_retry
         if outcome is not None:
+            lane.note(outcome.duration_ms / 1000)
             lane.slots = slots_after(lane.slots, outcome, starting=lane.starting)
             lane.starting = lane.starting and lane.slots < MOST
         self._give_turns(endpoint_id, lane)
@@ -239,10 +263,15 @@ class Ring:
 
     def rooms(self) -> dict[str, int]:
         """How many more each endpoint may have here; those not named may have ROOM."""
-        return {
-            id: 0 if lane.closed else max(0, lane.room - lane.held)
-            for id, lane in self._lanes.items()
-        }
+        return {id: self._room(lane) for id, lane in self._lanes.items()}
+
+    def _room(self, lane: Lane) -> int:
+        if lane.closed:
+            return 0
+        if lane.is_filled:
+            lane.more = True  # as far as is known: claim again when it is half empty
+            return 0
+        return max(0, lane.room - lane.held)
 
     def empty(self) -> list[Claimed]:
         """Hand back all that waits."""
