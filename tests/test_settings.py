@@ -8,7 +8,7 @@ import pytest
 
 from batchbell.core.deletion import Deletes
 from batchbell.core.errors import SettingsError
-from batchbell.settings import load_settings
+from batchbell.settings import Source, describe, load_settings
 
 
 def test_providers_keep_their_files_by_default() -> None:
@@ -95,3 +95,24 @@ def test_an_unknown_name_in_the_file_is_refused(
         load_settings()
     assert "Did you mean 'poll_interval_seconds'?" in str(error.value)
     assert "'server'" in str(error.value)
+
+
+def test_what_is_in_force_says_where_it_comes_from_and_no_secret(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "batchbell.toml"
+    file.write_text("retention_days = 7\nport = 4000\n")
+    monkeypatch.setenv("BATCHBELL_CONFIG", str(file))
+    monkeypatch.setenv("PORT", "5000")
+    monkeypatch.setenv("BATCHBELL_WEBHOOK_SECRET", "whsec_hidden")
+    monkeypatch.setenv(
+        "DATABASE_URL", "postgresql://me:hidden@db/bell?sslmode=require&password=hidden"
+    )
+    found = {one.row.toml: one for one in describe(load_settings(host="::1"))}
+    assert (found["port"].value, found["port"].source) == ("5000", Source.ENVIRONMENT)
+    assert (found["retention_days"].value, found["retention_days"].source) == ("7.0", Source.FILE)
+    assert (found["host"].value, found["host"].source) == ("::1", Source.COMMAND_LINE)
+    assert (found["log_level"].value, found["log_level"].source) == ("info", Source.DEFAULT)
+    assert found["webhook_secret"].value == "set"
+    assert found["database_url"].value == "postgresql://…db/bell?sslmode=require&…"
+    assert not [one for one in found.values() if "hidden" in one.value]

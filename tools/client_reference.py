@@ -26,7 +26,7 @@ GROUPS = {
     "Events": "event events stream trigger resend",
     "Deliveries": "delivery deliveries",
     "Endpoints": "create_endpoint endpoint endpoints update_endpoint delete_endpoint"
-    " rotate_secret test_endpoint enable_endpoint",
+    " rotate_secret test_endpoint disable_endpoint enable_endpoint",
     "Replays": "replay count_replay get_replay list_replays cancel_replay",
     "Accounts": "accounts account add_account update_account pause_account resume_account"
     " test_account remove_account",

@@ -11,6 +11,7 @@ import re
 import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -471,6 +472,53 @@ def settings_table() -> list[Row]:
         for name, field in Settings.model_fields.items()
         if name != "accounts"
     ]
+
+
+class Source(StrEnum):
+    """Where the value of a setting comes from."""
+
+    DEFAULT = "default"
+    ENVIRONMENT = "environment"
+    FILE = "file"
+    COMMAND_LINE = "command line"
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A setting that is in force: its value in words, without what is secret."""
+
+    row: Row
+    value: str
+    source: Source
+
+
+def describe(settings: Settings) -> list[Described]:
+    """Every setting as it is in force here, and who said so."""
+    file = _from_file()
+    return [
+        Described(row, _shown(getattr(settings, row.toml)), _source(settings, row, file))
+        for row in settings_table()
+    ]
+
+
+def _source(settings: Settings, row: Row, file: Mapping[str, Any]) -> Source:
+    if row.toml not in settings.model_fields_set:
+        return Source.DEFAULT
+    if os.environ.get(row.variable):
+        return Source.ENVIRONMENT
+    return Source.FILE if row.variable in file else Source.COMMAND_LINE
+
+
+CREDENTIALS = re.compile(
+    r"(?<=://)[^/@\s]*@|(?<=[?&])[^=&\s]*(?:password|key|token|secret)[^=&]*=[^&]*"
+)
+
+
+def _shown(value: object) -> str:
+    """What may be secret of a URL is left out of it, and of a secret all."""
+    if isinstance(value, SecretStr):
+        return "set"
+    return "" if value is None else CREDENTIALS.sub("…", str(value))
 
 
 def _variable(alias: object) -> str:

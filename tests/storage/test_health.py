@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from batchbell.core.model import DEFAULT_PROJECT, Endpoint
+import pytest
+
+from batchbell.core.errors import NotFound
+from batchbell.core.model import DEFAULT_PROJECT, DeliveryState, Endpoint, EndpointState
 from batchbell.storage import deliveries, health, opening, queue
 from batchbell.storage.endpoints import endpoints_by_id
 from tests.storage.scene import BROKEN, OK, Scene
@@ -122,3 +125,20 @@ async def test_what_was_cut_short_twelve_times_is_given_up(scene: Scene) -> None
     (delivery,) = await scene.deliveries()
     assert (delivery.state, delivery.attempts) == ("exhausted", 0)
     assert delivery.needs_you
+
+
+async def test_an_endpoint_that_is_disabled_on_request_holds_what_waits(scene: Scene) -> None:
+    await scene.due("batch_1", "batch_2")
+    [sent] = (await scene.claim(limit=1)).deliveries
+    id = (await scene.deliveries())[0].endpoint_id
+    for _ in range(2):  # once more is no error
+        await scene.store.write(health.disable, DEFAULT_PROJECT, id, now=scene.clock())
+    endpoint = await endpoint_of(scene)
+    assert (endpoint.state, endpoint.reason) == (EndpointState.DISABLED, "disabled on request")
+    assert endpoint.state_since == scene.clock()
+    await scene.settle([sent], OK)
+    states = sorted(delivery.state for delivery in await scene.deliveries())
+    assert states == [DeliveryState.DELIVERED, DeliveryState.HELD], "what was under way is sent"
+    assert (await endpoint_of(scene)).state is EndpointState.DISABLED
+    with pytest.raises(NotFound):
+        await scene.store.write(health.disable, "prj_other", id, now=scene.clock())

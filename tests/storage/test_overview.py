@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from batchbell.core.model import DEFAULT_PROJECT, DeliveryState, EndpointState, Status
-from batchbell.storage import endpoints, overview
+from batchbell.storage import deliveries, endpoints, opening, overview
 from batchbell.storage.overview import Lag, Waiting, period_until
 from tests.storage.scene import BROKEN, GONE, OK, Scene, snapshot
 
@@ -81,3 +81,23 @@ async def test_charts_count_what_happened_in_each_step(scene: Scene) -> None:
     assert [step[DeliveryState.PENDING] for step in made] == [0, 0, 2]
     bad = await scene.store.read(overview.ended_badly, DEFAULT_PROJECT, since=scene.clock() - HOUR)
     assert bad == 1
+
+
+async def test_the_database_says_how_large_it_is(scene: Scene) -> None:
+    assert await scene.store.read(opening.size) > 10_000
+
+
+async def test_what_a_delivery_is_made_of_is_read_back(scene: Scene) -> None:
+    await scene.register("batch_1", metadata={"note": "x"})
+    await scene.end("batch_1")
+    [delivery] = await scene.deliveries()
+    content = await scene.store.read(deliveries.get_content, delivery)
+    assert '"batch.completed"' in content.event_body
+    assert content.watch_metadata == '{"note":"x"}'
+    assert content.first_due_at == delivery.created_at
+    scene.clock.advance(10)
+    await scene.settle((await scene.claim()).deliveries, OK)
+    again = {"event_id": delivery.event_id, "now": scene.clock()}
+    await scene.store.write(deliveries.resend, DEFAULT_PROJECT, **again)
+    content = await scene.store.read(deliveries.get_content, delivery)
+    assert content.first_due_at == scene.clock()

@@ -19,8 +19,8 @@ from batchbell.web.dashboard.page import PROJECT_COOKIE
 from batchbell.web.dashboard.pages import ROUTERS
 
 from ..conftest import Clock
-from .making import Served, a_snapshot
-from .test_isolation import project, something_of_everything
+from .making import HOOK, Served, a_snapshot
+from .test_isolation import AN_ACCOUNT, project, something_of_everything
 from .test_keys import bearer
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -198,7 +198,8 @@ async def two(served: Served, browser: Browser) -> AsyncIterator[dict[str, Any]]
         yield {"theirs": theirs, "mine": mine, "operator": operator["key"]}
 
 
-OF_THE_SERVER = {"/dashboard/system", "/dashboard/projects"}
+OURS = {"endpoint_id": "webhook_endpoint_id"}
+OF_THE_SERVER = {"/dashboard/system", "/dashboard/projects", "/dashboard/settings"}
 """For keys of `default`; to others they are not there."""
 
 
@@ -215,12 +216,13 @@ async def test_the_pages_of_one_project_show_nothing_of_another(
         for word in ("theirs", "never"):
             asked = path
             for name in names:
-                asked = re.sub(rf"{{{name}[^}}]*}}", ids[name] if word == "theirs" else "x", asked)
+                id = ids[OURS.get(name, name)] if word == "theirs" else "x"
+                asked = re.sub(rf"{{{name}[^}}]*}}", id, asked)
             answers.append(await browser.get(asked))
         shown, never = answers
         gone = bool(names) or path in OF_THE_SERVER
         assert shown.status_code == never.status_code == (404 if gone else 200), path
-        here = shown.text.replace(ids[names[0]], "") if names else shown.text
+        here = shown.text.replace(ids[OURS.get(names[0], names[0])], "") if names else shown.text
         assert not [id for id in ids.values() if len(id) > 6 and id in here], path
 
 
@@ -231,18 +233,29 @@ async def test_the_forms_of_one_project_do_nothing_to_another(
     before = await everything(served, theirs["headers"])
     for method, path in routes():
         names = re.findall(r"{(\w+)", path)
-        if method != "POST" or not names:
+        if method != "POST" or path in HARMLESS:
             continue
-        source = (served.context, path)
-        asked = re.sub(r"{[^}]+}", theirs[names[0]], path)
+        id = theirs[OURS.get(names[0], names[0])] if names else ""
+        asked = re.sub(r"{[^}]+}", id, path)
         for action in ACTIONS:
-            fields = {"action": action, "event_id": theirs["event_id"]}
+            fields = {
+                "action": action,
+                "event_id": theirs["event_id"],
+                "account": theirs["account_id"],
+                "key_id": theirs["key_id"],
+                "force": "1",
+            }
             answer = await browser.send("/dashboard", asked, **fields)
-            assert answer.status_code in (400, 404), (source, action, answer.text)
+            assert answer.status_code in (400, 404), (path, action, answer.text)
     assert await everything(served, theirs["headers"]) == before
 
 
-ACTIONS = ("cancel", "expunge", "fetch", "resend")
+ACTIONS = (
+    *("cancel", "expunge", "fetch", "resend", "test", "rotate", "disable", "enable", "delete"),
+    *("count", "replay", "pause", "resume", "remove", "revoke"),
+)
+HARMLESS = {"/dashboard/sign-in", "/dashboard/sign-out", "/dashboard/project", "/dashboard/replays"}
+"""They name nothing of anybody, or are held to account by tests of their own."""
 
 
 async def everything(served: Served, headers: dict[str, str]) -> Any:
@@ -419,3 +432,155 @@ async def test_a_stream_ends_with_its_key(served: Served, browser: Browser) -> N
         await served.http.delete(f"/v1/keys/{made['id']}", headers=bearer(other["key"]))
         rest = [line async for line in frames]
         assert "event: over" in rest
+
+
+async def test_an_endpoint_is_made_tested_rotated_paused_and_deleted(
+    served: Served, browser: Browser
+) -> None:
+    page = "/dashboard/endpoints"
+    made = await browser.send(page, name="billing", url=HOOK, **{"type:batch.failed": "on"})
+    assert (made.status_code, "whsec_" in made.text) == (200, True)
+    [endpoint] = (await served.http.get("/v1/webhook_endpoints")).json()["data"]
+    assert (endpoint["name"], endpoint["event_types"]) == ("billing", ["batch.failed"])
+    page = f"/dashboard/endpoints/{endpoint['id']}"
+    assert "whsec_" not in (await browser.get(page)).text.replace("whsec_***", "")
+    tested = await browser.send(page, action="test", type="batch.completed")
+    assert "connection failed" in tested.text
+    rotated = await browser.send(page, action="rotate", keep="on")
+    assert re.search(r"whsec_[A-Za-z0-9+/=]{20}", rotated.text)
+
+    async def now() -> dict[str, Any]:
+        answer = await served.http.get(f"/v1/webhook_endpoints/{endpoint['id']}")
+        found: dict[str, Any] = answer.json()
+        return found
+
+    assert (await now())["active_secrets"] == 2
+    await browser.send(page, action="disable")
+    assert ((await now())["state"], (await now())["reason"]) == ("disabled", "disabled on request")
+    await browser.send(page, action="enable")
+    assert (await now())["state"] == "active"
+    wrong = await browser.send("/dashboard/endpoints", name="x", url="ftp://nowhere")
+    assert wrong.status_code == 400
+    gone = await browser.send(page, action="delete")
+    assert gone.headers["location"] == "/dashboard/endpoints"
+    assert (await now()).get("error")
+
+
+async def test_what_an_endpoint_missed_is_counted_and_then_sent(
+    served: Served, browser: Browser
+) -> None:
+    await browser.send("/dashboard/endpoints", name="billing", url=HOOK)
+    [endpoint] = (await served.http.get("/v1/webhook_endpoints")).json()["data"]
+    page = f"/dashboard/endpoints/{endpoint['id']}"
+    await browser.send(page, action="disable")
+    await served.watch("batch_1", url="http://127.0.0.1:9/other")
+    await served.see(a_snapshot("batch_1"))
+    [held] = (await served.http.get("/v1/deliveries?state=pending")).json()["data"][:1]
+    assert held["endpoint_id"] != endpoint["id"]
+    counted = await browser.send(page, action="count", status="missing", enable="on")
+    assert counted.status_code == 200
+    assert (await served.http.get("/v1/replays")).json()["data"] == [], "it only counted"
+    fields = {"action": "replay", "status": "held", "enable": "1"}
+    begun = await browser.send(page, **fields)
+    [replay] = (await served.http.get("/v1/replays")).json()["data"]
+    assert begun.headers["location"] == f"/dashboard/replays/{replay['id']}"
+    assert (replay["status"], replay["endpoint_id"]) == ("held", endpoint["id"])
+    shown = await browser.get(begun.headers["location"])
+    assert replay["id"] in shown.text
+    await browser.send(begun.headers["location"], action="cancel")
+    again = (await served.http.get(f"/v1/replays/{replay['id']}")).json()
+    assert again["state"] in ("cancelled", "done")
+
+
+async def test_a_replay_is_counted_first(served: Served, browser: Browser) -> None:
+    await served.watch("batch_1")
+    await served.see(a_snapshot("batch_1"))
+    await served.try_all(Outcome(status=200))
+    asked = {"status": "all", "hours": ""}
+    counted = await browser.send("/dashboard/replays", action="count", **asked)
+    assert "Send 1 again" in counted.text
+    await browser.send("/dashboard/replays", action="create", **asked)
+    [replay] = (await served.http.get("/v1/replays")).json()["data"]
+    assert (replay["status"], replay["total"]) == ("all", 1)
+    odd = await browser.send("/dashboard/replays", action="create", hours="99")
+    assert odd.status_code == 400
+
+
+async def test_a_delivery_shows_what_was_sent_and_is_sent_again(
+    served: Served, browser: Browser
+) -> None:
+    await served.watch("batch_1", metadata={"note": POISON})
+    await served.see(a_snapshot("batch_1"))
+    sent = {"content-type": "application/json", "webhook-id": "evt_1", "x-own": "***"}
+    [id] = await served.try_all(
+        Outcome(
+            status=500,
+            started_at=served.context.clock(),
+            duration_ms=12.0,
+            request_headers=sent,
+            response_headers={"server": POISON},
+            response_body=POISON,
+        )
+    )
+    page = f"/dashboard/deliveries/{id}"
+    text = (await browser.get(page)).text
+    assert "<script>alert" not in text
+    assert "<img" not in text
+    for word in ("HTTP 500", "12 ms", "webhook-id", "curl http"):
+        assert word in text, word
+    await browser.send(page, action="resend")
+    delivery = (await served.http.get(f"/v1/deliveries/{id}")).json()
+    assert (delivery["state"], delivery["next_attempt_at"]) == (
+        "pending",
+        int(served.context.clock()),
+    )
+    event = f"/dashboard/events/{delivery['event_id']}"
+    assert id in (await browser.get(event)).text
+    answer = await browser.send(event, action="resend")
+    assert answer.status_code == 303
+    assert id in (await browser.get("/dashboard/deliveries?state=pending")).text
+    assert id not in (await browser.get("/dashboard/deliveries?state=held")).text
+
+
+async def test_keys_are_made_shown_once_and_revoked(served: Served, browser: Browser) -> None:
+    made = await browser.send("/dashboard/keys", action="create", name="ci")
+    [key] = re.findall(r"<code>(bb_[0-9a-f]+)</code>", made.text)
+    await browser.sign_in(key)
+    assert key not in (await browser.get("/dashboard/keys")).text
+    [row] = (await served.http.get("/v1/keys", headers=bearer(key))).json()["data"]
+    await browser.send("/dashboard/keys", action="revoke", key_id=row["id"])
+    assert (await browser.get("/dashboard")).status_code == 303
+
+
+async def test_accounts_are_added_paused_and_removed(served: Served, browser: Browser) -> None:
+    page = "/dashboard/accounts"
+    fields = {name: AN_ACCOUNT[name] for name in ("provider", "base_url", "api_key")}
+    await browser.send(page, action="add", name="second", **fields)
+    found = (await served.http.get("/v1/accounts/second")).json()
+    text = (await browser.get(page)).text
+    assert ("second" in text, fields["api_key"] in text) == (True, False)
+    await browser.send(page, action="pause", account=found["id"])
+    assert (await served.http.get("/v1/accounts/second")).json()["state"] == "paused"
+    await browser.send(page, action="resume", account=found["id"])
+    assert (await served.http.get("/v1/accounts/second")).json()["state"] == "active"
+    tested = await browser.send(page, action="test", account=found["id"])
+    assert "unavailable" in tested.text
+    await browser.send(page, action="remove", account=found["id"], force="1")
+    assert (await served.http.get("/v1/accounts/second")).status_code == 404
+
+
+async def test_a_project_is_made_and_looked_at(served: Served, browser: Browser) -> None:
+    await browser.send("/dashboard/projects", name="search")
+    projects = (await served.http.get("/v1/projects")).json()["data"]
+    assert [one["name"] for one in projects] == ["default", "search"]
+    await browser.send("/dashboard", "/dashboard/project", project=projects[1]["id"])
+    assert "you look at this one" in (await browser.get("/dashboard/projects")).text
+
+
+async def test_settings_and_the_system_show_no_secret(served: Served, browser: Browser) -> None:
+    settings = (await browser.get("/dashboard/settings")).text
+    assert "BATCHBELL_POLL_INTERVAL_SECONDS" in settings
+    system = (await browser.get("/dashboard/system")).text
+    assert "up to date" in system
+    secret = (await served.http.get("/v1/secret")).json()["secret"]
+    assert secret not in settings + system

@@ -106,6 +106,7 @@ hooks.command("update")(endpoints.update)
 hooks.command("delete")(endpoints.delete)
 hooks.command("rotate")(endpoints.rotate)
 hooks.command("test")(endpoints.try_)
+hooks.command("disable")(endpoints.disable)
 hooks.command("enable")(endpoints.enable)
 
 app.command("serve", rich_help_panel=RUNNING)(server.serve)

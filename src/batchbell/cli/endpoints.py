@@ -241,6 +241,14 @@ def show_test(result: EndpointTest, *, json: bool) -> None:
         raise typer.Exit(1)
 
 
+def disable(
+    endpoint_id: EndpointId, json: Json = False, server: Server = None, api_key: ApiKey = None
+) -> None:
+    """Have an endpoint called no more until it is enabled; what waits for it is held."""
+    with connected(server, api_key) as client:
+        _print(client.disable_endpoint(endpoint_id), json=json)
+
+
 def enable(
     endpoint_id: EndpointId, json: Json = False, server: Server = None, api_key: ApiKey = None
 ) -> None:

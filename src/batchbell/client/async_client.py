@@ -264,6 +264,10 @@ class AsyncBatchbell:
         """Send a test event now, once."""
         return await self._send(calls.test_endpoint(endpoint_id, event_type=event_type))
 
+    async def disable_endpoint(self, endpoint_id: str) -> Endpoint:
+        """Have an endpoint called no more until it is enabled; what waits for it is held."""
+        return await self._send(calls.disable_endpoint(endpoint_id))
+
     async def enable_endpoint(self, endpoint_id: str) -> Endpoint:
         """Let a disabled endpoint be called again."""
         return await self._send(calls.enable_endpoint(endpoint_id))

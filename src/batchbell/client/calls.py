@@ -256,6 +256,10 @@ def test_endpoint(endpoint_id: str, *, event_type: str) -> Call[EndpointTest]:
     return Call("POST", path, EndpointTest, body={"event_type": event_type})
 
 
+def disable_endpoint(endpoint_id: str) -> Call[Endpoint]:
+    return Call("POST", f"{ENDPOINTS}/{_id(endpoint_id)}/disable", Endpoint)
+
+
 def enable_endpoint(endpoint_id: str) -> Call[Endpoint]:
     return Call("POST", f"{ENDPOINTS}/{_id(endpoint_id)}/enable", Endpoint)
 

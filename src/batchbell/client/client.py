@@ -257,6 +257,10 @@ class Batchbell:
         """Send a test event now, once."""
         return self._send(calls.test_endpoint(endpoint_id, event_type=event_type))
 
+    def disable_endpoint(self, endpoint_id: str) -> Endpoint:
+        """Have an endpoint called no more until it is enabled; what waits for it is held."""
+        return self._send(calls.disable_endpoint(endpoint_id))
+
     def enable_endpoint(self, endpoint_id: str) -> Endpoint:
         """Let a disabled endpoint be called again."""
         return self._send(calls.enable_endpoint(endpoint_id))

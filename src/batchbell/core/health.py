@@ -36,6 +36,7 @@ WARN_SECONDS = (1 * HOUR, 24 * HOUR, 72 * HOUR)
 
 GONE = "answered 410 Gone"
 SILENT = "no success in 5 days"
+ON_REQUEST = "disabled on request"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +137,13 @@ def _with_breaker(endpoint: Endpoint, now: float) -> Endpoint:
         return replace(endpoint, opened_at=now, probe_at=now + PROBE_FIRST_SECONDS)
     wait = PROBE_FIRST_SECONDS + max(0.0, now - endpoint.opened_at)
     return replace(endpoint, probe_at=now + min(wait, PROBE_MOST_SECONDS))
+
+
+def disabled_on_request(endpoint: Endpoint, now: float) -> Endpoint:
+    """The endpoint when its owner wants no call to it; one that is disabled stays as it is."""
+    if endpoint.state is EndpointState.DISABLED:
+        return endpoint
+    return replace(_disabled(endpoint, ON_REQUEST), state_since=now)
 
 
 def _disabled(endpoint: Endpoint, reason: str) -> Endpoint:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, case, select, text, update
 
 from batchbell.core import sent_headers
-from batchbell.core.attachment import ResultsMode
+from batchbell.core.attachment import Attachment, ResultsMode
 from batchbell.core.errors import InvalidRequest, NotFound
 from batchbell.core.model import (
     Attempt,
     Delivery,
     DeliveryState,
+    Dialect,
     EndpointState,
     EventType,
     Fault,
@@ -27,6 +29,7 @@ from batchbell.storage.endpoints import enable
 from batchbell.storage.engine import DELIVERIES, wake
 from batchbell.storage.events import get_event
 from batchbell.storage.paging import Page, page_of
+from batchbell.storage.results import attachments
 from batchbell.storage.schema import attempts, batches, deliveries, endpoints, events
 
 
@@ -59,6 +62,43 @@ def list_deliveries(
         query = query.where(deliveries.c.event_id == event_id)
     rows = connection.execute(query.order_by(deliveries.c.id.desc()).limit(limit + 1))
     return page_of([_delivery(row) for row in rows], limit)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """What the body of a delivery is made of."""
+
+    event_body: str
+    dialect: Dialect
+    watch_metadata: str | None
+    first_due_at: float
+    attachment: Attachment | None
+
+
+def get_content(connection: Connection, delivery: Delivery) -> Content:
+    """What is sent, as far as it is still there: expunging and results that come change it."""
+    query = (
+        select(
+            events.c.body,
+            events.c.results_id,
+            deliveries.c.dialect,
+            deliveries.c.watch_metadata,
+            deliveries.c.resent_at,
+        )
+        .join(events, events.c.id == deliveries.c.event_id)
+        .where(deliveries.c.id == delivery.id)
+    )
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise NotFound("delivery", delivery.id)
+    sent = attachments(connection, {row.results_id} if row.results_id else ())
+    return Content(
+        event_body=row.body,
+        dialect=Dialect(row.dialect),
+        watch_metadata=row.watch_metadata,
+        first_due_at=delivery.created_at if row.resent_at is None else row.resent_at,
+        attachment=sent.get(row.results_id),
+    )
 
 
 def list_attempts(

@@ -90,6 +90,19 @@ def _follow(connection: Connection, change: Change) -> None:
             wake(connection, OUTAGES)
 
 
+def disable(connection: Connection, project_id: str, endpoint_id: str, *, now: float) -> None:
+    """Call an endpoint no more until it is enabled; what waits for it is held. Raises NotFound.
+
+    What is being sent at this moment is sent.
+    """
+    stored.get(connection, project_id, endpoint_id, now=now)
+    before = locked(connection, [endpoint_id])[endpoint_id]
+    after = health.disabled_on_request(before, now)
+    if after != before:
+        save_health(connection, [after])
+        _follow(connection, Change(before, after, now))
+
+
 def hold_back(connection: Connection, endpoint_id: str, *, now: float) -> int:
     """Set aside up to STEP of what waits for a disabled endpoint; returns how many."""
     waiting = unsent(endpoint_id, DeliveryState.PENDING, now)

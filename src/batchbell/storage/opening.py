@@ -164,6 +164,15 @@ def _known(revision: str | None) -> None:
     )
 
 
+def size(connection: Connection) -> int:
+    """How much room the database takes, in bytes."""
+    if dialect_of(connection) == "postgresql":
+        query = "SELECT pg_database_size(current_database())"
+    else:
+        query = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
+    return int(connection.execute(text(query)).scalar_one())
+
+
 def release_all(connection: Connection, *, now: float) -> int:
     """End every lease, probes among them, and return how many deliveries there were.
 

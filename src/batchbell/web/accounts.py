@@ -254,14 +254,19 @@ Force = Annotated[
     **answers(api.Account, 409, 413, status=201, says="The account."),
 )
 async def add_account(call: Caller, request: Request) -> Response:
+    return answer(await shown(call, await add(call, await read_json(request))), 201)
+
+
+async def add(call: Call, body: Any) -> Account:
+    """Add an account, watched from now on. Raises InvalidRequest."""
     context = call.context
-    wanted = read_account(await read_json(request), context.rules(), call.project_id)
+    wanted = read_account(body, context.rules(), call.project_id)
     check_sealed(context.store)
     added = await context.store.write(
         accounts.add, call.project_id, **wanted, mint=context.mint, now=context.clock()
     )
     call.surface.directory.forget()
-    return answer(await _shown(call, added), 201)
+    return added
 
 
 @router.get(
@@ -271,7 +276,7 @@ async def add_account(call: Caller, request: Request) -> Response:
 )
 async def list_accounts(call: Caller) -> Response:
     found = await call.context.store.read(accounts.list_accounts, call.project_id)
-    data = [await _shown(call, one) for one in found]
+    data = [await shown(call, one) for one in found]
     return page_answer(data)
 
 
@@ -281,7 +286,7 @@ async def list_accounts(call: Caller) -> Response:
     **answers(api.Account, 404),
 )
 async def get_account(call: Caller, account_id: str) -> Response:
-    return answer(await _shown(call, await _find(call, account_id)))
+    return answer(await shown(call, await _find(call, account_id)))
 
 
 @router.post(
@@ -299,7 +304,7 @@ async def change_account(call: Caller, account_id: str, request: Request) -> Res
         found = await _find(call, account_id)
         if profile := PROFILES.get(found.provider):
             changes["base_url"] = profile.address(changes["base_url"])
-    return await _change(call, account_id, **changes)
+    return answer(await shown(call, await change(call, account_id, **changes)))
 
 
 @router.delete(
@@ -308,7 +313,13 @@ async def change_account(call: Caller, account_id: str, request: Request) -> Res
     **answers(api.AccountDeleted, 404, 409),
 )
 async def remove_account(call: Caller, account_id: str, force: Force = False) -> Response:
-    context, found = call.context, await _find(call, account_id)
+    found, still_open = await remove(call, account_id, force=force)
+    return answer(api.AccountDeleted(id=found.id, deleted=True, open_batches=still_open))
+
+
+async def remove(call: Call, word: str, *, force: bool) -> tuple[Account, int]:
+    """Remove an account; returns it, and how many of its batches had not ended."""
+    context, found = call.context, await _find(call, word)
     still_open = await context.store.write(
         accounts.remove,
         call.project_id,
@@ -318,7 +329,7 @@ async def remove_account(call: Caller, account_id: str, force: Force = False) ->
         now=context.clock(),
     )
     call.surface.directory.forget()
-    return answer(api.AccountDeleted(id=found.id, deleted=True, open_batches=still_open))
+    return found, still_open
 
 
 @router.post(
@@ -327,7 +338,7 @@ async def remove_account(call: Caller, account_id: str, force: Force = False) ->
     **answers(api.Account, 404),
 )
 async def pause_account(call: Caller, account_id: str) -> Response:
-    return await _change(call, account_id, paused=True)
+    return answer(await shown(call, await change(call, account_id, paused=True)))
 
 
 @router.post(
@@ -336,7 +347,7 @@ async def pause_account(call: Caller, account_id: str) -> Response:
     **answers(api.Account, 404),
 )
 async def resume_account(call: Caller, account_id: str) -> Response:
-    return await _change(call, account_id, paused=False)
+    return answer(await shown(call, await change(call, account_id, paused=False)))
 
 
 @router.post(
@@ -345,27 +356,33 @@ async def resume_account(call: Caller, account_id: str) -> Response:
     **answers(api.AccountTest, 400, 404, says="What came of it."),
 )
 async def test_account(call: Caller, account_id: str) -> Response:
-    found = await _find(call, account_id)
-    return answer(await probe(call.context, found, await api_key_of(call.context, found)))
+    return answer(await test(call, account_id))
+
+
+async def test(call: Call, word: str) -> api.AccountTest:
+    """List an account's batches once. Raises NotFound, and InvalidRequest without an API key."""
+    found = await _find(call, word)
+    return await probe(call.context, found, await api_key_of(call.context, found))
 
 
 async def _find(call: Call, word: str) -> Account:
     return await call.context.store.read(accounts.find, call.project_id, word)
 
 
-async def _change(call: Call, word: str, **changes: Any) -> Response:
+async def change(call: Call, word: str, **changes: Any) -> Account:
+    """Change an account; returns it as it is then. Raises NotFound, InvalidRequest."""
     context = call.context
-    changed = await context.store.write(
+    return await context.store.write(
         accounts.change,
         call.project_id,
         word,
         **changes,
         now=context.clock(),
     )
-    return answer(await _shown(call, changed))
 
 
-async def _shown(call: Call, found: Account) -> api.Account:
+async def shown(call: Call, found: Account) -> api.Account:
+    """An account as it is answered, without its credentials."""
     credentials = await call.context.store.read(accounts.credentials_of, found.id)
     return made_of(
         api.Account,

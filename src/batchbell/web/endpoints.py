@@ -175,8 +175,13 @@ Implied = Annotated[bool, Query(description="Whether to list endpoints of watche
     **answers(api.Endpoint, 413, says="The endpoint. `signing_secret` is shown this once."),
 )
 async def create_endpoint(call: Caller, request: Request) -> Response:
+    made, secret = await create(call, await read_json(request))
+    return answer(shown(made, secret=secret))
+
+
+async def create(call: Call, body: Any) -> tuple[Known, str]:
+    """Make an endpoint; returns it and the secret that signs for it. Raises InvalidBody."""
     context = call.context
-    body = await read_json(request)
     fields, secret = read_endpoint(body, context.rules(), await call.accounts())
     made = await context.store.write(
         endpoints.create,
@@ -186,7 +191,7 @@ async def create_endpoint(call: Caller, request: Request) -> Response:
         mint=context.mint,
         now=context.clock(),
     )
-    return answer(shown(made, secret=secret))
+    return made, secret
 
 
 @router.get(
@@ -213,12 +218,13 @@ async def list_endpoints(
     **answers(api.Endpoint, 404),
 )
 async def get_endpoint(call: Caller, webhook_endpoint_id: str) -> Response:
-    found = await _get(call, webhook_endpoint_id)
+    found = await get(call, webhook_endpoint_id)
     counts = await call.context.store.read(health.count_waiting, found.id)
     return answer(shown(found, counts=counts))
 
 
-async def _get(call: Call, endpoint_id: str) -> endpoints.Known:
+async def get(call: Call, endpoint_id: str) -> endpoints.Known:
+    """One endpoint of the caller's project. Raises NotFound."""
     context = call.context
     return await context.store.read(
         endpoints.get, call.project_id, endpoint_id, now=context.clock()
@@ -266,17 +272,23 @@ async def delete_endpoint(call: Caller, webhook_endpoint_id: str) -> Response:
     ),
 )
 async def rotate_secret(call: Caller, webhook_endpoint_id: str, request: Request) -> Response:
-    context = call.context
-    secret, grace_seconds = read_rotation(await read_json(request, optional=True))
-    rotated = await context.store.write(
+    body = await read_json(request, optional=True)
+    rotated, secret = await rotate(call, webhook_endpoint_id, body)
+    return answer(shown(rotated, secret=secret))
+
+
+async def rotate(call: Call, endpoint_id: str, body: Any) -> tuple[Known, str]:
+    """Sign with a new secret; returns the endpoint, and that secret. Raises InvalidRequest."""
+    secret, grace_seconds = read_rotation(body)
+    rotated = await call.context.store.write(
         endpoints.rotate,
         call.project_id,
-        webhook_endpoint_id,
+        endpoint_id,
         secret=secret,
         grace_seconds=grace_seconds,
-        now=context.clock(),
+        now=call.context.clock(),
     )
-    return answer(shown(rotated, secret=secret))
+    return rotated, secret
 
 
 @router.post(
@@ -293,6 +305,19 @@ async def enable_endpoint(call: Caller, webhook_endpoint_id: str) -> Response:
 
 
 @router.post(
+    "/v1/webhook_endpoints/{webhook_endpoint_id}/disable",
+    summary="Call an endpoint no more until it is enabled; what waits for it is held",
+    **answers(api.Endpoint, 404),
+)
+async def disable_endpoint(call: Caller, webhook_endpoint_id: str) -> Response:
+    context = call.context
+    await context.store.write(
+        health.disable, call.project_id, webhook_endpoint_id, now=context.clock()
+    )
+    return answer(shown(await get(call, webhook_endpoint_id)))
+
+
+@router.post(
     "/v1/webhook_endpoints/{webhook_endpoint_id}/test",
     summary="Send a test event to an endpoint now, once",
     openapi_extra=takes(TestRequest, required=False),
@@ -300,22 +325,24 @@ async def enable_endpoint(call: Caller, webhook_endpoint_id: str) -> Response:
 )
 async def test_endpoint(call: Caller, webhook_endpoint_id: str, request: Request) -> Response:
     wanted = read(TestRequest, await read_json(request, optional=True))
-    type_ = wanted.event_type or EventType.COMPLETED
-    endpoint = (await _get(call, webhook_endpoint_id)).endpoint
+    return answer(await test(call, webhook_endpoint_id, wanted.event_type or EventType.COMPLETED))
+
+
+async def test(call: Call, endpoint_id: str, type_: EventType) -> api.EndpointTest:
+    """Send a test event now, once, and say what came of it. Raises NotFound."""
+    endpoint = (await get(call, endpoint_id)).endpoint
     event_id = call.context.mint("evt")
     outcome = unsendable(endpoint, now=call.context.clock()) or await _send(
         call, endpoint, type_, event_id
     )
     attempt = Attempt(delivery_id="", number=1, outcome=outcome)
-    return answer(
-        api.EndpointTest(
-            webhook_endpoint_id=endpoint.id,
-            event_type=type_,
-            event_id=event_id,
-            status_code=outcome.status or 0,
-            success=outcome.status is not None,
-            attempt=shown_attempt(attempt),
-        )
+    return api.EndpointTest(
+        webhook_endpoint_id=endpoint.id,
+        event_type=type_,
+        event_id=event_id,
+        status_code=outcome.status or 0,
+        success=outcome.status is not None,
+        attempt=shown_attempt(attempt),
     )
 
 

@@ -40,19 +40,24 @@ def shown(found: keys.Key, *, key: str | None = None) -> api.Key:
 )
 async def create_key(call: Caller, request: Request) -> Response:
     wanted = read(KeyRequest, await read_json(request))
-    project_id = await call.named_project(wanted.project_id)
+    made, key = await create(call, await call.named_project(wanted.project_id), wanted.name)
+    return answer(shown(made, key=key), 201)
+
+
+async def create(call: Call, project_id: str, name: str) -> tuple[keys.Key, str]:
+    """Make a key of a project; returns its record, and the key itself, which is not kept."""
     key = keys.PREFIX + secrets.token_hex(KEY_BYTES)
     context = call.context
     made = await context.store.write(
         keys.create_key,
         project_id,
-        name=wanted.name,
+        name=name,
         key=key,
         mint=context.mint,
         now=context.clock(),
     )
     _keys_changed(call)
-    return answer(shown(made, key=key), 201)
+    return made, key
 
 
 @router.get("/v1/keys", summary="List API keys", **answers(Page[api.Key], 404))
@@ -64,10 +69,15 @@ async def list_keys(call: Caller, project_id: ProjectId = None) -> Response:
 
 @router.delete("/v1/keys/{key_id}", summary="Revoke a key", **answers(api.KeyDeleted, 404))
 async def revoke_key(call: Caller, key_id: str, project_id: ProjectId = None) -> Response:
-    context, project = call.context, await call.named_project(project_id)
-    await context.store.write(keys.revoke_key, project, key_id, now=context.clock())
-    _keys_changed(call)
+    await revoke(call, await call.named_project(project_id), key_id)
     return answer(api.KeyDeleted(id=key_id, deleted=True))
+
+
+async def revoke(call: Call, project_id: str, key_id: str) -> None:
+    """Revoke a key of a project. Raises NotFound."""
+    context = call.context
+    await context.store.write(keys.revoke_key, project_id, key_id, now=context.clock())
+    _keys_changed(call)
 
 
 def _keys_changed(call: Call) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from typing import Any
 
 from fastapi import Request
 from starlette.responses import Response
@@ -14,7 +15,7 @@ from batchbell.api.projects import ProjectRequest
 from batchbell.core import signing
 from batchbell.storage import projects
 from batchbell.web.bodies import read, read_json
-from batchbell.web.call import Operator, answer, page_answer
+from batchbell.web.call import Call, Operator, answer, page_answer
 from batchbell.web.openapi import answers, takes
 from batchbell.web.parameters import strict_router
 
@@ -28,16 +29,21 @@ router = strict_router("access")
     **answers(api.Project, 404, 409, 413, status=201, says="The project."),
 )
 async def create_project(call: Operator, request: Request) -> Response:
-    wanted = read(ProjectRequest, await read_json(request))
+    made = await create(call, await read_json(request))
+    return answer(made_of(api.Project, made), 201)
+
+
+async def create(call: Call, body: Any) -> projects.Project:
+    """Make a project. Raises InvalidRequest."""
+    wanted = read(ProjectRequest, body)
     context = call.context
-    made = await context.store.write(
+    return await context.store.write(
         projects.create_project,
         name=wanted.name,
         secret=signing.make_secret(secrets.token_bytes(signing.SECRET_BYTES)),
         mint=context.mint,
         now=context.clock(),
     )
-    return answer(made_of(api.Project, made), 201)
 
 
 @router.get(

@@ -48,7 +48,18 @@ LOCAL_SESSION = "local"
 MENU = (
     ("overview", "Overview", ""),
     ("batches", "Batches", "/batches"),
+    ("submissions", "Submissions", "/submissions"),
+    ("endpoints", "Endpoints", "/endpoints"),
+    ("events", "Events", "/events"),
+    ("deliveries", "Deliveries", "/deliveries"),
+    ("replays", "Replays", "/replays"),
+    ("accounts", "Accounts", "/accounts"),
+    ("keys", "API keys", "/keys"),
+    ("projects", "Projects", "/projects"),
+    ("settings", "Settings", "/settings"),
+    ("system", "System", "/system"),
 )
+OF_OPERATORS = frozenset({"projects", "settings", "system"})
 """Of each section its name, what it is called, and where it is."""
 ASSETS = files("batchbell.web.dashboard") / "assets"
 
@@ -65,7 +76,9 @@ def templates() -> Environment:
         auto_reload=False,
     )
     made.filters.update(formats.FILTERS)
-    made.globals.update(version=__version__, asset=asset_url, root=DASHBOARD, menu=MENU)
+    made.globals.update(
+        version=__version__, asset=asset_url, root=DASHBOARD, menu=MENU, of_operators=OF_OPERATORS
+    )
     return made
 
 
