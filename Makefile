@@ -36,7 +36,7 @@ $(VENV)/.judges: pyproject.toml constraints.txt | $(VENV)/.ready
 	@echo "Installing the SDKs of every provider: once"
 	@$(INSTALL) --editable '.[dev,judges]'
 	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --constraint constraints.txt \
-	  --no-deps --no-binary :all: --dest $(VENV)/suites anthropic groq
+	  --no-deps --no-binary anthropic,groq --dest $(VENV)/suites anthropic groq
 	@touch $@
 
 setup: $(VENV)/.ready ## Make the virtual environment, with all that tests need
