@@ -42,7 +42,6 @@ CASES = [
     Case("drip", {"seconds": 60}),
     Case("drip", {"seconds": 60, **FOR_EVER}, tries=0),
     Case("duplicates", FOR_EVER, surplus=REQUESTS),
-    Case("duplicates", {"skip_calls": 1}),
     Case("empty", tries=2),
     Case("empty", FOR_EVER, tries=0),
     Case("error_in_place", {"times": 2}, tries=3),
