@@ -321,7 +321,15 @@ def ready_sqlite_url(migrated_sqlite: Path, sqlite_url: str, tmp_path: Path) -> 
     return sqlite_url
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test on each engine, or on those that `databases` names."""
+    if "database_url" in metafunc.fixturenames:
+        named = metafunc.definition.get_closest_marker("databases")
+        engines = named.args if named else ("sqlite", "postgresql")
+        metafunc.parametrize("database_url", engines, indirect=True)
+
+
+@pytest.fixture
 def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
     """A database, on each engine: migrated where a `store` or a `town` is asked for, else empty."""
     migrated = not {"store", "town"}.isdisjoint(request.fixturenames)

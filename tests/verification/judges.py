@@ -8,12 +8,12 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import openai
 import pytest
 import standardwebhooks
-import svix.webhooks
 
 NODE = Path(__file__).parent / "node"
 EVERY = frozenset({"openai", "standardwebhooks", "svix"})
@@ -32,25 +32,32 @@ class Hook:
 
 Verify = Callable[[Hook], object]
 CLIENT = openai.OpenAI(api_key="not used to verify")
-IN_PYTHON: dict[str, tuple[Verify, type[Exception]]] = {
-    "openai": (
-        lambda hook: CLIENT.webhooks.unwrap(hook.body, hook.headers, secret=hook.secret),
-        openai.InvalidWebhookSignatureError,
-    ),
-    "standardwebhooks": (
-        lambda hook: standardwebhooks.Webhook(hook.secret).verify(hook.body, hook.headers),
-        standardwebhooks.WebhookVerificationError,
-    ),
-    "svix": (
-        lambda hook: svix.webhooks.Webhook(hook.secret).verify(hook.body, hook.headers),
-        svix.webhooks.WebhookVerificationError,
-    ),
-}
+
+
+@cache
+def in_python() -> dict[str, tuple[Verify, type[Exception]]]:
+    """Loaded once they are asked: importing Svix takes a second."""
+    import svix.webhooks
+
+    return {
+        "openai": (
+            lambda hook: CLIENT.webhooks.unwrap(hook.body, hook.headers, secret=hook.secret),
+            openai.InvalidWebhookSignatureError,
+        ),
+        "standardwebhooks": (
+            lambda hook: standardwebhooks.Webhook(hook.secret).verify(hook.body, hook.headers),
+            standardwebhooks.WebhookVerificationError,
+        ),
+        "svix": (
+            lambda hook: svix.webhooks.Webhook(hook.secret).verify(hook.body, hook.headers),
+            svix.webhooks.WebhookVerificationError,
+        ),
+    }
 
 
 def accepting_in_python(hook: Hook) -> frozenset[str]:
     """Who accepts it. A crash is no verdict, and fails the test."""
-    return frozenset(name for name, judge in IN_PYTHON.items() if _accepts(*judge, hook))
+    return frozenset(name for name, judge in in_python().items() if _accepts(*judge, hook))
 
 
 def _accepts(verify: Verify, refusal: type[Exception], hook: Hook) -> bool:

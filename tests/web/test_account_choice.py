@@ -15,6 +15,8 @@ from batchbell.web.watches import account_of_batch
 from .making import HOOK, Served
 from .test_keys import error_of
 
+pytestmark = pytest.mark.databases("sqlite")
+
 ID = "msgbatch_01XPZPiH1ni3dsLAD9cBDeew"
 LINE = {
     "custom_id": "a",

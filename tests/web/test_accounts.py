@@ -19,6 +19,8 @@ from .conftest import Logged
 from .making import HOOK, Served
 from .test_keys import error_of
 
+pytestmark = pytest.mark.databases("sqlite")
+
 KEY = "sk-nightly-0123456789abcdef"
 
 
@@ -60,6 +62,7 @@ async def test_it_can_be_named_at_once_and_the_environments_stays_the_default(
     assert await claim(served, id) is not None
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize(
     ("field", "value"),
     [

@@ -16,6 +16,8 @@ from batchbell.api.answers import Answer, Object, Second, made_of, one_of
 from batchbell.web.app import ROUTERS
 from batchbell.web.openapi import COMPONENTS
 
+pytestmark = pytest.mark.databases("sqlite")
+
 
 @dataclass(frozen=True, slots=True)
 class Owner:

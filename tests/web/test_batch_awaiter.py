@@ -69,6 +69,7 @@ WRONG: dict[str, tuple[Any, str, str]] = {
 }
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize("case", WRONG)
 async def test_a_wrong_field_is_named(served: Served, case: str) -> None:
     """Pitfall 10: missing fields answered 500, and "not a url" was accepted."""
@@ -86,6 +87,7 @@ async def test_everything_that_is_wrong_is_told_at_once(served: Served) -> None:
     assert [p["param"] for p in answer.json()["error"]["problems"]] == ["id", "webhookUrl"]
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize(
     "body",
     [
@@ -102,6 +104,7 @@ async def test_what_is_no_json_is_refused(served: Served, body: bytes) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_json")
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize("body", ["[]", '"text"', "7", "null"])
 async def test_what_is_no_object_is_refused_in_one_sentence(served: Served, body: str) -> None:
     error = (await served.http.post("/batch-awaiter", content=body)).json()["error"]
@@ -159,6 +162,7 @@ class TestUnderStrictRules:
     def rules(self) -> AddressRules:
         return AddressRules()
 
+    @pytest.mark.databases("sqlite")
     @pytest.mark.parametrize(
         ("url", "reason"),
         [

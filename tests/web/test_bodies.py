@@ -23,6 +23,8 @@ from batchbell.core.errors import AddressRefused, InvalidRequest
 from batchbell.web.bodies import judge, read
 from batchbell.web.errors import Code, InvalidBody
 
+pytestmark = pytest.mark.databases("sqlite")
+
 
 class Sample(Request):
     text: Text

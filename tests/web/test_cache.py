@@ -10,6 +10,8 @@ from batchbell.web.cache import Remembered
 
 from ..conftest import Clock
 
+pytestmark = pytest.mark.databases("sqlite")
+
 
 class Source:
     """Answers 1, 2, 3, …, each time it is let."""

@@ -30,6 +30,8 @@ from batchbell.core.model import Outcome, Status
 from ..conftest import SECRET
 from .making import HOOK, Served, a_snapshot
 
+pytestmark = pytest.mark.databases("sqlite")
+
 
 @pytest.fixture
 async def bell(served: Served) -> AsyncIterator[AsyncBatchbell]:

@@ -21,6 +21,8 @@ from batchbell.web.app import end_streams
 
 from .making import Served
 
+pytestmark = pytest.mark.databases("sqlite")
+
 
 async def test_a_stream_brings_each_event_with_its_body(served: Served) -> None:
     opened = asyncio.Event()

@@ -30,6 +30,8 @@ from batchbell.client.submissions import FIRST_PAUSE_SECONDS, TRIES, Tries
 from .making import Served
 from .test_submissions import jsonl, line
 
+pytestmark = pytest.mark.databases("sqlite")
+
 ENDPOINT = "/v1/responses"
 
 

@@ -15,6 +15,8 @@ import uvicorn
 
 from batchbell.web.connections import Connection, Limits, keep_watch
 
+pytestmark = pytest.mark.databases("sqlite")
+
 LIMITS = Limits(
     head_seconds=0.4,
     head_max_bytes=2**16,

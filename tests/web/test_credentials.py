@@ -15,6 +15,8 @@ from batchbell.sandbox import Receiver
 from .making import Served
 from .test_keys import error_of
 
+pytestmark = pytest.mark.databases("sqlite")
+
 KEY = "sk-nightly-0123456789abcdef"
 SECRET_HEADER = {"Authorization": "Bearer receivers-own-secret"}
 

@@ -30,6 +30,8 @@ from batchbell.web import results as routes
 from .making import Served
 from .test_results import LINES, merged, raw, wanted
 
+pytestmark = pytest.mark.databases("sqlite")
+
 PATH = "/v1/batches/batch_1/results"
 ALL = [f"r{n}" for n in range(2000)]
 

@@ -275,6 +275,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize("case", WRONG)
 async def test_a_wrong_field_is_named(served: Served, case: str) -> None:
     fields, param = WRONG[case]

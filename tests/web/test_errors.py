@@ -13,6 +13,8 @@ from batchbell.storage.engine import P, Query, Store, T
 from .conftest import Logged
 from .making import HOOK, Served
 
+pytestmark = pytest.mark.databases("sqlite")
+
 LISTS = ("/v1/watches", "/v1/batches", "/v1/events", "/v1/deliveries")
 
 

@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import httpx2
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.files.fuzzing import INSERTED, ODD_VALUES, TEXTS, URL, files, mutated, requests
 
 from .making import HOOK, Served
+
+pytestmark = pytest.mark.databases("sqlite")
 
 EXAMPLES = 30
 BOUNDARY = "----boundary"

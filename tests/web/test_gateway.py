@@ -23,6 +23,8 @@ from .conftest import Logged
 from .making import HOOK, Served
 from .test_keys import bearer, error_of
 
+pytestmark = pytest.mark.databases("sqlite")
+
 LINE = {
     "custom_id": "one",
     "method": "POST",

@@ -20,6 +20,8 @@ from ..conftest import Clock
 from .making import Served
 from .test_keys import bearer, error_of
 
+pytestmark = pytest.mark.databases("sqlite")
+
 SECOND_KEY = "sk-second-0123456789"
 NIGHTLY = {"bb-account": "nightly"}
 

@@ -26,6 +26,8 @@ from ..providers.canned import served as serving
 from .making import Served
 from .test_keys import bearer, error_of
 
+pytestmark = pytest.mark.databases("sqlite")
+
 KEY = "sk-se/cret+0123456789"
 QUOTES = [KEY, r"sk-se\/cret+0123456789", "sk-se%2Fcret%2B0123456789", "sk-se/cret%2B0123456789"]
 """A key as it is, in JSON, and in a URL."""

@@ -17,6 +17,8 @@ from batchbell.places import Placing
 from ..conftest import Clock
 from .making import Served, a_snapshot
 
+pytestmark = pytest.mark.databases("sqlite")
+
 
 async def test_all_is_well(served: Served) -> None:
     assert (await served.http.get("/healthz")).json() == {"status": "ok"}

@@ -72,6 +72,7 @@ async def test_the_form_of_the_body_makes_no_difference(served: Served) -> None:
     assert {one.json()["id"] for one in (first, form, plain)} == {first.json()["id"]}
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize(
     ("body", "query"),
     [
@@ -130,6 +131,7 @@ async def test_without_a_key_each_call_is_its_own(served: Served) -> None:
     assert len(await made(served)) == 2
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize("word", ["", "two words", "k" * 256, "schlüssel", "tab\tbed"])
 async def test_a_key_that_is_none_is_refused_before_the_body_is_read(
     served: Served, word: str
@@ -191,6 +193,7 @@ async def test_the_key_is_forgotten_with_its_submission(served: Served) -> None:
     assert anew.json()["id"] != first["id"]
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize("depth", range(990, 1002))
 async def test_wishes_that_are_nested_as_deeply_as_can_be_read_are_refused(
     served: Served, depth: int

@@ -11,6 +11,8 @@ from batchbell.core.model import Status
 from ..core.making import a_snapshot
 from .making import Served
 
+pytestmark = pytest.mark.databases("sqlite")
+
 IDS = [
     "batches/abc123",
     "accounts/acme/batchInferenceJobs/b1",

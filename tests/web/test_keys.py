@@ -20,6 +20,8 @@ from ..conftest import SECRET, Clock
 from .conftest import Logged
 from .making import HOOK, Served
 
+pytestmark = pytest.mark.databases("sqlite")
+
 OPEN = ("/", "/healthz", "/readyz", "/docs", "/openapi.json")
 GUARDED = ("/v1/watches", "/v1/batches", "/v1/events", "/v1/keys", "/v1/secret", "/metrics")
 

@@ -11,6 +11,8 @@ from .conftest import Logged
 from .making import HOOK, Served
 from .test_strictness import path_of
 
+pytestmark = pytest.mark.databases("sqlite")
+
 
 @pytest.fixture
 def database_url(ready_sqlite_url: str) -> str:

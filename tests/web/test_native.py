@@ -24,6 +24,8 @@ from ..conftest import Clock
 from .making import HOOK, Served
 from .test_keys import make_key
 
+pytestmark = pytest.mark.databases("sqlite")
+
 BATCHES = "/anthropic/v1/messages/batches"
 VERSION = {"anthropic-version": "2023-06-01"}
 REQUEST = {"custom_id": "a", "params": {"model": "claude-sonnet-5", "max_tokens": 9}}

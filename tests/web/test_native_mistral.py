@@ -19,6 +19,8 @@ from batchbell.workers.seeker import Seeker
 from ..conftest import Clock
 from .making import HOOK, Served
 
+pytestmark = pytest.mark.databases("sqlite")
+
 JOBS = "/mistral/v1/batch/jobs"
 CHAT = "/v1/chat/completions"
 

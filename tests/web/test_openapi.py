@@ -32,6 +32,8 @@ from batchbell.web.openapi import schema_of
 
 from .making import HOOK, Served, a_snapshot
 
+pytestmark = pytest.mark.databases("sqlite")
+
 CHECKS = [
     not_a_server_error,
     status_code_conformance,

@@ -14,6 +14,8 @@ from batchbell.storage import deletions, merges
 from .making import Served
 from .test_results import client_of, wanted
 
+pytestmark = pytest.mark.databases("sqlite")
+
 
 async def kept(served: Served, deletes: Deletes, *, lines: int = 3) -> None:
     """Results of a batch of three requests, as a collector keeps them under the setting."""

@@ -92,6 +92,7 @@ async def test_what_is_sent_as_new_shows_its_id(served: Served) -> None:
     assert after["event_id"] == before["event_id"]
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize(
     ("body", "param"),
     [

@@ -22,6 +22,8 @@ from batchbell.web.downloads import NotSatisfiable, Span, asked_span
 
 from .making import Served, a_snapshot
 
+pytestmark = pytest.mark.databases("sqlite")
+
 LINES = b"".join(
     json.dumps(
         {

@@ -16,6 +16,8 @@ from batchbell.sandbox import Sandbox, SandboxProvider
 
 from .making import HOOK, Served
 
+pytestmark = pytest.mark.databases("sqlite")
+
 LINE = {"custom_id": "1", "method": "POST", "url": "/v1/responses", "body": {"model": "m"}}
 LINES = json.dumps(LINE, separators=(",", ":")).encode() + b"\n"
 JSONL = {"content-type": "application/jsonl"}

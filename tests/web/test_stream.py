@@ -105,6 +105,7 @@ async def test_only_the_types_that_were_asked_for_come(served: Served) -> None:
     assert {frame.id for frame in frames} == {made[EventType(type_)] for type_ in types}
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize(
     ("query", "param"),
     [
@@ -182,7 +183,7 @@ INSERT = (
 )
 
 
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.databases("postgresql")
 async def test_two_transactions_that_commit_in_the_other_order_are_both_told(
     served: Served, database_url: str, clock: Clock
 ) -> None:
@@ -203,7 +204,7 @@ async def test_two_transactions_that_commit_in_the_other_order_are_both_told(
     await quick.close()
 
 
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.databases("postgresql")
 async def test_what_another_process_records_wakes_a_stream(
     served: Served, database_url: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

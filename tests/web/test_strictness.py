@@ -12,6 +12,8 @@ from batchbell.web.parameters import FREE, taken_by
 
 from .making import HOOK, Served
 
+pytestmark = pytest.mark.databases("sqlite")
+
 ROUTES = [route for router in ROUTERS for route in router.routes]
 PASSING = {
     "/v1/batches",

@@ -94,6 +94,7 @@ def form(*files: bytes, end: bytes = b"--b--\r\n") -> bytes:
     return b"".join(head + file + b"\r\n" for file in files) + end
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize(
     ("body", "why"),
     [
@@ -185,6 +186,7 @@ async def test_an_empty_file_is_refused(served: Served, body: bytes) -> None:
     assert (answer.status_code, error["code"]) == (422, "invalid_requests")
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize(
     ("query", "param"),
     [
@@ -262,6 +264,7 @@ def files_of(served: Served) -> list[Path]:
     return [path for path in results_store.root.rglob("*") if not path.is_dir()]
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize("name", ["requests", "part-0001.jsonl"])
 @pytest.mark.parametrize("way", ["lines", "form", "json"])
 async def test_a_full_disk_is_said_and_nothing_is_left(
@@ -310,6 +313,7 @@ async def test_parts_that_were_kept_before_the_disk_was_full_are_deleted(
     assert files_of(served) == []
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize("kind", [None, "application/json", "application/x-www-form-urlencoded"])
 @pytest.mark.parametrize("number", [1, 2])
 async def test_json_lines_of_another_content_type_are_told_how_to_come(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import pytest
 from sqlalchemy import Connection
 
 from batchbell.core.lifecycle import LOST_AFTER_SECONDS
@@ -13,6 +14,8 @@ from batchbell.storage import schema
 
 from ..conftest import Clock
 from .making import HOOK, Served, a_snapshot
+
+pytestmark = pytest.mark.databases("sqlite")
 
 
 async def shown(served: Served, batch_id: str = "batch_1") -> dict[str, object]:

@@ -225,6 +225,7 @@ EARLY = [
 ]
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize("fault", EARLY, ids=str)
 async def test_an_early_or_odd_answer_is_asked_for_again(desk: Desk, fault: dict[str, Any]) -> None:
     id = await desk.ended(failed=2)
@@ -259,6 +260,7 @@ async def test_a_file_that_is_named_late_is_waited_for(desk: Desk) -> None:
     assert batch.snapshot.output_file_id is not None
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize(
     ("failed", "fields"),
     [
@@ -382,6 +384,7 @@ async def test_a_full_disk_is_said_and_the_scratch_folder_is_empty(
     assert (await desk.settled(id)).state is ResultsState.READY
 
 
+@pytest.mark.databases("sqlite")
 async def test_results_that_were_given_up_are_tried_again_once_in_a_while(desk: Desk) -> None:
     id = await desk.ended()
     desk.house.provider.faults.add("status", status=404, route="content", times=None)

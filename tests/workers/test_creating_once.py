@@ -152,6 +152,7 @@ async def test_a_file_that_stays_away_is_uploaded_again_and_given_up_in_the_end(
     assert "No such File object" in (found.parts[0].reason or "")
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize("status", [409, 423, 425])
 async def test_a_refusal_that_passes_is_tried_again(counter: Counter, status: int) -> None:
     provider = counter.house.provider

@@ -142,6 +142,7 @@ async def test_one_that_was_forgotten_after_its_time_is_not_found_again(
     assert await known(house) == set()
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize("url", ["nowhere", "ftp://a.example/", "http://10.0.0.1/hook"])
 async def test_a_webhook_that_may_not_be_called_is_shown_and_harms_nothing(
     discovering: House, url: str

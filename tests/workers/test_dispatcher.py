@@ -184,6 +184,7 @@ async def test_a_busy_endpoint_is_left_alone_for_as_long_as_it_asks(house: House
     assert {d.state for d in page.items} == {DeliveryState.DELIVERED}
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize(
     ("behaviour", "state", "fault"),
     [

@@ -158,6 +158,7 @@ async def test_a_rate_is_kept_and_the_dispatcher_comes_back_for_the_next_call(
     assert await house.dispatcher.idle_seconds() == IDLE_SECONDS
 
 
+@pytest.mark.databases("sqlite")
 async def test_a_high_rate_is_not_looked_after_oftener_than_need_be(house: House) -> None:
     await make(house, "/all", rate_limit=50.0)
     for n in range(55):

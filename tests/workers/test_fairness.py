@@ -49,6 +49,7 @@ async def test_an_endpoint_that_owns_95_percent_of_what_waits_delays_no_other(
     house.receiver.behave("/flooded", Respond())
 
 
+@pytest.mark.databases("sqlite")
 async def test_each_bad_receiver_among_fifty_leaves_the_others_alone(house: House) -> None:
     """Pitfall 1: serial sweeps let one slow receiver delay all behind it."""
     bad = [Hang(), Drip(headers_too=True), Endless(), GzipBomb(8), Reset(), Garbage(), Hold()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from structlog.testing import capture_logs
 from tests.storage.scene import snapshot
 from tests.workers.conftest import House
@@ -52,6 +53,7 @@ def lines(logs: list[Any], event: str) -> list[dict[str, Any]]:
     return [dict(line) for line in logs if line["event"] == event]
 
 
+@pytest.mark.databases("sqlite")
 async def test_an_outage_of_days_is_told_at_an_hour_a_day_and_three(house: House) -> None:
     await make(house, "/operator", event_types=NOTICES)
     house.receiver.behave("/broken", Respond(status=500))

@@ -79,6 +79,7 @@ async def test_joined_results_that_are_gone_are_made_anew_from_the_providers_fil
     )
 
 
+@pytest.mark.databases("sqlite")
 async def test_parts_that_are_gone_at_the_provider_too_spoil_only_themselves(
     counter: Counter,
 ) -> None:
@@ -101,6 +102,7 @@ async def test_parts_that_are_gone_at_the_provider_too_spoil_only_themselves(
     assert "part 3 (3 lines) are not kept any more" in notes
 
 
+@pytest.mark.databases("sqlite")
 async def test_each_time_somebody_asks_parts_that_could_not_be_had_get_another_chance(
     counter: Counter,
 ) -> None:

@@ -58,6 +58,7 @@ ODD: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize("odd", ODD)
 @pytest.mark.parametrize("number", [1, 3])
 async def test_each_end_is_heard_of_once(house: House, odd: str, number: int) -> None:
@@ -77,6 +78,7 @@ async def test_each_end_is_heard_of_once(house: House, odd: str, number: int) ->
     assert account.state is AccountState.ACTIVE
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize(
     "value", ["soon", "-5", "0m1s", "Thu, 01 Jan 1970 00:00:00 GMT", "9" * 400, "1e400", "NaN"]
 )

@@ -111,6 +111,7 @@ async def filtered(house: House, clock: Clock, mint: Mint) -> AsyncIterator[Filt
         await client.aclose()
 
 
+@pytest.mark.databases("sqlite")
 async def test_a_thousand_open_batches_cost_ten_calls_whatever_has_ended(
     filtered: Filtered,
 ) -> None:
@@ -133,6 +134,7 @@ async def test_one_that_left_the_list_is_read_by_its_id(filtered: Filtered) -> N
     assert await filtered.status(ids[1]) is Status.IN_PROGRESS
 
 
+@pytest.mark.databases("sqlite")
 async def test_many_that_left_it_at_once_are_found_in_the_list_of_all(filtered: Filtered) -> None:
     ids = filtered.jobs.add_batches(350)
     await filtered.watch(*ids)
@@ -159,6 +161,7 @@ async def test_one_that_left_it_and_has_not_ended_is_watched_on(filtered: Filter
     assert await filtered.status(ids[2]) is Status.COMPLETED
 
 
+@pytest.mark.databases("sqlite")
 async def test_batches_that_nobody_named_are_found_though_they_ended_at_once(
     filtered: Filtered,
 ) -> None:

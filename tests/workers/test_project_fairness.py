@@ -84,6 +84,7 @@ async def step_until_idle(dispatcher: Dispatcher) -> None:
         await asyncio.sleep(0)
 
 
+@pytest.mark.databases("sqlite")
 async def test_two_thousand_hanging_urls_of_one_project_delay_no_other(
     store: Store, dispatcher: Dispatcher, sender: Sender, clock: Clock, mint: Mint
 ) -> None:

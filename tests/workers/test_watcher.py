@@ -113,6 +113,7 @@ async def test_a_sweep_of_many_costs_a_call_for_each_hundred_and_writes_nothing(
     assert {id: (await batch_of(house, id)).updated_at for id in ids[:3]} == stamps
 
 
+@pytest.mark.databases("sqlite")
 async def test_a_batch_that_a_shifting_list_skipped_is_retrieved(house: House) -> None:
     """Pitfall 17: cursors shift while paging; a missing id proves nothing."""
     ids = house.provider.add_batches(250)
@@ -154,6 +155,7 @@ async def test_too_many_requests_pause_the_account_for_as_long_as_it_asks(house:
     assert (account.state, account.reason) == (AccountState.ACTIVE, None)
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize(
     ("kind", "wishes"),
     [
@@ -313,6 +315,7 @@ async def test_a_batch_that_was_alive_survives_a_404_of_its_own_for_a_long_time(
     assert await event_types(house) == ["batch.completed"]
 
 
+@pytest.mark.databases("sqlite")
 async def test_batches_that_are_all_missing_at_once_are_the_accounts_problem(house: House) -> None:
     ids = house.provider.add_batches(3)
     await house.register(*ids)
@@ -367,6 +370,7 @@ async def test_a_lost_batch_comes_back_by_the_list_or_by_a_look_at_it(house: Hou
     assert types.count("batch.completed") == 3, "and then of their true end"
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize("number", [1, 2, 40])
 async def test_a_list_that_never_changes_hides_no_end(house: House, number: int) -> None:
     """LiteLLM's managed batches, and aimock: a batch advances only when it is read by its id."""
@@ -425,6 +429,7 @@ async def files_told(house: House) -> list[bool]:
     return [bool(data["output_file_id"] or data["error_file_id"]) for data in told]
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize(
     ("end", "failed", "drop", "reads"),
     [
@@ -458,6 +463,7 @@ async def test_an_end_that_names_no_files_is_read_by_its_id(
     assert not (await account_of(house)).verbs.list_stale
 
 
+@pytest.mark.databases("sqlite")
 @pytest.mark.parametrize(
     ("kind", "details", "times", "sweeps", "named"),
     [
@@ -580,6 +586,7 @@ async def test_new_watches_never_drive_sweeps_above_the_call_budget(house: House
     assert await house.watcher.step()
 
 
+@pytest.mark.databases("sqlite")
 async def test_a_sweep_of_very_many_is_spread_over_its_budget(house: House) -> None:
     ids = house.provider.add_batches(2_000)
     await house.register(*ids)
