@@ -20,7 +20,7 @@ from batchbell.core.declared import Declarations, Declared
 from batchbell.core.errors import InvalidRequest, SettingsError
 from batchbell.core.ids import NAME_PATTERN
 from batchbell.core.nearest import hint, shown
-from batchbell.core.polling import Pace
+from batchbell.core.polling import RELAXED_SECONDS, Pace
 from batchbell.core.submission import Expiry
 from batchbell.net.api import checked_base
 from batchbell.providers.profile import Profile
@@ -132,11 +132,12 @@ def pace_of(
     The time that its provider asks for counts where nobody has chosen one, at the provider's own
     address.
     """
-    chosen = interval is not None or "poll_interval_seconds" in settings.model_fields_set
+    chosen = interval is not None or settings.chooses_pace
     return Pace(
         poll_interval_seconds=interval or settings.poll_interval_seconds,
         calls_per_minute=calls or settings.calls_per_minute,
         look_seconds=0.0 if chosen else profile.look_seconds_at(base_url),
+        relaxed_seconds=0.0 if chosen else RELAXED_SECONDS,
     )
 
 

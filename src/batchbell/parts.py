@@ -189,6 +189,7 @@ async def ensure_accounts(store: Store, declared: Declarations) -> list[Account]
                 provider=one.provider,
                 base_url=one.base_url,
                 discover=one.discover,
+                rings=bool(one.hook_secrets),
                 mint=mint,
                 now=time.time(),
             )

@@ -317,6 +317,11 @@ class Settings(BaseSettings):
         return value
 
     @property
+    def chooses_pace(self) -> bool:
+        """Whether somebody has said how often accounts are swept."""
+        return "poll_interval_seconds" in self.model_fields_set
+
+    @property
     def link_url(self) -> str:
         """What links to this server begin with."""
         return (self.public_url or self.server_url).rstrip("/")

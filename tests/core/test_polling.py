@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchbell.core import polling
-from batchbell.core.account import Account, AccountState
+from batchbell.core.account import Account, AccountState, Arrivals
 from batchbell.core.backoff import RETRY_AFTER_MAX_SECONDS
 from batchbell.core.errors import (
     ProviderAuthError,
@@ -235,3 +237,75 @@ def test_an_account_that_nobody_sweeps_is_seen_by_its_row(
     values |= {"provider": "openai", "base_url": "https://x", "due_at": NOW, "swept_at": NOW - 5}
     why = polling.unswept(Account(**(values | changes)), NOW)
     assert why is None if expected is None else expected in (why or "")
+
+
+@pytest.mark.parametrize(
+    ("ended", "known", "hinted", "announced"),
+    [
+        (-5, -900, -4, True),
+        (-500, -900, -1, True),
+        (None, -900, -1, True),
+        (-60, -900, None, False),
+        (-3_600, -90_000, None, False),
+        (-59, -900, None, None),
+        (-500, -400, None, None),
+        (-500, -500, None, None),
+        (None, -900, None, None),
+        (+30, -900, None, None),
+    ],
+)
+def test_an_end_counts_as_missed_once_its_webhook_is_not_going_to_come(
+    ended: float | None, known: float, hinted: float | None, announced: bool | None
+) -> None:
+    """Not where it ended before anybody here knew of it."""
+    found = polling.was_announced(
+        ended_at=None if ended is None else NOW + ended,
+        known_since=NOW + known,
+        hinted_at=None if hinted is None else NOW + hinted,
+        now=NOW,
+    )
+    assert found is announced
+
+
+@pytest.mark.parametrize(
+    ("before", "ends", "after", "missed"),
+    [
+        (0, [True], 1, False),
+        (2, [True, True], 4, False),
+        (2, [None], 2, False),
+        (2, [], 2, False),
+        (9, [False], 0, True),
+        (9, [True, False, True], 0, True),
+        (9, [None, False], 0, True),
+    ],
+)
+def test_one_end_that_was_missed_undoes_all_before(
+    before: int, ends: list[bool | None], after: int, missed: bool
+) -> None:
+    arrivals = polling.after_ends(Arrivals(in_a_row=before, missed_at=7.0), ends, now=NOW)
+    assert arrivals == Arrivals(in_a_row=after, missed_at=NOW if missed else 7.0)
+
+
+@pytest.mark.parametrize(
+    ("in_a_row", "pace", "seconds"),
+    [
+        (2, Pace(relaxed_seconds=240), 15),
+        (3, Pace(relaxed_seconds=240), 240),
+        (99, Pace(), 15),
+        (3, Pace(poll_interval_seconds=3_600, relaxed_seconds=240), 3_600),
+        (3, Pace(look_seconds=60, relaxed_seconds=240), 240),
+        (0, Pace(look_seconds=60, relaxed_seconds=240), 60),
+    ],
+)
+def test_sweeps_relax_where_ends_are_announced_and_nobody_has_chosen_a_pace(
+    in_a_row: int, pace: Pace, seconds: float
+) -> None:
+    arrivals = Arrivals(in_a_row=in_a_row)
+    assert next_sweep(now=0, calls=1, pace=pace, rand=1.0, arrivals=arrivals) == seconds
+
+
+def test_relaxed_sweeps_sound_no_alarm() -> None:
+    rules = Path(__file__).parents[2] / "docs" / "howto" / "monitor.md"
+    alerted = re.search(r"batchbell_sweep_age_seconds > (\d+)", rules.read_text(encoding="utf-8"))
+    assert alerted is not None
+    assert float(alerted[1]) > polling.RELAXED_SECONDS + 30

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.workers.conftest import House
 
+from batchbell.core.account import Arrivals
 from batchbell.core.model import DEFAULT_PROJECT, Status
 from batchbell.core.polling import Pace
 from batchbell.storage import accounts, batches, hints
@@ -121,6 +122,7 @@ async def test_a_provider_that_fails_is_asked_again_when_the_account_is(house: H
     await hint(house, id)
     assert await house.watcher.step()
     assert (await house.read(accounts.find, DEFAULT_PROJECT, "openai")).state == "failing"
+    assert await due_in(house) < 60, "though sweeps are an hour apart"
     await house.sweep()
     assert await status_of(house, id) is Status.COMPLETED
 
@@ -168,3 +170,117 @@ async def test_what_is_old_is_forgotten(house: House) -> None:
     old = {"before": house.clock() + 1, "limit": 10}
     assert await house.store.write(hints.forget_old, **old) == 1
     assert await hint(house, id) == [Taken.ACCEPTED]
+
+
+def relaxing(house: House) -> None:
+    house.watcher.pace = Pace(relaxed_seconds=240.0)
+
+
+async def announced(house: House, number: int = 3) -> None:
+    """So many batches end, one after the other, and the provider says so each time."""
+    for _ in range(number):
+        [id] = house.provider.add_batches(1)
+        await house.register(id)
+        await house.sweep()
+        house.clock.advance(1)
+        house.provider.finish(id, "completed")
+        await hint(house, id)
+        assert await house.watcher.step()
+        assert await status_of(house, id) is Status.COMPLETED
+
+
+async def arrivals(house: House) -> Arrivals:
+    return await house.read(accounts.arrivals_of, house.account.id)
+
+
+async def test_polling_relaxes_where_ends_are_announced_and_tightens_when_one_is_not(
+    house: House,
+) -> None:
+    relaxing(house)
+    await announced(house, 2)
+    await house.sweep()
+    assert await due_in(house) <= 15
+    await announced(house, 1)
+    await house.sweep()
+    assert 200 < await due_in(house) <= 240
+    [id] = house.provider.add_batches(1)
+    await house.register(id)
+    await house.sweep()
+    house.clock.advance(1)
+    house.provider.finish(id, "completed")
+    assert await due_in(house) > 200, "nothing says that it has ended"
+    await house.sweep()
+    assert await status_of(house, id) is Status.COMPLETED, "a poll is the safety net"
+    assert await due_in(house) <= 15
+    assert await arrivals(house) == Arrivals(
+        last_at=(await arrivals(house)).last_at, in_a_row=0, missed_at=house.clock()
+    )
+
+
+async def test_an_end_that_a_poll_has_seen_first_proves_nothing(house: House) -> None:
+    relaxing(house)
+    await announced(house, 2)
+    [id] = house.provider.add_batches(1)
+    await house.register(id)
+    await house.sweep()
+    house.provider.finish(id, "completed")
+    await house.sweep()
+    assert (await arrivals(house)).in_a_row == 2
+    assert await hint(house, id) == [Taken.LATE]
+    assert (await arrivals(house)).in_a_row == 2
+
+
+async def test_an_end_from_before_the_batch_was_known_is_not_missed(house: House) -> None:
+    relaxing(house)
+    await announced(house, 3)
+    [id] = house.provider.add_batches(1)
+    house.provider.finish(id, "completed")
+    house.clock.advance(600)
+    await house.register(id)
+    await house.sweep()
+    assert (await arrivals(house)).in_a_row == 3
+
+
+async def test_where_no_webhook_has_ever_come_none_is_missed(house: House) -> None:
+    relaxing(house)
+    [id] = await opened(house)
+    house.provider.finish(id, "completed")
+    house.clock.advance(600)
+    await house.sweep()
+    assert await arrivals(house) == Arrivals()
+
+
+async def test_ends_that_the_provider_never_announces_are_not_missed(house: House) -> None:
+    """As those of Doubleword, which says nothing of what was cancelled."""
+    relaxing(house)
+    await announced(house, 3)
+    house.watcher._announces = frozenset({Status.COMPLETED, Status.FAILED})
+    [id] = house.provider.add_batches(1)
+    await house.register(id)
+    await house.sweep()
+    house.clock.advance(1)
+    house.provider.finish(id, "cancelled")
+    await house.sweep()
+    assert (await arrivals(house)).in_a_row == 3
+
+
+@pytest.mark.parametrize("rings", [True, False])
+async def test_without_a_secret_nothing_is_expected_after_a_restart(
+    house: House, rings: bool
+) -> None:
+    relaxing(house)
+    await announced(house, 3)
+    account = house.account
+    await house.store.write(
+        accounts.ensure_account,
+        project_id=DEFAULT_PROJECT,
+        name=account.name,
+        provider=account.provider,
+        base_url=account.base_url,
+        rings=rings,
+        mint=house.mint,
+        now=house.clock(),
+    )
+    assert (await arrivals(house)).in_a_row == (3 if rings else 0)
+    await house.sweep()
+    assert await due_in(house) > 200 if rings else await due_in(house) <= 15

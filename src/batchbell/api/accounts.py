@@ -53,6 +53,13 @@ class AccountHooks(Answer, frozen=True, kw_only=True):
     url: Annotated[str, about("Where the provider is to send them.")]
     secrets: Annotated[int, about("How many secrets they are verified with.")]
     received_at: Annotated[Second | None, about("When one was last taken.")]
+    announced_in_a_row: Annotated[
+        int, about("How many ends they have announced since one was missed.")
+    ]
+    missed_at: Annotated[
+        Second | None, about("When an end was last found that none had announced in time.")
+    ]
+    relaxed: Annotated[bool, about("Whether the account is polled less often because of them.")]
 
 
 class Account(Object, frozen=True, kw_only=True, tag="account"):

@@ -265,7 +265,13 @@ def _of_hooks(account: Account) -> list[tuple[str, str | None]]:
         return []
     if not hooks.secrets:
         return [("hooks", f"none: no secret; they would go to {hooks.url}")]
-    return [("hooks", hooks.url), ("last hook", moment(hooks.received_at) or "none yet")]
+    proven = f"{hooks.announced_in_a_row} ends in a row"
+    return [
+        ("hooks", hooks.url),
+        ("last hook", moment(hooks.received_at) or "none yet"),
+        ("announced", f"{proven}: polled less often" if hooks.relaxed else proven),
+        ("missed", moment(hooks.missed_at)),
+    ]
 
 
 def _print(account: Account, *, json: bool) -> None:

@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Literal
 
 from batchbell.cli.connection import key_of, opened
-from batchbell.client import AccessRefused, AsyncBatchbell, ClientError, Key, ServerUnreachable
+from batchbell.client import (
+    AccessRefused,
+    AccountHooks,
+    AsyncBatchbell,
+    ClientError,
+    Key,
+    ServerUnreachable,
+)
 from batchbell.client import Account as ClientAccount
 from batchbell.core import place, polling
 from batchbell.core.account import Verbs
@@ -405,6 +412,8 @@ async def _check_access(patient: Patient, client: AsyncBatchbell) -> None:
             says = f"Account {account.name} is {account.state}: {account.reason}"
             patient.add("account", "failed", says, "See `provider` above.")
         _look_at_verbs(patient, account.name, account)
+        if account.hooks is not None:
+            _look_at_hooks(patient, account.name, account.hooks)
 
 
 def _look_at_last_key(patient: Patient, found: Sequence[Key | keys.Key]) -> None:
@@ -447,6 +456,28 @@ def _look_at_verbs(patient: Patient, name: str, seen: ClientAccount | Verbs) -> 
             " watched by its list alone.",
             "Ask the provider whether this API key may read batches.",
         )
+
+
+def _look_at_hooks(patient: Patient, name: str, hooks: AccountHooks) -> None:
+    """Whether webhooks of the provider itself arrive, where they are expected."""
+    if hooks.secrets and hooks.received_at is None:
+        patient.add(
+            "hooks",
+            "note",
+            f"Account {name} has a secret for webhooks of its provider, and none has come yet.",
+            f"The provider must call {hooks.url}, and reach it from outside. Until then all is"
+            " polled.",
+        )
+    elif hooks.missed_at is not None and hooks.announced_in_a_row == 0:
+        patient.add(
+            "hooks",
+            "note",
+            f"The provider of account {name} did not announce the last end; a poll has found it.",
+            f"Look at what it says of its calls to {hooks.url}, and for `hook.refused` in our log.",
+        )
+    elif hooks.relaxed:
+        says = f"The provider of account {name} announces ends itself: it is polled less often."
+        patient.add("hooks", "ok", says)
 
 
 def _look_at_declaration(patient: Patient, name: str) -> None:
@@ -496,6 +527,7 @@ def check_misspelt(patient: Patient) -> None:
     """Whether the environment has a variable that is nearly one of ours: it does nothing."""
     variables = [one for profile in PROFILES.values() for one in profile.key_variables]
     variables += [one for profile in PROFILES.values() if (one := profile.base_url_variable)]
+    variables += [one.hooks.secret_variable for one in PROFILES.values() if one.hooks is not None]
     for name, meant in misspelt_variables(os.environ, variables).items():
         says = f"{name} is set, and Batchbell does not read it."
         patient.add("environment", "note", says, f"Did you mean {meant}?")

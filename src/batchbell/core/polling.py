@@ -5,11 +5,11 @@ A sweep may list pages or retrieve batches one by one; it takes whichever costs 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from batchbell.core import backoff
-from batchbell.core.account import Account, AccountState
+from batchbell.core.account import Account, AccountState, Arrivals
 from batchbell.core.errors import (
     ProviderAuthError,
     ProviderBillingError,
@@ -27,6 +27,14 @@ UNSWEPT_SECONDS = 60.0
 """A sweep that is due for longer is not late by chance: nobody makes it."""
 LIST_CHECK_SWEEPS = 10
 READS_LEAST = 16
+PROOFS = 3
+"""So many ends in a row must have been announced before sweeps relax."""
+RELAXED_SECONDS = 240.0
+"""As long as sweeps may be apart without an alarm: less than `batchbell_sweep_age_seconds` is
+alerted on."""
+HINT_SECONDS = 60.0
+"""An end that was not announced so long after it is not going to be."""
+NONE_YET = Arrivals()
 HINT_LOOKS_SECONDS = (2.0, 5.0, 10.0, 20.0, 40.0)
 """How long to wait, after each look at a batch that a hint is about, where it has not ended yet:
 what a provider announces, it may show a little later."""
@@ -42,6 +50,8 @@ class Pace:
     poll_interval_seconds: float = 15.0
     calls_per_minute: int = 1200
     look_seconds: float = 0.0
+    relaxed_seconds: float = 0.0
+    """How long sweeps may be apart where the provider is known to announce ends itself."""
 
     @property
     def interval_seconds(self) -> float:
@@ -112,6 +122,13 @@ def reads_max(pace: Pace) -> int:
     return max(READS_LEAST, int(pace.calls_per_minute * pace.interval_seconds / 60.0))
 
 
+def for_hints(pace: Pace) -> Pace:
+    """How an account is called again that failed when a batch was to be looked at, whose provider
+    says that it has ended: soon, however slowly the account is swept."""
+    soon = min(pace.poll_interval_seconds, Pace().poll_interval_seconds)
+    return replace(pace, poll_interval_seconds=soon)
+
+
 def look_again(looks: int, now: float) -> float | None:
     """When to look again at a batch that has not ended after all, once it was looked at before.
 
@@ -120,12 +137,42 @@ def look_again(looks: int, now: float) -> float | None:
     return now + HINT_LOOKS_SECONDS[looks] if looks < len(HINT_LOOKS_SECONDS) else None
 
 
-def next_sweep(*, now: float, calls: int, pace: Pace, rand: float) -> float:
+def was_announced(
+    *, ended_at: float | None, known_since: float, hinted_at: float | None, now: float
+) -> bool | None:
+    """Whether the provider has announced an end in time that is seen now, for the first time.
+
+    None where that cannot be said: it may still come, or came before the batch was known.
+    """
+    if hinted_at is not None:
+        return True
+    if ended_at is None or ended_at <= known_since or now - ended_at < HINT_SECONDS:
+        return None
+    return False
+
+
+def after_ends(arrivals: Arrivals, announced: Iterable[bool | None], *, now: float) -> Arrivals:
+    """How webhooks of the provider arrive, after these ends were seen together."""
+    found = [one for one in announced if one is not None]
+    if not all(found):
+        return replace(arrivals, in_a_row=0, missed_at=now)
+    return replace(arrivals, in_a_row=arrivals.in_a_row + len(found))
+
+
+def is_relaxed(arrivals: Arrivals, pace: Pace) -> bool:
+    """Whether sweeps are a safety net only, because the provider announces ends itself."""
+    return arrivals.in_a_row >= PROOFS and pace.relaxed_seconds > pace.interval_seconds
+
+
+def next_sweep(
+    *, now: float, calls: int, pace: Pace, rand: float, arrivals: Arrivals = NONE_YET
+) -> float:
     """When to sweep again after a good sweep that took `calls` calls.
 
     Up to 3 % early, so that accounts spread out, but never above the call budget.
     """
-    interval = pace.poll_interval_seconds * (0.97 + 0.03 * rand)
+    seconds = pace.relaxed_seconds if is_relaxed(arrivals, pace) else pace.poll_interval_seconds
+    interval = seconds * (0.97 + 0.03 * rand)
     return now + max(interval, rest_seconds(calls, pace))
 
 

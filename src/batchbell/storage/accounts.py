@@ -45,6 +45,7 @@ def ensure_account(
     provider: str,
     base_url: str,
     discover: bool = False,
+    rings: bool = False,
     mint: Mint,
     now: float,
 ) -> Account:
@@ -52,7 +53,8 @@ def ensure_account(
 
     Not before the rest after its last sweep is over, unless it failed: a restart is no reason to
     look again sooner than the provider asks for. One that was paused stays so, one that discovers
-    goes on where it was, and one that was removed comes back with its batches.
+    goes on where it was, and one that was removed comes back with its batches. `rings` says whether
+    its provider's own webhooks can still be taken; else nothing is expected of them.
 
     Raises SettingsError where the name is that of an account that was added by API.
     """
@@ -87,6 +89,7 @@ def ensure_account(
         accounts.c.base_url == base_url,
         accounts.c.failures == 0,
     )
+    fresh["hooks_in_a_row"] = case((same, accounts.c.hooks_in_a_row), else_=0) if rings else 0
     rest = case((same, accounts.c.not_before), else_=0.0)
     connection.execute(
         update(accounts)
@@ -217,6 +220,13 @@ def _verb_values(verbs: Verbs) -> dict[str, Any]:
         "retrieve_error": None if verbs.retrieve_error is None else storable(verbs.retrieve_error),
         "list_stale": verbs.list_stale,
     }
+
+
+def arrivals_of(connection: Connection, account_id: str) -> Arrivals:
+    """How webhooks of the account's provider arrive."""
+    columns = (accounts.c.hook_at, accounts.c.hooks_in_a_row, accounts.c.hook_missed_at)
+    query = select(*columns).where(accounts.c.id == account_id)
+    return Arrivals(*connection.execute(query).one())
 
 
 def make_due(connection: Connection, account_ids: Sequence[str], *, now: float) -> None:
@@ -476,6 +486,7 @@ def _anew(state: AccountState, now: float) -> dict[str, Any]:
         "not_before": 0.0,
         "lease_until": None,
         "lease_token": None,
+        "hooks_in_a_row": 0,
     }
 
 

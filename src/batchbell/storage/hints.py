@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, delete, func, select, update
 
 from batchbell.core import polling
 from batchbell.core.account import Account
+from batchbell.core.model import Batch, Status
 from batchbell.storage import accounts, batches
 from batchbell.storage.accounts import make_due
 from batchbell.storage.batches import Known
@@ -181,6 +182,47 @@ def looked(
     }
     rows = [{"key": one.key, "due_at": again[one.key], "looks": one.looks + 1} for one in looked_at]
     update_all(connection, hints, "key", rows)
+
+
+def note_ends(
+    connection: Connection,
+    account_id: str,
+    ended: Sequence[Batch],
+    *,
+    announces: Collection[Status],
+    now: float,
+) -> None:
+    """Note whether the provider has announced these ends, of which we see for the first time.
+
+    Call while the account's row is locked. `announces`: of other ends it says nothing.
+    """
+    expected = [batch for batch in ended if batch.status in announces]
+    arrivals = accounts.arrivals_of(connection, account_id) if expected else None
+    if arrivals is None or arrivals.last_at is None:
+        return  # none has ever come: nothing is expected
+    hinted = _hinted_at(connection, account_id, sorted({batch.id for batch in expected}))
+    announced = [
+        polling.was_announced(
+            ended_at=batch.ended_at,
+            known_since=batch.registered_at,
+            hinted_at=hinted.get(batch.id),
+            now=now,
+        )
+        for batch in expected
+    ]
+    after = polling.after_ends(arrivals, announced, now=now)
+    if after != arrivals:
+        change = update(account_table).where(account_table.c.id == account_id)
+        values = {"hooks_in_a_row": after.in_a_row, "hook_missed_at": after.missed_at}
+        connection.execute(change.values(values))
+
+
+def _hinted_at(connection: Connection, account_id: str, ids: Sequence[str]) -> dict[str, float]:
+    query = select(hints.c.batch_id, func.min(hints.c.received_at)).where(
+        hints.c.account_id == account_id, among(connection, hints.c.batch_id, ids)
+    )
+    rows = connection.execute(query.group_by(hints.c.batch_id))
+    return {row.batch_id: row[1] for row in rows}
 
 
 def forget_old(connection: Connection, *, before: float, limit: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from batchbell import failpoints
 from batchbell.core.account import Verbs
-from batchbell.core.model import Account, AccountState, Batch, Mint, Sighting, Snapshot
+from batchbell.core.model import Account, AccountState, Batch, Mint, Sighting, Snapshot, Status
 from batchbell.core.notices import Notice
 from batchbell.storage import accounts, batches, hints, watches
 from batchbell.storage.batches import Change
@@ -32,10 +32,13 @@ def write_found(
     lease_seconds: float,
     sightings: Sequence[Sighting],
     finds: Sequence[Find] = (),
+    announces: Collection[Status] = (),
     mint: Mint,
     now: float,
 ) -> list[Change]:
     """Write the sightings and finds, with their events and deliveries.
+
+    `announces` are the ends of which the provider sends webhooks itself.
 
     Raises LeaseLost, and writes nothing, when another worker sweeps the account now.
     """
@@ -48,6 +51,9 @@ def write_found(
     if finds:
         adopted = adopt(connection, project_id, account_id, finds, mint=mint, now=now)
         changes += adopted.changes
+    if announces:
+        ended = [change.batch for change in changes]
+        hints.note_ends(connection, account_id, ended, announces=announces, now=now)
     failpoints.reach(failpoints.INSIDE_WRITE)
     return changes
 

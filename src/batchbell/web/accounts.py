@@ -403,12 +403,23 @@ async def _hooks(context: Context, found: Account) -> api.AccountHooks | None:
     if profile is None or profile.hooks is None:
         return None
     kept = await context.store.read(accounts.hook_secrets_of, found.id)
-    at = found.arrivals.last_at
+    declared = context.declared.of(found)
+    chosen = (
+        context.settings.chooses_pace if declared is None else not declared.pace.relaxed_seconds
+    )
+    arrivals = found.arrivals
     return api.AccountHooks(
         url=f"{context.settings.link_url}{hook_path(found)}",
         secrets=len(hook_secrets_of(context.declared, found, kept)),
-        received_at=None if at is None else int(at),
+        received_at=_second(arrivals.last_at),
+        announced_in_a_row=arrivals.in_a_row,
+        missed_at=_second(arrivals.missed_at),
+        relaxed=arrivals.in_a_row >= polling.PROOFS and not chosen,
     )
+
+
+def _second(time: float | None) -> int | None:
+    return None if time is None else int(time)
 
 
 def hook_path(account: Account) -> str:

@@ -10,6 +10,7 @@ import structlog
 
 from batchbell import failpoints
 from batchbell.core import backoff, notices, polling
+from batchbell.core.account import Arrivals
 from batchbell.core.errors import LeaseLost, ProviderError, ProviderRateLimited
 from batchbell.core.model import Account, Mint, Snapshot
 from batchbell.core.polling import Pace
@@ -66,6 +67,8 @@ class Watcher:
         self.signal = store.signal(ACCOUNTS)
         self._store = store
         self.provider = provider
+        hooks = provider.profile.hooks
+        self._announces = frozenset(hooks.events.values()) if hooks else frozenset()
         self._account_id = account_id
         self.pace = pace
         self._clock = clock
@@ -149,7 +152,7 @@ class Watcher:
         run = await self._run(account, sweep, started)
         now = self._clock()
         if run.error is not None:
-            await self._fail(account, run.error, now=now)
+            await self._fail(account, run.error, now=now, pace=polling.for_hints(self.pace))
         else:
             await self._store.write(
                 sweeps.end_hinted,
@@ -234,6 +237,7 @@ class Watcher:
             lease_seconds=LEASE_SECONDS,
             sightings=found.sightings,
             finds=finds,
+            announces=self._announces,
             mint=self._mint,
             now=self._clock(),
         )
@@ -301,7 +305,11 @@ class Watcher:
                 account_id=account.id,
                 token=_token(account),
                 next_at=polling.next_sweep(
-                    now=now, calls=calls.total, pace=self.pace, rand=self._rand()
+                    now=now,
+                    calls=calls.total,
+                    pace=self.pace,
+                    rand=self._rand(),
+                    arrivals=await self._arrivals(account),
                 ),
                 not_before=now + polling.rest_seconds(calls.total, self.pace),
                 pages=sweep.pages_read or None,
@@ -310,9 +318,17 @@ class Watcher:
                 now=now,
             )
             return
-        await self._fail(account, error, now=now)
+        await self._fail(account, error, now=now, pace=self.pace)
 
-    async def _fail(self, account: Account, error: ProviderError, *, now: float) -> None:
+    async def _arrivals(self, account: Account) -> Arrivals:
+        """As they are after this sweep."""
+        if not self._announces or account.arrivals.last_at is None:
+            return account.arrivals
+        return await self._store.read(accounts.arrivals_of, account.id)
+
+    async def _fail(
+        self, account: Account, error: ProviderError, *, now: float, pace: Pace
+    ) -> None:
         failures = notices.failures_after(account, error)
         if self._failing_since is None:
             self._failing_since = account.swept_at if account.failures and account.swept_at else now
@@ -321,7 +337,7 @@ class Watcher:
             account, failures=failures, reason=error.message, since=since, now=now
         )
         next_at = polling.after_failure(
-            error, failures=failures, now=now, pace=self.pace, rand=self._rand()
+            error, failures=failures, now=now, pace=pace, rand=self._rand()
         )
         await self._store.write(
             sweeps.fail,
