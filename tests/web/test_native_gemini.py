@@ -119,6 +119,12 @@ async def test_every_call_for_batches_and_files_is_passed_on(
     assert (await http.get(f"/gemini/v1beta/{bare}")).json()["error"]["status"] == "NOT_FOUND"
 
 
+async def test_fields_may_be_written_with_underscores(served: Served) -> None:
+    config = {"file_name": await uploaded(served)}
+    made = await create(served, {"batch": {"display_name": "mine", "input_config": config}})
+    assert made.json()["metadata"]["displayName"] == "mine", made.text
+
+
 async def test_embeddings_are_made_and_watched(served: Served) -> None:
     answer = await served.http.post(
         f"{MODEL}:asyncBatchEmbedContent", json=inline(1), headers={"bb-webhook-url": HOOK}

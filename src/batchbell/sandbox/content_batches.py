@@ -176,7 +176,7 @@ class ContentBatches(SandboxProvider):
             input_file_id=name or "",
             inline=name is None,
             embeds=embeds,
-            display_name=asked.get("displayName"),
+            display_name=asked.get("displayName") or asked.get("display_name"),
         )
 
     def add_batch(self, *, inline: bool = False, **same: Any) -> str:
