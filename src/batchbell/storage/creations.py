@@ -143,6 +143,11 @@ def claim_due(
     return None if row is None else _creation(row)
 
 
+def hold(connection: Connection, held: Creation, *, now: float, lease_seconds: float) -> None:
+    """Lengthen the lease of a look that goes on."""
+    connection.execute(update(table).where(_open(held)).values(due_at=now + lease_seconds))
+
+
 def next_due(connection: Connection) -> float | None:
     """When a call is next to be looked after."""
     query = select(table.c.due_at).where(table.c.due_at.isnot(None)).order_by(table.c.due_at)

@@ -20,12 +20,12 @@ from batchbell.storage import creations, sweeps
 from batchbell.storage.creations import Creation
 from batchbell.storage.engine import CREATIONS, Store
 from batchbell.storage.sweeps import Find
-from batchbell.workers.jobs import Jobs, Shares
+from batchbell.workers.jobs import Jobs, Shares, holding
 from batchbell.workers.loop import rest_seconds
 
 log = structlog.get_logger("batchbell.gateway")
 
-LEASE_SECONDS = 300.0
+LEASE_SECONDS = 120.0
 FIRST_PAUSE_SECONDS = 1.0
 LAST_PAUSE_SECONDS = 30.0
 """Between two looks for one batch."""
@@ -91,7 +91,11 @@ class Seeker:
         whole = unlisted = False
         if provider is not None:
             try:
-                seen, whole = await self._find(provider, held)
+                seen, whole = await holding(
+                    self._find(provider, held),
+                    lambda: self._hold(held),
+                    lease_seconds=LEASE_SECONDS,
+                )
             except ProviderError as error:
                 unlisted = error.status in twins.WITHOUT_LIST
                 log.warning("no look at the list", account=held.account_id, error=error.message)
@@ -101,6 +105,10 @@ class Seeker:
             await self._end(held, unlisted=unlisted)
         else:
             await self._wait(held, whole=whole, unlisted=unlisted)
+
+    async def _hold(self, held: Creation) -> None:
+        now = self._clock()
+        await self._store.write(creations.hold, held, now=now, lease_seconds=LEASE_SECONDS)
 
     async def _find(self, provider: Provider, held: Creation) -> tuple[Snapshot | None, bool]:
         found, whole = await provider.find(held.marks)
