@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,15 +11,16 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import CheckConstraint, Connection, event, inspect, text
+from sqlalchemy import CheckConstraint, Connection, event, inspect, select, text
 from sqlalchemy.exc import IntegrityError
 
 from batchbell.core.errors import StoreOutdated
 from batchbell.storage import opening
+from batchbell.storage.batches import joined_batches, save, to_batch
 from batchbell.storage.engine import Store
 from batchbell.storage.opening import open_store, parse_url
 from batchbell.storage.postgresql import PostgresStore
-from batchbell.storage.schema import metadata
+from batchbell.storage.schema import batches, metadata
 from batchbell.storage.sqlite import SqliteStore
 
 
@@ -158,6 +160,76 @@ async def test_a_database_of_the_release_before_keeps_its_rows(database_url: str
             await store.write(lambda c: c.execute(text("DELETE FROM endpoints")))
     finally:
         await store.close()
+
+
+SEEN = (
+    "INSERT INTO batches (key, project_id, account_id, id, status, generation, registered_at,"
+    " updated_at, check_at, ended_at, kind, outcome, fingerprint, snapshot)"
+    " VALUES (:key, 'default', 'a', :id, :status, 1, 1, 1, 0, :ended_at, :kind, :outcome,"
+    " :fingerprint, :snapshot)"
+)
+COUNTED = {"total": 3, "completed": 3, "failed": 0, "whole": True}
+FILLED: list[tuple[dict[str, Any], tuple[str | None, str | None, int]]] = [
+    ({"status": "completed", "counts": COUNTED, "model": "m" * 101}, ("succeeded", "m" * 100, 0)),
+    ({"status": "completed", "counts": COUNTED, "outcome": "partial"}, ("partial", None, 0)),
+    ({"status": "completed", "counts": {**COUNTED, "completed": 2}}, (None, None, 0)),
+    ({"status": "completed", "counts": {**COUNTED, "whole": False}}, (None, None, 0)),
+    ({"status": "expired", "counts": {**COUNTED, "completed": 2}}, ("partial", None, 0)),
+    ({"status": "expired", "counts": {**COUNTED, "completed": 0}}, ("none", None, 0)),
+    ({"status": "failed", "counts": None, "metadata": {"job": "a"}}, ("none", None, 1)),
+    ({"status": "lost"}, ("none", None, 0)),
+    (
+        {"status": "in_progress", "counts": COUNTED, "metadata": {"a": "b", "c": "é"}},
+        (None, None, 2),
+    ),
+]
+
+
+async def test_what_lists_choose_by_is_filled_in_as_it_would_be_written(database_url: str) -> None:
+    """What the migration has written is what a save of the same batch writes."""
+    store = bare(database_url)
+
+    def first(connection: Connection) -> None:
+        opening.upgrade(connection, FIRST_RELEASE)
+        for statement in ONE_OF_EACH[:3]:
+            connection.execute(text(statement))
+        for key, (seen, _) in enumerate(FILLED, 1):
+            connection.execute(text(SEEN), _row(key, seen))
+
+    def saved(connection: Connection) -> list[Any]:
+        read = connection.execute(
+            select(batches.c.outcome, batches.c.model, batches.c.marks).order_by(batches.c.key)
+        )
+        return [tuple(row) for row in read]
+
+    try:
+        await store.write(first)
+        await store.write(opening.upgrade)
+        filled = await store.read(saved)
+        assert [(one[0], one[1], len(one[2].split())) for one in filled] == [
+            expected for _, expected in FILLED
+        ]
+        every = await store.read(lambda c: [to_batch(row) for row in c.execute(joined_batches())])
+        await store.write(save, every)
+        assert await store.read(saved) == filled
+    finally:
+        await store.close()
+
+
+def _row(key: int, seen: dict[str, Any]) -> dict[str, Any]:
+    status = seen["status"]
+    shown = {"id": f"batch_{key}", "provider_status": status, **seen}
+    is_seen = status != "lost"
+    return {
+        "key": key,
+        "id": f"batch_{key}",
+        "status": status,
+        "ended_at": None if status == "in_progress" else 1.0,
+        "kind": "single",
+        "outcome": seen.get("outcome"),
+        "fingerprint": "f" if is_seen else None,
+        "snapshot": json.dumps(shown) if is_seen else None,
+    }
 
 
 async def test_a_database_of_before_the_first_release_is_left_alone(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event, text, update
 
-from batchbell.core.model import DeliveryState, Status
+from batchbell.core.model import BatchOutcome, DeliveryState, EventType, Status
 from batchbell.core.replay import ReplayFilter, ReplayStatus
 from batchbell.storage import (
     batches,
@@ -23,9 +23,11 @@ from batchbell.storage import (
     parts,
     queue,
     replays,
+    submissions,
     watches,
 )
 from batchbell.storage import endpoints as stored_endpoints
+from batchbell.storage.batches import BatchFilter
 from batchbell.storage.endpoints import ensure_endpoints
 from batchbell.storage.schema import endpoints
 from tests.storage.scene import Scene
@@ -72,11 +74,17 @@ async def last_endpoint(scene: Scene) -> str:
     return (await scene.deliveries())[-1].endpoint_id
 
 
-async def plan(scene: Scene, work: Work, *, of: str = "deliveries") -> str:
-    """How the database goes about every statement of some work that touches a table."""
+async def plan(scene: Scene, work: Work, *, of: str = "deliveries", as_large: bool = False) -> str:
+    """How the database goes about every statement of some work that touches a table.
+
+    A small table PostgreSQL rather reads whole: `as_large`, it would not.
+    """
 
     def explained(connection: Connection) -> str:
-        explain = "EXPLAIN QUERY PLAN " if connection.dialect.name == "sqlite" else "EXPLAIN "
+        is_sqlite = connection.dialect.name == "sqlite"
+        explain = "EXPLAIN QUERY PLAN " if is_sqlite else "EXPLAIN "
+        if as_large and not is_sqlite:
+            connection.execute(text("SET LOCAL enable_seqscan = off"))
         said: list[tuple[str, Any]] = []
 
         def note(_c: Any, _cursor: Any, statement: str, given: Any, _x: Any, _many: bool) -> None:
@@ -181,50 +189,67 @@ async def test_urls_that_nothing_waits_for_cost_the_janitor_and_the_metrics_noth
     assert not WHOLE_ENDPOINTS.search(found), found
 
 
-async def test_lists_of_what_is_rare_are_read_by_an_index(crowded: Scene) -> None:
-    """Ten thousand deliveries, of which none or few are in these states."""
-    project, read = "default", crowded.store.read
+def listed(what: Callable[..., Any], **asked: Any) -> Work:
+    return lambda c: what(c, "default", limit=20, **asked)
+
+
+async def test_whatever_a_list_is_asked_for_is_read_by_an_index(crowded: Scene) -> None:
+    """Ten thousand deliveries of one type, and a thousand batches of which none has ended."""
     await crowded.register(*(f"batch_{n}" for n in range(1000)))
     await crowded.store.write(lambda c: c.execute(text("ANALYZE")).rowcount)
+    id, now = await last_endpoint(crowded), crowded.clock()
+    made = await crowded.deliveries()
+    ids, event_id = [one.id for one in made], made[0].event_id
+    held, done, failed = DeliveryState.HELD, DeliveryState.DELIVERED, EventType.FAILED
+    one_of = {"endpoint_id": id}
+    when: dict[str, Any] = {"since": now - 9, "until": now + 9}
 
-    def lists(connection: Connection) -> dict[str, tuple[Work, str]]:
-        return {
-            "ix_deliveries_exhausted_listed": (
-                lambda c: deliveries.list_deliveries(
-                    c, project, limit=20, state=DeliveryState.EXHAUSTED
-                ),
-                "deliveries",
-            ),
-            "ix_deliveries_held_listed": (
-                lambda c: deliveries.list_deliveries(
-                    c, project, limit=20, state=DeliveryState.HELD
-                ),
-                "deliveries",
-            ),
-            "ix_deliveries_pending_listed": (
-                lambda c: deliveries.list_deliveries(
-                    c, project, limit=20, state=DeliveryState.PENDING
-                ),
-                "deliveries",
-            ),
-            "ix_deliveries_undelivered": (
-                lambda c: events.list_events(c, project, limit=20, delivery_success=False),
-                "deliveries",
-            ),
-            "ix_batches_by_status": (
-                lambda c: batches.list_batches(c, project, limit=20, status=Status.FAILED),
-                "batches",
-            ),
-            # Its name on SQLite, and on PostgreSQL.
-            "watches_2 (batch_key|uq_watches_batch_key": (
-                lambda c: watches.list_watches(c, project, limit=20, batch_id="batch_seed"),
-                "watches",
-            ),
-        }
+    def of_deliveries(**asked: Any) -> Work:
+        return listed(deliveries.list_deliveries, **asked)
 
-    for index, (work, table) in (await read(lists)).items():
-        found = await plan(crowded, work, of=table)
-        assert any(name in found for name in index.split("|")), found
+    def of_events(**asked: Any) -> Work:
+        return listed(events.list_events, **asked)
+
+    def of_batches(**asked: Any) -> Work:
+        return listed(batches.list_batches, filter=BatchFilter(**asked))
+
+    by_project, by_endpoint = "ix_deliveries_of_project", "ix_deliveries_of_endpoint"
+    # A name on SQLite and on PostgreSQL, which walks all ids where few are of another project.
+    by_event = "deliveries_2 (event_id|uq_deliveries_event_id"
+    by_watch = "watches_2 (batch_key|uq_watches_batch_key"
+    lists: list[tuple[str, str, Work]] = [
+        ("ix_deliveries_listed|pk_deliveries", "deliveries", of_deliveries()),
+        (
+            "ix_deliveries_listed|pk_deliveries",
+            "deliveries",
+            of_deliveries(after=ids[5000], **when),
+        ),
+        (f"{by_project}|ix_deliveries_held_listed", "deliveries", of_deliveries(state=held)),
+        (by_project, "deliveries", of_deliveries(type=failed)),
+        (by_project, "deliveries", of_deliveries(type=failed, state=done, **when)),
+        (by_endpoint, "deliveries", of_deliveries(**one_of)),
+        (by_endpoint, "deliveries", of_deliveries(**one_of, state=done, type=failed)),
+        (by_endpoint, "deliveries", of_deliveries(**one_of, after=ids[5000])),
+        (by_event, "deliveries", of_deliveries(event_id=event_id, state=done, **when)),
+        ("ix_deliveries_missed", "deliveries", of_events(delivery_success=False)),
+        ("ix_deliveries_missed", "deliveries", of_events(delivery_success=False, type=failed)),
+        (by_endpoint, "deliveries", of_events(**one_of, type=failed, **when)),
+        ("ix_events_listed|pk_events", "events", of_events(**when)),
+        ("ix_events_by_type", "events", of_events(type=failed, **when)),
+        ("ix_batches_found", "batches", of_batches()),
+        ("ix_batches_found", "batches", of_batches(status=Status.FAILED)),
+        (
+            "ix_batches_found",
+            "batches",
+            of_batches(begins="batch_x", model="m", metadata={"a": "b"}, account="openai", **when),
+        ),
+        ("ix_batches_found", "batches", of_batches(outcome=BatchOutcome.NONE)),
+        ("ix_batches_found", "batches", listed(submissions.list_submissions)),
+        (by_watch, "watches", listed(watches.list_watches, batch_id="batch_seed")),
+    ]
+    for index, table, work in lists:
+        found = await plan(crowded, work, of=table, as_large=True)
+        assert any(name in found for name in index.split("|")), (index, found)
 
 
 async def test_a_replay_is_counted_by_the_indexes_of_what_it_takes(crowded: Scene) -> None:

@@ -219,7 +219,10 @@ async def test_pages_show_every_batch_once_and_the_last_registered_first(scene: 
         more = page.has_more
     assert seen == ids[::-1]
     ended = await scene.store.read(
-        batches.list_batches, DEFAULT_PROJECT, limit=10, status=Status.COMPLETED
+        batches.list_batches,
+        DEFAULT_PROJECT,
+        limit=10,
+        filter=batches.BatchFilter(status=Status.COMPLETED),
     )
     assert {batch.id for batch in ended.items} == set(ids[:4])
 

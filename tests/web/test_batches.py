@@ -136,3 +136,47 @@ async def test_a_batch_is_expunged_once_it_has_ended(served: Served) -> None:
     assert expunged["batchbell"]["expunged_at"] is not None
     assert (await served.http.get("/v1/batches/batch_1")).json() == expunged
     assert (await served.http.post("/v1/batches/batch_0/expunge")).status_code == 404
+
+
+async def test_lists_of_batches_and_submissions_take_every_filter(served: Served) -> None:
+    await served.watch("batch_1")
+    await served.watch("other_2")
+    await served.see(a_snapshot("batch_1"))
+    found: list[tuple[str, int]] = [
+        ("id=batch_&status=completed&outcome=succeeded&account=openai&provider=openai", 1),
+        ("metadata[night]=yes&since=1&until=9999999999.5", 1),
+        ("metadata%5Bnight%5D=no", 0),
+        ("metadata[night]=yes&metadata[day]=yes", 0),
+        ("ended_until=1", 0),
+        ("model=gpt-5", 0),
+        ("provider=groq", 0),
+    ]
+    for query, count in found:
+        answer = await served.http.get(f"/v1/batches?{query}")
+        assert len(answer.json()["data"]) == count, (query, answer.text)
+        assert (await served.http.get(f"/v1/submissions?{query}")).json()["data"] == []
+
+
+WRONG_FILTERS = [
+    ("metadata=night", "metadata", "metadata[key]=value"),
+    ("metadata[]=x", "metadata", "metadata[key]=value"),
+    ("metadata[a]=x&metadata[a]=y", "metadata[a]", "more than once"),
+    (f"metadata[a]={'x' * 513}", "metadata[a]", "512 characters"),
+    ("&".join(f"metadata[{n}]=x" for n in range(17)), "metadata", "At most 16"),
+    ("meta[a]=x", "meta[a]", "Unknown query parameter"),
+    ("provider=groc", "provider", "Did you mean 'groq'?"),
+    ("account=opnai", "account", "Did you mean 'openai'?"),
+    ("outcome=good", "outcome", "partial"),
+    ("since=yesterday", "since", "number"),
+    ("since=-1", "since", "greater"),
+    ("id=%25", "id", "letters, digits"),
+    ("model=", "model", "1 character"),
+]
+
+
+async def test_a_wrong_filter_is_named_with_what_to_write(served: Served) -> None:
+    for query, param, says in WRONG_FILTERS:
+        answer = await served.http.get(f"/v1/batches?{query}")
+        error = answer.json()["error"]
+        assert (answer.status_code, error["param"]) == (400, param), (query, error)
+        assert says in error["message"], (query, error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from batchbell.core import backoff
 from batchbell.core.attachment import ResultsMode as ResultsMode  # noqa: PLC0414 - one word list
@@ -255,6 +255,13 @@ def counts_of(tally: Tally) -> tuple[int, int, int]:
     """Requests by the files: all, completed and failed; those that were not run are neither."""
     requests, succeeded = tally.lines - tally.surplus, tally.succeeded - tally.surplus_succeeded
     return requests, succeeded, requests - succeeded - tally.not_run
+
+
+def with_model(seen: Snapshot | None, tally: Tally) -> Snapshot | None:
+    """The batch with the model of its answers, where it names none and they are all of one."""
+    if seen is None or seen.model is not None or len(tally.usage) != 1:
+        return seen
+    return replace(seen, model=next(iter(tally.usage)) or None)
 
 
 def outcome(tally: Tally) -> BatchOutcome:

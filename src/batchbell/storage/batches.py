@@ -2,30 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    and_,
+    case,
+    func,
+    literal,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 
 from batchbell.core import alarms, lifecycle, submission
 from batchbell.core.attachment import ResultsState
-from batchbell.core.errors import AmbiguousBatch, NotFound
+from batchbell.core.errors import AmbiguousBatch, InvalidRequest, NotFound
 from batchbell.core.lifecycle import Observation
 from batchbell.core.model import (
     Batch,
     BatchKind,
+    BatchOutcome,
     Mint,
     Sighting,
     Snapshot,
     Status,
 )
+from batchbell.core.nearest import hint
 from batchbell.core.submission import PartState
 from batchbell.storage import outbox
 from batchbell.storage.bulk import among, update_all
-from batchbell.storage.engine import ALARMS, RESULTS, SUBMISSIONS, storable, wake
-from batchbell.storage.paging import Page, page_of
+from batchbell.storage.engine import (
+    ALARMS,
+    RESULTS,
+    SUBMISSIONS,
+    dialect_of,
+    storable,
+    wake,
+)
+from batchbell.storage.paging import Page, first_of, page_of, within
 from batchbell.storage.rows import joined, reader, writer
 from batchbell.storage.schema import accounts, batches, parts, results, submissions
 
@@ -245,7 +269,9 @@ def _values(batch: Batch) -> dict[str, Any]:
     return {
         "key": batch.key,
         **_changing(batch),
-        "outcome": batch.merged_outcome and batch.merged_outcome.value,
+        "outcome": batch.outcome and batch.outcome.value,
+        "model": _named(seen.model[:MODEL_MAX] if seen and seen.model else None),
+        "marks": " ".join(marks(seen.metadata or {})) if seen else "",
         "fingerprint": seen.fingerprint() if seen else None,
         "snapshot": _encoded(seen) if seen else None,
         "provider_created_at": seen.created_at if seen else None,
@@ -307,22 +333,131 @@ def get_batch(
     return to_batch(rows[0])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchFilter:
+    """Which batches a list holds: those that all of it is true of. None asks for nothing.
+
+    Times are seconds since the epoch, from the one and before the other.
+    """
+
+    begins: str | None = None
+    """How the id begins; a whole id does, too."""
+    status: Status | None = None
+    outcome: BatchOutcome | None = None
+    provider: str | None = None
+    account: str | None = None
+    """By name, that of an account that was removed, too."""
+    model: str | None = None
+    """As the batch shows it: null until its provider says it, or its merged results do."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """Pairs that are all in the batch's own metadata."""
+    since: float | None = None
+    """When it was registered."""
+    until: float | None = None
+    ended_since: float | None = None
+    ended_until: float | None = None
+    kind: BatchKind | None = None
+
+
+EVERY = BatchFilter()
+MODEL_MAX = 100
+MARKS_MAX = 32
+"""So that an entry of `ix_batches_found` stays small enough for PostgreSQL, whatever comes."""
+
+
+def marks(metadata: Mapping[str, str]) -> list[str]:
+    """A short digest of each pair, by which a batch is found: of the first 32 pairs."""
+    pairs = list(metadata.items())[:MARKS_MAX]
+    return sorted({blake2b(json.dumps(pair).encode(), digest_size=6).hexdigest() for pair in pairs})
+
+
 def list_batches(
     connection: Connection,
     project_id: str,
     *,
     limit: int,
     after: str | None = None,
-    status: Status | None = None,
+    filter: BatchFilter = EVERY,
 ) -> Page[Batch]:
-    """The project's batches, the last registered first. Raises NotFound for an unknown `after`."""
-    query = joined_batches().where(batches.c.project_id == project_id)
-    if after is not None:
-        query = query.where(batches.c.key < get_batch(connection, project_id, after).key)
-    if status is not None:
-        query = query.where(batches.c.status == status)
-    rows = connection.execute(query.order_by(batches.c.key.desc()).limit(limit + 1))
+    """The project's batches, the last registered first. Raises NotFound for an unknown `after`.
+
+    One index serves every filter, `ix_batches_found`. It is in order for each status, so a list by
+    status, time or neither costs a page. Whatever else is asked is in its entries: a list that
+    finds little reads them all, some 50 ms for 100,000 batches, and rows of the page alone.
+    """
+    place = None if after is None else get_batch(connection, project_id, after)
+    keys = find(connection, project_id, filter, after=place, limit=limit + 1)
+    rows = connection.execute(
+        joined_batches().where(among(connection, batches.c.key, keys)).order_by(*NEWEST_FIRST)
+    )
     return page_of([to_batch(row) for row in rows], limit)
+
+
+NEWEST_FIRST = (batches.c.registered_at.desc(), batches.c.key.desc())
+
+
+def find(
+    connection: Connection,
+    project_id: str,
+    filter: BatchFilter,
+    *,
+    after: Batch | None,
+    limit: int,
+) -> list[int]:
+    """The keys of the first batches of a list behind another one, from the index alone."""
+    wanted = [*_asked(connection, filter), *_of_accounts(connection, project_id, filter)]
+    if after is not None:
+        place = tuple_(literal(after.registered_at), literal(after.key))
+        wanted.append(tuple_(batches.c.registered_at, batches.c.key) < place)
+    walk = select(batches.c.registered_at, batches.c.key)
+    walks = [
+        walk.where(batches.c.project_id == project_id, batches.c.status == status, *wanted)
+        for status in ([filter.status] if filter.status else Status)
+    ]
+    return [row.key for row in connection.execute(first_of(walks, ("registered_at", "key"), limit))]
+
+
+def _asked(connection: Connection, filter: BatchFilter) -> Iterator[ColumnElement[bool]]:
+    """What the columns of a batch say by themselves."""
+    b = batches.c
+    if filter.begins is not None:
+        yield func.substr(b.id, 1, len(filter.begins)) == filter.begins
+    for column, value in (
+        (b.kind, filter.kind),
+        (b.outcome, filter.outcome),
+        (b.model, filter.model),
+    ):
+        if value is not None:
+            yield column == value
+    place = func.instr if dialect_of(connection) == "sqlite" else func.strpos
+    for mark in marks(filter.metadata):
+        yield place(b.marks, mark) > 0
+    yield from within(b.registered_at, filter.since, filter.until)
+    # A sum, so that nobody takes `ix_batches_ended`, which has the batches of every project.
+    yield from within(b.ended_at + 0.0, filter.ended_since, filter.ended_until)
+
+
+def _of_accounts(
+    connection: Connection, project_id: str, filter: BatchFilter
+) -> Iterator[ColumnElement[bool]]:
+    """By the ids of those that are asked for: there are few accounts. Raises InvalidRequest."""
+    if filter.account is None and filter.provider is None:
+        return
+    query = select(accounts.c.id, accounts.c.name, accounts.c.provider)
+    known = connection.execute(query.where(accounts.c.project_id == project_id)).all()
+    if filter.account not in (None, *(row.name for row in known)):
+        raise InvalidRequest(
+            f"There is no account {filter.account!r}."
+            f" {hint(str(filter.account), [row.name for row in known])}",
+            param="account",
+            code="unknown_account",
+        )
+    ids = [
+        row.id
+        for row in known
+        if filter.account in (None, row.name) and filter.provider in (None, row.provider)
+    ]
+    yield among(connection, batches.c.account_id, ids)
 
 
 def count_by_status(connection: Connection) -> dict[str, int]:
@@ -346,11 +481,7 @@ def joined_batches() -> Select[Any]:
 
 
 _changing = writer(Batch, batches, but=(*FIXED, "snapshot"))
-_read = reader(
-    Batch,
-    columns={"merged_outcome": "outcome"},
-    conversions={"snapshot": SNAPSHOT.decode},
-)
+_read = reader(Batch, conversions={"snapshot": SNAPSHOT.decode})
 
 
 def to_batch(row: Row[Any]) -> Batch:

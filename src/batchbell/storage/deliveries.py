@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, case, select, text, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, case, select, text, update
 
 from batchbell.core import sent_headers
 from batchbell.core.attachment import Attachment, ResultsMode
@@ -27,8 +27,8 @@ from batchbell.core.outcome import Timings
 from batchbell.storage.bulk import among
 from batchbell.storage.endpoints import enable
 from batchbell.storage.engine import DELIVERIES, wake
-from batchbell.storage.events import get_event
-from batchbell.storage.paging import Page, page_of
+from batchbell.storage.events import get_event, ids_of, walks_of
+from batchbell.storage.paging import Page, apart, first_of, made_within, page_of
 from batchbell.storage.results import attachments
 from batchbell.storage.schema import attempts, batches, deliveries, endpoints, events
 
@@ -50,18 +50,49 @@ def list_deliveries(
     after: str | None = None,
     state: DeliveryState | None = None,
     event_id: str | None = None,
+    batch_id: str | None = None,
+    endpoint_id: str | None = None,
+    type: EventType | None = None,
+    since: float | None = None,
+    until: float | None = None,
 ) -> Page[Delivery]:
-    """The project's deliveries, newest first."""
-    query = _joined().where(deliveries.c.project_id == project_id)
+    """The project's deliveries, newest first; those that were made `since` a time, `until` another.
+
+    Those of an event or a batch are read whole, by `uq_deliveries_event_id`, and chosen from: they
+    are few. All else is a walk in the order of ids for each type and state that may be meant: by
+    `ix_deliveries_of_endpoint`, by `ix_deliveries_of_project`, and without any of the three by
+    `ix_deliveries_listed`. Each walk ends with the page, whatever the table holds.
+    """
+    made = list(made_within(deliveries.c.id, "dlv", since, until))
     if after is not None:
-        query = query.where(deliveries.c.id < get_delivery(connection, project_id, after).id)
-    if state is not None:
-        # Spelled out, so that the index of those in this state is found.
-        query = query.where(text(f"deliveries.state = '{state.value}'"))
-    if event_id is not None:
-        query = query.where(deliveries.c.event_id == event_id)
-    rows = connection.execute(query.order_by(deliveries.c.id.desc()).limit(limit + 1))
+        made.append(deliveries.c.id < get_delivery(connection, project_id, after).id)
+    if event_id is not None or batch_id is not None:
+        events_ = ids_of(connection, project_id, event_id=event_id, batch_id=batch_id)
+        asked = {"state": state, "endpoint_id": endpoint_id, "event_type": type}
+        walks = [_of_events(connection, events_, asked, made)]
+    elif endpoint_id is not None or type is not None or state is not None:
+        states = DeliveryState if state is None else [state]
+        walks = walks_of(connection, project_id, endpoint_id, type, states)
+        walks = [walk.where(*made) for walk in walks]
+    else:
+        walks = [select(deliveries.c.id).where(deliveries.c.project_id == project_id, *made)]
+    ids = connection.execute(first_of(walks, ["id"], limit + 1)).scalars().all() if walks else []
+    query = _joined().where(among(connection, deliveries.c.id, ids))
+    rows = connection.execute(query.order_by(deliveries.c.id.desc()))
     return page_of([_delivery(row) for row in rows], limit)
+
+
+def _of_events(
+    connection: Connection,
+    event_ids: Sequence[str],
+    asked: Mapping[str, str | None],
+    made: Sequence[ColumnElement[bool]],
+) -> Select[Any]:
+    wanted = [deliveries.c[name] == value for name, value in asked.items() if value is not None]
+    found = select(deliveries.c.id).where(
+        among(connection, deliveries.c.event_id, event_ids), *wanted, *made
+    )
+    return apart(found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

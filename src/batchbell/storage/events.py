@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, exists, insert, select, text
+from sqlalchemy import ColumnElement, Connection, Row, Select, exists, insert, select, text
 
 from batchbell.core.attachment import Attachment
 from batchbell.core.errors import NotFound
@@ -19,9 +20,9 @@ from batchbell.core.model import (
 from batchbell.core.samples import sample_body
 from batchbell.storage.bulk import among
 from batchbell.storage.engine import EVENTS, wake
-from batchbell.storage.paging import Page, page_of
+from batchbell.storage.paging import Page, apart, first_of, made_within, page_of
 from batchbell.storage.results import attachments
-from batchbell.storage.schema import batches, deliveries, events
+from batchbell.storage.schema import batches, deliveries, endpoints, events
 
 
 def get_event(connection: Connection, project_id: str, event_id: str) -> Event:
@@ -41,48 +42,167 @@ def list_events(
     after: str | None = None,
     type: EventType | None = None,
     batch_id: str | None = None,
+    endpoint_id: str | None = None,
     delivery_success: bool | None = None,
+    since: float | None = None,
+    until: float | None = None,
 ) -> Page[Event]:
-    """The project's events, newest first.
+    """The project's events, newest first; those recorded `since` a time, and before `until`.
 
     `delivery_success=False` finds those of which some delivery is not delivered, True those of
-    which all are.
+    which all are. With `endpoint_id` its own delivery of each event counts, and its time and order.
+
+    Those of a batch are read whole, by `uq_events_batch_key`, and chosen from. Those of an endpoint
+    are the events of a list of its deliveries. Undelivered ones are walked by
+    `ix_deliveries_missed`, those of a type by `ix_events_by_type`, all others by
+    `ix_events_listed`; only `delivery_success=True` walks over what it leaves out.
     """
-    query = select(events).where(events.c.project_id == project_id)
-    if after is not None:
-        query = query.where(events.c.id < get_event(connection, project_id, after).id)
-    if type is not None:
-        query = query.where(events.c.type == type)
-    if batch_id is not None:
-        keys = select(batches.c.key).where(batches.c.id == batch_id)
-        query = query.where(events.c.batch_key.in_(keys))
-    if delivery_success:
-        undelivered = exists().where(
-            deliveries.c.event_id == events.c.id, deliveries.c.state != DeliveryState.DELIVERED
+    place = None if after is None else get_event(connection, project_id, after).id
+    if endpoint_id is not None and batch_id is None:
+        return _of_endpoint(
+            connection,
+            project_id,
+            endpoint_id,
+            limit=limit,
+            after=place,
+            type=type,
+            delivery_success=delivery_success,
+            made=list(made_within(deliveries.c.id, "dlv", since, until)),
         )
-        query = query.where(~undelivered)
-    elif delivery_success is not None:
-        failed = _undelivered(project_id, after=after, type=type, batch_id=batch_id)
-        ids = connection.execute(failed.limit(limit + 1)).scalars().all()
-        query = query.where(among(connection, events.c.id, ids))
-    rows = connection.execute(query.order_by(events.c.id.desc()).limit(limit + 1))
+    missed = delivery_success is False and batch_id is None
+    id = deliveries.c.event_id if missed else events.c.id
+    made = list(made_within(id, "evt", since, until))
+    if place is not None:
+        made.append(id < place)
+    if missed:
+        walks = [_missed(project_id, one).where(*made) for one in ([type] if type else EventType)]
+    else:
+        made += [] if type is None else [events.c.type == type]
+        made += _fate(endpoint_id, delivery_success)
+        walks = [_walk(connection, project_id, batch_id).where(*made)]
+    if batch_id is not None:
+        walks = [apart(*walks)]
+    ids = connection.execute(first_of(walks, ["id"], limit + 1)).scalars().all()
+    query = select(events).where(among(connection, events.c.id, ids))
+    rows = connection.execute(query.order_by(events.c.id.desc()))
     return page_of([_event(row) for row in rows], limit)
 
 
-def _undelivered(
-    project_id: str, *, after: str | None, type: EventType | None, batch_id: str | None
-) -> Select[Any]:
-    """The ids of events of which some delivery is not delivered, from an index of these alone."""
-    query = select(deliveries.c.event_id).where(
-        deliveries.c.project_id == project_id, text("deliveries.state <> 'delivered'")
+def _walk(connection: Connection, project_id: str, batch_id: str | None) -> Select[Any]:
+    walk = select(events.c.id)
+    if batch_id is None:
+        return walk.where(events.c.project_id == project_id)
+    return walk.where(
+        among(connection, events.c.batch_key, keys_of(connection, project_id, batch_id))
     )
+
+
+def keys_of(connection: Connection, project_id: str, batch_id: str) -> Sequence[int]:
+    """The keys of the project's batches of this id: one for each account that has one."""
+    query = select(batches.c.key).where(
+        batches.c.project_id == project_id, batches.c.id == batch_id
+    )
+    return connection.execute(query).scalars().all()
+
+
+def _fate(endpoint_id: str | None, delivery_success: bool | None) -> list[ColumnElement[bool]]:
+    """What is asked of the deliveries of an event, all of them or that of one endpoint."""
+    of_event = [deliveries.c.event_id == events.c.id]
+    if endpoint_id is not None:
+        of_event.append(deliveries.c.endpoint_id == endpoint_id)
+    undelivered = exists().where(*of_event, deliveries.c.state != DeliveryState.DELIVERED)
+    fate: list[ColumnElement[bool]] = [] if endpoint_id is None else [exists().where(*of_event)]
+    if delivery_success is not None:
+        fate.append(~undelivered if delivery_success else undelivered)
+    return fate
+
+
+def _missed(project_id: str, type: EventType) -> Select[Any]:
+    """The events of a type of which some delivery is not delivered, from an index of these."""
+    return (
+        select(deliveries.c.event_id.label("id"))
+        .where(deliveries.c.project_id == project_id, deliveries.c.event_type == type)
+        .where(text("deliveries.state <> 'delivered'"))
+        .group_by(deliveries.c.event_id)
+    )
+
+
+def _of_endpoint(
+    connection: Connection,
+    project_id: str,
+    endpoint_id: str,
+    *,
+    limit: int,
+    after: str | None,
+    type: EventType | None,
+    delivery_success: bool | None,
+    made: list[ColumnElement[bool]],
+) -> Page[Event]:
+    """The events that an endpoint was to hear of, in the order of its deliveries."""
     if after is not None:
-        query = query.where(deliveries.c.event_id < after)
-    if type is not None:
-        query = query.where(deliveries.c.event_type == type)
+        own = (deliveries.c.event_id == after, deliveries.c.endpoint_id == endpoint_id)
+        place = connection.execute(select(deliveries.c.id).where(*own)).scalar_one_or_none()
+        if place is None:
+            raise NotFound("event of this endpoint", after)
+        made.append(deliveries.c.id < place)
+    states = [
+        state
+        for state in DeliveryState
+        if delivery_success in (None, state is DeliveryState.DELIVERED)
+    ]
+    walks = walks_of(connection, project_id, endpoint_id, type, states)
+    if not walks:
+        return page_of([], limit)
+    ids = connection.execute(
+        first_of([walk.where(*made) for walk in walks], ["id"], limit + 1)
+    ).scalars()
+    query = (
+        select(events)
+        .join(deliveries, deliveries.c.event_id == events.c.id)
+        .where(among(connection, deliveries.c.id, ids.all()))
+    )
+    rows = connection.execute(query.order_by(deliveries.c.id.desc()))
+    return page_of([_event(row) for row in rows], limit)
+
+
+def walks_of(
+    connection: Connection,
+    project_id: str,
+    endpoint_id: str | None,
+    type: EventType | None,
+    states: Iterable[DeliveryState],
+) -> list[Select[Any]]:
+    """The ids of deliveries of a project or of its endpoint: a walk for each type and state.
+
+    None where the project has no such endpoint.
+    """
+    if endpoint_id is not None and not _has_endpoint(connection, project_id, endpoint_id):
+        return []
+    d = deliveries.c
+    owner = d.project_id == project_id if endpoint_id is None else d.endpoint_id == endpoint_id
+    return [
+        select(d.id).where(owner, d.event_type == one, d.state == state)
+        for one, state in product([type] if type else EventType, states)
+    ]
+
+
+def _has_endpoint(connection: Connection, project_id: str, endpoint_id: str) -> bool:
+    own = (endpoints.c.id == endpoint_id, endpoints.c.project_id == project_id)
+    return connection.execute(select(endpoints.c.id).where(*own)).first() is not None
+
+
+def ids_of(
+    connection: Connection, project_id: str, *, event_id: str | None, batch_id: str | None
+) -> Sequence[str]:
+    """The ids of a batch's events, or the id of one event, if the project has any such."""
+    query = select(events.c.id).where(events.c.project_id == project_id)
+    if event_id is not None:
+        query = query.where(events.c.id == event_id)
     if batch_id is not None:
-        query = query.where(deliveries.c.batch_id == batch_id)
-    return query.group_by(deliveries.c.event_id).order_by(deliveries.c.event_id.desc())
+        keys = keys_of(connection, project_id, batch_id)
+        query = select(events.c.id).where(among(connection, events.c.batch_key, keys))
+        query = query if event_id is None else query.where(events.c.id == event_id)
+    return connection.execute(query).scalars().all()
 
 
 def _event(row: Row[Any]) -> Event:

@@ -180,7 +180,9 @@ def _note(connection: Connection, held: Collecting, tally: Tally, seen: Snapshot
     if batch.generation != held.batch.generation or not batch.status.ended:
         return held.batch
     noted = replace(
-        batch, merged_outcome=rules.outcome(tally), snapshot=seen if seen else batch.snapshot
+        batch,
+        merged_outcome=rules.outcome(tally),
+        snapshot=rules.with_model(seen or batch.snapshot, tally),
     )
     save(connection, [noted])
     return noted

@@ -1,10 +1,19 @@
-"""Pages of a list, in OpenAI's way: `after` an id, and whether there are more."""
+"""Pages of a list, in OpenAI's way: `after` an id, and whether there are more.
+
+A list that may be asked for by several columns is read as several walks, each along one stretch of
+one index, of which every one stops at the length of the page. So a page costs as much as there are
+walks, whatever the table holds.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import ColumnElement, Select, select, union_all
+
+from batchbell.core.ids import first_id
 
 Item = TypeVar("Item")
 
@@ -18,3 +27,46 @@ class Page(Generic[Item]):
 def page_of(found: Sequence[Item], limit: int) -> Page[Item]:
     """A page from up to `limit + 1` items that were read."""
     return Page(found[:limit], len(found) > limit)
+
+
+def first_of(walks: Sequence[Select[Any]], order: Sequence[str], limit: int) -> Select[Any]:
+    """The first rows of several walks together, by these of their columns, the greatest first."""
+    each = [_ordered(walk, order, limit) for walk in walks]
+    if len(each) == 1:
+        return each[0]
+    together = union_all(*(select(one.subquery()) for one in each)).subquery()
+    return _ordered(select(together), order, limit)
+
+
+def _ordered(walk: Select[Any], order: Sequence[str], limit: int) -> Select[Any]:
+    return walk.order_by(*(walk.selected_columns[name].desc() for name in order)).limit(limit)
+
+
+def apart(query: Select[Any]) -> Select[Any]:
+    """The same rows, found before anybody asks for an order.
+
+    The offset does it: a database that was asked for the first rows of few might rather walk all
+    that there are in order.
+    """
+    found = query.offset(0).subquery()
+    return select(*found.c)
+
+
+def within(
+    time: ColumnElement[float], since: float | None, until: float | None
+) -> Iterator[ColumnElement[bool]]:
+    """That a time lies from the one and before the other; None for an open end."""
+    if since is not None:
+        yield time >= since
+    if until is not None:
+        yield time < until
+
+
+def made_within(
+    id: ColumnElement[str], prefix: str, since: float | None, until: float | None
+) -> Iterator[ColumnElement[bool]]:
+    """The same for when a row was made, by its id of ours: a stretch of any index by id."""
+    if since is not None:
+        yield id >= first_id(prefix, at=since)
+    if until is not None:
+        yield id < first_id(prefix, at=until)

@@ -138,7 +138,11 @@ batches = Table(
     Column("alarm_at", Double, nullable=False, server_default="0"),
     Column("alarms", Text, nullable=False, server_default=""),
     Column("doubts", Integer, nullable=False, server_default="0"),
-    Column("outcome", Text),
+    Column("outcome", Text, key="merged_outcome"),
+    # What lists choose by: they follow from the fields of a batch, and are written with them.
+    Column("yielded", Text, key="outcome"),
+    Column("model", Text),
+    Column("marks", Text, nullable=False, server_default=""),
     UniqueConstraint("account_id", "id"),
     CheckConstraint(
         "status IN ('validating', 'in_progress', 'finalizing', 'cancelling',"
@@ -158,8 +162,11 @@ partial("ix_batches_open", batches.c.account_id, batches.c.id, where=_open)
 partial("ix_batches_alarm", batches.c.alarm_at, where=_open)
 _lost = text("status = 'lost'")
 partial("ix_batches_lost", batches.c.account_id, batches.c.ended_at, where=_lost)
-Index("ix_batches_listed", batches.c.project_id, batches.c.key)
-Index("ix_batches_by_status", batches.c.project_id, batches.c.status, batches.c.key)
+# Lists of batches need no other index: it holds whatever a filter asks, so that rows are read for
+# the page alone.
+_asked = ("kind", "account_id", "outcome", "model", "ended_at", "marks", "id")
+_in_order = ("project_id", "status", "registered_at", "key")
+Index("ix_batches_found", *(batches.c[name] for name in (*_in_order, *_asked)))
 Index("ix_batches_id", batches.c.id)
 Index("ix_batches_input", batches.c.account_id, batches.c.input_file_id)
 several_inputs = text("input_file_id LIKE '%,%'")
@@ -267,6 +274,7 @@ events = Table(
     UniqueConstraint("batch_key", "type", "generation", "occurrence"),
     CheckConstraint("(batch_key IS NULL) = (batch_id IS NULL)", name="batch"),
     Index("ix_events_listed", "project_id", "id"),
+    Index("ix_events_by_type", "project_id", "type", "id"),
 )
 _of_no_batch = text("batch_key IS NULL")
 partial("ix_events_of_no_batch", events.c.recorded_at, where=_of_no_batch)
@@ -315,12 +323,15 @@ partial("ix_deliveries_order", deliveries.c.endpoint_id, deliveries.c.id, where=
 partial("ix_deliveries_ring", deliveries.c.project_id, deliveries.c.endpoint_id, where=_pending)
 _held = text("state = 'held'")
 partial("ix_deliveries_held", deliveries.c.endpoint_id, where=_held)
-for _state in ("exhausted", "held", "pending"):
+for _state in ("exhausted", "held"):
     _listed = (deliveries.c.project_id, deliveries.c.id)
     partial(f"ix_deliveries_{_state}_listed", *_listed, where=text(f"state = '{_state}'"))
 _undelivered = text("state <> 'delivered'")
-_of_events = (deliveries.c.project_id, deliveries.c.event_id)
-partial("ix_deliveries_undelivered", *_of_events, where=_undelivered)
+_of_events = (deliveries.c.project_id, deliveries.c.event_type, deliveries.c.event_id)
+partial("ix_deliveries_missed", *_of_events, where=_undelivered)
+for _of in (deliveries.c.project_id, deliveries.c.endpoint_id):
+    _by_type = (deliveries.c.event_type, deliveries.c.state, deliveries.c.id)
+    Index(f"ix_deliveries_of_{_of.name.removesuffix('_id')}", _of, *_by_type)
 Index("ix_deliveries_watch", deliveries.c.watch_id)
 
 results_places = Table(

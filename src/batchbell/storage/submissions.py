@@ -17,7 +17,16 @@ from batchbell.core.model import Batch, BatchKind, Counts, Mint, Snapshot, Statu
 from batchbell.core.results import Results
 from batchbell.core.submission import Part, PartState, Submission
 from batchbell.storage import watches
-from batchbell.storage.batches import get_batch, joined_batches, save, to_batch
+from batchbell.storage.batches import (
+    EVERY,
+    NEWEST_FIRST,
+    BatchFilter,
+    find,
+    get_batch,
+    joined_batches,
+    save,
+    to_batch,
+)
 from batchbell.storage.bulk import among, insert_missing
 from batchbell.storage.engine import SUBMISSIONS, wake
 from batchbell.storage.paging import Page, page_of
@@ -200,15 +209,22 @@ def get_submission(connection: Connection, project_id: str, submission_id: str) 
 
 
 def list_submissions(
-    connection: Connection, project_id: str, *, limit: int, after: str | None = None
+    connection: Connection,
+    project_id: str,
+    *,
+    limit: int,
+    after: str | None = None,
+    filter: BatchFilter = EVERY,
 ) -> Page[Submission]:
-    """The project's submissions, newest first. Raises NotFound for an unknown `after`."""
-    query = _joined().where(submissions.c.project_id == project_id)
-    if after is not None:
-        query = query.where(submissions.c.id < get_submission(connection, project_id, after).id)
-    return page_of(
-        read(connection, query.order_by(submissions.c.id.desc()).limit(limit + 1)), limit
-    )
+    """The project's submissions, newest first. Raises NotFound for an unknown `after`.
+
+    Each is a batch too, and is found as such: see `batches.list_batches`.
+    """
+    place = None if after is None else get_submission(connection, project_id, after).batch
+    asked = replace(filter, kind=BatchKind.JOINED)
+    keys = find(connection, project_id, asked, after=place, limit=limit + 1)
+    query = _joined().where(among(connection, batches.c.key, keys))
+    return page_of(read(connection, query.order_by(*NEWEST_FIRST)), limit)
 
 
 def of_batch(connection: Connection, batch_key: int) -> Submission | None:

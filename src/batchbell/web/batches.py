@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated
 
-from fastapi import Query, Request
+from fastapi import Depends, Query, Request
 from msgspec.structs import fields
 from starlette.responses import Response
 
@@ -16,6 +16,7 @@ from batchbell.api import batches as api
 from batchbell.api import results as api_results
 from batchbell.api.answers import made_of, whole
 from batchbell.api.batches import BatchRequest
+from batchbell.api.fields import BatchId, Text
 from batchbell.api.lists import Page
 from batchbell.core import alarms, payload
 from batchbell.core.deletion import Deletion, DeletionState
@@ -27,11 +28,14 @@ from batchbell.core.errors import (
     ProviderRejected,
     ProviderUnavailable,
 )
-from batchbell.core.model import Account, Batch, BatchKind, Snapshot, Status
+from batchbell.core.model import Account, Batch, BatchKind, BatchOutcome, Snapshot, Status
+from batchbell.core.nearest import hint
 from batchbell.core.results import Results, is_expunged
 from batchbell.core.submission import standing
+from batchbell.providers.profiles import PROFILES
 from batchbell.providers.registry import profile_of, results_expire_at
 from batchbell.storage import accounts, batches, deletions, retention, submissions
+from batchbell.storage.batches import BatchFilter
 from batchbell.web.accounts import api_key_of, way_to
 from batchbell.web.bodies import BODY_MAX_BYTES, decode_json, read_body
 from batchbell.web.call import ENCODER, Call, Caller, answer, call_of, page_answer
@@ -51,7 +55,16 @@ from batchbell.web.gateway.proxy import (
 )
 from batchbell.web.idempotency import REPLAYED
 from batchbell.web.openapi import AccountName, AccountQuery, answers, passes, takes
-from batchbell.web.parameters import LIMIT_DEFAULT, After, Limit, strict_router
+from batchbell.web.parameters import (
+    LIMIT_DEFAULT,
+    After,
+    Limit,
+    Since,
+    Until,
+    pairs,
+    pairs_of,
+    strict_router,
+)
 from batchbell.web.paths import IdRoute
 from batchbell.web.watches import named_account
 
@@ -235,15 +248,56 @@ def _with_extras(reply: Whole, kept: Batch | None, *, now: float) -> Response:
     return reply.response(theirs[:-1] + b"," + ours[1:])
 
 
+METADATA = pairs("metadata", "Only those that have this pair: `metadata[job]=nightly`.")
+
+
+def batch_filter(
+    request: Request,
+    *,
+    id: Annotated[BatchId | None, Query(description="How their ids begin.")] = None,
+    status: Status | None = None,
+    outcome: BatchOutcome | None = None,
+    provider: Annotated[Text | None, Query(description="By the name of a provider.")] = None,
+    account: Annotated[Text | None, Query(description="By the name of an account.")] = None,
+    model: Annotated[Text | None, Query(description="The `model` that they show.")] = None,
+    since: Since = None,
+    until: Until = None,
+    ended_since: Since = None,
+    ended_until: Until = None,
+) -> BatchFilter:
+    """What a list of batches, or of submissions, is asked for. Raises InvalidRequest."""
+    if provider is not None and provider not in PROFILES:
+        raise InvalidRequest(
+            f"There is no provider {provider!r}. {hint(provider, PROFILES)}", param="provider"
+        )
+    return BatchFilter(
+        begins=id,
+        status=status,
+        outcome=outcome,
+        provider=provider,
+        account=account,
+        model=model,
+        metadata=pairs_of(request, "metadata"),
+        since=since,
+        until=until,
+        ended_since=ended_since,
+        ended_until=ended_until,
+    )
+
+
+Filter = Annotated[BatchFilter, Depends(batch_filter)]
+
+
 @router.get(
     "/v1/batches",
     summary="List batches, the last registered first",
+    openapi_extra=METADATA,
     **answers(Page[api.Batch], 404),
 )
 async def list_batches(
-    call: Caller, limit: Limit = LIMIT_DEFAULT, after: After = None, status: Status | None = None
+    call: Caller, asked: Filter, limit: Limit = LIMIT_DEFAULT, after: After = None
 ) -> Response:
-    page = await call.page(batches.list_batches, limit=limit, after=after, status=status)
+    page = await call.page(batches.list_batches, limit=limit, after=after, filter=asked)
     found = await call.context.store.read(submissions.standing, page.items)
     now = call.context.clock()
     return page_answer([shown(batch, now=now) for batch in found], has_more=page.has_more)

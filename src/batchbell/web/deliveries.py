@@ -8,13 +8,14 @@ from starlette.responses import Response
 
 from batchbell.api import deliveries as api
 from batchbell.api.answers import made_of, whole
+from batchbell.api.fields import BatchId, Identity
 from batchbell.api.lists import Page
 from batchbell.core import delivery
-from batchbell.core.model import Attempt, Delivery, DeliveryState
+from batchbell.core.model import Attempt, Delivery, DeliveryState, EventType
 from batchbell.storage import deliveries
 from batchbell.web.call import Caller, answer, page_answer
 from batchbell.web.openapi import answers
-from batchbell.web.parameters import LIMIT_DEFAULT, After, Limit, strict_router
+from batchbell.web.parameters import LIMIT_DEFAULT, After, Limit, Since, Until, strict_router
 
 DAY_SECONDS = 86400.0
 
@@ -89,10 +90,16 @@ router = strict_router("deliveries")
 )
 async def list_deliveries(
     call: Caller,
+    *,
     limit: Limit = LIMIT_DEFAULT,
     after: After = None,
     state: DeliveryState | None = None,
-    event_id: str | None = None,
+    event_id: Identity | None = None,
+    batch_id: BatchId | None = None,
+    endpoint_id: Identity | None = None,
+    type: EventType | None = None,
+    since: Since = None,
+    until: Until = None,
 ) -> Response:
     page = await call.page(
         deliveries.list_deliveries,
@@ -100,6 +107,11 @@ async def list_deliveries(
         after=after,
         state=state,
         event_id=event_id,
+        batch_id=batch_id,
+        endpoint_id=endpoint_id,
+        type=type,
+        since=since,
+        until=until,
     )
     now = call.context.clock()
     data = [shown(d, now=now) for d in page.items]

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from batchbell.api import events as api
 from batchbell.api.deliveries import Delivery
 from batchbell.api.events import ResendRequest, TestEventRequest
+from batchbell.api.fields import BatchId, Identity
 from batchbell.api.lists import Page
 from batchbell.core import model as core
 from batchbell.core.model import DeliveryState, Event, EventType
@@ -21,13 +22,20 @@ from batchbell.web.bodies import read, read_json
 from batchbell.web.call import Caller, answer, page_answer
 from batchbell.web.deliveries import shown as shown_delivery
 from batchbell.web.openapi import answers, takes
-from batchbell.web.parameters import LIMIT_DEFAULT, After, Limit, strict_router
+from batchbell.web.parameters import LIMIT_DEFAULT, After, Limit, Since, Until, strict_router
 
 router = strict_router("events")
 
 DELIVERIES_COUNTED = 1000
 
 Kind = Annotated[EventType | None, Query(description="Only events of this type.")]
+Endpoint = Annotated[
+    Identity | None,
+    Query(
+        description="Only those that this endpoint was to hear of, in the order of its deliveries:"
+        " these count for `delivery_success`, `since` and `until`."
+    ),
+]
 Success = Annotated[
     bool | None,
     Query(description="`false`: some delivery is not delivered; `true`: all of them are."),
@@ -56,8 +64,11 @@ async def list_events(
     limit: Limit = LIMIT_DEFAULT,
     after: After = None,
     type: Kind = None,
-    batch_id: str | None = None,
+    batch_id: BatchId | None = None,
+    endpoint_id: Endpoint = None,
     delivery_success: Success = None,
+    since: Since = None,
+    until: Until = None,
 ) -> Response:
     page = await call.page(
         events.list_events,
@@ -65,7 +76,10 @@ async def list_events(
         after=after,
         type=type,
         batch_id=batch_id,
+        endpoint_id=endpoint_id,
         delivery_success=delivery_success,
+        since=since,
+        until=until,
     )
     return page_answer([shown(e) for e in page.items], has_more=page.has_more)
 

@@ -11,9 +11,10 @@ they like.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi._compat import field_annotation_is_sequence
@@ -21,10 +22,18 @@ from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import request_params_to_args
 from fastapi.routing import APIRoute
 
+from batchbell.api.fields import (
+    LAST_SECOND,
+    PAIR_NAME_MAX,
+    PAIR_VALUE_MAX,
+    PAIRS_MAX,
+)
 from batchbell.core.nearest import SHOWN_MAX, hint, shown
 from batchbell.web.bodies import BODY_MAX_BYTES, UNKNOWN_MAX, decode_json, read_body
 from batchbell.web.call import operator_of
 from batchbell.web.errors import Code, InvalidBody, Problem
+
+PAIR = re.compile(r"(\w+)\[(.*)\]", re.DOTALL)
 
 FREE = frozenset({"/healthz", "/readyz", "/metrics"})
 """Probes and scrapes send what their programs are made to send."""
@@ -37,6 +46,8 @@ class Taken:
     names: frozenset[str]
     lists: frozenset[str]
     """Those of the names that may be given more than once."""
+    maps: frozenset[str]
+    """What is asked for by pairs, each as `name[key]=value`."""
     has_body: bool
     is_free: bool
     """It takes whatever comes."""
@@ -59,8 +70,11 @@ def _read(route: APIRoute) -> Taken:
     dependants = list(_dependants(route.dependant))
     fields = [field for one in dependants for field in one.query_params]
     extra = route.openapi_extra or {}
-    more = [one["name"] for one in extra.get("parameters", ()) if one["in"] == "query"]
+    beside = [one for one in extra.get("parameters", ()) if one["in"] == "query"]
+    maps = frozenset(one["name"] for one in beside if one.get("style") == "deepObject")
+    more = [one["name"] for one in beside]
     return Taken(
+        maps=maps,
         names=frozenset([*(field.alias for field in fields), *more]),
         lists=frozenset(
             field.alias
@@ -101,7 +115,11 @@ async def check_parameters(request: Request) -> None:
 
 def _wrong_names(taken: Taken, names: list[str]) -> Iterator[Problem]:
     for name in list(dict.fromkeys(names))[:UNKNOWN_MAX]:
-        if name not in taken.names:
+        pair = PAIR.fullmatch(name)
+        if name in taken.maps or (pair and pair[1] in taken.maps and not pair[2]):
+            bare = name.partition("[")[0]
+            yield Problem(message=f"Write {bare}[key]=value, once for each pair.", param=bare)
+        elif name not in taken.names and not (pair and pair[1] in taken.maps):
             yield Problem(
                 message=f"Unknown query parameter {shown(name)}. {hint(name, taken.names)}",
                 param=name[:SHOWN_MAX],
@@ -157,3 +175,40 @@ LIMIT_DEFAULT = 20
 
 Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX, description="How many, at most.")]
 After = Annotated[str | None, Query(description="The `last_id` of the page before.")]
+
+
+Since = Annotated[
+    float | None, Query(ge=0, le=LAST_SECOND, description="From this second on, since the epoch.")
+]
+Until = Annotated[float | None, Query(ge=0, le=LAST_SECOND, description="Before this second.")]
+
+
+def pairs(name: str, description: str) -> dict[str, Any]:
+    """How a route declares, in its `openapi_extra`, that it takes `name[key]=value`."""
+    values = {"type": "string", "maxLength": PAIR_VALUE_MAX}
+    schema = {"type": "object", "additionalProperties": values, "maxProperties": PAIRS_MAX}
+    shape = {"in": "query", "style": "deepObject", "explode": True, "schema": schema}
+    return {"parameters": [{"name": name, "description": description, **shape}]}
+
+
+def pairs_of(request: Request, name: str) -> dict[str, str]:
+    """What a query asks for by `name[key]=value`. Raises InvalidBody."""
+    found = {
+        pair[2]: value
+        for given, value in request.query_params.items()
+        if (pair := PAIR.fullmatch(given)) and pair[1] == name
+    }
+    if len(found) > PAIRS_MAX:
+        raise InvalidBody([Problem(message=f"At most {PAIRS_MAX} pairs are taken.", param=name)])
+    wrong = [
+        Problem(
+            message=f"Of a pair, the key has at most {PAIR_NAME_MAX} characters and the value"
+            f" {PAIR_VALUE_MAX} characters.",
+            param=f"{name}[{key[:SHOWN_MAX]}]",
+        )
+        for key, value in found.items()
+        if len(key) > PAIR_NAME_MAX or len(value) > PAIR_VALUE_MAX
+    ]
+    if wrong:
+        raise InvalidBody(wrong)
+    return found

@@ -33,7 +33,7 @@ from batchbell.storage.engine import storable
 from batchbell.storage.submissions import Asked, Key, NewPart
 from batchbell.storage.watches import Registration
 from batchbell.threads import heavy
-from batchbell.web.batches import counts_of
+from batchbell.web.batches import METADATA, Filter, counts_of
 from batchbell.web.bodies import read
 from batchbell.web.call import Call, Caller, answer, call_of, page_answer
 from batchbell.web.errors import Code, InvalidBody, Problem
@@ -342,12 +342,13 @@ async def create_submission(request: Request, idempotency_key: IdempotencyKey = 
 @router.get(
     "/v1/submissions",
     summary="List submissions, newest first",
+    openapi_extra=METADATA,
     **answers(Page[api.Submission], 404),
 )
 async def list_submissions(
-    call: Caller, limit: Limit = LIMIT_DEFAULT, after: After = None
+    call: Caller, asked: Filter, limit: Limit = LIMIT_DEFAULT, after: After = None
 ) -> Response:
-    page = await call.page(submissions.list_submissions, limit=limit, after=after)
+    page = await call.page(submissions.list_submissions, limit=limit, after=after, filter=asked)
     return page_answer([shown(s) for s in page.items], has_more=page.has_more)
 
 

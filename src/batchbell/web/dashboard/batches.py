@@ -16,6 +16,7 @@ from batchbell.core.results import Results, ResultsState
 from batchbell.files.lines import Fate
 from batchbell.files.tables import Format
 from batchbell.storage import batches, deliveries, events, submissions, watches
+from batchbell.storage.batches import BatchFilter
 from batchbell.web import batches as api
 from batchbell.web import results as api_results
 from batchbell.web.dashboard import preview, story
@@ -44,7 +45,7 @@ async def list_page(
         batches.list_batches,
         limit=PAGE,
         after=after or None,
-        status=Status(status) if status in set(Status) else None,
+        filter=BatchFilter(status=Status(status) if status in set(Status) else None),
     )
     found = await visitor.call.context.store.read(submissions.standing, page.items)
     rows = [shown(visitor, one) for one in found]

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from batchbell.core.model import Batch, Delivery, DeliveryState, Status
 from batchbell.storage import accounts, batches, deliveries, endpoints, overview
+from batchbell.storage.batches import BatchFilter
 from batchbell.storage.overview import period_until
 from batchbell.web.cache import Remembered
 from batchbell.web.call import Context
@@ -108,12 +109,13 @@ async def page(visitor: Visit, period: str = "24h") -> Response:
 async def _failed(visitor: Visitor) -> list[Batch]:
     """Batches of the last day that ended badly, the last one first."""
     store, since = visitor.call.context.store, visitor.now - DAY
-    found = []
+    found: list[Batch] = []
     for status in (Status.FAILED, Status.EXPIRED, Status.LOST):
+        filter = BatchFilter(status=status, ended_since=since)
         page = await store.read(
-            batches.list_batches, visitor.project.id, limit=SHOWN, status=status
+            batches.list_batches, visitor.project.id, limit=SHOWN, filter=filter
         )
-        found += [one for one in page.items if (one.ended_at or 0.0) >= since]
+        found += page.items
     return sorted(found, key=lambda one: one.ended_at or 0.0, reverse=True)[:SHOWN]
 
 
