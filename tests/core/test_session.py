@@ -44,3 +44,14 @@ def test_a_form_is_of_one_session_and_one_project() -> None:
     ):
         assert not session.is_form_token(token, text, project, secret=secret)
     assert not session.is_form_token("é", TEXT, "default", secret="s")
+
+
+def test_a_proof_is_of_one_address_and_no_session() -> None:
+    made = session.proof("key_1", "/there?a=1", secret="s", now=0.0)
+    found = session.read(made)
+    assert found is not None
+    assert session.is_proof(found, "/there?a=1", secret="s", now=86_399.0)
+    assert not session.is_proof(found, "/there?a=1", secret="s", now=86_400.0)
+    assert not session.is_proof(found, "/there?a=2", secret="s", now=0.0)
+    assert not session.is_proof(found, "/there?a=1", secret="t", now=0.0)
+    assert not session.is_genuine(found, secret="s", now=0.0)

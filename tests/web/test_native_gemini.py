@@ -201,8 +201,14 @@ async def test_a_file_is_sent_without_a_key_to_the_address_that_we_gave(
     ]
     for one in wrong:
         assert (await sent(one, LINE)).status_code == 401, one
+    assert (await sent(other, LINE)).status_code == 200
+    late = await begun(served, **key)
     clock.advance(86_401)
-    assert (await sent(other, LINE)).status_code == 401
+    assert (await sent(late, LINE)).status_code == 401, "a day has gone by"
+    late = await begun(served, **key)
+    await make_key(served, **key)
+    assert (await served.http.delete(f"/v1/keys/{made['id']}", headers=key)).status_code == 200
+    assert (await sent(late, LINE)).status_code == 401, "the key was revoked"
 
 
 @pytest.fixture

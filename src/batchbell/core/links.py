@@ -1,4 +1,4 @@
-"""Links that need no key, such as those to results: signed, and good for some time only."""
+"""Links to results that need no key: signed, and good for some time only."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ LINK_SECONDS = 7 * 86_400
 def link(base_url: str, results_id: str, *, secret: str, now: float) -> str:
     """Where the results are for whoever holds this."""
     expires = str(int(now) + LINK_SECONDS)
-    signature = sign(results_id, expires, secret)
+    signature = _sign(results_id, expires, secret)
     return f"{base_url}/results/{results_id}?expires={expires}&signature={signature}"
 
 
-def is_genuine(subject: str, *, expires: str, signature: str, secret: str) -> bool:
+def is_genuine(results_id: str, *, expires: str, signature: str, secret: str) -> bool:
     """Whether we made this link, to the letter. It may have expired.
 
     Only one way to write the time is ours: another one with the same value would have the same
@@ -27,10 +27,9 @@ def is_genuine(subject: str, *, expires: str, signature: str, secret: str) -> bo
     """
     if not WRITTEN.fullmatch(expires) or not signature.isascii():
         return False
-    return hmac.compare_digest(signature, sign(subject, expires, secret))
+    return hmac.compare_digest(signature, _sign(results_id, expires, secret))
 
 
-def sign(subject: str, expires: str, secret: str) -> str:
-    """The proof that whoever holds it may have the subject until then."""
-    words = f"{subject}.{expires}".encode()
+def _sign(results_id: str, expires: str, secret: str) -> str:
+    words = f"{results_id}.{expires}".encode()
     return hmac.new(secret.encode(), words, hashlib.sha256).hexdigest()

@@ -1,5 +1,7 @@
 """Sessions of people who signed in with an API key: a signed text that names the key and its end.
 
+So are proofs: an address with one may be called without the key, by an SDK that sends none there.
+
 Whoever reads the text learns no key. It is good while its key is in force: the signature is made
 with what only the server knows of the key, so nothing has to be kept of a session.
 """
@@ -12,6 +14,7 @@ import re
 from dataclasses import dataclass
 
 SESSION_SECONDS = 12 * 3600
+PROOF_SECONDS = 24 * 3600
 WRITTEN = re.compile(r"(key_[0-9a-z]{1,60})\.([1-9][0-9]{0,11})\.([0-9a-f]{64})", re.ASCII)
 
 
@@ -41,6 +44,18 @@ def is_genuine(session: Session, *, secret: str, now: float) -> bool:
     """Whether we made it with this secret, and it has not run out."""
     signature = _sign("session", session.key_id, str(session.expires), secret=secret)
     return hmac.compare_digest(session.signature, signature) and now < session.expires
+
+
+def proof(key_id: str, address: str, *, secret: str, now: float) -> str:
+    """That whoever has this key may send a file to this address of ours: a text like a session."""
+    expires = int(now) + PROOF_SECONDS
+    return f"{key_id}.{expires}.{_sign('proof', key_id, str(expires), address, secret=secret)}"
+
+
+def is_proof(found: Session, address: str, *, secret: str, now: float) -> bool:
+    """Whether we made it with this secret for this very address, and it has not run out."""
+    signature = _sign("proof", found.key_id, str(found.expires), address, secret=secret)
+    return hmac.compare_digest(found.signature, signature) and now < found.expires
 
 
 def form_token(session_text: str, project_id: str, *, secret: str) -> str:

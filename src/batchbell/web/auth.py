@@ -19,7 +19,7 @@ from starlette.types import Scope
 from batchbell.core import session
 from batchbell.core.errors import AccessDenied
 from batchbell.core.model import DEFAULT_PROJECT
-from batchbell.storage import keys, projects
+from batchbell.storage import keys
 from batchbell.storage.engine import Store
 from batchbell.storage.keys import Key
 from batchbell.web import docs_page
@@ -119,17 +119,18 @@ class Keyring:
         """Whether somebody can be let in."""
         return await self._any.get()
 
-    async def prover(self, scope: Scope) -> str | None:
-        """The project that a call proves by its address to be of; None for all others."""
-        proof = natives.proof_in(scope)
-        if proof is None:
+    async def key_of_address(self, scope: Scope) -> Key | None:
+        """The key under which we gave out the address that is called, if both are still good."""
+        found = natives.proof_in(scope)
+        if found is None:
             return None
-        secret = await self._store.read(projects.webhook_secret, proof["project"])
-        if secret is None:
+        proof, address = found
+        signer = await self._store.read(keys.find_signer, proof.key_id)
+        if signer is None:
             return None
-        now = self._clock()
-        proves = natives.is_proven(scope, proof, secret=secret, now=now)
-        return proof["project"] if proves else None
+        key, secret = signer
+        good = session.is_proof(proof, address, secret=secret, now=self._clock())
+        return key if good else None
 
     async def find(self, key: str) -> Key | None:
         """The record of a key in force. Wrong keys are not kept: they would push out right ones."""
@@ -189,9 +190,8 @@ class Gate:
             scope.setdefault("state", {})["key"] = key
             return key.project_id
         token = api_key_in(scope)
-        if not token and (proven := await self._keyring.prover(scope)):
-            return proven
-        return (await self.admit(token, scope)).project_id
+        sender = None if token else await self._keyring.key_of_address(scope)
+        return (sender or await self.admit(token, scope)).project_id
 
     async def _signed_in(self, scope: Scope) -> Key:
         """The key of the session. It is asked for anew each time: one that was revoked is over."""

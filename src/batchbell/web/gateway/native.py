@@ -30,8 +30,9 @@ from batchbell.files.scratch import scratch_folder
 from batchbell.net.form import FileBody
 from batchbell.providers.protocol import Asked, Native, Verb
 from batchbell.providers.registry import dialect_of, profile_of, speaks
-from batchbell.storage import accounts, batches, projects
+from batchbell.storage import accounts, batches, keys
 from batchbell.threads import disk, heavy
+from batchbell.web.auth import api_key_in
 from batchbell.web.bodies import judge
 from batchbell.web.call import Call, call_of
 from batchbell.web.errors import Code, InvalidBody
@@ -99,7 +100,7 @@ async def pass_native(
             return await pass_on(call, request, path, account=account, packed=True)
         case Verb.UPLOAD:
             reply = await send_up(call, request, path, account=account)
-            return _answer(request, account, reply, prove=await _prover(call, account))
+            return _answer(request, account, reply, prove=await _prover(call, request, account))
     reply = await ask(call, request, path, account=account, body=await _small(request))
     if passage.verb is Verb.BATCH and known is not None:
         await _note(call, account, known, reply)
@@ -268,15 +269,20 @@ async def _note(call: Call, account: Account, known: Batch, reply: Whole) -> Non
         await call.surface.adopter.note(call.project_id, account, seen)
 
 
-async def _prover(call: Call, account: Account) -> Callable[[str], str]:
-    """Makes of an address of ours one that this caller may send files to without a key."""
-    secret = await call.context.store.read(projects.webhook_secret, call.project_id)
-    assert secret is not None, "whoever calls is of a project"
-    now = call.context.clock()
+async def _prover(call: Call, request: Request, account: Account) -> Callable[[str], str]:
+    """Makes of an address of ours one that this caller may send files to without a key.
+
+    It names the account too: no header is sent there either.
+    """
+    token, store, now = api_key_in(request.scope), call.context.store, call.context.clock()
+    key = await call.surface.keyring.find(token) if token else None
+    signer = None if key is None else await store.read(keys.find_signer, key.id)
 
     def prove(address: str) -> str:
         named = f"{address}{'&' if '?' in address else '?'}{ACCOUNT_HEADER}={quote(account.name)}"
-        return proven(named, project_id=call.project_id, secret=secret, now=now)
+        if signer is None:  # local mode: no key is asked for
+            return named
+        return proven(named, signer[0].id, secret=signer[1], now=now)
 
     return prove
 

@@ -9,16 +9,13 @@ from urllib.parse import parse_qsl
 import msgspec
 from starlette.types import Scope
 
-from batchbell.core import links
+from batchbell.core import session
+from batchbell.core.session import Session
 from batchbell.providers.registry import DIALECTS
 
 NATIVES = {name: one.native for name, one in DIALECTS.items() if one.native is not None}
-PROOF = re.compile(
-    r"(?P<query>.*)&bb-proof=(?P<project>[\w-]+)\.(?P<expires>\d+)\.(?P<signature>[0-9a-f]+)"
-)
+PROOF = re.compile(r"(.*)&bb-proof=([\w.]+)")
 """A query that ends in a proof."""
-PROOF_SECONDS = 86_400
-"""How long an address with a proof may be called."""
 
 
 def dialect_at(path: str) -> str | None:
@@ -44,28 +41,18 @@ def key_in_query(scope: Scope) -> str:
     return next((value.strip() for name, value in pairs if name in names), "")
 
 
-def proven(address: str, *, project_id: str, secret: str, now: float) -> str:
-    """A path of ours and its query, with the proof that the project may send a file there.
+def proven(address: str, key_id: str, *, secret: str, now: float) -> str:
+    """A path of ours and its query, with the proof that this key may send a file there.
 
     SDKs send files to an address that they were given, and no key.
     """
-    expires = str(int(now) + PROOF_SECONDS)
-    return f"{address}&bb-proof={project_id}.{expires}.{links.sign(address, expires, secret)}"
+    return f"{address}&bb-proof={session.proof(key_id, address, secret=secret, now=now)}"
 
 
-def proof_in(scope: Scope) -> re.Match[str] | None:
-    """The proof that a call carries, which `is_proven` judges."""
+def proof_in(scope: Scope) -> tuple[Session, str] | None:
+    """The proof that a call carries, and the address that it is about. Nobody has judged it yet."""
     if scope["method"] != "POST" or dialect_at(scope["path"]) is None:
         return None
-    return PROOF.fullmatch(scope["query_string"].decode("latin-1"))
-
-
-def is_proven(scope: Scope, proof: re.Match[str], *, secret: str, now: float) -> bool:
-    """Whether we gave out this very address, and not too long ago."""
-    genuine = links.is_genuine(
-        f"{scope['path']}?{proof['query']}",
-        expires=proof["expires"],
-        signature=proof["signature"],
-        secret=secret,
-    )
-    return genuine and now <= int(proof["expires"])
+    query = PROOF.fullmatch(scope["query_string"].decode("latin-1"))
+    found = query and session.read(query[2])
+    return (found, f"{scope['path']}?{query[1]}") if query and found else None
