@@ -321,6 +321,11 @@ def ready_sqlite_url(migrated_sqlite: Path, sqlite_url: str, tmp_path: Path) -> 
     return sqlite_url
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes long, so that nobody waits for it alone at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test on each engine, or on those that `databases` names."""
     if "database_url" in metafunc.fixturenames:

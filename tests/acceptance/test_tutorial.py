@@ -90,6 +90,7 @@ def identities(file: Path) -> list[str]:
     return [json.loads(line)["custom_id"] for line in file.read_bytes().splitlines()]
 
 
+@pytest.mark.long
 async def test_the_tutorial_works_as_it_is_written(
     bash: Bash, ports: dict[str, str], tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ import sqlite3
 from pathlib import Path
 
 import httpx2
+import pytest
 from tests.conftest import Server
 from tests.faults.conftest import Town, make_town
 
@@ -26,6 +27,7 @@ async def registers(town: Town, id: str) -> httpx2.Response:
         )
 
 
+@pytest.mark.long
 async def test_sqlite_locked_for_half_a_minute(sqlite_url: str, tmp_path: Path) -> None:
     """Pitfall 3: the process must not die of a locked database."""
     async with make_town(sqlite_url, tmp_path) as town:
@@ -51,6 +53,7 @@ async def test_sqlite_locked_for_half_a_minute(sqlite_url: str, tmp_path: Path) 
         assert await readiness(town) == 200
 
 
+@pytest.mark.long
 async def test_postgresql_gone_for_half_a_minute(tmp_path: Path, own_postgres: Server) -> None:
     """Pitfall 3: nor of one that is not there."""
     async with make_town(own_postgres.url, tmp_path) as town:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from tests.faults.rounds import PLACES
 
 from batchbell import failpoints
@@ -33,6 +34,7 @@ def killed_at() -> set[tuple[str, str]]:
     return {(found[1] or "sqlite", found[2]) for found in KILLED_AT.finditer(collected.stdout)}
 
 
+@pytest.mark.long
 def test_every_failpoint_is_killed_at_on_both_databases() -> None:
     found = killed_at()
     database, places = OF_ONE_FILE

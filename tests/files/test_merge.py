@@ -225,6 +225,7 @@ def test_the_newest_round_speaks_for_a_request(tmp_path: Path) -> None:
     assert (result.lines, result.notes) == (1, ())
 
 
+@pytest.mark.long
 def test_a_million_short_lines_take_little_memory() -> None:
     import tracemalloc
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 
+import pytest
+
 from batchbell.sandbox import Receiver, Sandbox
 from tests.acceptance.conftest import Shell, receiver, sandbox, shell
 from tests.acceptance.test_gateway import INPUT
@@ -13,6 +15,7 @@ from tests.verification.judges import NODE, Node
 __all__ = ["receiver", "sandbox", "shell"]
 
 
+@pytest.mark.long
 async def test_the_sdk_for_node_uses_the_gateway_as_if_it_were_openai(
     node: Node, shell: Shell, sandbox: Sandbox, receiver: Receiver
 ) -> None:

@@ -17,6 +17,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -290,9 +291,9 @@ class Deliveries(RuleBasedStateMachine):
             shutil.rmtree(self.folder)
 
 
-TestDeliveries = Deliveries.TestCase
+TestDeliveries = pytest.mark.long(Deliveries.TestCase)
 TestDeliveries.settings = settings(
-    max_examples=25 if "CI" in os.environ else 8,
+    max_examples=16 if "CI" in os.environ else 8,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),
