@@ -101,4 +101,5 @@ async def test_batches_are_registered_their_webhooks_sent_and_their_results_read
         assert shown["batchbell"]["results"]["in_input_order"] is True
         expire_at = shown["batchbell"]["results_expire_at"]
         assert expire_at == shown["completed_at"] + 48 * 3600
+    assert sandbox.gemini.calls["content"] == 1, "the input is not asked for"
     assert await serving.end() == 0

@@ -48,8 +48,6 @@ class Bench:
     id_field: str = "id"
     tags: bool = True
     """Whether the provider keeps a tag, and other metadata."""
-    inputs: bool = True
-    """Whether the provider gives an input file back."""
     says_why: bool = True
     """Whether a batch that failed says why, and in which line."""
 
@@ -107,7 +105,6 @@ async def gemini() -> AsyncIterator[Bench]:
                 status_field="metadata",
                 id_field="name",
                 tags=False,
-                inputs=False,
                 says_why=False,
             )
 

@@ -100,6 +100,8 @@ class Profile:
     """Whether that counts from when the batch was made, and not from its end."""
     answers_in_order: bool = False
     """Whether results stand in the order of the requests."""
+    returns_inputs: bool = True
+    """Whether a file that was uploaded can be downloaded."""
     runs_on: bool = False
     """Whether a batch runs on after `expires_at`, until it is done or cancelled."""
     list_style: ListStyle = ListStyle.PAGES

@@ -66,6 +66,7 @@ GEMINI = Profile(
     limits=Limits(bytes=2 * 10**9),
     retention_seconds=2 * DAY_SECONDS,
     answers_in_order=True,
+    returns_inputs=False,
     batch_ids=r"batches/[A-Za-z0-9_-]+",
     hooks=Hooks(
         secret_variable="GEMINI_WEBHOOK_SECRET",  # noqa: S106 - a name

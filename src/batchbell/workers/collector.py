@@ -352,7 +352,8 @@ class Fetching:
         """
         known = self._batch.snapshot or Snapshot(id=self._batch.id, provider_status="", status=None)
         seen = await self._looked_at_again(known)
-        input_ref = None if self._requests else seen.input_file_id
+        asked = self._requests is None and self._provider.profile.returns_inputs
+        input_ref = seen.input_file_id if asked else None
         input = self._requests or await self._dispensable("input", input_ref, is_input=True)
         answers = []
         for name, ref in (("output", seen.output_file_id), ("results", seen.results_ref)):
