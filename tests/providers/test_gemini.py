@@ -7,6 +7,7 @@ here, and signatures were shortened.
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -26,9 +27,11 @@ from batchbell.core.errors import (
 )
 from batchbell.core.model import BatchOutcome, BatchProblem, Counts, Status, outcome_of
 from batchbell.files.lines import Fate, Spent, answer
+from batchbell.files.preflight import prepare
 from batchbell.providers import Order, Provider
 from batchbell.providers.gemini import EMBED, GENERATE, SHOWN, KeyedLines, Row, snapshot_of
 from batchbell.providers.lists import snapshot_in
+from batchbell.providers.profiles import GEMINI
 from tests.providers import benches
 from tests.providers.benches import KEY, Bench, connected
 from tests.providers.canned import Canned, served
@@ -561,3 +564,36 @@ async def test_a_model_that_is_not_there_is_refused_for_good(
     canned.body = error_json(403, "PERMISSION_DENIED", said)
     with pytest.raises(ProviderNotFound):
         await way.submit(order)
+
+
+A, B = {"key": "a", "request": {}}, {"key": "b", "request": {}}
+
+
+@pytest.mark.parametrize(
+    ("lines", "model", "problems"),
+    [
+        ([A, B], "gemini-3.5-flash", []),
+        ([{"request": {}}], "gemini-3.5-flash", []),
+        ([A, B], None, [(None, "missing_model")]),
+        ([A, B, A], "m", [(3, "duplicate_key")]),
+        ([{"key": "", "request": {}}], "m", [(1, "invalid_key")]),
+        ([{"key": "k" * 513, "request": {}}], "m", [(1, "invalid_key")]),
+        ([{"key": 7, "request": {}}], "m", [(1, "invalid_key")]),
+        ([{"key": "a"}], "m", [(1, "missing_request")]),
+        ([{"key": "a", "request": []}], "m", [(1, "invalid_request")]),
+        ([{"custom_id": "a", "body": {}}], "m", [(1, "unknown_field"), (1, "missing_request")]),
+        ([A, {"key": "b", "request": {"model": "other"}}], "m", [(2, "mismatched_model")]),
+        ([A, {"key": "b", "request": {}, "url": "/v1/x"}], "m", [(2, "unknown_field")]),
+    ],
+)
+def test_lines_are_checked_before_they_are_sent(
+    tmp_path: Path, lines: Any, model: str | None, problems: Any
+) -> None:
+    source = io.BytesIO("".join(json.dumps(line) + "\n" for line in lines).encode())
+    form, limits = KeyedLines.form, GEMINI.limits
+    found = prepare(source, tmp_path, limits=limits, form=form, model=model)
+    assert [(one.line, one.code) for one in found.problems] == problems
+    if not problems:
+        [part] = found.parts
+        ids = [json.loads(line)["custom_id"] for line in part.path.read_bytes().splitlines()]
+        assert (ids[0], found.url) == (lines[0].get("key", "request-000001"), GENERATE)
