@@ -272,7 +272,7 @@ OLD, NEW = (make_secret(bytes([n]) * 24) for n in (1, 2))
 
 def test_secrets_of_webhooks_are_read_beside_the_key(declared: Any) -> None:
     """Several while one replaces another; a provider that sends none has none."""
-    own = GOOD + 'hook_secret_env = "EU_HOOK"\n'
+    own = GOOD + 'hook_secret_env = "EU_HOOK"\nhook_audience = "project-7"\n'
     found = declared(
         own,
         OPENAI_WEBHOOK_SECRET=OLD,
@@ -284,6 +284,7 @@ def test_secrets_of_webhooks_are_read_beside_the_key(declared: Any) -> None:
         "mistral": (),
         "eu": (NEW, OLD),
     }
+    assert [one.hook_audience for one in found] == [None, None, "project-7"]
     assert OLD not in repr(list(found))
 
 

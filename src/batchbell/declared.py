@@ -59,6 +59,11 @@ class AccountTable(BaseModel):
         " its own webhooks; several secrets are parted by spaces. Default: the provider's variable"
         " for it.",
     )
+    hook_audience: Annotated[str, Field(strict=True, min_length=1)] | None = Field(
+        None,
+        description="The `aud` of the tokens with which the provider signs webhooks that single"
+        " batches ask for. Default: the address that they go to.",
+    )
     discover: Annotated[bool, Field(strict=True)] | None = Field(
         None, description="As `BATCHBELL_DISCOVER`, for this account."
     )
@@ -234,6 +239,7 @@ class _Reader:
             base_url=base_url,
             key=self._key_for(table, profile, place),
             key_variable=self._variable_of(table),
+            hook_audience=table.hook_audience,
             hook_secrets=self._hook_secrets(table, profile, place),
             in_file=in_file,
             discover=discover,

@@ -205,6 +205,7 @@ async def test_secrets_of_an_account_are_set_replaced_and_never_shown(served: Se
     assert made["hooks"] == {
         "url": f"http://127.0.0.1:3000/hooks/{made['id']}",
         "secrets": 1,
+        "per_batch": False,
         "received_at": None,
         "announced_in_a_row": 0,
         "missed_at": None,

@@ -28,6 +28,10 @@ HookSecrets = Annotated[
 """With these the provider signs its own webhooks; several while one is replaced by another."""
 
 
+HookAudience = Annotated[str, Field(min_length=1, max_length=URL_MAX), Storable]
+"""The `aud` of tokens that sign webhooks about single batches. Default: the address they go to."""
+
+
 class AccountRequest(Request):
     name: Name
     provider: Annotated[Text, Field(examples=["openai"])] | None = None
@@ -36,6 +40,7 @@ class AccountRequest(Request):
     api_key: ApiKey
     discover: Flag = None
     hook_secrets: HookSecrets | None = None
+    hook_audience: HookAudience | None = None
 
 
 class AccountChanges(Request):
@@ -45,6 +50,7 @@ class AccountChanges(Request):
     discover: Flag = None
     hook_secrets: HookSecrets | None = None
     """They replace those that are there; none at all turns the webhooks off."""
+    hook_audience: HookAudience | None = None
 
 
 class AccountHooks(Answer, frozen=True, kw_only=True):
@@ -52,6 +58,9 @@ class AccountHooks(Answer, frozen=True, kw_only=True):
 
     url: Annotated[str, about("Where the provider is to send them.")]
     secrets: Annotated[int, about("How many secrets they are verified with.")]
+    per_batch: Annotated[
+        bool, about("Whether single batches may ask for one, which needs no secret.")
+    ]
     received_at: Annotated[Second | None, about("When one was last taken.")]
     announced_in_a_row: Annotated[
         int, about("How many ends they have announced since one was missed.")

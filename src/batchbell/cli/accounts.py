@@ -42,6 +42,15 @@ HookVariable = Annotated[
         " webhooks; several are parted by spaces.",
     ),
 ]
+HookAudience = Annotated[
+    str | None,
+    typer.Option(
+        "--hook-audience",
+        metavar="WORD",
+        help="The aud of tokens that sign webhooks which single batches ask for. Default: the"
+        " address that they go to.",
+    ),
+]
 Discover = Annotated[
     bool | None,
     typer.Option(
@@ -66,6 +75,7 @@ def add(
     api_key_env: KeyVariable = None,
     discover: Discover = None,
     hook_secret_env: HookVariable = None,
+    hook_audience: HookAudience = None,
     json: Json = False,
     server: Server = None,
     api_key: ApiKey = None,
@@ -90,6 +100,7 @@ def add(
             base_url=base_url,
             discover=bool(discover),
             hook_secrets=hook_secrets.split(),
+            hook_audience=hook_audience,
         )
         _print(added, json=json)
         result = client.test_account(name)
@@ -139,6 +150,7 @@ def update(
         ),
     ] = None,
     hook_secret_env: HookVariable = None,
+    hook_audience: HookAudience = None,
     json: Json = False,
     server: Server = None,
     api_key: ApiKey = None,
@@ -155,6 +167,8 @@ def update(
         changes["hook_secrets"] = _hook_secrets(hook_secret_env)
     elif new_hook_secret is False:
         changes["hook_secrets"] = []
+    if hook_audience:
+        changes["hook_audience"] = hook_audience
     if not changes:
         raise typer.BadParameter(
             "Nothing to change: give --base-url, --new-api-key, --new-hook-secret or --discover."
@@ -263,7 +277,7 @@ def _of_hooks(account: Account) -> list[tuple[str, str | None]]:
     hooks = account.hooks
     if hooks is None:
         return []
-    if not hooks.secrets:
+    if not hooks.secrets and not hooks.per_batch:
         return [("hooks", f"none: no secret; they would go to {hooks.url}")]
     proven = f"{hooks.announced_in_a_row} ends in a row"
     return [

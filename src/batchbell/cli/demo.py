@@ -11,7 +11,7 @@ from batchbell.cli.errors import Code, complain
 from batchbell.cli.output import say
 
 if TYPE_CHECKING:
-    from batchbell.sandbox import Received, Receiver, Sandbox
+    from batchbell.sandbox import Hook, Received, Receiver, Sandbox
 
 SANDBOX_SECONDS = 60.0
 PORT_MAX = 65_535
@@ -40,6 +40,7 @@ def demo(
 
 
 def sandbox(
+    *,
     host: Annotated[str, typer.Option(metavar="HOST", help="Where to listen.")] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(metavar="PORT", min=0, max=PORT_MAX, help="0 takes any.")
@@ -63,26 +64,58 @@ def sandbox(
             help="Also receive webhooks there, and print them; 0 takes any.",
         ),
     ] = None,
+    hook_url: Annotated[
+        str | None,
+        typer.Option(
+            "--hook-url",
+            metavar="URL",
+            help="Call this address when a batch of OpenAI's has ended, as OpenAI does.",
+        ),
+    ] = None,
+    hook_secret: Annotated[
+        str | None,
+        typer.Option(
+            "--hook-secret", metavar="SECRET", help="The whsec_… that these calls are signed with."
+        ),
+    ] = None,
 ) -> None:
     """Serve a fake of the batch APIs of OpenAI, Anthropic, Gemini and Mistral until Ctrl-C."""
-    from batchbell.core.errors import SettingsError
+    from batchbell.core import signing
+    from batchbell.core.errors import InvalidRequest, SettingsError
+    from batchbell.sandbox import hooks
 
     try:
-        asyncio.run(_sandbox(host, port, api_key, seconds, receiver_port))
+        secret = signing.check_secret(hook_secret or hooks.SECRET)
+    except InvalidRequest as error:
+        raise typer.BadParameter(error.message, param_hint="--hook-secret") from error
+    hook = None if hook_url is None else hooks.Hook(hook_url, secret)
+    try:
+        asyncio.run(
+            _sandbox(host, port, api_key, seconds=seconds, receiver_port=receiver_port, hook=hook)
+        )
     except OSError as error:
         raise SettingsError(f"Cannot listen: {error.strerror or error}.") from error
 
 
 async def _sandbox(
-    host: str, port: int, api_key: str, seconds: float, receiver_port: int | None
+    host: str,
+    port: int,
+    api_key: str,
+    *,
+    seconds: float,
+    receiver_port: int | None,
+    hook: Hook | None,
 ) -> None:
     from batchbell.sandbox import Schedule, serve_receiver, serve_sandbox
 
     def show(sandbox: Sandbox) -> None:
         for line in how_to_use(sandbox.base_url, api_key):
             say(line)
+        if hook is not None:
+            say(f"  webhooks:   go to {hook.url}, signed with OPENAI_WEBHOOK_SECRET={hook.secret}")
 
-    provider = serve_sandbox(host, port, api_key, schedule=Schedule.lasting(seconds), on_ready=show)
+    schedule = Schedule.lasting(seconds)
+    provider = serve_sandbox(host, port, api_key, schedule=schedule, hook=hook, on_ready=show)
     if receiver_port is None:
         await provider
         return

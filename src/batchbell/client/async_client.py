@@ -529,12 +529,14 @@ class AsyncBatchbell:
         base_url: str | None = None,
         discover: bool = False,
         hook_secrets: Sequence[str] = (),
+        hook_audience: str | None = None,
     ) -> Account:
         """Add an account, watched from now on. Its secrets are sealed, and never shown again.
 
         `provider` is `openai` by default. With `discover`, every batch that is made in it is
         found, whoever made it. `hook_secrets` are those that the provider signs its own webhooks
-        with, which it sends to the account's `hooks.url`.
+        with, which it sends to the account's `hooks.url`; `hook_audience` is what tokens that sign
+        some of them name as their `aud`, where that is not this address.
         """
         wanted = {
             "name": name,
@@ -543,11 +545,12 @@ class AsyncBatchbell:
             "base_url": base_url,
             "discover": discover,
             "hook_secrets": list(hook_secrets) or None,
+            "hook_audience": hook_audience,
         }
         return await self._send(calls.add_account(wanted))
 
     async def update_account(self, name: str, **changes: str | bool | Sequence[str]) -> Account:
-        """Change its `base_url`, `api_key`, `discover`, `hook_secrets` or `state`.
+        """Change its `base_url`, `api_key`, `discover`, `hook_secrets`, `hook_audience` or `state`.
 
         `state` is `active` or `paused`; new `hook_secrets` replace those that are there.
         """

@@ -72,6 +72,9 @@ class Account:
     discover_since: float | None = None
     """Batches made after this are found in the list, though nobody named them; None if not."""
 
+    hook_audience: str | None = None
+    """Whom tokens are for that sign webhooks of its provider; None: whoever its address names."""
+
     verbs: Verbs = Verbs()
     arrivals: Arrivals = Arrivals()
 

@@ -27,6 +27,8 @@ class Declared:
     """Where the key was read."""
     hook_secrets: tuple[str, ...] = field(default=(), repr=False)
     """With these the provider signs its own webhooks."""
+    hook_audience: str | None = None
+    """As in `Account`."""
     in_file: bool
     """Whether a table of the settings file names it; else the variable alone makes it."""
     discover: bool

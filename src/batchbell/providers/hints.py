@@ -6,7 +6,8 @@ each provider's documents, and https://www.standardwebhooks.com, by which all of
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -14,8 +15,13 @@ from typing import Any
 import msgspec
 
 from batchbell.core import signing
+from batchbell.providers import tokens
 from batchbell.providers.profile import Hooks
+from batchbell.providers.tokens import Keys
 from batchbell.providers.values import ID_MAX_CHARACTERS, Undecodable, decode
+
+LEEWAY_SECONDS = 60
+"""Clocks may be so far apart when a token ends."""
 
 
 class Reason(StrEnum):
@@ -68,6 +74,55 @@ def read_hint(
             Reason.FORGED, "The signature is not that of a secret that this account has."
         )
     return Hint(id, _batch_ids(hooks, body))
+
+
+def token_in(hooks: Hooks, headers: Mapping[str, str]) -> str | None:
+    """The token that is in place of a signature, where the provider signs so."""
+    signature = headers.get("webhook-signature", "")
+    return signature if hooks.keys_path is not None and tokens.is_token(signature) else None
+
+
+def read_token_hint(
+    hooks: Hooks,
+    token: str,
+    keys: Keys,
+    *,
+    is_audience: Callable[[str], bool],
+    headers: Mapping[str, str],
+    body: bytes,
+    now: float,
+) -> Hint:
+    """The hint in a request that a token signs.
+
+    Raises BadToken unless one of the keys has signed it, and HintRefused unless it is for us and
+    still holds.
+
+    The token holds the event, and what is beside it proves nothing: it says what the batch is, and
+    a token that comes again is a message that comes again. One that holds no event leaves that to
+    the body.
+    """
+    _checked(headers, now)
+    claims = tokens.claims_in(token, keys)
+    audience = claims.get("aud")
+    named = audience if isinstance(audience, list) else [audience]
+    if not any(isinstance(one, str) and is_audience(one) for one in named):
+        raise HintRefused(
+            Reason.FORGED,
+            f"The token is for {str(audience)[:200]!r}, and not for this account. If that is what"
+            " the provider calls it, set it as the account's hook_audience.",
+        )
+    _check_times(claims, now)
+    event = msgspec.json.encode(claims) if "data" in claims else body
+    return Hint(f"jwt_{hashlib.sha256(token.encode()).hexdigest()}", _batch_ids(hooks, event))
+
+
+def _check_times(claims: Mapping[str, Any], now: float) -> None:
+    issued, ends = (claims.get(name) for name in ("iat", "exp"))
+    if not isinstance(ends, int | float):
+        raise HintRefused(Reason.MALFORMED, "The token does not say until when it holds.")
+    early = isinstance(issued, int | float) and issued > now + signing.TOLERANCE_SECONDS
+    if ends < now - LEEWAY_SECONDS or early:
+        raise HintRefused(Reason.STALE, "The token holds no more, or not yet.")
 
 
 def _checked(headers: Mapping[str, str], now: float) -> str:

@@ -61,6 +61,9 @@ class Hooks:
     """The field of `data` that holds the batch's id."""
     before_id: str = ""
     """What a batch's id begins with here, where `data` may leave it out."""
+    keys_path: str | None = None
+    """Where, below the base URL, its public keys are: a JWKS document. With these it signs the
+    webhooks that single batches ask for, by tokens. None where it signs none so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -77,6 +77,7 @@ GEMINI = Profile(
             "batch.cancelled": Status.CANCELLED,
         },
         before_id="batches/",
+        keys_path="/.well-known/jwks.json",
     ),
 )
 """https://ai.google.dev/gemini-api/docs/batch-api and the SDK `google-genai` 3.6, November 2026. No

@@ -85,6 +85,11 @@ Groq and Azure OpenAI lie below `/groq` and `/azure`: OpenAI's dialect with habi
     sandbox.azure.blobs = "localhost"        # results are in the customer's storage, by URL
     sandbox.azure.signed = False             # which wants a key that nobody has
 
+OpenAI, Azure and Gemini send webhooks when batches end; Gemini also to the `uris` of a batch::
+
+    sandbox.provider.hook = Hook("http://127.0.0.1:3000/hooks/acc_…", "whsec_…")
+    assert await sandbox.ring() == [200]     # what is due is sent now, and not by itself
+
 The receiver::
 
     async with Receiver(secret="whsec_…") as receiver:
@@ -113,6 +118,7 @@ from batchbell.sandbox.behaviours import (
 )
 from batchbell.sandbox.content_batches import ContentBatches
 from batchbell.sandbox.faults import ROUTES, Fault, FaultKind, Faults
+from batchbell.sandbox.hooks import Hook
 from batchbell.sandbox.inputs import problem
 from batchbell.sandbox.message_batches import MessageBatches
 from batchbell.sandbox.provider import SandboxProvider
@@ -136,6 +142,7 @@ __all__ = [
     "GzipBomb",
     "Hang",
     "Hold",
+    "Hook",
     "MessageBatches",
     "QuickReceiver",
     "Received",

@@ -11,6 +11,7 @@ from typing import Any
 from batchbell.core.model import Status
 from batchbell.sandbox.answers import ApiError
 from batchbell.sandbox.files import StoredFile
+from batchbell.sandbox.hooks import Headers, by_token
 from batchbell.sandbox.inputs import Request, problem
 from batchbell.sandbox.jobs import Job, made_up
 from batchbell.sandbox.outputs import INPUT_TOKENS, OUTPUT_TOKENS, Writer, said
@@ -177,7 +178,22 @@ class ContentBatches(SandboxProvider):
             inline=name is None,
             embeds=embeds,
             display_name=asked.get("displayName") or asked.get("display_name"),
+            hook_urls=_hook_urls(asked.get("webhookConfig") or asked.get("webhook_config")),
         )
+
+    def _targets(self, job: Job) -> Mapping[str, Headers]:
+        """What a batch asks for itself counts in place of the hook of all."""
+        own = {url: by_token(f"evt_{job.id}", url) for url in job.hook_urls}
+        return own or super()._targets(job)
+
+    def _event(self, job: Job, at: Progress) -> Mapping[str, Any]:
+        word = "succeeded" if at.status is Status.COMPLETED else at.status.value
+        return {
+            "type": f"batch.{word}",
+            "version": "v1",
+            "timestamp": time_of(at.stamps[f"{at.status}_at"]),
+            "data": {"id": job.id},
+        }
 
     def add_batch(self, *, inline: bool = False, **same: Any) -> str:
         """As `SandboxProvider.add_batch`; the requests of an `inline` one came with the call."""
@@ -307,6 +323,11 @@ class ContentBatches(SandboxProvider):
 
     def _no_batch(self, batch_id: str) -> ApiError:
         return ApiError(404, "Requested entity was not found.")
+
+
+def _hook_urls(config: Any) -> tuple[str, ...]:
+    uris = config.get("uris") if isinstance(config, dict) else None
+    return tuple(str(one) for one in uris) if isinstance(uris, list) else ()
 
 
 def _inline(config: Mapping[str, Any]) -> tuple[list[Request], tuple[dict[str, Any], ...]]:

@@ -13,6 +13,7 @@ from batchbell.sandbox.faults import CONTENT, FaultKind
 from batchbell.sandbox.fields import chosen
 from batchbell.sandbox.files import StoredFile
 from batchbell.sandbox.gate import PROVIDER, Handler, guard, json_object, page_fault, sent
+from batchbell.sandbox.hooks import key_set
 
 PREFIX = "/gemini"
 """The Gemini API is below it, with the version and all."""
@@ -57,6 +58,7 @@ def gemini_app(batches: ContentBatches) -> web.Application:
             web.get(f"/download{FILE}:download", _content),
             web.get(FILE, _file, name=f"{ROUTE}file"),
             web.delete(FILE, _delete_file, name=f"{ROUTE}delete_file"),
+            web.get("/.well-known/jwks.json", _keys),
         ]
     )
     return app
@@ -94,6 +96,11 @@ def _check_key(request: web.Request, wanted: str | None) -> None:
     if wanted is not None and key != wanted:
         text = "API key not valid. Please pass a valid API key."
         raise ApiError(400, text, code="API_KEY_INVALID")
+
+
+async def _keys(_request: web.Request) -> web.Response:
+    """Those that its webhooks about single batches are signed with. No key is asked for."""
+    return web.json_response(key_set())
 
 
 # Batches ---------------------------------------------------------------------------------

@@ -34,6 +34,10 @@ class Job:
     forced: Progress | None = None
     word: str | None = None
     counts: tuple[int, int] | None = None
+    hook_urls: tuple[str, ...] = ()
+    """Where whoever made it wants to hear of its end."""
+    announced: int = 0
+    """How often its end was announced, or tried to; TRIES_MAX ends that."""
     settled: bool = False
     """Whether its output files have been made."""
     output_file_id: str | None = None

@@ -15,6 +15,7 @@ from batchbell.core.model import Status
 from batchbell.sandbox.answers import ApiError, invalid, missing, no_batch
 from batchbell.sandbox.faults import Faults
 from batchbell.sandbox.files import EXPIRY_SECONDS, Files, StoredFile, expiry
+from batchbell.sandbox.hooks import TRIES_MAX, Announcement, Headers, Hook, announcements, by_secret
 from batchbell.sandbox.inputs import read_input
 from batchbell.sandbox.jobs import Job
 from batchbell.sandbox.schedule import ENDS, OPEN, Progress, Schedule
@@ -71,6 +72,8 @@ class SandboxProvider:
         self.clock = clock
         self.lenient = False
         """Whether any id is taken for one of ours, as suites of SDKs with made-up ids need it."""
+        self.hook: Hook | None = None
+        """Where it sends a webhook when a batch has ended: see `Sandbox.ring`."""
         self.faults = Faults()
         self.calls: Counter[str] = Counter()
         self.log: deque[tuple[str, str]] = deque(maxlen=LOG_LENGTH)
@@ -259,6 +262,38 @@ class SandboxProvider:
     def forget(self, batch_id: str) -> None:
         """Lose a batch: 404 from now on, and absent from the list."""
         del self._jobs[self._job(batch_id).id]
+
+    # Its webhooks ------------------------------------------------------------------------
+
+    def to_announce(self) -> list[Announcement]:
+        """Webhooks about batches that have ended since, and whose last try has failed."""
+        now = self.clock()
+        return [
+            one
+            for job in self._jobs.values()
+            if job.announced < TRIES_MAX and (targets := self._targets(job))
+            if (at := job.progress(now)).status in ENDS
+            for one in announcements(job.id, self._event(job, at), targets, now)
+        ]
+
+    def note_announced(self, batch_id: str, *, arrived: bool) -> None:
+        """One that has arrived is not sent again."""
+        if job := self._jobs.get(batch_id):
+            job.announced = TRIES_MAX if arrived else job.announced + 1
+
+    def _targets(self, job: Job) -> Mapping[str, Headers]:
+        """Whom to call, and how each call is signed."""
+        hook = self.hook
+        return {} if hook is None else {hook.url: by_secret(f"evt_{job.id}", hook.secret)}
+
+    def _event(self, job: Job, at: Progress) -> Mapping[str, Any]:
+        return {
+            "id": f"evt_{job.id}",
+            "object": "event",
+            "type": f"batch.{at.status}",
+            "created_at": at.stamps[f"{at.status}_at"],
+            "data": {"id": job.id},
+        }
 
     # Inside ------------------------------------------------------------------------------
 

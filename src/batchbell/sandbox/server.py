@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
+import aiohttp
 from aiohttp import web
 
 from batchbell.sandbox import azure, groq
@@ -16,12 +17,16 @@ from batchbell.sandbox.batch_jobs import BatchJobs
 from batchbell.sandbox.content_batches import ContentBatches
 from batchbell.sandbox.gemini import PREFIX as GEMINI
 from batchbell.sandbox.groq import GroqProvider
+from batchbell.sandbox.hooks import Announcement, Hook
 from batchbell.sandbox.message_batches import MessageBatches
 from batchbell.sandbox.mistral import PREFIX as MISTRAL
 from batchbell.sandbox.provider import SandboxProvider
 from batchbell.sandbox.receiver import Received, Receiver
 from batchbell.sandbox.schedule import Schedule
 
+RING_SECONDS = 5.0
+"""How long a webhook's receiver may take."""
+RINGS_EVERY_SECONDS = 1.0
 SHUTDOWN_SECONDS = 0.1
 """How long a call in flight may still take when the server stops."""
 
@@ -145,6 +150,22 @@ class Sandbox:
             raise
         self.port = runner.addresses[0][1]
 
+    async def ring(self) -> list[int]:
+        """Send every webhook that is due; the answers' status codes, 0 where none came.
+
+        OpenAI, Gemini and Azure send some, where `hook` of their state says so; Gemini also where
+        a batch asks for one itself. What is answered 2xx is not sent again.
+        """
+        answers = []
+        timeout = aiohttp.ClientTimeout(total=RING_SECONDS)
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+            for provider in (self.provider, self.gemini, self.azure):
+                for one in provider.to_announce():
+                    status = await _sent(session, one)
+                    provider.note_announced(one.batch_id, arrived=200 <= status < 300)
+                    answers.append(status)
+        return answers
+
     async def stop(self) -> None:
         """Close every connection; calls that hang are let go."""
         self.provider.faults.release()
@@ -170,22 +191,38 @@ class Sandbox:
         await self.stop()
 
 
+async def _sent(session: aiohttp.ClientSession, one: Announcement) -> int:
+    try:
+        async with session.post(
+            one.url, data=one.body, headers=one.headers, allow_redirects=False
+        ) as answer:
+            return answer.status
+    except (aiohttp.ClientError, OSError, ValueError):
+        return 0
+
+
 async def serve_sandbox(
     host: str = "127.0.0.1",
     port: int = 0,
     api_key: str | None = None,
     *,
     schedule: Schedule | None = None,
+    hook: Hook | None = None,
     on_ready: Callable[[Sandbox], None] | None = None,
 ) -> None:
     """Serve a provider until cancelled. `on_ready` is called once the port is open.
+
+    `hook` is where OpenAI sends its webhooks. Those that are due are sent every second.
 
     Raises OSError when the port is taken.
     """
     async with Sandbox(host=host, port=port, api_key=api_key, schedule=schedule) as sandbox:
         if on_ready is not None:
             on_ready(sandbox)
-        await asyncio.Event().wait()
+        sandbox.provider.hook = hook
+        while True:
+            await sandbox.ring()
+            await asyncio.sleep(RINGS_EVERY_SECONDS)
 
 
 async def serve_receiver(

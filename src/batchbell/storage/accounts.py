@@ -281,6 +281,7 @@ def to_account(row: Row[Any]) -> Account:
         created_at=row.created_at,
         from_environment=row.from_environment,
         discover_since=row.discover_since,
+        hook_audience=row.hook_audience,
         verbs=Verbs(row.list_error, row.retrieve_error, bool(row.list_stale)),
         arrivals=Arrivals(row.hook_at, row.hooks_in_a_row, row.hook_missed_at),
     )
@@ -333,6 +334,7 @@ def add(
     credentials: str,
     discover: bool = False,
     hook_secrets: Sequence[str] = (),
+    hook_audience: str | None = None,
     mint: Mint,
     now: float,
 ) -> Account:
@@ -349,7 +351,7 @@ def add(
         "project_id": project_id,
     }
     row["discover_since"] = now if discover else None
-    row["hook_secrets"] = _kept(hook_secrets)
+    row["hook_secrets"], row["hook_audience"] = _kept(hook_secrets), hook_audience
     id = mint("acc")
     insert_missing(connection, accounts, [{**row, "id": id, "created_at": now}])
     query = select(accounts.c.id, accounts.c.removed_at).where(*named)
@@ -373,6 +375,7 @@ def change(
     paused: bool | None = None,
     discover: bool | None = None,
     hook_secrets: Sequence[str] | None = None,
+    hook_audience: str | None = None,
     now: float,
 ) -> Account:
     """Change what is not None; the account is due at once, unless it is paused.
@@ -381,7 +384,7 @@ def change(
     another address without credentials: those that are kept are never sent to a new one.
     """
     found = _locked(connection, project_id, word)
-    given = {"base_url": base_url, "credentials": credentials}
+    given = {"base_url": base_url, "credentials": credentials, "hook_audience": hook_audience}
     values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if discover is not None and discover is not found.discovers:
         values["discover_since"] = now if discover else None

@@ -101,6 +101,7 @@ def read_account(body: Any, rules: AddressRules, project_id: str) -> dict[str, A
         "credentials": made.api_key.strip(),
         "discover": bool(made.discover),
         "hook_secrets": made.hook_secrets or (),
+        "hook_audience": made.hook_audience,
     }
 
 
@@ -118,6 +119,8 @@ def read_changes(body: Any, rules: AddressRules) -> dict[str, Any]:
         values["discover"] = made.discover
     if made.hook_secrets is not None:
         values["hook_secrets"] = made.hook_secrets
+    if made.hook_audience is not None:
+        values["hook_audience"] = made.hook_audience
     return values
 
 
@@ -411,6 +414,7 @@ async def _hooks(context: Context, found: Account) -> api.AccountHooks | None:
     return api.AccountHooks(
         url=f"{context.settings.link_url}{hook_path(found)}",
         secrets=len(hook_secrets_of(context.declared, found, kept)),
+        per_batch=profile.hooks.keys_path is not None,
         received_at=_second(arrivals.last_at),
         announced_in_a_row=arrivals.in_a_row,
         missed_at=_second(arrivals.missed_at),
