@@ -43,7 +43,11 @@ async def test_a_batch_can_be_watched_listed_shown_resent_and_expunged(
 
     assert delivery["id"] in (await shell.run("resend", event["id"])).out
     await receiver.wait_for(2, timeout=15)
-    assert batch_id in (await shell.run("list", "--status", "completed")).out
+    chosen = ("--status", "completed", "--outcome", "succeeded", "--id", batch_id, "--since", "1h")
+    assert batch_id in (await shell.run("list", *chosen)).out
+    assert (await shell.run("list", *chosen, "--metadata", "team=blue")).err == "No batches.\n"
+    of_it = ("--batch", batch_id, "--endpoint", delivery["endpoint_id"], "--until", "0m")
+    assert delivery["id"] in (await shell.run("list", "deliveries", *of_it)).out
     assert len((await shell.run("results", batch_id)).json_lines) == 4
     assert (await shell.run("expunge", batch_id, "--yes")).code == 0
     gone = await shell.run("results", batch_id)
@@ -116,6 +120,10 @@ async def test_a_misspelt_command_exits_with_2(shell: Shell) -> None:
         ("watch", "--file", "nowhere.txt", *url),
         ("list", "nothings"),
         ("list", "events", "--status", "completed"),
+        ("list", "events", "--outcome", "partial"),
+        ("list", "watches", "--since", "2h"),
+        ("list", "--since", "yesterday"),
+        ("list", "--metadata", "x"),
         ("no-such-command",),
     ]
     ended = await asyncio.gather(*(shell.run(*words) for words in misspelt))

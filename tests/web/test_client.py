@@ -92,6 +92,34 @@ async def test_lists_are_walked_page_by_page(served: Served, bell: AsyncBatchbel
     assert len([batch async for batch in bell.batches(page_size=3)]) == 7
 
 
+async def test_lists_take_what_they_are_asked_for(served: Served, bell: AsyncBatchbell) -> None:
+    for id in ("batch_1", "batch_2", "other_3"):
+        await served.watch(id)
+    await served.see(a_snapshot("batch_1"), a_snapshot("other_3"))
+    now = served.context.clock()
+    found = bell.batches(
+        id="batch_",
+        outcome="succeeded",
+        provider="openai",
+        account="openai",
+        metadata={"night": "yes"},
+        since=now - 9,
+        until=now + 9,
+        ended_since=1,
+        ended_until=now,
+        page_size=1,
+    )
+    assert [one.id async for one in found] == ["batch_1"]
+    assert [one async for one in bell.batches(model="none")] == []
+    assert [one async for one in bell.submissions(status="completed", since=1.5)] == []
+    how = {"batch_id": "batch_1", "type": "batch.completed", "since": now - 9, "until": now + 9}
+    (delivery,) = [one async for one in bell.deliveries(**how)]
+    how["endpoint_id"] = delivery.endpoint_id
+    assert [one.id async for one in bell.deliveries(**how)] == [delivery.id]
+    assert [one.id async for one in bell.events(**how)] == [delivery.event_id]
+    assert [one async for one in bell.events(endpoint_id="whe_none")] == []
+
+
 async def test_keys_are_made_listed_and_revoked(served: Served, bell: AsyncBatchbell) -> None:
     made = await bell.create_key("ci")
     assert made.key is not None

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, assert_never
 
 import typer
 
 from batchbell.cli.attempts import print_attempts
 from batchbell.cli.connection import connected
-from batchbell.cli.options import ApiKey, Json, Server
+from batchbell.cli.options import ApiKey, Json, Server, metadata_pairs
 from batchbell.cli.output import (
     moment,
     print_facts,
@@ -20,6 +20,7 @@ from batchbell.cli.output import (
     print_table,
     say,
 )
+from batchbell.cli.replays import moment_of
 
 if TYPE_CHECKING:
     from batchbell.client import Batch, Batchbell, Delivery, Endpoint, Event, Submission, Watch
@@ -172,40 +173,149 @@ class Kind(StrEnum):
 
 DELIVERED = {"delivered": True, "undelivered": False}
 
+_TIMES = ("since", "until")
+_OF_BATCH = ("id", "status", "outcome", "provider", "account", "model", "metadata", *_TIMES)
+_OF_DELIVERY = ("status", "batch", "endpoint", "type", *_TIMES)
+TAKES: dict[Kind, Sequence[str]] = {
+    Kind.BATCHES: (*_OF_BATCH, "ended-since", "ended-until"),
+    Kind.SUBMISSIONS: (*_OF_BATCH, "ended-since", "ended-until"),
+    Kind.WATCHES: ("batch",),
+    Kind.EVENTS: _OF_DELIVERY,
+    Kind.DELIVERIES: _OF_DELIVERY,
+}
+"""By which options each may be chosen."""
+OTHERWISE = {"batch": "batch_id", "endpoint": "endpoint_id"}
+"""What the client calls options otherwise."""
+
+
+Standing = Annotated[
+    str | None,
+    typer.Option(
+        "--status",
+        metavar="STATUS",
+        help="Only these. Batches and submissions: a status such as in_progress. Deliveries:"
+        " pending, delivered, exhausted or held. Events: delivered or undelivered.",
+    ),
+]
+IdBegins = Annotated[
+    str | None,
+    typer.Option("--id", metavar="ID", help="Batches and submissions: how their ids begin."),
+]
+Outcome = Annotated[
+    str | None,
+    typer.Option(
+        "--outcome",
+        metavar="OUTCOME",
+        help="Batches and submissions: succeeded, partial or none.",
+    ),
+]
+OfProvider = Annotated[
+    str | None,
+    typer.Option("--provider", metavar="NAME", help="Batches and submissions: of this provider."),
+]
+OfAccount = Annotated[
+    str | None,
+    typer.Option("--account", metavar="NAME", help="Batches and submissions: of this account."),
+]
+OfModel = Annotated[
+    str | None,
+    typer.Option("--model", metavar="MODEL", help="Batches and submissions: of this model."),
+]
+Pairs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--metadata",
+        metavar="KEY=VALUE",
+        help="Batches and submissions: with this pair in their metadata; repeat for more.",
+    ),
+]
+EndedSince = Annotated[
+    str | None,
+    typer.Option(
+        "--ended-since", metavar="TIME", help="Batches and submissions: ended from then on."
+    ),
+]
+EndedUntil = Annotated[
+    str | None,
+    typer.Option("--ended-until", metavar="TIME", help="Batches and submissions: ended before."),
+]
+OfBatch = Annotated[
+    str | None,
+    typer.Option(
+        "--batch", metavar="BATCH_ID", help="Watches, events and deliveries: of this batch."
+    ),
+]
+ForEndpoint = Annotated[
+    str | None,
+    typer.Option("--endpoint", metavar="ID", help="Events and deliveries: for this endpoint."),
+]
+OfType = Annotated[
+    str | None,
+    typer.Option("--type", metavar="TYPE", help="Events and deliveries: such as batch.completed."),
+]
+Since = Annotated[
+    str | None,
+    typer.Option(
+        "--since",
+        metavar="TIME",
+        help="All but watches: made from then on: 2h, 3d, or 2026-08-01T12:00.",
+    ),
+]
+Until = Annotated[
+    str | None, typer.Option("--until", metavar="TIME", help="All but watches: made before.")
+]
+Limit = Annotated[int, typer.Option("--limit", metavar="NUMBER", min=1, help="How many at most.")]
+Every = Annotated[bool, typer.Option("--all", help="All of them, whatever --limit says.")]
+Kinds = Annotated[
+    Kind,
+    typer.Argument(metavar="KIND", help="batches, watches, events, deliveries or submissions."),
+]
+
 
 def list_(
-    kind: Annotated[
-        Kind,
-        typer.Argument(metavar="KIND", help="batches, watches, events, deliveries or submissions."),
-    ] = Kind.BATCHES,
+    kind: Kinds = Kind.BATCHES,
     *,
-    status: Annotated[
-        str | None,
-        typer.Option(
-            "--status",
-            metavar="STATUS",
-            help="Only these. Batches: a status such as in_progress. Deliveries: pending,"
-            " delivered, exhausted or held. Events: delivered or undelivered.",
-        ),
-    ] = None,
-    batch: Annotated[
-        str | None,
-        typer.Option("--batch", metavar="BATCH_ID", help="Only watches or events of this batch."),
-    ] = None,
-    limit: Annotated[
-        int, typer.Option("--limit", metavar="NUMBER", min=1, help="How many at most.")
-    ] = LIMIT,
-    all_: Annotated[
-        bool, typer.Option("--all", help="All of them, whatever --limit says.")
-    ] = False,
+    status: Standing = None,
+    id_: IdBegins = None,
+    outcome: Outcome = None,
+    provider: OfProvider = None,
+    account: OfAccount = None,
+    model: OfModel = None,
+    metadata: Pairs = None,
+    ended_since: EndedSince = None,
+    ended_until: EndedUntil = None,
+    batch: OfBatch = None,
+    endpoint: ForEndpoint = None,
+    type_: OfType = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Limit = LIMIT,
+    all_: Every = False,
     json: Json = False,
     server: Server = None,
     api_key: ApiKey = None,
 ) -> None:
     """List batches, watches, events, deliveries or submissions, the newest first."""
     most = None if all_ else limit
+    asked = {
+        "status": status,
+        "id": id_,
+        "outcome": outcome,
+        "provider": provider,
+        "account": account,
+        "model": model,
+        "metadata": metadata_pairs(metadata),
+        "ended-since": moment_of(ended_since, "--ended-since"),
+        "ended-until": moment_of(ended_until, "--ended-until"),
+        "batch": batch,
+        "endpoint": endpoint,
+        "type": type_,
+        "since": moment_of(since, "--since"),
+        "until": moment_of(until, "--until"),
+    }
+    wanted = {name: value for name, value in asked.items() if value is not None}
     with connected(server, api_key) as client:
-        items = _items(client, kind, status, batch, min(most or PAGE_MAX, PAGE_MAX))
+        items = _items(client, kind, wanted, min(most or PAGE_MAX, PAGE_MAX))
         if json:
             print_json_lines(islice(items, most))
             return
@@ -218,24 +328,37 @@ def list_(
 
 
 def _items(
-    client: Batchbell, kind: Kind, status: str | None, batch: str | None, page_size: int
+    client: Batchbell, kind: Kind, wanted: Mapping[str, Any], page_size: int
 ) -> Iterator[Any]:
-    if batch is not None and kind not in (Kind.WATCHES, Kind.EVENTS):
-        raise typer.BadParameter(f"{kind} cannot be chosen by batch.", param_hint="--batch")
-    if kind is Kind.BATCHES:
-        return client.batches(status=status, page_size=page_size)
-    if kind is Kind.DELIVERIES:
-        return client.deliveries(state=status, page_size=page_size)
-    if kind in (Kind.WATCHES, Kind.SUBMISSIONS) and status is not None:
-        raise typer.BadParameter(f"{kind} cannot be chosen by status.", param_hint="--status")
-    if kind is Kind.SUBMISSIONS:
-        return client.submissions(page_size=page_size)
-    if kind is Kind.WATCHES:
-        return client.list_watches(batch_id=batch, page_size=page_size)
-    if status is not None and status not in DELIVERED:
+    for name in wanted:
+        if name not in TAKES[kind]:
+            options = ", ".join(f"--{one}" for one in TAKES[kind])
+            raise typer.BadParameter(
+                f"{kind} cannot be chosen by {name}, but by {options}.", param_hint=f"--{name}"
+            )
+    how: dict[str, Any] = {
+        OTHERWISE.get(name, name.replace("-", "_")): value for name, value in wanted.items()
+    }
+    how["page_size"] = page_size
+    match kind:
+        case Kind.BATCHES:
+            return client.batches(**how)
+        case Kind.SUBMISSIONS:
+            return client.submissions(**how)
+        case Kind.WATCHES:
+            return client.list_watches(**how)
+        case Kind.DELIVERIES:
+            return client.deliveries(state=how.pop("status", None), **how)
+        case Kind.EVENTS:
+            return client.events(delivery_success=_success(how.pop("status", None)), **how)
+        case _:
+            assert_never(kind)
+
+
+def _success(status: str | None) -> bool | None:
+    if status not in (None, *DELIVERED):
         raise typer.BadParameter("Events are delivered or undelivered.", param_hint="--status")
-    success = None if status is None else DELIVERED[status]
-    return client.events(batch_id=batch, delivery_success=success, page_size=page_size)
+    return None if status is None else DELIVERED[status]
 
 
 def show(

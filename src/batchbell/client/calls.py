@@ -187,20 +187,24 @@ def fetch_results(batch_id: str) -> Call[Batch]:
     return Call("POST", path, Batch, accept=frozenset({202}))
 
 
-def batches(*, status: str | None, page_size: int) -> Call[Page[Batch]]:
-    query = _query(limit=page_size, status=status)
-    return Call("GET", "/v1/batches", Page[Batch], query)
+def batches(*, page_size: int, **asked: Any) -> Call[Page[Batch]]:
+    return Call("GET", "/v1/batches", Page[Batch], _filter(page_size, **asked))
+
+
+def _filter(
+    page_size: int, *, metadata: Mapping[str, str] | None = None, **asked: Any
+) -> dict[str, str]:
+    """What a list of batches, or of submissions, is asked for."""
+    pairs = {f"metadata[{name}]": value for name, value in (metadata or {}).items()}
+    return _query(limit=page_size, **asked) | pairs
 
 
 def event(event_id: str) -> Call[Event]:
     return Call("GET", f"/v1/events/{_id(event_id)}", Event)
 
 
-def events(
-    *, type: str | None, batch_id: str | None, delivery_success: bool | None, page_size: int
-) -> Call[Page[Event]]:
-    query = _query(limit=page_size, type=type, batch_id=batch_id, delivery_success=delivery_success)
-    return Call("GET", "/v1/events", Page[Event], query)
+def events(*, page_size: int, **asked: Any) -> Call[Page[Event]]:
+    return Call("GET", "/v1/events", Page[Event], _query(limit=page_size, **asked))
 
 
 def trigger(type: str) -> Call[Event]:
@@ -216,9 +220,8 @@ def delivery(delivery_id: str) -> Call[Delivery]:
     return Call("GET", f"/v1/deliveries/{_id(delivery_id)}", Delivery)
 
 
-def deliveries(*, state: str | None, event_id: str | None, page_size: int) -> Call[Page[Delivery]]:
-    query = _query(limit=page_size, state=state, event_id=event_id)
-    return Call("GET", "/v1/deliveries", Page[Delivery], query)
+def deliveries(*, page_size: int, **asked: Any) -> Call[Page[Delivery]]:
+    return Call("GET", "/v1/deliveries", Page[Delivery], _query(limit=page_size, **asked))
 
 
 ENDPOINTS = "/v1/webhook_endpoints"
@@ -357,8 +360,8 @@ def submission(submission_id: str) -> Call[Submission]:
     return Call("GET", f"{SUBMISSIONS}/{_id(submission_id)}", Submission)
 
 
-def submissions(*, page_size: int) -> Call[Page[Submission]]:
-    return Call("GET", SUBMISSIONS, Page[Submission], _query(limit=page_size))
+def submissions(*, page_size: int, **asked: Any) -> Call[Page[Submission]]:
+    return Call("GET", SUBMISSIONS, Page[Submission], _filter(page_size, **asked))
 
 
 def cancel_submission(submission_id: str) -> Call[Submission]:

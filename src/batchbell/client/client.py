@@ -138,9 +138,43 @@ class Batchbell:
         """
         return self._send(calls.fetch_results(batch_id))
 
-    def batches(self, *, status: str | None = None, page_size: int = PAGE_SIZE) -> Iterator[Batch]:
-        """All batches, the last registered first."""
-        return self._items(calls.batches(status=status, page_size=page_size))
+    def batches(
+        self,
+        *,
+        id: str | None = None,
+        status: str | None = None,
+        outcome: str | None = None,
+        provider: str | None = None,
+        account: str | None = None,
+        model: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        ended_since: float | None = None,
+        ended_until: float | None = None,
+        page_size: int = PAGE_SIZE,
+    ) -> Iterator[Batch]:
+        """The batches that all of it is true of, the last registered first.
+
+        `id` is how ids begin, `metadata` has pairs of the batch's own. Times are seconds since the
+        epoch, from the one and before the other: of registering, and of the end.
+        """
+        return self._items(
+            calls.batches(
+                id=id,
+                status=status,
+                outcome=outcome,
+                provider=provider,
+                account=account,
+                model=model,
+                metadata=metadata,
+                since=since,
+                until=until,
+                ended_since=ended_since,
+                ended_until=ended_until,
+                page_size=page_size,
+            )
+        )
 
     def event(self, event_id: str) -> Event:
         """One event, with how its deliveries stand."""
@@ -151,15 +185,24 @@ class Batchbell:
         *,
         type: str | None = None,
         batch_id: str | None = None,
+        endpoint_id: str | None = None,
         delivery_success: bool | None = None,
+        since: float | None = None,
+        until: float | None = None,
         page_size: int = PAGE_SIZE,
     ) -> Iterator[Event]:
-        """All events, newest first."""
+        """The events that all of it is true of, newest first.
+
+        With `endpoint_id`, its own delivery of each event counts, and its time and order.
+        """
         return self._items(
             calls.events(
                 type=type,
                 batch_id=batch_id,
+                endpoint_id=endpoint_id,
                 delivery_success=delivery_success,
+                since=since,
+                until=until,
                 page_size=page_size,
             )
         )
@@ -218,10 +261,26 @@ class Batchbell:
         *,
         state: str | None = None,
         event_id: str | None = None,
+        batch_id: str | None = None,
+        endpoint_id: str | None = None,
+        type: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
         page_size: int = PAGE_SIZE,
     ) -> Iterator[Delivery]:
-        """All deliveries, newest first."""
-        return self._items(calls.deliveries(state=state, event_id=event_id, page_size=page_size))
+        """The deliveries that all of it is true of, newest first."""
+        return self._items(
+            calls.deliveries(
+                state=state,
+                event_id=event_id,
+                batch_id=batch_id,
+                endpoint_id=endpoint_id,
+                type=type,
+                since=since,
+                until=until,
+                page_size=page_size,
+            )
+        )
 
     @any_spelling
     def create_endpoint(self, url: str, name: str, **fields: Any) -> Endpoint:
@@ -421,9 +480,39 @@ class Batchbell:
         """One submission, with its parts."""
         return self._send(calls.submission(submission_id))
 
-    def submissions(self, *, page_size: int = PAGE_SIZE) -> Iterator[Submission]:
-        """All submissions, newest first."""
-        return self._items(calls.submissions(page_size=page_size))
+    def submissions(
+        self,
+        *,
+        id: str | None = None,
+        status: str | None = None,
+        outcome: str | None = None,
+        provider: str | None = None,
+        account: str | None = None,
+        model: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        ended_since: float | None = None,
+        ended_until: float | None = None,
+        page_size: int = PAGE_SIZE,
+    ) -> Iterator[Submission]:
+        """The submissions that all of it is true of, newest first; as `batches`."""
+        return self._items(
+            calls.submissions(
+                id=id,
+                status=status,
+                outcome=outcome,
+                provider=provider,
+                account=account,
+                model=model,
+                metadata=metadata,
+                since=since,
+                until=until,
+                ended_since=ended_since,
+                ended_until=ended_until,
+                page_size=page_size,
+            )
+        )
 
     def cancel_submission(self, submission_id: str) -> Submission:
         """Cancel what runs, and hand nothing more in. What was answered is kept."""
