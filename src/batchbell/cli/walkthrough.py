@@ -7,6 +7,7 @@ import contextlib
 import json
 import secrets
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -69,11 +70,29 @@ async def run(*, keep: bool = False) -> None:
     began = time.monotonic()
     try:
         with _folder(keep) as folder:
-            async with _stage(folder) as stage, _customer(openai, stage) as customer:
-                await _play(stage, customer)
+            async with set_up(folder) as stage, sdk_of(openai, stage) as customer:
+                await play(stage, customer)
+                took = time.monotonic() - began
+                await look_around(stage.batchbell_url)
     except (BatchbellError, openai.OpenAIError, httpx2.HTTPError, OSError, TimeoutError) as error:
         raise Failed(f"{type(error).__name__}: {error}") from error
-    _say(f"\nDone in {time.monotonic() - began:.0f} s. {NEXT}")
+    _say(f"\nDone in {took:.0f} s. {NEXT}")
+
+
+async def look_around(server_url: str) -> None:
+    """Leave the dashboard open for whoever sits at a terminal, until they press Enter."""
+    if not sys.stdin.isatty():
+        return
+    entered, loop = asyncio.Event(), asyncio.get_running_loop()
+    with contextlib.suppress(NotImplementedError):  # not on Windows
+        loop.add_reader(sys.stdin, entered.set)
+        url = f"{server_url}/dashboard"
+        _say(f"\nLook at it in your browser: {url}\nIt stays open until you press Enter.")
+        try:
+            await entered.wait()
+            sys.stdin.readline()
+        finally:
+            loop.remove_reader(sys.stdin)
 
 
 def _sdk() -> Any:
@@ -106,7 +125,7 @@ def _folder(keep: bool) -> Iterator[Path]:
 
 
 @contextlib.asynccontextmanager
-async def _stage(folder: Path) -> AsyncIterator[Stage]:
+async def set_up(folder: Path) -> AsyncIterator[Stage]:
     """Start the three parts, each on a free port; end them all."""
     api_key = f"sk-demo-{secrets.token_hex(8)}"
     secret = signing.make_secret(secrets.token_bytes(signing.SECRET_BYTES))
@@ -139,12 +158,13 @@ async def _stage(folder: Path) -> AsyncIterator[Stage]:
         stage = Stage(sandbox, receiver, runtime.url_of(listener), api_key, secret, folder)
         _say(f"providers  {sandbox.url} (fakes of OpenAI's, Anthropic's and Gemini's APIs)")
         _say(f"Batchbell  {stage.batchbell_url}")
+        _say(f"dashboard  {stage.batchbell_url}/dashboard")
         _say(f"receiver   {receiver.url('/hook')}\n")
         yield stage
 
 
 @contextlib.asynccontextmanager
-async def _customer(openai: Any, stage: Stage) -> AsyncIterator[Any]:
+async def sdk_of(openai: Any, stage: Stage) -> AsyncIterator[Any]:
     """The official SDK, as any program would use it; a proxy of the environment is not for us."""
     http = openai.DefaultAsyncHttpxClient(trust_env=False)
     async with openai.AsyncOpenAI(
@@ -156,7 +176,8 @@ async def _customer(openai: Any, stage: Stage) -> AsyncIterator[Any]:
         yield customer
 
 
-async def _play(stage: Stage, customer: Any) -> None:
+async def play(stage: Stage, customer: Any) -> None:
+    """The whole of it, from three batches to three webhooks."""
     openai = await _create_batch(customer, stage.folder)
     await _register(stage, openai)
     others = [await _create_message_batch(stage), await _create_content_batch(stage)]
