@@ -23,7 +23,7 @@ from .making import HOOK, Served, a_snapshot
 from .test_isolation import AN_ACCOUNT, project, something_of_everything
 from .test_keys import bearer
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = pytest.mark.databases("sqlite")
 """What pages read is held to both databases where it is stored."""
 
 BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8", "sec-fetch-site": "same-origin"}
