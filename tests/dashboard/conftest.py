@@ -40,7 +40,8 @@ def chromium() -> str:
     return found
 
 
-@pytest.fixture(scope="session")
+# Not for the session: while Playwright runs, no test that is a coroutine can.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     path = chromium()
     with sync_playwright() as playwright:
@@ -49,7 +50,7 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     chromium()
     stage = Stage(tmp_path_factory.mktemp("dashboard"))
@@ -89,7 +90,7 @@ def furnish(stage: Stage) -> None:
     stage.ask("POST", "/v1/replays", json={"status": "all"})
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def opened(browser: Browser, stage: Stage) -> Callable[..., BrowserContext]:
     """Makes contexts of somebody who has signed in."""
     context = browser.new_context()
@@ -122,7 +123,7 @@ def page(opened: Callable[..., BrowserContext]) -> Iterator[Page]:
     context.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def pictures() -> Path | None:
     """Where screenshots go in CI, which keeps them; None elsewhere."""
     if os.environ.get("CI") != "true":
