@@ -15,10 +15,12 @@ from sqlalchemy import Connection, event, text, update
 from batchbell.core.model import BatchOutcome, DeliveryState, EventType, Status
 from batchbell.core.replay import ReplayFilter, ReplayStatus
 from batchbell.storage import (
+    accounts,
     batches,
     deliveries,
     events,
     health,
+    hints,
     merges,
     parts,
     queue,
@@ -156,6 +158,22 @@ def changed_first(endpoint_id: str, work: Work, **values: Any) -> Work:
         work(connection)
 
     return both
+
+
+async def test_what_hints_cost_does_not_grow_with_those_that_are_done(scene: Scene) -> None:
+    id, now = scene.account.id, scene.clock()
+    steps: dict[str, tuple[Work, str]] = {
+        "is it time": (lambda c: accounts.next_due(c, [id]), "ix_hints_due"),
+        "a claim": (
+            lambda c: accounts.claim_due(c, ids=[id], now=now, lease_seconds=60, token="t"),
+            "ix_hints_due",
+        ),
+        "which are due": (lambda c: hints.due(c, id, now=now), "ix_hints_due"),
+        "which are old": (lambda c: hints.forget_old(c, before=now, limit=9), "ix_hints_received"),
+    }
+    for name, (work, index) in steps.items():
+        found = await plan(scene, work, of="hints", as_large=True)
+        assert index in found, (name, found)
 
 
 async def test_a_flooded_endpoint_makes_nobody_read_the_table(flooded: Scene) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Double,
     Row,
+    Select,
     and_,
+    bindparam,
     case,
     exists,
     func,
@@ -17,6 +21,7 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from batchbell.core.account import Arrivals, Verbs
 from batchbell.core.address import is_another
@@ -123,28 +128,44 @@ def claim_due(
     a time that lies further ahead than any that we write: the clock was set back since.
     """
     latest = now + CLOCKS_APART_SECONDS
-    set_back = func.coalesce(accounts.c.swept_at, accounts.c.created_at) > latest
-    run_out = or_(accounts.c.lease_until <= now, accounts.c.lease_until > latest + lease_seconds)
+    values = {
+        "ids": ids,
+        "now": now,
+        "latest": latest,
+        "latest_end": latest + lease_seconds,
+        "far": now + FAR_FUTURE_SECONDS,
+        "end": now + lease_seconds,
+        "token": token,
+    }
+    row = connection.execute(_claim(), values).one_or_none()
+    return to_account(row) if row else None
+
+
+@cache
+def _claim() -> ReturningUpdate[Any]:
+    """Made once: to make it takes as long as to run it."""
+    now = bindparam("now", type_=Double)
+    set_back = func.coalesce(accounts.c.swept_at, accounts.c.created_at) > bindparam("latest")
+    run_out = or_(accounts.c.lease_until <= now, accounts.c.lease_until > bindparam("latest_end"))
     hinted = exists().where(hints.c.account_id == accounts.c.id, hints.c.due_at <= now)
     due_now = and_(or_(accounts.c.due_at <= now, hinted), accounts.c.not_before <= now)
     free = and_(accounts.c.lease_until.is_(None), or_(due_now, set_back))
     ready = or_(free, and_(run_out, or_(accounts.c.not_before <= now, set_back)))
     due = (
         select(accounts.c.id)
-        .where(accounts.c.id.in_(ids), _is_swept(), ready)
+        .where(accounts.c.id.in_(bindparam("ids", expanding=True)), _is_swept(), ready)
         .order_by(accounts.c.due_at)
         .limit(1)
         .with_for_update(skip_locked=True)
     )
     early = and_(accounts.c.lease_until.is_(None), accounts.c.due_at > now, ~set_back)
     taken = {
-        "due_at": case((early, accounts.c.due_at), else_=now + FAR_FUTURE_SECONDS),
-        "lease_until": now + lease_seconds,
-        "lease_token": token,
+        "due_at": case((early, accounts.c.due_at), else_=bindparam("far", type_=Double)),
+        "lease_until": bindparam("end"),
+        "lease_token": bindparam("token"),
     }
     claim = update(accounts).where(accounts.c.id == due.scalar_subquery()).values(**taken)
-    row = connection.execute(claim.returning(*SHOWN)).one_or_none()
-    return to_account(row) if row else None
+    return claim.returning(*SHOWN)
 
 
 def is_whole(claimed: Account, now: float) -> bool:
@@ -241,7 +262,13 @@ def next_due(connection: Connection, ids: Sequence[str]) -> float | None:
 
     None where all of them are paused.
     """
-    is_sqlite = dialect_of(connection) == "sqlite"
+    query = _next_due(is_sqlite=dialect_of(connection) == "sqlite")
+    due: float | None = connection.execute(query, {"ids": ids}).scalar_one()
+    return due
+
+
+@cache
+def _next_due(*, is_sqlite: bool) -> Select[Any]:
     later, earlier = (func.max, func.min) if is_sqlite else (func.greatest, func.least)
     hint = select(func.min(hints.c.due_at)).where(
         hints.c.account_id == accounts.c.id, hints.c.due_at.isnot(None)
@@ -249,11 +276,8 @@ def next_due(connection: Connection, ids: Sequence[str]) -> float | None:
     hinted = func.coalesce(hint.scalar_subquery(), accounts.c.due_at)
     first = earlier(accounts.c.due_at, hinted)
     when = later(func.coalesce(accounts.c.lease_until, first), accounts.c.not_before)
-    soonest = select(func.min(when))
-    due: float | None = connection.execute(
-        soonest.where(accounts.c.id.in_(ids), _is_swept())
-    ).scalar_one()
-    return due
+    named = accounts.c.id.in_(bindparam("ids", expanding=True))
+    return select(func.min(when)).where(named, _is_swept())
 
 
 def _is_swept() -> ColumnElement[bool]:
