@@ -209,7 +209,7 @@ async def test_the_pages_of_one_project_show_nothing_of_another(
     theirs = two["theirs"]
     ids = {name: id for name, id in theirs.items() if name.endswith("_id")}
     for method, path in routes():
-        if path.startswith(OPEN_PAGES) or method != "GET":
+        if path.startswith(OPEN_PAGES) or method != "GET" or path == "/dashboard/":
             continue
         names = re.findall(r"{(\w+)", path)
         answers = []
@@ -369,8 +369,31 @@ async def test_batches_are_found_by_id_and_status(served: Served, browser: Brows
     nothing = (await browser.get("/dashboard/batches?q=batch_3")).text
     assert "batch_3" in nothing
     assert "curl" in nothing
-    some = (await browser.get("/dashboard/batches?status=completed")).text
-    assert ("batch_1" in some, "batch_2" in some) == (True, False)
+    for query in (
+        "status=completed",
+        "outcome=succeeded",
+        "model=gpt-5-mini",
+        "metadata=night%3Dyes",
+        "q=batch_&status=completed&account=openai&provider=openai&hours=24",
+    ):
+        some = (await browser.get(f"/dashboard/batches?{query}")).text
+        assert ("batches/batch_1" in some, "batches/batch_2" in some) == (True, False), query
+    assert (await browser.get("/dashboard/batches?metadata=night")).status_code == 400
+    assert (await browser.get("/dashboard/")).headers["location"] == "/dashboard"
+
+
+async def test_deliveries_are_found_by_what_they_are_of(served: Served, browser: Browser) -> None:
+    for id in ("batch_1", "batch_2"):
+        await served.watch(id, url=f"{HOOK}/{id}")
+        await served.see(a_snapshot(id))
+    found = (await served.http.get("/v1/deliveries?batch_id=batch_1")).json()["data"]
+    [one] = found
+    other = (await served.http.get("/v1/deliveries?batch_id=batch_2")).json()["data"][0]
+    for query in ("batch_id=batch_1", f"endpoint_id={one['endpoint_id']}&state=pending&hours=1"):
+        page = (await browser.get(f"/dashboard/deliveries?{query}")).text
+        assert (one["id"] in page, other["id"] in page) == (True, False), query
+    chart = (await browser.get(f"/dashboard/endpoints/{one['endpoint_id']}")).text
+    assert "Deliveries in 24 hours: 1 pending." in chart
 
 
 async def test_the_buttons_of_a_batch_do_what_they_say(served: Served, browser: Browser) -> None:

@@ -29,7 +29,7 @@ from sqlalchemy import (
 
 from batchbell.core.alarms import OVERDUE_GRACE_SECONDS
 from batchbell.core.ids import first_id
-from batchbell.core.model import DEFAULT_EVENTS, Alarm, DeliveryState, Status
+from batchbell.core.model import DEFAULT_EVENTS, Alarm, DeliveryState, EventType, Status
 from batchbell.storage.engine import dialect_of
 from batchbell.storage.schema import batches, deliveries, endpoints, events
 
@@ -37,6 +37,8 @@ COUNTED_MOST = 10_000
 """Deliveries that are counted one by one."""
 LAGS_MOST = 500
 """The latest deliveries of which the lag is known."""
+TYPES = tuple(EventType)
+"""Named one by one, so that an index that begins with the type is read along each of them."""
 OPEN = tuple(status for status in Status if not status.ended)
 BAD = (Status.FAILED, Status.EXPIRED, Status.LOST)
 
@@ -140,10 +142,19 @@ def waiting(connection: Connection, project_id: str, *, now: float) -> Waiting:
     return Waiting(pending=counts[0], due=counts[1], parked=counts[2], held=counts[3])
 
 
-def _some(project_id: str, state: DeliveryState) -> Select[Any]:
-    # Spelled out, so that the index of those in this state is found.
-    word = text(f"deliveries.state = '{state.value}'")
-    return select(deliveries.c.id).where(deliveries.c.project_id == project_id, word)
+def _some(project_id: str, state: DeliveryState, endpoint_id: str | None = None) -> Select[Any]:
+    """Those in one state, in the order of ids for each type, along an index of them.
+
+    It is `ix_deliveries_of_project`, or with an endpoint `ix_deliveries_of_endpoint`.
+    """
+    whose = deliveries.c.project_id == project_id
+    if endpoint_id is not None:
+        whose = deliveries.c.endpoint_id == endpoint_id
+    return select(deliveries.c.id).where(
+        whose,
+        deliveries.c.event_type.in_(TYPES),
+        deliveries.c.state == state,
+    )
 
 
 def lag(connection: Connection, project_id: str, *, since: float) -> Lag:
@@ -195,30 +206,25 @@ def ended(
 
 
 def made(
-    connection: Connection, project_id: str, within: Period
+    connection: Connection, project_id: str, within: Period, *, endpoint_id: str | None = None
 ) -> list[Mapping[DeliveryState, int]]:
     """How many deliveries were made in each step, by how they stand now.
 
-    From indexes alone: an id has the time at which it was made, and what is not delivered has an
-    index for each state.
+    All of the project's, or those of one of its endpoints. From an index alone: an id has the time
+    at which it was made.
     """
-    states = (DeliveryState.PENDING, DeliveryState.EXHAUSTED, DeliveryState.HELD)
     queries = []
     for at in range(within.steps):
         ends = [first_id("dlv", at=within.begin_of(n)) for n in (at, at + 1)]
         span = (deliveries.c.id >= ends[0], deliveries.c.id < ends[1])
-        every = select(deliveries.c.id).where(deliveries.c.project_id == project_id)
-        for state, some in [("", every), *((one, _some(project_id, one)) for one in states)]:
-            number = select(func.count()).select_from(some.where(*span).subquery())
-            queries.append(select(literal(at), literal(str(state)), number.scalar_subquery()))
-    rows = connection.execute(union_all(*queries)).all()
-    counts = {(at, state): number for at, state, number in rows}
-    found: list[Mapping[DeliveryState, int]] = []
-    for at in range(within.steps):
-        of_step = {state: counts[at, state.value] for state in states}
-        delivered = max(0, counts[at, ""] - sum(of_step.values()))
-        found.append({DeliveryState.DELIVERED: delivered, **of_step})
-    return found
+        for state in DeliveryState:
+            of_step = _some(project_id, state, endpoint_id).where(*span).subquery()
+            number = select(func.count()).select_from(of_step).scalar_subquery()
+            queries.append(select(literal(at), literal(state.value), number))
+    found: list[dict[DeliveryState, int]] = [{} for _ in range(within.steps)]
+    for at, state, number in connection.execute(union_all(*queries)):
+        found[at][DeliveryState(state)] = number
+    return [*found]
 
 
 def ended_badly(connection: Connection, project_id: str, *, since: float) -> int:

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import urlencode
+from typing import Annotated
 
-from fastapi import Request
+from fastapi import Query, Request
+from pydantic import BaseModel
 from starlette.responses import RedirectResponse, Response
 
 from batchbell.api.batches import Batch as Answer
 from batchbell.core.errors import AmbiguousBatch, InvalidRequest, NotFound
-from batchbell.core.model import Batch, BatchKind, Event, Status
+from batchbell.core.model import Batch, BatchKind, BatchOutcome, Event, Status
 from batchbell.core.results import Results, ResultsState
 from batchbell.files.lines import Fate
 from batchbell.files.tables import Format
-from batchbell.storage import batches, deliveries, events, submissions, watches
+from batchbell.storage import accounts, batches, deliveries, events, submissions, watches
 from batchbell.storage.batches import BatchFilter
 from batchbell.web import batches as api
 from batchbell.web import results as api_results
 from batchbell.web.dashboard import preview, story
 from batchbell.web.dashboard.failure import page_in_place_of
+from batchbell.web.dashboard.filters import TIMES, older, pairs_of, since, word_of
 from batchbell.web.dashboard.formats import path
 from batchbell.web.dashboard.page import Posted, Visit, Visitor, done, page_router, show
 from batchbell.web.downloads import check_installed
@@ -33,35 +35,69 @@ EVENTS_MOST = 100
 WATCHES_MOST = 50
 
 
+class Asked(BaseModel):
+    """What the list of batches is asked for. What is empty asks for nothing."""
+
+    q: str = ""
+    """A whole id leads to its batch; what an id begins with finds all that do."""
+    status: str = ""
+    outcome: str = ""
+    account: str = ""
+    provider: str = ""
+    model: str = ""
+    metadata: str = ""
+    hours: str = ""
+    after: str = ""
+
+    @property
+    def filters(self) -> dict[str, str]:
+        return {name: value.strip() for name, value in self if name != "after" and value.strip()}
+
+    def filter(self, now: float) -> BatchFilter:
+        """Raises InvalidRequest."""
+        return BatchFilter(
+            begins=self.q.strip() or None,
+            status=word_of(Status, self.status),
+            outcome=word_of(BatchOutcome, self.outcome),
+            account=self.account or None,
+            provider=self.provider or None,
+            model=self.model.strip() or None,
+            metadata=pairs_of(self.metadata),
+            since=since(self.hours, now),
+        )
+
+
 @router.get("/batches")
-async def list_page(
-    visitor: Visit, q: str = "", status: str = "", after: str | None = None
-) -> Response:
-    word = q.strip()
+async def list_page(visitor: Visit, asked: Annotated[Asked, Query()]) -> Response:
+    word = asked.q.strip()
     if word and await _is_there(visitor, word):
         return RedirectResponse(url_of(word), 303)
-    filters = {"status": status}
+    store = visitor.call.context.store
     page = await visitor.call.page(
         batches.list_batches,
         limit=PAGE,
-        after=after or None,
-        filter=BatchFilter(status=Status(status) if status in set(Status) else None),
+        after=asked.after or None,
+        filter=asked.filter(visitor.now),
     )
-    found = await visitor.call.context.store.read(submissions.standing, page.items)
-    rows = [shown(visitor, one) for one in found]
-    more = {name: value for name, value in filters.items() if value}
+    found = await store.read(submissions.standing, page.items)
+    known = await store.read(accounts.list_accounts, visitor.project.id)
     return show(
         visitor,
         "batches.html",
         section="batches",
         title="Batches",
-        rows=[] if word else rows,
+        rows=[shown(visitor, one) for one in found],
         q=word,
-        filters=filters,
+        filters=asked,
         statuses=list(Status),
-        older=urlencode({**more, "after": rows[-1].batch.id}) if page.has_more else None,
-        is_first=after is None,
-        is_filtered=bool(more or word),
+        outcomes=list(BatchOutcome),
+        accounts=[one.name for one in known],
+        providers=sorted({one.provider for one in known}),
+        times=TIMES,
+        older=older(page, asked.filters),
+        is_first=not asked.after,
+        is_filtered=bool(asked.filters),
+        has_more_filters=bool(set(asked.filters) - {"q", "status", "outcome"}),
     )
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
+from fastapi import Query
+from pydantic import BaseModel
 from starlette.responses import Response
 
 from batchbell.core import delivery as rules
 from batchbell.core import payload
 from batchbell.core.attachment import wrapped
 from batchbell.core.errors import InvalidRequest
-from batchbell.core.model import Attempt, Delivery, DeliveryState
+from batchbell.core.model import Attempt, Delivery, DeliveryState, EventType
 from batchbell.storage import deliveries
-from batchbell.web.dashboard.filters import older, word_of
+from batchbell.web.dashboard.filters import TIMES, older, since, word_of
 from batchbell.web.dashboard.formats import path
 from batchbell.web.dashboard.page import Posted, Visit, Visitor, done, page_router, show
 from batchbell.web.deliveries import UNKNOWN_OUTCOME
@@ -25,13 +28,32 @@ PAGE = 50
 DAY_SECONDS = 86_400.0
 
 
+class Asked(BaseModel):
+    """What the list of deliveries is asked for. What is empty asks for nothing."""
+
+    state: str = ""
+    type: str = ""
+    batch_id: str = ""
+    endpoint_id: str = ""
+    hours: str = ""
+    after: str = ""
+
+    @property
+    def filters(self) -> dict[str, str]:
+        return {name: value.strip() for name, value in self if name != "after" and value.strip()}
+
+
 @router.get("/deliveries")
-async def list_page(visitor: Visit, state: str = "", after: str | None = None) -> Response:
+async def list_page(visitor: Visit, asked: Annotated[Asked, Query()]) -> Response:
     page = await visitor.call.page(
         deliveries.list_deliveries,
         limit=PAGE,
-        after=after or None,
-        state=word_of(DeliveryState, state),
+        after=asked.after or None,
+        state=word_of(DeliveryState, asked.state),
+        type=word_of(EventType, asked.type),
+        batch_id=asked.batch_id.strip() or None,
+        endpoint_id=asked.endpoint_id.strip() or None,
+        since=since(asked.hours, visitor.now),
     )
     return show(
         visitor,
@@ -39,10 +61,12 @@ async def list_page(visitor: Visit, state: str = "", after: str | None = None) -
         section="deliveries",
         title="Deliveries",
         rows=[(one, rules.reason(one, visitor.now)) for one in page.items],
-        filters={"state": state},
+        filters=asked,
         states=list(DeliveryState),
-        older=older(page, {"state": state}),
-        is_first=after is None,
+        types=list(EventType),
+        times=TIMES,
+        older=older(page, asked.filters),
+        is_first=not asked.after,
     )
 
 

@@ -12,6 +12,7 @@ from batchbell.core.replay import ReplayFilter, ReplayStatus
 from batchbell.storage import endpoints, health, replays
 from batchbell.storage.endpoints import Known
 from batchbell.web import endpoints as api
+from batchbell.web.dashboard import overview
 from batchbell.web.dashboard.filters import older, word_of
 from batchbell.web.dashboard.formats import path
 from batchbell.web.dashboard.page import Form, Posted, Visit, Visitor, done, page_router, show
@@ -75,6 +76,7 @@ async def _show(visitor: Visitor, found: Known, **more: Any) -> Response:
         one=found,
         answer=api.shown(found, counts=counts),
         page=url_of(found.id),
+        chart=await overview.of_endpoint(visitor, found.id),
         waiting=counts[DeliveryState.PENDING],
         held=counts[DeliveryState.HELD],
         types=[one for one in EventType if one is not EventType.PING],

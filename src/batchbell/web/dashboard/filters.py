@@ -7,7 +7,18 @@ from enum import StrEnum
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
+from batchbell.core.errors import InvalidRequest
 from batchbell.storage.paging import Page
+from batchbell.web.dashboard.formats import HOUR
+
+TIMES: Mapping[str, str] = {
+    "": "any time",
+    "1": "the last hour",
+    "24": "the last 24 hours",
+    "168": "the last 7 days",
+    "720": "the last 30 days",
+}
+"""By hours."""
 
 Word = TypeVar("Word", bound=StrEnum)
 
@@ -15,6 +26,22 @@ Word = TypeVar("Word", bound=StrEnum)
 def word_of(words: type[Word], given: str) -> Word | None:
     """The word that is meant; None for nothing, and for what is no such word."""
     return words(given) if given in set(words) else None
+
+
+def since(hours: str, now: float) -> float | None:
+    """The moment from which on; None for any."""
+    return now - float(hours) * HOUR if hours and hours in TIMES else None
+
+
+def pairs_of(given: str) -> dict[str, str]:
+    """`name=value` and more of them, with commas between. Raises InvalidRequest."""
+    pairs = {}
+    for one in filter(None, (word.strip() for word in given.split(","))):
+        name, sign, value = one.partition("=")
+        if not sign or not name.strip():
+            raise InvalidRequest(f"Write metadata as name=value, not {one[:80]!r}.")
+        pairs[name.strip()] = value.strip()
+    return pairs
 
 
 def older(page: Page[Any], filters: Mapping[str, str]) -> str | None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from batchbell.core.model import Batch, Delivery, DeliveryState, Status
 from batchbell.storage import accounts, batches, deliveries, endpoints, overview
 from batchbell.storage.batches import BatchFilter
 from batchbell.storage.overview import period_until
+from batchbell.web.auth import DASHBOARD
 from batchbell.web.cache import Remembered
 from batchbell.web.call import Context
 from batchbell.web.dashboard.charts import Chart, chart
@@ -32,7 +33,7 @@ ENDS = {
 STATES = {"delivered": "good", "pending": "busy", "held": "warn", "exhausted": "bad"}
 
 
-CHARTS_KEPT_SECONDS = 10.0
+CHARTS_KEPT_SECONDS = 20.0
 CHARTS_KEPT_MAX = 200
 
 
@@ -75,6 +76,11 @@ class Glance:
         )
 
 
+@router.get("/")
+async def without_slash() -> Response:
+    return RedirectResponse(DASHBOARD, 303)
+
+
 @router.get("")
 async def page(visitor: Visit, period: str = "24h") -> Response:
     store, project_id, now = visitor.call.context.store, visitor.project.id, visitor.now
@@ -104,6 +110,16 @@ async def page(visitor: Visit, period: str = "24h") -> Response:
         warnings=await _warnings(visitor),
         is_new=await _is_new(visitor),
     )
+
+
+async def of_endpoint(visitor: Visitor, endpoint_id: str) -> Chart:
+    """What became of the deliveries to an endpoint in the last 24 hours."""
+    step_seconds, steps = PERIODS["24h"]
+    within = period_until(visitor.now, step_seconds=step_seconds, steps=steps)
+    made = await visitor.call.context.store.read(
+        overview.made, visitor.project.id, within, endpoint_id=endpoint_id
+    )
+    return chart("Deliveries in 24 hours", within, made, STATES)
 
 
 async def _failed(visitor: Visitor) -> list[Batch]:
