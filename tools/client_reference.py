@@ -20,7 +20,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "reference" / "python-client.md"
 MARK = "<!-- From here on `make format` writes this page. -->\n"
 GROUPS = {
     "Watches": "watch watch_many get_watch list_watches update_watch delete_watch",
-    "Batches": "batch batches wait expunge",
+    "Batches": "batch batches timeline wait expunge",
     "Results": "results result_texts download_results fetch_results",
     "Submissions": "submit submission submissions cancel_submission",
     "Events": "event events stream trigger resend",

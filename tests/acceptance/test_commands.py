@@ -37,6 +37,12 @@ async def test_a_batch_can_be_watched_listed_shown_resent_and_expunged(
     assert re.search(r"connect \d+ · first byte \d+ · total \d+ ms", told)
     assert re.search(r"^webhook-signature +\*\*\*$", told, re.MULTILINE)
     assert f"webhook-id         {event['id']}" in told
+    story = (await shell.run("show", batch_id, "--timeline", "--json")).json
+    calls = [one for one in story["data"] if one["kind"] == "attempt"]
+    assert [(one["http_status"], one["delivery_id"]) for one in calls] == [(410, delivery["id"])]
+    told = (await shell.run("show", batch_id)).out
+    assert re.search(r"\+\S+ s +First seen: \w+\.$", told, re.MULTILINE), told
+    assert re.search(r"Attempt 1 to \S+: HTTP 410, after \d+ ms\.$", told, re.MULTILINE), told
     for identity in (batch_id, watch["id"], event["id"]):
         ended = await shell.run("show", identity)
         assert (ended.code, identity in ended.out) == (0, True), ended.err
@@ -124,6 +130,7 @@ async def test_a_misspelt_command_exits_with_2(shell: Shell) -> None:
         ("list", "watches", "--since", "2h"),
         ("list", "--since", "yesterday"),
         ("list", "--metadata", "x"),
+        ("show", "evt_1", "--timeline", "--server", "http://127.0.0.1:9"),
         ("no-such-command",),
     ]
     ended = await asyncio.gather(*(shell.run(*words) for words in misspelt))

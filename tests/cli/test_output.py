@@ -11,6 +11,7 @@ import pytest
 from batchbell.cli import attempts, doctor, lists
 from batchbell.cli.checks import Finding
 from batchbell.cli.output import print_facts, print_table
+from batchbell.cli.timeline import after
 
 BATCH = "batch_283c2a7b46ddadf236f06181a20ee1e3"
 EVENT = "evt_01m9q2vq6h3z8f5d0c1b2a0d4e"
@@ -148,3 +149,19 @@ def test_text_moves_no_cursor_and_aligns_by_cells(shown: Callable[..., list[str]
     told = shown(80, lambda: print_table(["name", "z"], rows, empty=""))
     assert "\x1b" not in "".join(told)
     assert told[2] == "日本    y"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "says"),
+    [
+        (0, "+0 s"),
+        (0.2504, "+0.25 s"),
+        (-3.5, "-3.5 s"),
+        (59.6, "+1 min"),
+        (200, "+3 min 20 s"),
+        (3600 * 26, "+1 d 2 h"),
+        (-3600 * 2 - 5, "-2 h"),
+    ],
+)
+def test_how_long_after_is_said_in_two_units_at_most(seconds: float, says: str) -> None:
+    assert after(seconds) == says

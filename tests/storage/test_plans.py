@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event, text, update
 
-from batchbell.core.model import BatchOutcome, DeliveryState, EventType, Status
+from batchbell.core.model import DEFAULT_PROJECT, BatchOutcome, DeliveryState, EventType, Status
 from batchbell.core.replay import ReplayFilter, ReplayStatus
 from batchbell.storage import (
     accounts,
@@ -217,6 +217,9 @@ async def test_whatever_a_list_is_asked_for_is_read_by_an_index(crowded: Scene) 
     await crowded.store.write(lambda c: c.execute(text("ANALYZE")).rowcount)
     id, now = await last_endpoint(crowded), crowded.clock()
     made = await crowded.deliveries()
+    last_key = (
+        (await crowded.store.read(batches.list_batches, DEFAULT_PROJECT, limit=1)).items[0].key
+    )
     ids, event_id = [one.id for one in made], made[0].event_id
     held, done, failed = DeliveryState.HELD, DeliveryState.DELIVERED, EventType.FAILED
     one_of = {"endpoint_id": id}
@@ -249,6 +252,7 @@ async def test_whatever_a_list_is_asked_for_is_read_by_an_index(crowded: Scene) 
         (by_endpoint, "deliveries", of_deliveries(**one_of, state=done, type=failed)),
         (by_endpoint, "deliveries", of_deliveries(**one_of, after=ids[5000])),
         (by_event, "deliveries", of_deliveries(event_id=event_id, state=done, **when)),
+        (by_event, "deliveries", lambda c: deliveries.of_key(c, last_key, limit=20)),
         ("ix_deliveries_missed", "deliveries", of_events(delivery_success=False)),
         ("ix_deliveries_missed", "deliveries", of_events(delivery_success=False, type=failed)),
         (by_endpoint, "deliveries", of_events(**one_of, type=failed, **when)),
@@ -263,6 +267,7 @@ async def test_whatever_a_list_is_asked_for_is_read_by_an_index(crowded: Scene) 
         ),
         ("ix_batches_found", "batches", of_batches(outcome=BatchOutcome.NONE)),
         ("ix_batches_found", "batches", listed(submissions.list_submissions)),
+        (by_watch, "watches", lambda c: watches.of_key(c, last_key, limit=20)),
         (by_watch, "watches", listed(watches.list_watches, batch_id="batch_seed")),
     ]
     for index, table, work in lists:

@@ -92,6 +92,26 @@ async def test_lists_are_walked_page_by_page(served: Served, bell: AsyncBatchbel
     assert len([batch async for batch in bell.batches(page_size=3)]) == 7
 
 
+async def test_a_batch_tells_its_story(served: Served, bell: AsyncBatchbell) -> None:
+    watch = await bell.watch("batch_1", HOOK)
+    await served.see(a_snapshot("batch_1"))
+    failed = Outcome(status=503, started_at=served.context.clock(), duration_ms=12.5)
+    await served.try_all(failed)
+    story = await bell.timeline("batch_1")
+    assert (story.batch_id, story.account, story.left_out) == ("batch_1", "openai", ())
+    assert list(story.data) == sorted(story.data, key=lambda one: one.at)
+    by_kind = {one.kind: one for one in story.data}
+    registered, ended, attempt = by_kind["registered"], by_kind["ended"], by_kind["attempt"]
+    assert (registered.after_seconds, ended.status) == (0, "completed")
+    assert ended.after_seconds == ended.at - registered.at < 0  # by the provider's clock
+    assert by_kind["watched"].watch_id == watch.id
+    assert by_kind["seen"].provider_status == "completed"
+    assert (attempt.http_status, attempt.status, attempt.attempt) == (503, "failed", 1)
+    assert attempt.timings is not None
+    with pytest.raises(NothingFound):
+        await bell.timeline("batch_never")
+
+
 async def test_lists_take_what_they_are_asked_for(served: Served, bell: AsyncBatchbell) -> None:
     for id in ("batch_1", "batch_2", "other_3"):
         await served.watch(id)

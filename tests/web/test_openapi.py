@@ -157,7 +157,7 @@ async def test_no_request_is_answered_by_what_the_document_does_not_say(
     key = (await served.http.post("/v1/keys", json={"name": "judge"})).json()["key"]
     schema = schemathesis.openapi.from_dict(with_examples(await document(served), names))
     operations = [found.ok() for found in schema.get_all_operations()]
-    assert len(operations) == 66 + len(METHODS) * len(NATIVES)
+    assert len(operations) == 67 + len(METHODS) * len(NATIVES)
     for operation in operations:
         if operation.path == "/v1/stream":
             continue  # it has no end

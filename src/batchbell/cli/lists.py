@@ -21,6 +21,7 @@ from batchbell.cli.output import (
     say,
 )
 from batchbell.cli.replays import moment_of
+from batchbell.cli.timeline import print_timeline
 
 if TYPE_CHECKING:
     from batchbell.client import Batch, Batchbell, Delivery, Endpoint, Event, Submission, Watch
@@ -361,6 +362,11 @@ def _success(status: str | None) -> bool | None:
     return None if status is None else DELIVERED[status]
 
 
+Story = Annotated[
+    bool, typer.Option("--timeline", help="Of a batch: its timeline alone, also as --json.")
+]
+
+
 def show(
     identity: Annotated[
         str,
@@ -368,11 +374,12 @@ def show(
             metavar="ID", help="A batch's id, or one that begins evt_, dlv_, wat_ or rpl_."
         ),
     ],
+    story: Story = False,
     json: Json = False,
     server: Server = None,
     api_key: ApiKey = None,
 ) -> None:
-    """Show one batch, event, delivery (with its attempts), watch or replay."""
+    """Show one batch (with its timeline), event, delivery (with its attempts), watch or replay."""
     with connected(server, api_key) as client:
         prefix = identity.partition("_")[0]
         ways: dict[str, Any] = {
@@ -381,11 +388,20 @@ def show(
             "wat": client.get_watch,
             "rpl": client.get_replay,
         }
-        found = ways.get(prefix, client.batch)(identity)
+        is_batch = prefix not in ways
+        if story and not is_batch:
+            raise typer.BadParameter("Only a batch has one.", param_hint="--timeline")
+        timeline = client.timeline(identity) if story or (is_batch and not json) else None
+        found = None if story else ways.get(prefix, client.batch)(identity)
     if json:
-        print_json(found)
+        print_json(found or timeline)
         return
-    print_facts(facts(found))
+    if found is not None:
+        print_facts(facts(found))
+    if timeline is not None:
+        if found is not None:
+            print()
+        print_timeline(timeline)
     attempts = getattr(found, "attempts", None)
     if attempts:
         print()

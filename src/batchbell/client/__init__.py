@@ -24,6 +24,7 @@ from batchbell.api.projects import Project
 from batchbell.api.replays import Replay, ReplayCounts
 from batchbell.api.results import ProviderFiles, Results, Tokens
 from batchbell.api.submissions import Part, Submission
+from batchbell.api.timeline import Timeline, TimelineEntry
 from batchbell.api.watches import Watch
 from batchbell.client.async_client import AsyncBatchbell
 from batchbell.client.calls import WatchSpec
@@ -80,6 +81,8 @@ __all__ = [
     "ServerUnreachable",
     "StreamedEvent",
     "Submission",
+    "Timeline",
+    "TimelineEntry",
     "Timings",
     "Tokens",
     "WaitTimedOut",

@@ -23,6 +23,7 @@ from batchbell.api.lists import Page
 from batchbell.api.projects import Project
 from batchbell.api.replays import Replay, ReplayCounts
 from batchbell.api.submissions import Submission
+from batchbell.api.timeline import Timeline
 from batchbell.api.watches import Watch
 from batchbell.client import calls, downloads, streaming, submissions
 from batchbell.client.calls import PAGE_SIZE, TIMEOUT_SECONDS, Call, WatchSpec, any_spelling
@@ -127,6 +128,10 @@ class AsyncBatchbell:
     async def batch(self, batch_id: str) -> Batch:
         """One batch."""
         return await self._send(calls.batch(batch_id))
+
+    async def timeline(self, batch_id: str) -> Timeline:
+        """The story of one batch: statuses, results, events, deliveries, attempts, in order."""
+        return await self._send(calls.timeline(batch_id))
 
     async def expunge(self, batch_id: str) -> Batch:
         """Remove the payloads of an ended batch: from then on its events are bare."""

@@ -25,6 +25,7 @@ from batchbell.api.lists import Page
 from batchbell.api.projects import Project
 from batchbell.api.replays import Replay, ReplayCounts
 from batchbell.api.submissions import Submission
+from batchbell.api.timeline import Timeline
 from batchbell.api.watches import Watch, WatchDeleted, WatchList
 from batchbell.client.errors import ApiError, ServerUnreachable, api_error
 from batchbell.core import server as core
@@ -176,6 +177,10 @@ def list_watches(*, batch_id: str | None, page_size: int) -> Call[Page[Watch]]:
 def batch(batch_id: str) -> Call[Batch]:
     """What the server saw last: it looks often enough, and a wait must not make it look more."""
     return Call("GET", f"/v1/batches/{_id(batch_id)}", Batch, query={"fresh": "false"})
+
+
+def timeline(batch_id: str) -> Call[Timeline]:
+    return Call("GET", f"/v1/batches/{_id(batch_id)}/timeline", Timeline)
 
 
 def expunge(batch_id: str) -> Call[Batch]:

@@ -22,6 +22,7 @@ from batchbell.api.lists import Page
 from batchbell.api.projects import Project
 from batchbell.api.replays import Replay, ReplayCounts
 from batchbell.api.submissions import Submission
+from batchbell.api.timeline import Timeline
 from batchbell.api.watches import Watch
 from batchbell.client import calls, downloads, streaming, submissions
 from batchbell.client.calls import PAGE_SIZE, TIMEOUT_SECONDS, Call, WatchSpec, any_spelling
@@ -124,6 +125,10 @@ class Batchbell:
     def batch(self, batch_id: str) -> Batch:
         """One batch."""
         return self._send(calls.batch(batch_id))
+
+    def timeline(self, batch_id: str) -> Timeline:
+        """The story of one batch: statuses, results, events, deliveries, attempts, in order."""
+        return self._send(calls.timeline(batch_id))
 
     def expunge(self, batch_id: str) -> Batch:
         """Remove the payloads of an ended batch: from then on its events are bare."""

@@ -14,6 +14,7 @@ from typing import assert_never
 from batchbell.core import alarms, backoff
 from batchbell.core.model import (
     ENDED,
+    HISTORY_MOST,
     Batch,
     DeliveryState,
     Doubtful,
@@ -24,6 +25,7 @@ from batchbell.core.model import (
     Sighting,
     Snapshot,
     Status,
+    StatusChange,
 )
 from batchbell.core.results import INLINE_WAIT_SECONDS
 
@@ -108,14 +110,26 @@ def observe(batch: Batch, sighting: Sighting, now: float) -> Observation:
         return Observation(batch)
     match sighting:
         case Missing():
-            return _miss(batch, sighting, now)
+            seen = _miss(batch, sighting, now)
         case Doubtful():
-            return Observation(_doubt(batch, sighting, now))
+            seen = Observation(_doubt(batch, sighting, now))
         case Snapshot():
             seen = _see(batch, sighting, now)
-            return replace(seen, batch=alarms.noted(batch, seen.batch, now))
+            seen = replace(seen, batch=alarms.noted(batch, seen.batch, now))
         case _:
             assert_never(sighting)
+    return replace(seen, batch=_with_history(batch, seen.batch, now))
+
+
+def _with_history(before: Batch, after: Batch, now: float) -> Batch:
+    """Remembers that a status, or the provider's word for it, is another one."""
+    word = after.snapshot.provider_status if after.snapshot else None
+    said = before.snapshot.provider_status if before.snapshot else None
+    if (before.status, said) == (after.status, word):
+        return after
+    theirs = None if after.status is Status.LOST else word
+    change = StatusChange(at=now, status=after.status, provider_status=theirs)
+    return replace(after, history=(*after.history, change)[-HISTORY_MOST:])
 
 
 def _miss(batch: Batch, missing: Missing, now: float) -> Observation:

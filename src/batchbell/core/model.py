@@ -224,6 +224,20 @@ Sighting = Snapshot | Missing | Doubtful
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StatusChange:
+    """When we first saw a batch in a status."""
+
+    at: float
+    status: Status
+    provider_status: str | None
+    """The provider's own word; None where it was not the provider that said so."""
+
+
+HISTORY_MOST = 50
+"""Changes that are kept of a batch: the last ones."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """A provider's batch job that we know of. `key` is ours, `id` is the provider's."""
 
@@ -262,6 +276,8 @@ class Batch:
     """Those that have rung in this life."""
     account_reason: str | None = None
     """Why sweeps of its account fail, if they do."""
+    history: tuple[StatusChange, ...] = ()
+    """The statuses that it was seen in, the oldest first."""
 
     @property
     def reason(self) -> str | None:

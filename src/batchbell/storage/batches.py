@@ -36,6 +36,7 @@ from batchbell.core.model import (
     Sighting,
     Snapshot,
     Status,
+    StatusChange,
 )
 from batchbell.core.nearest import hint
 from batchbell.core.submission import PartState
@@ -54,6 +55,7 @@ from batchbell.storage.rows import joined, reader, writer
 from batchbell.storage.schema import accounts, batches, parts, results, submissions
 
 SNAPSHOT = msgspec.json.Decoder(Snapshot)
+HISTORY = msgspec.json.Decoder(tuple[StatusChange, ...])
 FIXED = ("key", "project_id", "account_id", "id", "registered_at", "webhook_refused", "kind")
 """What a row has from the begin on. All other columns with a field are written with each change."""
 
@@ -274,6 +276,7 @@ def _values(batch: Batch) -> dict[str, Any]:
         "marks": " ".join(marks(seen.metadata or {})) if seen else "",
         "fingerprint": seen.fingerprint() if seen else None,
         "snapshot": _encoded(seen) if seen else None,
+        "history": _encoded(batch.history),
         "provider_created_at": seen.created_at if seen else None,
         "input_file_id": _named(seen.input_file_id if seen else None),
         "output_file_id": _named(seen.output_file_id if seen else None),
@@ -296,7 +299,7 @@ def _named(word: str | None) -> str | None:
     return storable(word) if word else None
 
 
-def _encoded(seen: Snapshot) -> str:
+def _encoded(seen: Snapshot | tuple[StatusChange, ...]) -> str:
     try:
         return msgspec.json.encode(seen).decode()
     except UnicodeEncodeError:
@@ -480,8 +483,8 @@ def joined_batches() -> Select[Any]:
     ).join(accounts, accounts.c.id == batches.c.account_id)
 
 
-_changing = writer(Batch, batches, but=(*FIXED, "snapshot"))
-_read = reader(Batch, conversions={"snapshot": SNAPSHOT.decode})
+_changing = writer(Batch, batches, but=(*FIXED, "snapshot", "history"))
+_read = reader(Batch, conversions={"snapshot": SNAPSHOT.decode, "history": HISTORY.decode})
 
 
 def to_batch(row: Row[Any]) -> Batch:

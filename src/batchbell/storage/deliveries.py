@@ -76,6 +76,17 @@ def list_deliveries(
         walks = [walk.where(*made) for walk in walks]
     else:
         walks = [select(deliveries.c.id).where(deliveries.c.project_id == project_id, *made)]
+    return _page(connection, walks, limit)
+
+
+def of_key(connection: Connection, batch_key: int, *, limit: int) -> Page[Delivery]:
+    """The deliveries of all events of one batch, newest first."""
+    about = select(events.c.id).where(events.c.batch_key == batch_key)
+    found = select(deliveries.c.id).where(deliveries.c.event_id.in_(about))
+    return _page(connection, [apart(found)], limit)
+
+
+def _page(connection: Connection, walks: Sequence[Select[Any]], limit: int) -> Page[Delivery]:
     ids = connection.execute(first_of(walks, ["id"], limit + 1)).scalars().all() if walks else []
     query = _joined().where(among(connection, deliveries.c.id, ids))
     rows = connection.execute(query.order_by(deliveries.c.id.desc()))
@@ -141,8 +152,22 @@ def list_attempts(
     being made at this moment is not listed. Where the delivery is older than `kept_since`, those
     before the first record were deleted, and are not listed either.
     """
-    query = select(attempts).where(attempts.c.delivery_id == delivery.id)
-    known = {row.number: _outcome(delivery, row) for row in connection.execute(query)}
+    return attempts_of(connection, [delivery], kept_since=kept_since)[delivery.id]
+
+
+def attempts_of(
+    connection: Connection, found: Sequence[Delivery], *, kept_since: float = 0.0
+) -> dict[str, list[Attempt]]:
+    """The same for several deliveries, by their ids."""
+    by_id = {delivery.id: delivery for delivery in found}
+    known: dict[str, dict[int, Outcome]] = {id: {} for id in by_id}
+    query = select(attempts).where(among(connection, attempts.c.delivery_id, [*by_id]))
+    for row in connection.execute(query):
+        known[row.delivery_id][row.number] = _outcome(by_id[row.delivery_id], row)
+    return {id: _attempts(one, known[id], kept_since) for id, one in by_id.items()}
+
+
+def _attempts(delivery: Delivery, known: Mapping[int, Outcome], kept_since: float) -> list[Attempt]:
     made = delivery.attempts - (1 if delivery.lease_token else 0)
     first = min(known, default=made + 1) if delivery.created_at < kept_since else 1
     return [

@@ -205,6 +205,15 @@ def ids_of(
     return connection.execute(query).scalars().all()
 
 
+def of_key(connection: Connection, batch_key: int, *, limit: int) -> Page[Event]:
+    """The events of one batch, the newest first."""
+    of_batch = apart(select(events.c.id).where(events.c.batch_key == batch_key))
+    ids = connection.execute(first_of([of_batch], ["id"], limit + 1)).scalars().all()
+    query = select(events).where(among(connection, events.c.id, ids))
+    rows = connection.execute(query.order_by(events.c.id.desc()))
+    return page_of([_event(row) for row in rows], limit)
+
+
 def _event(row: Row[Any]) -> Event:
     return Event(
         id=row.id,

@@ -205,6 +205,12 @@ def of_key(connection: Connection, batch_key: int) -> Results | None:
     return None if row is None else to_results(row)
 
 
+def every_of_key(connection: Connection, batch_key: int) -> list[Results]:
+    """All results of a batch, the oldest first: one for each of its lives."""
+    query = select(results).where(results.c.batch_key == batch_key)
+    return [to_results(row) for row in connection.execute(query.order_by(results.c.id))]
+
+
 def of_keys(connection: Connection, keys: Sequence[int]) -> dict[int, Results]:
     """The newest results of each batch that has any, by its key."""
     if not keys:

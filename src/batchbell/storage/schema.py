@@ -143,6 +143,7 @@ batches = Table(
     Column("yielded", Text, key="outcome"),
     Column("model", Text),
     Column("marks", Text, nullable=False, server_default=""),
+    Column("history", Text, nullable=False, server_default="[]"),
     UniqueConstraint("account_id", "id"),
     CheckConstraint(
         "status IN ('validating', 'in_progress', 'finalizing', 'cancelling',"

@@ -28,7 +28,7 @@ from batchbell.storage.accounts import make_due, refuse_removed
 from batchbell.storage.batches import joined_batches, reopen_lost, to_batch
 from batchbell.storage.bulk import among, among_pairs, insert_missing
 from batchbell.storage.endpoints import ensure_endpoints, named_urls
-from batchbell.storage.paging import Page, page_of
+from batchbell.storage.paging import Page, apart, first_of, page_of
 from batchbell.storage.schema import batches, deliveries, endpoints, watches
 
 Name = tuple[str, str]
@@ -340,6 +340,15 @@ def list_watches(
     if after is not None:
         query = query.where(watches.c.id < get_watch(connection, project_id, after).id)
     rows = connection.execute(query.order_by(watches.c.id.desc()).limit(limit + 1))
+    return page_of([_watch(row) for row in rows], limit)
+
+
+def of_key(connection: Connection, batch_key: int, *, limit: int) -> Page[Watch]:
+    """The watches of one batch, the newest first."""
+    of_batch = apart(select(watches.c.id).where(watches.c.batch_key == batch_key))
+    ids = connection.execute(first_of([of_batch], ["id"], limit + 1)).scalars().all()
+    query = _joined().where(among(connection, watches.c.id, ids))
+    rows = connection.execute(query.order_by(watches.c.id.desc()))
     return page_of([_watch(row) for row in rows], limit)
 
 

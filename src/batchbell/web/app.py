@@ -30,6 +30,7 @@ from batchbell.web import (
     results,
     stream,
     submissions,
+    timeline,
     watches,
 )
 from batchbell.web.accounts import Directory
@@ -54,6 +55,7 @@ ROUTERS = tuple(
     for module in (
         watches,
         batches,
+        timeline,
         files,
         native,
         events,

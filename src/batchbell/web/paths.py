@@ -14,7 +14,7 @@ from starlette.convertors import Convertor, register_url_convertor
 from starlette.routing import Match
 from starlette.types import Scope
 
-SUB_RESOURCES = ("cancel", "content", "expunge", "results")
+SUB_RESOURCES = ("cancel", "content", "expunge", "results", "timeline")
 
 
 class IdConvertor(Convertor[str]):
