@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx2
-from fastapi import FastAPI
 
 from batchbell.core.lifecycle import settle
 from batchbell.core.model import Account, Counts, Outcome, Sighting, Snapshot, Status
 from batchbell.storage import batches, queue
 from batchbell.storage.queue import Claim, Tried
+from batchbell.web.app import App
 from batchbell.web.call import Context
 
 HOOK = "http://127.0.0.1:9/hook"
@@ -23,7 +23,7 @@ class Served:
     """A server that listens, and what a test may turn while it does."""
 
     url: str
-    app: FastAPI
+    app: App
     context: Context
     http: httpx2.AsyncClient
     accounts: dict[str, Account]

@@ -5,15 +5,17 @@ from __future__ import annotations
 import difflib
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from batchbell import __version__
 from batchbell.web import (
@@ -46,7 +48,7 @@ from batchbell.web.gateway.creations import Adopter
 from batchbell.web.health import Condition
 from batchbell.web.hooks import Hooks
 from batchbell.web.middleware import Front
-from batchbell.web.parameters import value_problems
+from batchbell.web.parameters import check_parameters, value_problems
 from batchbell.web.stream import Streams
 from batchbell.web.watches import Registrar
 
@@ -78,9 +80,9 @@ DESCRIPTION = (
 )
 
 
-def create_app(context: Context) -> FastAPI:
+def create_app(context: Context) -> App:
     """The HTTP surface over these parts. Make it inside the event loop that will serve it."""
-    app = FastAPI(
+    app = App(
         title="Batchbell",
         version=__version__,
         description=DESCRIPTION,
@@ -108,8 +110,49 @@ def create_app(context: Context) -> FastAPI:
     app.router.routes.extend(route for router in every for route in router.routes)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _bad_parameter)
-    app.add_middleware(Front, gate=Gate(keyring), new_id=lambda: f"req_{uuid.uuid4().hex}")
+    front = Front(gate=Gate(keyring), new_id=lambda: f"req_{uuid.uuid4().hex}")
+    app.add_middleware(front.before)
+    app.short = {
+        route.path: front.before(_Short(app, route))
+        for route in watches.router.routes
+        if isinstance(route, APIRoute) and route.endpoint in watches.SHORT
+    }
     return app
+
+
+class App(FastAPI):
+    """The application, with a short way to the routes that programs call again and again.
+
+    Such a route is declared like any other, and goes through the same front, checks and handler.
+    What is left out is the machinery in between, which took longer than all of them together.
+    """
+
+    short: Mapping[str, ASGIApp] = {}
+    """By path, what takes its POST requests."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST":
+            short = self.short.get(scope["path"])
+            if short is not None:
+                await short(scope, receive, send)
+                return
+        await super().__call__(scope, receive, send)
+
+
+class _Short:
+    """A route whose handler takes the request, and nothing else."""
+
+    def __init__(self, app: FastAPI, route: APIRoute) -> None:
+        self._app = app
+        self._route = route
+        self._handler: Callable[[Request], Awaitable[Response]] = route.endpoint
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["app"], scope["route"] = self._app, self._route
+        request = Request(scope, receive, send)
+        await check_parameters(request)
+        response = await self._handler(request)
+        await response(scope, receive, send)
 
 
 def end_streams(app: FastAPI) -> None:

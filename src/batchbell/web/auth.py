@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -62,6 +63,11 @@ KEY_HEADERS = (b"x-api-key", b"x-goog-api-key", b"api-key")
 """Where SDKs put a key that do not send it as a bearer token: Anthropic's, Google's, Azure's."""
 
 OWN_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+
+HEADERS_KEPT_MAX = 1000
+"""Values of headers whose meaning is kept: most callers send the same again."""
+KEPT_CHARACTERS_MAX = 300
+"""What is longer is no name or address of this machine."""
 
 
 class WrongKeys:
@@ -296,6 +302,11 @@ def _is_direct(scope: Scope) -> bool:
 
 
 def _host_name(url: str) -> str | None:
+    return _read_host_name(url) if len(url) <= KEPT_CHARACTERS_MAX else None
+
+
+@lru_cache(HEADERS_KEPT_MAX)
+def _read_host_name(url: str) -> str | None:
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -320,6 +331,11 @@ def _network(scope: Scope) -> str:
 
 
 def _is_loopback(address: str) -> bool:
+    return len(address) <= KEPT_CHARACTERS_MAX and _read_is_loopback(address)
+
+
+@lru_cache(HEADERS_KEPT_MAX)
+def _read_is_loopback(address: str) -> bool:
     try:
         parsed = ip_address(address)
     except ValueError:

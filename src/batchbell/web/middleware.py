@@ -44,20 +44,24 @@ log = structlog.get_logger()
 
 
 class Front:
-    """ASGI middleware around everything."""
+    """What every request passes, whatever takes it then."""
 
-    def __init__(self, app: ASGIApp, *, gate: Gate, new_id: Callable[[], str]) -> None:
-        self._app = app
+    def __init__(self, *, gate: Gate, new_id: Callable[[], str]) -> None:
         self._gate = gate
         self._new_id = new_id
         self._full_at = float("-inf")
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        request_id = given_id(scope["headers"]) or self._new_id()
-        await _Passage(self._app, self._gate, scope, self, request_id).run(receive, send)
+    def before(self, app: ASGIApp) -> ASGIApp:
+        """ASGI middleware around everything."""
+
+        async def passed(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] != "http":
+                await app(scope, receive, send)
+                return
+            request_id = given_id(scope["headers"]) or self._new_id()
+            await _Passage(app, self._gate, scope, self, request_id).run(receive, send)
+
+        return passed
 
     def note_full(self, error: Exception) -> None:
         """Say that the disk is full, now and then: every request may meet it."""
@@ -83,13 +87,14 @@ class _Passage:
         self._begun = time.perf_counter()
 
     async def run(self, receive: Receive, send: Send) -> None:
-        shaped = Shaped(self._scope["path"], send)
+        write = error_at(self._scope["path"])
+        pass_on = send if write is None else Shaped(write, send)
 
         async def note_status(message: Message) -> None:
             if message["type"] == "http.response.start":
                 self._status = message["status"]
                 message = {**message, "headers": self._dressed(message.get("headers", ()))}
-            await shaped(message)
+            await pass_on(message)
 
         failure: Exception | None = None
         try:
@@ -153,15 +158,13 @@ class _Passage:
 class Shaped:
     """Sends errors of ours as the SDK that called expects them, and all else as it is."""
 
-    def __init__(self, path: str, send: Send) -> None:
-        self._write = error_at(path)
+    def __init__(self, write: Callable[[int, str, str], bytes], send: Send) -> None:
+        self._write = write
         self._send = send
         self._start: Message | None = None
 
     async def __call__(self, message: Message) -> None:
-        if self._write is None:
-            await self._send(message)
-        elif self._is_ours(message):
+        if self._is_ours(message):
             self._start = message
         elif self._start is None:
             await self._send(message)
@@ -175,7 +178,6 @@ class Shaped:
 
     async def _end(self, start: Message, message: Message) -> None:
         """Errors of ours come whole."""
-        assert self._write is not None
         error = msgspec.json.decode(message["body"])["error"]
         where = f"{error['param']}: " if error.get("param") else ""
         body = self._write(start["status"], str(error["code"]), where + error["message"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from fastapi import Request
@@ -44,6 +45,8 @@ from batchbell.web.parameters import LIMIT_DEFAULT, After, Limit, strict_router
 
 GATHER_MAX = 500
 """Registrations that one transaction carries at most."""
+URLS_KEPT_MAX = 1000
+"""URLs that were found good and are not looked at again, under the same rules."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,16 +218,19 @@ def _shown(value: Any) -> str:
 
 
 def url_check(rules: AddressRules) -> Check:
-    """Whether a URL may be called, as far as the URL alone can tell. For one request: of many
-    watches most have the same."""
-    good: set[str] = set()
+    """Whether a URL may be called, as far as the URL alone can tell."""
 
     def check(url: str | None) -> None:
-        if url is not None and url not in good:
-            rules.check_url(url)
-            good.add(url)
+        if url is not None:
+            _check_url(rules, url)
 
     return check
+
+
+@lru_cache(URLS_KEPT_MAX)
+def _check_url(rules: AddressRules, url: str) -> None:
+    """Of many watches most have the same. Only what is good is kept: anything else raises."""
+    rules.check_url(url)
 
 
 def account_of_batch(accounts: Mapping[str, Account], name: str | None, batch_id: str) -> Account:
@@ -385,3 +391,8 @@ async def await_batch(request: Request) -> Response:
     registered = await call.surface.registrar.register(call.project_id, wanted)
     message = NEW if registered.created else KNOWN
     return answer(api.AwaiterAnswer(message=message, batch_id=wanted.batch_id), 201)
+
+
+SHORT = (create_watches, await_batch)
+"""Handlers that programs call again and again. Each takes the request, and has a path of its own
+without ids in it."""
