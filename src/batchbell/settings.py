@@ -118,7 +118,8 @@ class Settings(BaseSettings):
         15.0,
         validation_alias=_named("BATCHBELL_POLL_INTERVAL_SECONDS"),
         description="Seconds between two sweeps of an account. Where it is not set, a provider that"
-        " asks for more time between two looks gets it.",
+        " asks for more time between two looks gets it, and one that announces ends itself is asked"
+        " less often.",
     )
     calls_per_minute: Annotated[int, Field(ge=1)] = Field(
         1200,

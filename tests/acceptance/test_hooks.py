@@ -48,7 +48,7 @@ async def test_a_webhook_goes_out_at_once_when_the_provider_rings(
         assert json.loads(received.body)["batchId"] == id
     shown = await shell.run("accounts", "show", "other")
     assert f"hooks      {url}" in shown.out
-    assert "announced  1 ends in a row" in shown.out
+    assert "announced  1 end in a row" in shown.out
     forgot = await shell.run("accounts", "update", "other", "--no-hook-secret")
     assert "none: no secret" in forgot.out
     sandbox.provider.finish(sandbox.provider.add_batch())

@@ -309,3 +309,10 @@ def test_relaxed_sweeps_sound_no_alarm() -> None:
     alerted = re.search(r"batchbell_sweep_age_seconds > (\d+)", rules.read_text(encoding="utf-8"))
     assert alerted is not None
     assert float(alerted[1]) > polling.RELAXED_SECONDS + 30
+
+
+@pytest.mark.parametrize(
+    ("hinted", "pages", "all_"), [(1, 1, False), (16, 1, False), (17, 1, True), (17, 50, False)]
+)
+def test_hints_are_many_where_a_list_costs_fewer_calls(hinted: int, pages: int, all_: bool) -> None:
+    assert polling.sweeps_all(hinted, pages) is all_

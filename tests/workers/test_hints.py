@@ -284,3 +284,30 @@ async def test_without_a_secret_nothing_is_expected_after_a_restart(
     assert (await arrivals(house)).in_a_row == (3 if rings else 0)
     await house.sweep()
     assert await due_in(house) > 200 if rings else await due_in(house) <= 15
+
+
+async def test_a_lost_batch_that_its_provider_speaks_of_is_looked_for(house: House) -> None:
+    await house.register("batch_late")
+    await house.sweep()
+    house.clock.advance(60)
+    await house.sweep()
+    assert await status_of(house, "batch_late") is Status.LOST
+    house.provider.add_batch(id="batch_late")
+    house.provider.finish("batch_late", "completed")
+    house.clock.advance(10)
+    assert await hint(house, "batch_late") == [Taken.ACCEPTED]
+    assert await house.watcher.step()
+    assert await status_of(house, "batch_late") is Status.COMPLETED
+    assert not await house.watcher.step()
+
+
+async def test_a_few_hints_are_looked_at_by_themselves(house: House) -> None:
+    """A list may lag behind what a provider has just announced."""
+    ids = await opened(house, 20)
+    for id in ids:
+        house.provider.finish(id, "completed")
+    house.provider.faults.add("stale", times=None)
+    await hint(house, *ids[:16])
+    assert await house.watcher.step()
+    assert {await status_of(house, id) for id in ids[:16]} == {Status.COMPLETED}
+    assert house.provider.calls == {"retrieve": 16}

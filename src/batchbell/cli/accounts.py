@@ -279,7 +279,8 @@ def _of_hooks(account: Account) -> list[tuple[str, str | None]]:
         return []
     if not hooks.secrets and not hooks.per_batch:
         return [("hooks", f"none: no secret; they would go to {hooks.url}")]
-    proven = f"{hooks.announced_in_a_row} ends in a row"
+    number = hooks.announced_in_a_row
+    proven = f"{number} end{'' if number == 1 else 's'} in a row"
     return [
         ("hooks", hooks.url),
         ("last hook", moment(hooks.received_at) or "none yet"),

@@ -129,6 +129,14 @@ def for_hints(pace: Pace) -> Pace:
     return replace(pace, poll_interval_seconds=soon)
 
 
+def sweeps_all(hinted: int, pages: int) -> bool:
+    """Whether so many batches that hints are about are looked at by a sweep of all batches.
+
+    It lists so many pages, which costs fewer calls; but a list may lag behind the batch itself.
+    """
+    return hinted > max(READS_LEAST, pages)
+
+
 def look_again(looks: int, now: float) -> float | None:
     """When to look again at a batch that has not ended after all, once it was looked at before.
 

@@ -20,6 +20,8 @@ from batchbell.providers.profile import Hooks
 from batchbell.providers.tokens import Keys
 from batchbell.providers.values import ID_MAX_CHARACTERS, Undecodable, decode
 
+SIGNATURE_MAX = 2_048
+"""Many more signatures than a provider has secrets: each of them takes time to compare."""
 LEEWAY_SECONDS = 60
 """Clocks may be so far apart when a token ends."""
 
@@ -69,6 +71,8 @@ def read_hint(
     Names of headers are in lower case. Nothing of the body is read before it is known to be theirs.
     """
     id = _checked(headers, now)
+    if len(headers["webhook-signature"]) > SIGNATURE_MAX:
+        raise HintRefused(Reason.MALFORMED, "webhook-signature is longer than any.")
     if not signing.verify(secrets, headers=headers, body=body, now=now):
         raise HintRefused(
             Reason.FORGED, "The signature is not that of a secret that this account has."

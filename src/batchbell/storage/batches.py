@@ -110,7 +110,13 @@ def known_of(connection: Connection, account_id: str, ids: Sequence[str], *, now
     """What a sweep starts from that looks at these of the account's batches alone."""
     due = open_batches(connection, account_id, now=now, ids=ids)
     unended: int = connection.execute(_unended(account_id)).scalar_one()
-    return Known(due, unended - len(due))
+    lost = select(batches.c.id).where(
+        batches.c.account_id == account_id,
+        batches.c.status == Status.LOST,
+        among(connection, batches.c.id, ids),
+    )
+    back = dict.fromkeys(connection.execute(lost).scalars(), True)
+    return Known(due, unended - len(due), back)
 
 
 def _unended(account_id: str) -> Select[int]:

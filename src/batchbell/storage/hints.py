@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, and_, delete, func, select, update
 
 from batchbell.core import polling
 from batchbell.core.account import Account
@@ -94,12 +94,13 @@ def _lock(connection: Connection, ids: Sequence[str], *, now: float) -> None:
 
 
 def _known(connection: Connection, received: Sequence[Received]) -> dict[tuple[str, str], bool]:
-    """Those of the batches that there are, and whether each has ended."""
+    """Those of the batches that there are, and whether each has ended; one that is lost has not."""
     names = [(one.account_id, id) for one in received for id in one.batch_ids]
     if not names:
         return {}
     columns = (batch_table.c.account_id, batch_table.c.id)
-    query = select(*columns, batch_table.c.ended_at.isnot(None))
+    over = and_(batch_table.c.ended_at.isnot(None), batch_table.c.status != Status.LOST)
+    query = select(*columns, over)
     rows = connection.execute(query.where(among_pairs(connection, columns, names)))
     return {(account_id, id): bool(ended) for account_id, id, ended in rows}
 
@@ -156,7 +157,7 @@ class Hinted:
 
     hints: Sequence[Due]
     known: Known
-    """The batches that have not ended; the others of the account are waiting."""
+    """The batches that have not ended, or were lost; the others of the account are waiting."""
 
 
 def due(connection: Connection, account_id: str, *, now: float) -> Hinted:

@@ -143,12 +143,18 @@ class Watcher:
         """
         started = self._held_at = self._clock()
         hinted = await self._store.read(hints.due, account.id, now=started)
-        if polling.should_list(len(hinted.known.open), 0, account.pages or 1):
+        known = hinted.known
+        pages = polling.pages_expected(
+            len(known.open) + known.waiting,
+            account.pages,
+            page_size=self.provider.profile.page_size,
+        )
+        if polling.sweeps_all(len(known.open), pages):
             if await self._sweep(account):
                 await self._store.write(hints.looked, account.id, hinted.hints, now=started)
             return
         plan = Plan(use_list=False, verbs=account.verbs, reads_max=polling.reads_max(self.pace))
-        sweep = Sweep(self.provider, hinted.known, plan, read_at=self._read_at, now=started)
+        sweep = Sweep(self.provider, known, plan, read_at=self._read_at, now=started)
         run = await self._run(account, sweep, started)
         now = self._clock()
         if run.error is not None:
