@@ -107,11 +107,15 @@ def test_a_batch_tells_what_it_went_through_in_the_order_of_time() -> None:
         ({"state": ResultsState.WAITING}, []),
         (
             {"state": ResultsState.WAITING, "reason": "HTTP 503", "tries": 2},
-            ["Results are tried again, so far 2 times: HTTP 503"],
+            ["Results are tried again, after 2 tries so far: HTTP 503"],
         ),
         (
             {"tally": TALLY, "ended_at": 9.0},
             ["Results merged: 3 lines, 2 succeeded, 1 failed, 0 not run."],
+        ),
+        (
+            {"tally": replace(TALLY, lines=1, succeeded=1, failed=0), "ended_at": 9.0},
+            ["Results merged: 1 line, 1 succeeded, 0 failed, 0 not run."],
         ),
         (
             {"state": ResultsState.FAILED, "reason": "No file.", "ended_at": 9.0, "tries": 8},
@@ -168,7 +172,7 @@ def a_delivery() -> Delivery:
         (
             Outcome(fault=Fault.REFUSED, detail="Refused.", started_at=11.5, duration_ms=3),
             11.5,
-            "Attempt 2 to https://a.example: Refused., after 3 ms.",
+            "Attempt 2 to https://a.example: Refused, after 3 ms.",
             "Refused.",
         ),
         (None, 10.0, "Attempt 2: the process was stopped, and it was made again.", None),

@@ -45,7 +45,7 @@ LISTS = {*CURSORS, "/v1/keys", "/v1/accounts", "/v1/files"}
 FILTERS = {
     "/v1/watches": ["batch_id"],
     "/v1/events": ["batch_id"],
-    "/v1/deliveries": ["event_id"],
+    "/v1/deliveries": ["event_id", "batch_id"],
 }
 A_BATCH = {"batch_id": "batch_new", "account": "mine"}
 SOME_REQUESTS = {"endpoint": "/v1/responses", "requests": [{"body": {"model": "m"}}]}

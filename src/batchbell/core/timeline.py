@@ -148,18 +148,20 @@ def _of_results(found: Results) -> Iterator[Entry]:
     tally = found.tally
     if found.state is ResultsState.WAITING:
         if found.reason:
-            says = f"Results are tried again, so far {found.tries} times: {found.reason}"
+            tries = _number(found.tries, "try", "tries")
+            says = f"Results are tried again, after {tries} so far: {found.reason}"
             yield Entry(at=found.created_at, kind=Kind.RESULTS, says=says, error=found.reason)
         return
     if found.ended_at is None or found.ended_at == EXPUNGED_AT:
         return
     if found.state is ResultsState.READY and tally is not None:
         says = (
-            f"Results merged: {tally.lines:,} lines, {tally.succeeded:,} succeeded,"
+            f"Results merged: {_number(tally.lines, 'line')}, {tally.succeeded:,} succeeded,"
             f" {tally.failed:,} failed, {tally.not_run:,} not run."
         )
     else:
-        says = f"Results given up after {found.tries} tries: {found.reason}"
+        tries = _number(found.tries, "try", "tries")
+        says = f"Results given up after {tries}: {found.reason}"
     yield Entry(
         at=found.ended_at,
         kind=Kind.RESULTS,
@@ -167,6 +169,10 @@ def _of_results(found: Results) -> Iterator[Entry]:
         status=found.state,
         error=found.reason,
     )
+
+
+def _number(number: int, one: str, many: str | None = None) -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def _of_event(event: Event) -> Entry:
@@ -207,7 +213,7 @@ def _of_attempts(made: Iterable[Attempt], delivery: Delivery) -> Iterator[Entry]
             continue
         last = outcome.started_at
         failed = outcome.detail or outcome.fault
-        says = f"HTTP {outcome.status}" if outcome.status is not None else str(failed)
+        says = f"HTTP {outcome.status}" if outcome.status is not None else str(failed).rstrip(".")
         yield _entry_of(
             delivery,
             attempt,
