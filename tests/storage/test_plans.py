@@ -22,6 +22,7 @@ from batchbell.storage import (
     health,
     hints,
     merges,
+    overview,
     parts,
     queue,
     replays,
@@ -273,6 +274,22 @@ async def test_whatever_a_list_is_asked_for_is_read_by_an_index(crowded: Scene) 
     for index, table, work in lists:
         found = await plan(crowded, work, of=table, as_large=True)
         assert any(name in found for name in index.split("|")), (index, found)
+
+
+async def test_the_dashboard_counts_deliveries_from_an_index(crowded: Scene) -> None:
+    id, now = await last_endpoint(crowded), crowded.clock()
+    within = overview.period_until(now, step_seconds=3600.0, steps=2)
+    looks: dict[str, tuple[Work, str]] = {
+        "waiting": (lambda c: overview.waiting(c, "default", now=now), "ix_deliveries_"),
+        "made": (lambda c: overview.made(c, "default", within), "ix_deliveries_"),
+        "of an endpoint": (
+            lambda c: overview.made(c, "default", within, endpoint_id=id),
+            "ix_deliveries_",
+        ),
+        "lag": (lambda c: overview.lag(c, "default", since=now - 3600.0), "ix_deliveries_listed"),
+    }
+    for name, (work, index) in looks.items():
+        assert index in await plan(crowded, work, as_large=True), name
 
 
 async def test_a_replay_is_counted_by_the_indexes_of_what_it_takes(crowded: Scene) -> None:

@@ -14,7 +14,7 @@ import pytest
 from batchbell.core.model import Outcome, Status
 from batchbell.core.session import SESSION_SECONDS
 from batchbell.sandbox import Sandbox
-from batchbell.web.auth import OPEN_PAGES, SESSION_COOKIE
+from batchbell.web.auth import DASHBOARD_FILES, SESSION_COOKIE, SIGN_IN
 from batchbell.web.dashboard.page import PROJECT_COOKIE
 from batchbell.web.dashboard.pages import ROUTERS
 
@@ -26,6 +26,7 @@ from .test_keys import bearer
 pytestmark = pytest.mark.databases("sqlite")
 """What pages read is held to both databases where it is stored."""
 
+OPEN = (SIGN_IN, DASHBOARD_FILES)
 BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8", "sec-fetch-site": "same-origin"}
 POISON = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
 
@@ -110,7 +111,7 @@ async def test_no_page_lets_anybody_in_who_did_not_sign_in(
 ) -> None:
     await made_key(served)
     for method, path in routes():
-        if path.startswith(OPEN_PAGES):
+        if path.startswith(OPEN):
             continue
         asked = re.sub(r"{[^}]+}", "x", path)
         answer = await browser._ask(method, asked, headers={})
@@ -209,7 +210,7 @@ async def test_the_pages_of_one_project_show_nothing_of_another(
     theirs = two["theirs"]
     ids = {name: id for name, id in theirs.items() if name.endswith("_id")}
     for method, path in routes():
-        if path.startswith(OPEN_PAGES) or method != "GET" or path == "/dashboard/":
+        if path.startswith(OPEN) or method != "GET" or path == "/dashboard/":
             continue
         names = re.findall(r"{(\w+)", path)
         answers = []
@@ -392,6 +393,9 @@ async def test_deliveries_are_found_by_what_they_are_of(served: Served, browser:
     for query in ("batch_id=batch_1", f"endpoint_id={one['endpoint_id']}&state=pending&hours=1"):
         page = (await browser.get(f"/dashboard/deliveries?{query}")).text
         assert (one["id"] in page, other["id"] in page) == (True, False), query
+    for query in ("batch_id=batch_1", "batch_id=batch_1&delivered=no&hours=1&type=batch.completed"):
+        page = (await browser.get(f"/dashboard/events?{query}")).text
+        assert (one["event_id"] in page, other["event_id"] in page) == (True, False), query
     chart = (await browser.get(f"/dashboard/endpoints/{one['endpoint_id']}")).text
     assert "Deliveries in 24 hours: 1 pending." in chart
 

@@ -40,18 +40,18 @@ WRONG_KEYS_MAX = 20
 WRONG_KEYS_SECONDS = 60.0
 ADDRESSES_MAX = 10_000
 
-OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json"}) | docs_page.PATHS
-"""They hold nothing of anybody, and probes and browsers must reach them."""
-
 SIGNED_PATHS = ("/results/", "/hooks/")
 """Links, and webhooks of providers, that carry their own proof."""
 
 DASHBOARD = "/dashboard"
 """Where the pages for people begin. They bring a cookie in place of a key."""
 SIGN_IN = f"{DASHBOARD}/sign-in"
-OPEN_PAGES = (SIGN_IN, f"{DASHBOARD}/assets/")
-"""The way in, and what is the same for everybody."""
+DASHBOARD_FILES = f"{DASHBOARD}/assets/"
+"""Scripts and styles, the same for everybody."""
 SESSION_COOKIE = "batchbell_session"
+
+OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json", SIGN_IN}) | docs_page.PATHS
+"""They hold nothing of anybody, and probes and browsers must reach them."""
 
 OWN_SITES = frozenset({"same-origin", "same-site", "none"})
 """What a browser says in `Sec-Fetch-Site` of our own pages, of another port of this machine, and of
@@ -186,7 +186,7 @@ class Gate:
     async def project_of(self, scope: Scope) -> str:
         """The project that the caller may work in. Raises AccessDenied."""
         path = scope["path"]
-        if path in OPEN_PATHS or path.startswith((*SIGNED_PATHS, *OPEN_PAGES)):
+        if path in OPEN_PATHS or path.startswith((*SIGNED_PATHS, DASHBOARD_FILES)):
             return DEFAULT_PROJECT
         if await self._keyring.is_local_mode():
             check_local(scope)

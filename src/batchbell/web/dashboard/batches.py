@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Query, Request
-from pydantic import BaseModel
 from starlette.responses import RedirectResponse, Response
 
 from batchbell.api.batches import Batch as Answer
@@ -22,7 +21,7 @@ from batchbell.web import batches as api
 from batchbell.web import results as api_results
 from batchbell.web.dashboard import preview, story
 from batchbell.web.dashboard.failure import page_in_place_of
-from batchbell.web.dashboard.filters import TIMES, older, pairs_of, since, word_of
+from batchbell.web.dashboard.filters import TIMES, Asked, older, pairs_of, since, word_of
 from batchbell.web.dashboard.formats import path
 from batchbell.web.dashboard.page import Posted, Visit, Visitor, done, page_router, show
 from batchbell.web.downloads import check_installed
@@ -35,8 +34,8 @@ EVENTS_MOST = 100
 WATCHES_MOST = 50
 
 
-class Asked(BaseModel):
-    """What the list of batches is asked for. What is empty asks for nothing."""
+class Which(Asked):
+    """Which batches a list holds."""
 
     q: str = ""
     """A whole id leads to its batch; what an id begins with finds all that do."""
@@ -47,11 +46,6 @@ class Asked(BaseModel):
     model: str = ""
     metadata: str = ""
     hours: str = ""
-    after: str = ""
-
-    @property
-    def filters(self) -> dict[str, str]:
-        return {name: value.strip() for name, value in self if name != "after" and value.strip()}
 
     def filter(self, now: float) -> BatchFilter:
         """Raises InvalidRequest."""
@@ -68,7 +62,7 @@ class Asked(BaseModel):
 
 
 @router.get("/batches")
-async def list_page(visitor: Visit, asked: Annotated[Asked, Query()]) -> Response:
+async def list_page(visitor: Visit, asked: Annotated[Which, Query()]) -> Response:
     word = asked.q.strip()
     if word and await _is_there(visitor, word):
         return RedirectResponse(url_of(word), 303)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Query
-from pydantic import BaseModel
 from starlette.responses import Response
 
 from batchbell.core import delivery as rules
@@ -17,7 +16,7 @@ from batchbell.core.attachment import wrapped
 from batchbell.core.errors import InvalidRequest
 from batchbell.core.model import Attempt, Delivery, DeliveryState, EventType
 from batchbell.storage import deliveries
-from batchbell.web.dashboard.filters import TIMES, older, since, word_of
+from batchbell.web.dashboard.filters import TIMES, Asked, older, since, word_of
 from batchbell.web.dashboard.formats import path
 from batchbell.web.dashboard.page import Posted, Visit, Visitor, done, page_router, show
 from batchbell.web.deliveries import UNKNOWN_OUTCOME
@@ -28,23 +27,18 @@ PAGE = 50
 DAY_SECONDS = 86_400.0
 
 
-class Asked(BaseModel):
-    """What the list of deliveries is asked for. What is empty asks for nothing."""
+class Which(Asked):
+    """Which deliveries a list holds."""
 
     state: str = ""
     type: str = ""
     batch_id: str = ""
     endpoint_id: str = ""
     hours: str = ""
-    after: str = ""
-
-    @property
-    def filters(self) -> dict[str, str]:
-        return {name: value.strip() for name, value in self if name != "after" and value.strip()}
 
 
 @router.get("/deliveries")
-async def list_page(visitor: Visit, asked: Annotated[Asked, Query()]) -> Response:
+async def list_page(visitor: Visit, asked: Annotated[Which, Query()]) -> Response:
     page = await visitor.call.page(
         deliveries.list_deliveries,
         limit=PAGE,

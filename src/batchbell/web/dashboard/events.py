@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from fastapi import Query
 from starlette.responses import Response
 
 from batchbell.core.errors import InvalidRequest
 from batchbell.core.model import EventType
 from batchbell.storage import deliveries, events
-from batchbell.web.dashboard.filters import older, word_of
+from batchbell.web.dashboard.filters import TIMES, Asked, older, since, word_of
 from batchbell.web.dashboard.formats import path
 from batchbell.web.dashboard.page import Posted, Visit, done, page_router, show
 
@@ -17,17 +20,27 @@ PAGE = 50
 DELIVERIES_MOST = 100
 
 
+class Which(Asked):
+    """Which events a list holds."""
+
+    type: str = ""
+    batch_id: str = ""
+    endpoint_id: str = ""
+    delivered: str = ""
+    hours: str = ""
+
+
 @router.get("/events")
-async def list_page(
-    visitor: Visit, type: str = "", batch_id: str = "", after: str | None = None
-) -> Response:
-    filters = {"type": type, "batch_id": batch_id.strip()}
+async def list_page(visitor: Visit, asked: Annotated[Which, Query()]) -> Response:
     page = await visitor.call.page(
         events.list_events,
         limit=PAGE,
-        after=after or None,
-        type=word_of(EventType, type),
-        batch_id=filters["batch_id"] or None,
+        after=asked.after or None,
+        type=word_of(EventType, asked.type),
+        batch_id=asked.batch_id.strip() or None,
+        endpoint_id=asked.endpoint_id.strip() or None,
+        delivery_success={"yes": True, "no": False}.get(asked.delivered),
+        since=since(asked.hours, visitor.now),
     )
     return show(
         visitor,
@@ -35,10 +48,11 @@ async def list_page(
         section="events",
         title="Events",
         rows=page.items,
-        filters=filters,
+        filters=asked,
         types=list(EventType),
-        older=older(page, filters),
-        is_first=after is None,
+        times=TIMES,
+        older=older(page, asked.filters),
+        is_first=not asked.after,
     )
 
 

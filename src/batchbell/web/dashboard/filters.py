@@ -7,6 +7,8 @@ from enum import StrEnum
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
+from pydantic import BaseModel
+
 from batchbell.core.errors import InvalidRequest
 from batchbell.storage.paging import Page
 from batchbell.web.dashboard.formats import HOUR
@@ -21,6 +23,18 @@ TIMES: Mapping[str, str] = {
 """By hours."""
 
 Word = TypeVar("Word", bound=StrEnum)
+
+
+class Asked(BaseModel):
+    """What a list is asked for in its query. What is empty asks for nothing."""
+
+    after: str = ""
+    """The id that the page before ended with."""
+
+    @property
+    def filters(self) -> dict[str, str]:
+        """All but the page, without what is empty."""
+        return {name: value.strip() for name, value in self if name != "after" and value.strip()}
 
 
 def word_of(words: type[Word], given: str) -> Word | None:
