@@ -16,7 +16,7 @@ from batchbell.core import signing
 from batchbell.net.client import WebhookSender
 from batchbell.net.guard import AddressRules
 from batchbell.observability import Metrics, configure_logging
-from batchbell.process import calm_collector
+from batchbell.process import calm_collector, share_interpreter
 from batchbell.storage import queue
 from batchbell.storage.engine import P, Query, Signal, Store, T
 from batchbell.storage.opening import open_store
@@ -46,6 +46,7 @@ async def main(talk: Talk, *, urls: list[str]) -> None:
     """Orders: `bare` or `guarded` and how many, or `durable` and the database where they wait."""
     configure_logging(level="info", format="json")
     calm_collector()
+    share_interpreter()
     talk.say()
     while (order := await talk.hear()) is not None:
         match order:

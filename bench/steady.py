@@ -12,7 +12,7 @@ from typing import Any
 from batchbell.core.model import Dialect
 from batchbell.net.client import WebhookSender
 from batchbell.observability import Metrics, configure_logging
-from batchbell.process import calm_collector
+from batchbell.process import calm_collector, share_interpreter
 from batchbell.storage import queue
 from batchbell.storage.engine import Store
 from batchbell.workers.dispatcher import Dispatcher
@@ -56,6 +56,7 @@ async def main(talk: Talk) -> None:
     `a_second` deliveries become due for `seconds`. It is answered with lags and ages in ms."""
     configure_logging(level="error", format="json")
     calm_collector()
+    share_interpreter()
     talk.say()
     while (order := await talk.hear()) is not None:
         talk.say(**await _play(**order))

@@ -29,7 +29,7 @@ from batchbell.net.proxy import check_proxies
 from batchbell.net.relay import Relay
 from batchbell.observability import Metrics
 from batchbell.places import Placing
-from batchbell.process import calm_collector, raise_file_limit
+from batchbell.process import calm_collector, raise_file_limit, share_interpreter
 from batchbell.providers import Provider
 from batchbell.providers.profiles import DEFAULT
 from batchbell.settings import Settings
@@ -103,6 +103,7 @@ async def open_runtime(
     results_store = open_results_store(settings.results_place)
     raise_file_limit()
     calm_collector()
+    share_interpreter()
     store = await open_store(settings.store_url, master_key=settings.master_keys)
     try:
         if isinstance(results_store, Folder):

@@ -8,6 +8,8 @@ import gc
 import signal
 import sys
 
+SWITCH_SECONDS = 0.0005
+
 
 def calm_collector() -> None:
     """Let the garbage collector leave alone what lives for ever, and look at the rest more rarely.
@@ -18,6 +20,15 @@ def calm_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
+
+
+def share_interpreter() -> None:
+    """Let a thread that wants the interpreter have it soon.
+
+    The event loop gives it up with every socket that it reads or writes. With the default of 5 ms
+    each of them would wait so long while another thread writes to the database.
+    """
+    sys.setswitchinterval(SWITCH_SECONDS)
 
 
 def raise_file_limit() -> None:

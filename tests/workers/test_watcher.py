@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
 
 import pytest
@@ -9,7 +11,7 @@ from tests.workers.conftest import House
 
 from batchbell.core.model import DEFAULT_PROJECT, Account, AccountState, EventType, Status
 from batchbell.core.polling import Pace
-from batchbell.storage import accounts, batches, deliveries, events
+from batchbell.storage import accounts, batches, deliveries, events, sweeps
 
 
 async def batch_of(house: House, id: str):
@@ -111,6 +113,51 @@ async def test_a_sweep_of_many_costs_a_call_for_each_hundred_and_writes_nothing(
     await house.sweep()
     assert house.provider.calls == {"list": 5}
     assert {id: (await batch_of(house, id)).updated_at for id in ids[:3]} == stamps
+
+
+@pytest.mark.databases("sqlite")
+async def test_a_page_is_written_while_the_next_is_read(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = house.provider.add_batches(150)
+    await house.register(*ids)
+    second = asyncio.Event()
+    list_page, write = house.watcher.provider.list_page, house.store.write
+    pages = itertools.count(1)
+
+    async def listing(*args, **kwargs):
+        if next(pages) == 2:
+            second.set()
+        return await list_page(*args, **kwargs)
+
+    async def writing(query, *args, **kwargs):
+        if query is sweeps.write_found:
+            async with asyncio.timeout(5):
+                await second.wait()
+        return await write(query, *args, **kwargs)
+
+    monkeypatch.setattr(house.watcher.provider, "list_page", listing)
+    monkeypatch.setattr(house.store, "write", writing)
+    await house.sweep()
+    assert {(await batch_of(house, id)).status for id in (ids[0], ids[-1])} == {Status.IN_PROGRESS}
+
+
+@pytest.mark.databases("sqlite")
+async def test_a_sweep_that_lost_its_lease_writes_nothing_more_and_ends(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = house.provider.add_batches(150)
+    await house.register(*ids)
+    write = house.store.write
+
+    async def writing(query, *args, **kwargs):
+        if query is sweeps.write_found:
+            kwargs["token"] = "another"
+        return await write(query, *args, **kwargs)
+
+    monkeypatch.setattr(house.store, "write", writing)
+    await house.sweep()
+    assert {(await batch_of(house, id)).status for id in (ids[0], ids[-1])} == {Status.VALIDATING}
 
 
 @pytest.mark.databases("sqlite")

@@ -42,6 +42,9 @@ class Attachment:
     """Of requests by the files: all, completed, failed."""
 
 
+_encoded = json.JSONEncoder(separators=(",", ":")).encode
+
+
 def wrapped(
     attachment: Attachment | None, mode: ResultsMode, *, base_url: str, now: float
 ) -> str | None:
@@ -61,7 +64,7 @@ def wrapped(
     inline = attachment.inline if mode is ResultsMode.INLINE else None
     if mode is ResultsMode.INLINE and inline is None:
         shown["inline_omitted"] = _why_omitted(attachment)
-    text = json.dumps(shown, separators=(",", ":"))
+    text = _encoded(shown)
     return text if inline is None else f'{text[:-1]},"inline":{inline}}}'
 
 

@@ -16,6 +16,7 @@ decoded its slashes.
 
 ENCODED_TIME_CHARACTERS = 9
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+PAIRS = tuple(one + two for one in ALPHABET for two in ALPHABET)
 EVENT_ID = rf"evt_[{ALPHABET}]{{25}}"
 """The pattern of an event's id."""
 
@@ -92,8 +93,5 @@ def time_of(id: str) -> float:
 
 
 def _base32(number: int, width: int) -> str:
-    digits = []
-    for _ in range(width):
-        number, digit = divmod(number, 32)
-        digits.append(ALPHABET[digit])
-    return "".join(reversed(digits))
+    pairs = [PAIRS[number >> bits & 1023] for bits in range(10 * ((width - 1) // 2), -1, -10)]
+    return "".join(pairs)[-width:]

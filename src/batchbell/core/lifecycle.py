@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import assert_never
+from typing import Any, assert_never
 
 from batchbell.core import alarms, backoff
 from batchbell.core.model import (
@@ -115,10 +115,10 @@ def observe(batch: Batch, sighting: Sighting, now: float) -> Observation:
             seen = Observation(_doubt(batch, sighting, now))
         case Snapshot():
             seen = _see(batch, sighting, now)
-            seen = replace(seen, batch=alarms.noted(batch, seen.batch, now))
+            seen = Observation(alarms.noted(batch, seen.batch, now), seen.event)
         case _:
             assert_never(sighting)
-    return replace(seen, batch=_with_history(batch, seen.batch, now))
+    return Observation(_with_history(batch, seen.batch, now), seen.event)
 
 
 def _with_history(before: Batch, after: Batch, now: float) -> Batch:
@@ -186,17 +186,22 @@ def _see(batch: Batch, seen: Snapshot, now: float) -> Observation:
         if seen.status is Status.LOST:
             return Observation(batch)
         return _see(reopen(batch, now), seen, now)
-    here = replace(batch, missing_since=None, look_error=None, check_at=0.0, doubts=0)
     status = seen.status or batch.status
-    if status is batch.status:
-        if seen == batch.snapshot:
-            return Observation(here)
-        return Observation(replace(here, snapshot=seen, updated_at=now))
-    if status not in BATCH_MOVES[batch.status]:
-        return Observation(here)
+    stays = status is batch.status
+    if (stays and seen == batch.snapshot) or (
+        not stays and status not in BATCH_MOVES[batch.status]
+    ):
+        return Observation(_here(batch))
+    if stays:
+        return Observation(_here(batch, snapshot=seen, updated_at=now))
     ended_at = _end_time(seen, status, now) if status.ended else None
-    moved = replace(here, status=status, snapshot=seen, updated_at=now, ended_at=ended_at)
+    moved = _here(batch, status=status, snapshot=seen, updated_at=now, ended_at=ended_at)
     return Observation(moved, EVENT_OF.get(status))
+
+
+def _here(batch: Batch, **changes: Any) -> Batch:
+    """The batch with these changes, and without any doubt: it was seen."""
+    return replace(batch, missing_since=None, look_error=None, check_at=0.0, doubts=0, **changes)
 
 
 def _end_time(seen: Snapshot, status: Status, now: float) -> float:

@@ -184,7 +184,7 @@ class Snapshot:
 
         Our reading of the status counts too: a new version may understand the same raw word.
         """
-        text = json.dumps(self, sort_keys=True, separators=(",", ":"), default=_values)
+        text = _encoded(self)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
@@ -193,6 +193,9 @@ def _values(value: Any) -> Any:
     if is_dataclass(value):
         return [getattr(value, name) for name in _names(value.__class__)]
     return dict(value) if isinstance(value, Mapping) else str(value)
+
+
+_encoded = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_values).encode
 
 
 @cache

@@ -268,7 +268,8 @@ def _by_id(
         .order_by(batches.c.key)
         .with_for_update(of=batches)
     )
-    return {row.id: (to_batch(row), row.fingerprint) for row in connection.execute(query)}
+    rows = connection.execute(query).all()
+    return {row.id: (to_batch(row), row.fingerprint) for row in rows}
 
 
 def _values(batch: Batch) -> dict[str, Any]:

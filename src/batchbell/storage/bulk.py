@@ -11,10 +11,11 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from operator import itemgetter
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from sqlalchemy import (
+    BindParameter,
     Column,
     ColumnElement,
     Connection,
@@ -46,9 +47,15 @@ def among(
 ) -> ColumnElement[bool]:
     """That the column has one of the values: one parameter, however many there are."""
     if dialect_of(connection) == "sqlite":
-        listed = func.json_each(json.dumps(list(values))).table_valued("value")
-        return column.in_(select(listed.c.value))
+        listed: BindParameter[str] = bindparam("listed", json.dumps(list(values)), unique=True)
+        return cast("ColumnElement[bool]", _listed_sqlite(column).bindparams(listed))
     return column == any_(literal(list(values), ARRAY(column.type)))
+
+
+@cache
+def _listed_sqlite(column: Column[Any]) -> TextClause:
+    """As text: SQLAlchemy takes half a millisecond to put together what `json_each` gives."""
+    return text(f'{column.table.name}."{column.name}" IN (SELECT value FROM json_each(:listed))')  # noqa: S608 - our own names
 
 
 def among_pairs(
@@ -69,20 +76,19 @@ def among_pairs(
     return tuple_(*columns).in_(select(pairs.c.a, pairs.c.b))
 
 
-def insert_missing(connection: Connection, table: Table, rows: Rows) -> None:
-    """Insert the rows whose unique keys are not there yet; leave the others as they are.
+def insert_missing(connection: Connection, table: Table, rows: Rows) -> int:
+    """Insert the rows whose unique keys are not there yet; leave the others. Returns how many.
 
     Give the rows in one order everywhere: two transactions that insert the same keys in
     different orders would wait for each other.
     """
     if not rows:
-        return
+        return 0
     names = tuple(rows[0])
     if dialect_of(connection) == "sqlite":
         packed = _packed(connection, table, names, rows)
-        connection.exec_driver_sql(_insertion_sqlite(table, names), (packed,))
-    else:
-        connection.execute(_insertion(table, names), columns_of(names, rows))
+        return connection.exec_driver_sql(_insertion_sqlite(table, names), (packed,)).rowcount
+    return connection.execute(_insertion(table, names), columns_of(names, rows)).rowcount
 
 
 def update_all(connection: Connection, table: Table, key: str, rows: Rows) -> None:

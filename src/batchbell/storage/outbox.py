@@ -6,6 +6,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -410,7 +411,7 @@ def watching(connection: Connection, keys: Sequence[int]) -> dict[int, list[List
         .order_by(watches.c.id)
     )
     found: dict[int, list[Listener]] = defaultdict(list)
-    for row in connection.execute(query):
+    for row in connection.execute(query).all():
         found[row.batch_key].append(_watcher(row))
     return found
 
@@ -463,6 +464,7 @@ def _stander(row: Any) -> Listener:
     )
 
 
+@lru_cache(maxsize=1024)
 def _types(kept: str) -> tuple[EventType, ...]:
     return tuple(EventType(word) for word in json.loads(kept))
 

@@ -55,9 +55,10 @@ def request(
     """
     if not ended:
         return {}
+    ids = {batch.key: mint("res") for batch in ended}
     rows = [
         {
-            "id": mint("res"),
+            "id": ids[batch.key],
             "project_id": batch.project_id,
             "batch_key": batch.key,
             "generation": batch.generation,
@@ -70,8 +71,10 @@ def request(
         }
         for batch in ended
     ]
-    insert_missing(connection, results, sorted(rows, key=itemgetter("batch_key")))
+    made = insert_missing(connection, results, sorted(rows, key=itemgetter("batch_key")))
     wake(connection, RESULTS)
+    if made == len(rows):
+        return {key: Requested(id, waits=True) for key, id in ids.items()}
     found = _newest(connection, ended)
     given_up = [row.id for row in found if row.state == ResultsState.FAILED]
     if given_up and ask_again(connection, given_up, now=now, expunged=True):
@@ -169,7 +172,7 @@ def attachments(connection: Connection, ids: Collection[str]) -> dict[str, Attac
             inline=row.inline,
             **_found(row.tally),
         )
-        for row in connection.execute(query)
+        for row in connection.execute(query).all()
     }
 
 

@@ -172,16 +172,30 @@ class Watcher:
         self._report(account, sweep, run, started=started)
 
     async def _run(self, account: Account, sweep: Sweep, started: float) -> _Run:
-        """Make the calls of a sweep, and write what each brings."""
+        """Make the calls of a sweep, and write what each brings while the next is under way.
+
+        Not where batches are discovered: what the next page has that is not known depends on it.
+        """
         before, moved = replace(sweep.calls), 0
         error: ProviderError | None = None
+        writing: asyncio.Task[list[Change]] | None = None
         try:
             async for found in sweep.found():
                 self.progress_at = self._clock()
-                moved += len(await self._write(account, found))
+                if writing is not None:
+                    moved += len(await writing)
+                writing = asyncio.create_task(self._write(account, found))
+                if sweep.discover_since is not None:
+                    await writing
                 await self._keep_pace(sweep.calls.since(before), started)
         except ProviderError as caught:
             error = caught
+        except BaseException:
+            if writing is not None:
+                await _end(writing)
+            raise
+        if writing is not None:
+            moved += len(await writing)
         return _Run(sweep.calls.since(before), moved, error)
 
     async def _begin(self, account: Account, *, now: float) -> Sweep:
@@ -381,6 +395,12 @@ class Watcher:
             seconds=round(seconds, 3),
             error=error.message if error else None,
         )
+
+
+async def _end(task: asyncio.Task[list[Change]]) -> None:
+    """Cut off what nobody waits for any more."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _token(account: Account) -> str:
