@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -11,27 +10,29 @@ from starlette.responses import RedirectResponse, Response
 
 from batchbell.api.batches import Batch as Answer
 from batchbell.core.errors import AmbiguousBatch, InvalidRequest, NotFound
-from batchbell.core.model import Batch, BatchKind, BatchOutcome, Event, Status
+from batchbell.core.model import Batch, BatchKind, BatchOutcome, Status
 from batchbell.core.results import Results, ResultsState
+from batchbell.core.timeline import Timeline
 from batchbell.files.lines import Fate
 from batchbell.files.tables import Format
-from batchbell.storage import accounts, batches, deliveries, events, submissions, watches
+from batchbell.storage import accounts, batches, deliveries, submissions
 from batchbell.storage.batches import BatchFilter
+from batchbell.storage.timeline import read_timeline
 from batchbell.web import batches as api
 from batchbell.web import results as api_results
-from batchbell.web.dashboard import preview, story
+from batchbell.web.dashboard import preview
 from batchbell.web.dashboard.failure import page_in_place_of
 from batchbell.web.dashboard.filters import TIMES, Asked, older, pairs_of, since, word_of
 from batchbell.web.dashboard.formats import path
 from batchbell.web.dashboard.page import Posted, Visit, Visitor, done, page_router, show
+from batchbell.web.dashboard.story import steps_of
 from batchbell.web.downloads import check_installed
 from batchbell.web.results import Wanted
 
 router = page_router()
 
 PAGE = 50
-EVENTS_MOST = 100
-WATCHES_MOST = 50
+DAY_SECONDS = 86_400.0
 
 
 class Which(Asked):
@@ -145,14 +146,10 @@ async def batch_page(
             batch_id=batch_id,
             accounts=error.accounts,
         )
-    store, project_id = visitor.call.context.store, visitor.project.id
-    [found] = await store.read(submissions.standing, [found])
+    [found] = await visitor.call.context.store.read(submissions.standing, [found])
     merged, deletion = await api.merged_of(visitor.call, found)
-    happened = await _events(visitor, found)
     fate = Fate(lines) if lines in set(Fate) else None
-    watching = await store.read(
-        watches.list_watches, project_id, limit=WATCHES_MOST, batch_id=batch_id
-    )
+    timeline = await _timeline(visitor, found)
     return show(
         visitor,
         "batch.html",
@@ -160,9 +157,9 @@ async def batch_page(
         title=found.id,
         one=Shown(found, api.shown(found, merged, deletion, now=visitor.now)),
         merged=merged,
-        watches=[one for one in watching.items if one.batch_key == found.key],
-        story=await story.of_batch(visitor, found, happened),
-        events=happened,
+        watches=timeline.watches,
+        story=steps_of(timeline),
+        left_out=timeline.left_out,
         preview=await _preview(visitor, found, merged, fate),
         can_fetch=await _can_fetch(visitor, found, merged),
         fate=fate,
@@ -179,11 +176,15 @@ async def _find(visitor: Visitor, batch_id: str, account: str | None) -> Batch:
     return found
 
 
-async def _events(visitor: Visitor, found: Batch) -> Sequence[Event]:
-    page = await visitor.call.context.store.read(
-        events.list_events, visitor.project.id, limit=EVENTS_MOST, batch_id=found.id
+async def _timeline(visitor: Visitor, found: Batch) -> Timeline:
+    context = visitor.call.context
+    return await context.store.read(
+        read_timeline,
+        visitor.project.id,
+        found.id,
+        account_id=found.account_id,
+        kept_since=visitor.now - context.settings.attempt_retention_days * DAY_SECONDS,
     )
-    return page.items
 
 
 async def _preview(
