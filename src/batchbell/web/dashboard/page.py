@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
@@ -262,13 +262,10 @@ def set_cookie(request: Request, response: Response, name: str, value: str, seco
     )
 
 
-Handle = Callable[[Request], Coroutine[Any, Any, Response]]
-
-
 class PageRoute(IdRoute):
     """A page. Asked for as `text/event-stream` it is sent again whenever it has changed."""
 
-    def get_route_handler(self) -> Handle:
+    def get_route_handler(self) -> live.Handle:
         handle = super().get_route_handler()
 
         async def answer(request: Request) -> Response:
@@ -282,8 +279,3 @@ class PageRoute(IdRoute):
 def page_router() -> APIRouter:
     """What every file of pages begins with."""
     return APIRouter(prefix=DASHBOARD, route_class=PageRoute, include_in_schema=False)
-
-
-def chosen(words: Mapping[str, str], name: str) -> str | None:
-    """A filter of the query; None where it is empty."""
-    return words.get(name, "").strip() or None
