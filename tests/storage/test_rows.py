@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Column, Double, Integer, MetaData, Table, Text, create_engine, insert, select
 
-from batchbell.core.model import DEFAULT_PROJECT, Alarm, Batch, BatchOutcome, Status
+from batchbell.core.model import DEFAULT_PROJECT, Alarm, Batch, BatchOutcome, Status, StatusChange
 from batchbell.storage import batches, schema
 from batchbell.storage.rows import reader, writer
 from tests.storage.scene import Scene, snapshot
@@ -74,7 +74,7 @@ def test_half_a_character_spoils_no_write() -> None:
 def test_each_field_of_a_batch_has_a_column_and_each_column_is_written() -> None:
     columns = {*schema.batches.columns.keys()}
     names = {one.name for one in fields(Batch)}
-    assert names - columns == JOINED | {"merged_outcome"}
+    assert names - columns == JOINED
     written = set(batches._values(a_batch()))
     assert written | {*batches.FIXED} == columns
 
@@ -108,6 +108,7 @@ CHANGES: dict[str, Any] = {
     "progress_at": 16.5,
     "alarm_at": 17.5,
     "alarms": frozenset({Alarm.OVERDUE}),
+    "history": (StatusChange(at=18.5, status=Status.COMPLETED, provider_status="done"),),
 }
 
 

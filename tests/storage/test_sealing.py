@@ -83,6 +83,7 @@ def test_every_column_of_secrets_is_bound_to_its_own_place() -> None:
         "endpoints.secrets",
         "endpoints.headers",
         "accounts.credentials",
+        "accounts.hook_secrets",
     }
     for column in SEALED:
         assert isinstance(column.type, Sealed)
