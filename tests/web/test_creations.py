@@ -121,6 +121,7 @@ async def test_the_sdks_own_retry_makes_no_twin(
     assert await urls(served) == [HOOK]
 
 
+@pytest.mark.databases("sqlite")
 async def test_what_was_not_made_may_be_made_again(
     served: Served, provider: SandboxProvider, seeker: Seeker, clock: Clock
 ) -> None:
