@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx2
 
 from batchbell.core.lifecycle import settle
-from batchbell.core.model import Account, Counts, Outcome, Sighting, Snapshot, Status
+from batchbell.core.model import Account, Counts, Mint, Outcome, Sighting, Snapshot, Status
+from batchbell.providers.protocol import Provider
 from batchbell.storage import batches, queue
 from batchbell.storage.queue import Claim, Tried
 from batchbell.web.app import App
 from batchbell.web.call import Context
+from batchbell.workers.seeker import Seeker
+
+from ..conftest import Clock
 
 HOOK = "http://127.0.0.1:9/hook"
 
@@ -38,6 +44,28 @@ class Served:
         """Have the account `openai` declared otherwise."""
         (own,) = self.context.declared
         self.context.declared._known = {own.name: replace(own, **changes)}
+
+
+@asynccontextmanager
+async def seeking(
+    served: Served, way: Provider, *, clock: Clock, mint: Mint
+) -> AsyncIterator[Seeker]:
+    """A seeker as the workers run it, woken by the database; time passes while it waits."""
+    context = served.context
+    seeker = Seeker(context.store, lambda _: way, clock=clock, mint=mint, metrics=context.metrics)
+
+    async def run() -> None:
+        while True:
+            if not await seeker.step():
+                await seeker.ended()
+                await seeker.signal.wait(0.05)
+                clock.advance(1.0)
+
+    running = asyncio.create_task(run())
+    yield seeker
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await seeker.close()
 
     async def watch(self, batch_id: str, url: str = HOOK, **more: Any) -> dict[str, Any]:
         body = {"batch_id": batch_id, "url": url, **more}

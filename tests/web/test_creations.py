@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -20,7 +19,7 @@ from batchbell.web.gateway import creations
 from batchbell.workers.seeker import Seeker
 
 from ..conftest import Clock
-from .making import HOOK, Served
+from .making import HOOK, Served, seeking
 
 LINE = b'{"custom_id":"a","method":"POST","url":"/v1/responses","body":{"model":"m"}}\n'
 LOST: dict[str, dict[str, Any]] = {
@@ -40,24 +39,10 @@ def provider_url(sandbox: Sandbox) -> str:
 async def seeker(
     served: Served, sandbox: Sandbox, clock: Clock, mint: Mint
 ) -> AsyncIterator[Seeker]:
-    """As the workers run it: woken by the database."""
     client = ApiClient(sandbox.base_url, {"Authorization": "Bearer sk-test"})
     way = OpenAI(OPENAI, client, "sk-test", clock)
-    context = served.context
-    seeker = Seeker(context.store, lambda _: way, clock=clock, mint=mint, metrics=context.metrics)
-
-    async def run() -> None:
-        while True:
-            if not await seeker.step():
-                await seeker.ended()
-                await seeker.signal.wait(0.05)
-                clock.advance(1.0)
-
-    running = asyncio.create_task(run())
-    yield seeker
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
-    await seeker.close()
+    async with seeking(served, way, clock=clock, mint=mint) as seeker:
+        yield seeker
     await client.aclose()
 
 

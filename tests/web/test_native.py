@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -18,10 +17,9 @@ from batchbell.sandbox import Sandbox, SandboxProvider
 from batchbell.storage import batches
 from batchbell.storage import creations as stored
 from batchbell.web.gateway import creations
-from batchbell.workers.seeker import Seeker
 
 from ..conftest import Clock
-from .making import HOOK, Served
+from .making import HOOK, Served, seeking
 from .test_keys import make_key
 
 pytestmark = pytest.mark.databases("sqlite")
@@ -149,24 +147,10 @@ async def test_a_providers_own_error_is_passed_on(
 
 @pytest.fixture
 async def seeker(served: Served, sandbox: Sandbox, clock: Clock, mint: Mint) -> AsyncIterator[None]:
-    """As the workers run it: woken by the database."""
     client = ApiClient(sandbox.url, {"x-api-key": "sk-test", **VERSION})
     way = Anthropic(ANTHROPIC, client, "sk-test", clock)
-    context = served.context
-    seeker = Seeker(context.store, lambda _: way, clock=clock, mint=mint, metrics=context.metrics)
-
-    async def run() -> None:
-        while True:
-            if not await seeker.step():
-                await seeker.ended()
-                await seeker.signal.wait(0.05)
-                clock.advance(1.0)
-
-    running = asyncio.create_task(run())
-    yield
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
-    await seeker.close()
+    async with seeking(served, way, clock=clock, mint=mint):
+        yield
     await client.aclose()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -15,10 +14,9 @@ from batchbell.net.api import ApiClient
 from batchbell.providers.gemini import Gemini
 from batchbell.providers.profiles import GEMINI
 from batchbell.sandbox import Sandbox, SandboxProvider
-from batchbell.workers.seeker import Seeker
 
 from ..conftest import Clock
-from .making import HOOK, Served
+from .making import HOOK, Served, seeking
 from .test_keys import make_key
 
 MODEL = "/gemini/v1beta/models/gemini-3.5-flash"
@@ -213,24 +211,10 @@ async def test_a_file_is_sent_without_a_key_to_the_address_that_we_gave(
 
 @pytest.fixture
 async def seeker(served: Served, sandbox: Sandbox, clock: Clock, mint: Mint) -> AsyncIterator[None]:
-    """As the workers run it: woken by the database."""
     client = ApiClient(sandbox.gemini_url, {"x-goog-api-key": "sk-test"})
     way = Gemini(GEMINI, client, "sk-test", clock)
-    context = served.context
-    seeker = Seeker(context.store, lambda _: way, clock=clock, mint=mint, metrics=context.metrics)
-
-    async def run() -> None:
-        while True:
-            if not await seeker.step():
-                await seeker.ended()
-                await seeker.signal.wait(0.05)
-                clock.advance(1.0)
-
-    running = asyncio.create_task(run())
-    yield
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
-    await seeker.close()
+    async with seeking(served, way, clock=clock, mint=mint):
+        yield
     await client.aclose()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,10 +13,9 @@ from batchbell.net.api import ApiClient
 from batchbell.providers.mistral import Mistral
 from batchbell.providers.profiles import MISTRAL
 from batchbell.sandbox import Sandbox, SandboxProvider
-from batchbell.workers.seeker import Seeker
 
 from ..conftest import Clock
-from .making import HOOK, Served
+from .making import HOOK, Served, seeking
 
 pytestmark = pytest.mark.databases("sqlite")
 
@@ -109,25 +107,11 @@ async def test_nothing_else_is_passed_on(
 
 @pytest.fixture
 async def seeker(served: Served, sandbox: Sandbox, clock: Clock, mint: Mint) -> AsyncIterator[None]:
-    """As the workers run it: woken by the database."""
     headers = {"authorization": "Bearer sk-test"}
     client = ApiClient(f"{sandbox.mistral_url}/v1", headers)
     way = Mistral(MISTRAL, client, "sk-test", clock)
-    context = served.context
-    seeker = Seeker(context.store, lambda _: way, clock=clock, mint=mint, metrics=context.metrics)
-
-    async def run() -> None:
-        while True:
-            if not await seeker.step():
-                await seeker.ended()
-                await seeker.signal.wait(0.05)
-                clock.advance(1.0)
-
-    running = asyncio.create_task(run())
-    yield
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
-    await seeker.close()
+    async with seeking(served, way, clock=clock, mint=mint):
+        yield
     await client.aclose()
 
 

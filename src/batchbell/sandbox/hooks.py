@@ -25,7 +25,7 @@ Headers = Callable[[bytes, int], Mapping[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """An address that is told of the ends of all batches, and the secret of it."""
+    """An address to call when any batch ends, and its secret."""
 
     url: str
     secret: str = SECRET
