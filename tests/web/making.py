@@ -45,28 +45,6 @@ class Served:
         (own,) = self.context.declared
         self.context.declared._known = {own.name: replace(own, **changes)}
 
-
-@asynccontextmanager
-async def seeking(
-    served: Served, way: Provider, *, clock: Clock, mint: Mint
-) -> AsyncIterator[Seeker]:
-    """A seeker as the workers run it, woken by the database; time passes while it waits."""
-    context = served.context
-    seeker = Seeker(context.store, lambda _: way, clock=clock, mint=mint, metrics=context.metrics)
-
-    async def run() -> None:
-        while True:
-            if not await seeker.step():
-                await seeker.ended()
-                await seeker.signal.wait(0.05)
-                clock.advance(1.0)
-
-    running = asyncio.create_task(run())
-    yield seeker
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
-    await seeker.close()
-
     async def watch(self, batch_id: str, url: str = HOOK, **more: Any) -> dict[str, Any]:
         body = {"batch_id": batch_id, "url": url, **more}
         answer = await self.http.post("/v1/watches", json=body)
@@ -106,6 +84,28 @@ async def seeking(
         ]
         await self.context.store.write(queue.settle, tried, mint=self.context.mint, now=now)
         return [one.id for one in claim.deliveries]
+
+
+@asynccontextmanager
+async def seeking(
+    served: Served, way: Provider, *, clock: Clock, mint: Mint
+) -> AsyncIterator[Seeker]:
+    """A seeker as the workers run it, woken by the database; time passes while it waits."""
+    context = served.context
+    seeker = Seeker(context.store, lambda _: way, clock=clock, mint=mint, metrics=context.metrics)
+
+    async def run() -> None:
+        while True:
+            if not await seeker.step():
+                await seeker.ended()
+                await seeker.signal.wait(0.05)
+                clock.advance(1.0)
+
+    running = asyncio.create_task(run())
+    yield seeker
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await seeker.close()
 
 
 def a_snapshot(
