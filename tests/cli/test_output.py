@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
+from batchbell.checks import Finding
 from batchbell.cli import attempts, doctor, lists
-from batchbell.cli.checks import Finding
 from batchbell.cli.output import print_facts, print_table
 from batchbell.cli.timeline import after
 

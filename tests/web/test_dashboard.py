@@ -613,3 +613,44 @@ async def test_settings_and_the_system_show_no_secret(served: Served, browser: B
     assert "up to date" in system
     secret = (await served.http.get("/v1/secret")).json()["secret"]
     assert secret not in settings + system
+
+
+async def test_the_system_says_what_is_wrong_and_what_to_do(
+    served: Served, browser: Browser, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    well = (await browser.get("/dashboard/system")).text
+    assert "All is well" in well
+    served.workers["watcher"] = False
+    monkeypatch.setenv("OPENAI_API_KYE", "sk-x")
+    await browser.sign_in((await made_key(served))["key"])
+    served.context.declared._known = {}
+    clock.advance(3600.0)
+    page = (await browser.get("/dashboard/system")).text
+    assert "3 checks have failed." in page
+    findings = re.findall(r"<li>.*?</li>", page[page.index('class="findings"') :])
+    for number, words in enumerate(
+        (
+            ("failed", "The watcher has shown no life lately.", "Look into the log"),
+            ("failed", "is a worker running?", "start a worker"),
+            ("failed", "Account openai is not swept", "batchbell worker"),
+            ("note", "One API key of the project", "keys create"),
+        )
+    ):
+        assert all(word in findings[number] for word in words), (words, findings[number])
+    for word in ("was declared once", "Did you mean OPENAI_API_KEY?", "Webhooks may go to"):
+        assert any(word in one for one in findings), word
+
+
+async def test_providers_are_asked_when_somebody_asks_for_it(
+    served: Served, browser: Browser, sandbox: Sandbox
+) -> None:
+    served.declare(base_url=sandbox.base_url)
+    url = "/dashboard/system"
+    assert "accepts the key" not in (await browser.get(url)).text
+    assert not sandbox.provider.log, "nobody is called for a look"
+    assert "accepts the key" in (await browser.send(url, action="check")).text
+    assert sandbox.provider.log
+    served.declare(key="sk-wrong")
+    refused = (await browser.send(url, action="check")).text
+    assert ("Check OPENAI_API_KEY" in refused, "sk-wrong" in refused) == (True, False)
+    assert (await browser.send(url, action="dance")).status_code == 400

@@ -12,7 +12,7 @@ from batchbell.cli.options import ApiKey, Json, Server
 from batchbell.cli.output import plain, print_grid, print_json_lines
 
 if TYPE_CHECKING:
-    from batchbell.cli.checks import Finding
+    from batchbell.checks import Finding
 
 MARKS = {"ok": ("green", "ok"), "note": ("yellow", "note"), "failed": ("red", "FAILED")}
 

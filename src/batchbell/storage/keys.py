@@ -88,11 +88,9 @@ def ever_made(connection: Connection) -> bool:
     return bool(connection.execute(select(exists(keys.c.id))).scalar())
 
 
-def any_in_force(connection: Connection, project_id: str | None = None) -> bool:
-    """Whether some key is in force, of any project or of this one."""
+def any_in_force(connection: Connection) -> bool:
+    """Whether some key is in force, of any project."""
     query = select(keys.c.id).where(keys.c.revoked_at.is_(None))
-    if project_id is not None:
-        query = query.where(keys.c.project_id == project_id)
     return connection.execute(query.limit(1)).one_or_none() is not None
 
 
