@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchbell.files.preflight import PROBLEMS_MAX, Limits, Prepared, first_model, prepare, split
+from batchbell.core.limits import Limits
+from batchbell.files.preflight import PROBLEMS_MAX, Prepared, first_model, prepare, split
 
 URL = "/v1/chat/completions"
 

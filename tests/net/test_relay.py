@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from batchbell.core.errors import InvalidRequest, ProviderUnavailable
+from batchbell.core.twins import NOT_ANSWERED, NOT_REACHED
 from batchbell.net.guard import AddressRules
 from batchbell.net.headers import backward, onward
 from batchbell.net.pace import Pace
-from batchbell.net.relay import NOT_ANSWERED, NOT_REACHED, Onward, Relay
+from batchbell.net.relay import Onward, Relay
 from batchbell.providers.registry import ANSWER_PREFIXES
 from tests.net.raw_receivers import Receive, Receiver, answering
 

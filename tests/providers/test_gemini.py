@@ -382,7 +382,8 @@ async def test_answers_within_a_batch_are_read_in_the_order_of_the_requests(
     bench: Bench, embeds: bool
 ) -> None:
     identity = bench.sandbox.provider.add_batch(total=5, inline=True)
-    bench.sandbox.provider._jobs[identity].embeds = embeds
+    jobs: dict[str, Any] = bench.sandbox.provider._jobs
+    jobs[identity].embeds = embeds
     bench.sandbox.provider.finish(identity, "completed", failed=1)
     batch = await bench.provider.retrieve(identity)
     assert batch.answers == (identity,)
@@ -434,7 +435,8 @@ async def test_a_file_is_fetched_by_its_name(way: Provider, canned: Canned, tmp_
 
 
 async def test_an_input_file_is_not_given_back_and_is_done_without(bench: Bench) -> None:
-    file = bench.sandbox.provider.keep_upload(b"{}", display_name="in", mime_type="jsonl")
+    provider: Any = bench.sandbox.provider
+    file = provider.keep_upload(b"{}", display_name="in", mime_type="jsonl")
     with pytest.raises(ProviderRejected):
         await read(bench.provider, file.id, is_input=True)
     await bench.provider.delete(file.id)

@@ -105,7 +105,8 @@ async def test_a_filter_keeps_to_its_project_and_to_accounts_that_are_there(list
     with pytest.raises(InvalidRequest, match="Did you mean 'second'") as caught:
         await read(list_batches, DEFAULT_PROJECT, limit=9, filter=filter)
     assert caught.value.code == "unknown_account"
-    for list_ in (deliveries.list_deliveries, events.list_events):
+    lists: list[Any] = [deliveries.list_deliveries, events.list_events]
+    for list_ in lists:
         endpoint = (await listed.deliveries())[0].endpoint_id
         for asked in ({"endpoint_id": endpoint}, {"batch_id": "b1"}, {"type": EventType.FAILED}):
             assert not (await read(list_, "other", limit=9, **asked)).items, asked

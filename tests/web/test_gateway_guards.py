@@ -15,6 +15,7 @@ import pytest
 from aiohttp import web
 from sqlalchemy import func, select
 
+from batchbell import threads
 from batchbell.core.errors import StoreFull
 from batchbell.providers.registry import DIALECTS
 from batchbell.storage import creations, uploads
@@ -225,7 +226,7 @@ async def test_a_long_answer_is_read_beside_the_loop_when_it_is_its_projects_tur
     served: Served, canned: Canned, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     turns: list[tuple[str, str]] = []
-    heavy = proxy.heavy
+    heavy = threads.heavy
 
     async def noting(owner: str, work: Any, body: bytes) -> Any:
         turns.append((owner, work.__name__))

@@ -92,10 +92,10 @@ async def desk(house: House, tmp_path: Path) -> AsyncIterator[Desk]:
         scratch=tmp_path / "results" / ".scratch",
         inline_max_bytes=10_000,
         retention_days=30.0,
-        rushed=lambda: desk.rushed,
+        rushed=lambda: made.rushed,
     )
-    desk = Desk(house, collector, results_store)
-    yield desk
+    made = Desk(house, collector, results_store)
+    yield made
     await collector.close()
 
 

@@ -202,7 +202,7 @@ class Deliveries(RuleBasedStateMachine):
         await self.dispatcher.step()
         for _ in range(3):
             await asyncio.sleep(0)
-        self.dispatcher._max_in_flight = 0  # a call that ends here starts no other
+        self.dispatcher._ring._calls_most = 0  # a call that ends here starts no other
         while calls := asyncio.all_tasks() - {asyncio.current_task()}:
             for call in calls:
                 call.cancel()
