@@ -194,6 +194,82 @@ async def test_more_calls_than_connections_wait_their_turn(receive: Receive) -> 
     assert receiver.connections <= 2
 
 
+async def test_one_that_waits_for_a_slot_waits_within_its_time(receive: Receive) -> None:
+    called, go_on = asyncio.Event(), asyncio.Event()
+
+    async def wait(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await read_request(reader):
+            called.set()
+            await go_on.wait()
+            writer.write(OK)
+
+    receiver = await receive(wait)
+    async with WebhookSender(lambda: LOCAL, max_connections=1) as sender:
+        first = asyncio.create_task(send(sender, receiver.url()))
+        await called.wait()
+        assert (await send(sender, receiver.url(), timeout_seconds=0.05)).fault is Fault.TIMEOUT
+        cancelled = asyncio.create_task(send(sender, receiver.url()))
+        third = asyncio.create_task(send(sender, receiver.url()))
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        go_on.set()
+        assert [(await one).status for one in (first, third)] == [200, 200]
+    assert len(receiver.requests) == 2
+    assert cancelled.cancelled()
+
+
+async def test_closing_ends_calls_at_every_stage(receive: Receive) -> None:
+    called, asked = asyncio.Event(), asyncio.Event()
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        called.set()
+        await reader.read()
+
+    async def never(host: str) -> Sequence[str]:
+        asked.set()
+        await asyncio.Event().wait()
+        return []
+
+    receiver = await receive(hang)
+    sender = WebhookSender(lambda: LOCAL, max_connections=2, lookup=never)
+    urls = (receiver.url(), "http://slow.example.com/", receiver.url())
+    calls = [asyncio.create_task(send(sender, url)) for url in urls]
+    await called.wait()
+    await asked.wait()
+    await sender.aclose()
+    assert [(await call).fault for call in calls] == [Fault.RESET] * 3
+    assert (await send(sender, receiver.url())).fault is Fault.RESET
+    assert receiver.connections == 1
+
+
+async def test_a_kept_connection_is_tried_again_but_once(receive: Receive) -> None:
+    """The second time it is a fresh one, whose end is the receiver's answer."""
+    served = 0
+
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal served
+        served += 1
+        if await read_request(reader) and served == 1:
+            writer.write(OK)
+            await read_request(reader)
+
+    receiver = await receive(once)
+    async with WebhookSender(lambda: LOCAL) as sender:
+        outcomes = [await send(sender, receiver.url()) for _ in range(2)]
+    assert [outcome.fault for outcome in outcomes] == [None, Fault.RESET]
+    assert (receiver.connections, len(receiver.requests)) == (2, 3)
+
+
+async def test_the_outcome_comes_after_the_begin_however_soon_it_is_known() -> None:
+    said: list[Outcome] = []
+    async with WebhookSender(AddressRules) as sender:
+        sender.begin("http://plain.example.com/", headers={}, body=b"", done=said.append)
+        assert said == []
+        await asyncio.sleep(0)
+    assert [outcome.fault for outcome in said] == [Fault.REFUSED]
+
+
 # Names: a lookup that tests hand in stands for DNS.
 
 

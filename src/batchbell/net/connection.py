@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 from typing import cast
 
 from batchbell.net.answer import Answer, NotHttp
-from batchbell.net.timing import Stopwatch
 
 BODY_SECONDS = 3.0
 """What a body gets once the status is known: it decides nothing any more."""
@@ -27,12 +28,13 @@ class Connection(asyncio.Protocol):
         self.address: str | None = None
         """Whom it is connected to; None behind a proxy."""
         self.idle_since = 0.0
+        self.answered_at: float | None = None
+        """When status and headers of the latest answer were there, by the performance counter."""
         self.gone = asyncio.Event()
         """Set once it is closed."""
         self._transport: asyncio.Transport | None = None
         self._answer: Answer | None = None
-        self._watch: Stopwatch | None = None
-        self._done: asyncio.Future[None] | None = None
+        self._ended: Callable[[Exception | None], None] | None = None
         self._body_timer: asyncio.TimerHandle | None = None
         self._served = False
         self._lost = False
@@ -47,26 +49,25 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    async def post(self, parts: list[bytes], answer: Answer, watch: Stopwatch) -> None:
-        """Send one request and read into `answer` until it has ended.
+    def post(
+        self, request: bytes, answer: Answer, ended: Callable[[Exception | None], None]
+    ) -> None:
+        """Send one request and read into `answer`. Raises ConnectionLost.
 
-        Raises ConnectionLost and NotHttp where there is no status.
+        `ended` is called once the answer has ended, with what went wrong where there is no status:
+        ConnectionLost or NotHttp. Never before this returns.
         """
         transport = self._transport
         if self._lost or transport is None:
             raise ConnectionLost(kept=self._served)
-        self._answer, self._watch = answer, watch
-        self._done = asyncio.get_running_loop().create_future()
-        transport.writelines(parts)
-        try:
-            await self._done
-        finally:
-            if self._body_timer is not None:
-                self._body_timer.cancel()
-                self._body_timer = None
-            self._done = None
-        if answer.keeps and not self._lost and not transport.get_write_buffer_size():
-            self._answer, self._served = None, True
+        self._answer, self._ended, self.answered_at = answer, ended, None
+        transport.write(request)
+
+    def give_up(self) -> None:
+        """Nobody waits for the answer any more."""
+        self._ended = None
+        self._stop_timer()
+        self.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -83,12 +84,13 @@ class Connection(asyncio.Protocol):
         except NotHttp as error:
             self._end(error)
             return
-        if answer.headers is not None and self._watch is not None:
-            self._watch.answer()
-            self._watch = None
+        if answer.headers is None:
+            return
+        if self.answered_at is None:
+            self.answered_at = time.perf_counter()
         if answer.ended:
             self._end(None)
-        elif answer.headers is not None and self._body_timer is None:
+        elif self._body_timer is None and self._ended is not None:
             loop = asyncio.get_running_loop()
             self._body_timer = loop.call_later(BODY_SECONDS, self._cut)
 
@@ -113,9 +115,16 @@ class Connection(asyncio.Protocol):
         self._end(lost if answer.status is None else None)
 
     def _end(self, error: Exception | None) -> None:
-        if self._done is None or self._done.done():
+        answer, ended, transport = self._answer, self._ended, self._transport
+        if ended is None or answer is None or transport is None:
             return
-        if error is None:
-            self._done.set_result(None)
-        else:
-            self._done.set_exception(error)
+        self._ended = None
+        self._stop_timer()
+        if answer.keeps and not self._lost and not transport.get_write_buffer_size():
+            self._answer, self._served = None, True
+        ended(error)
+
+    def _stop_timer(self) -> None:
+        if self._body_timer is not None:
+            self._body_timer.cancel()
+            self._body_timer = None

@@ -69,7 +69,6 @@ class Dialer:
 
     async def open(self, origin: Origin, watch: Stopwatch) -> Connection:
         """A connection to the origin. Raises CallFailed, and AddressRefused as the rules do."""
-        watch.look_up()
         proxy = self.proxy_for(origin.host)
         if proxy is not None:
             return await self._open_by_proxy(proxy, origin, watch)

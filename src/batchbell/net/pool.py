@@ -18,32 +18,29 @@ TARGETS_MAX = 10_000
 ADDRESSES_MAX = 10_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Target:
     """A URL that was judged, and what every request to it begins with."""
 
     origin: Origin
     begin: str
+    kept: list[Connection]
+    """Connections to the origin that nobody uses, the latest last. Its targets share them."""
 
 
 class Pool:
-    """See the module. At most `most` connections are kept while nobody uses them.
+    """See the module. At most `most` connections are kept while nobody uses them."""
 
-    Those that are used are in `used`, which other pools may share.
-    """
-
-    def __init__(
-        self, rules: AddressRules, dialer: Dialer, *, most: int, used: set[Connection]
-    ) -> None:
+    def __init__(self, rules: AddressRules, dialer: Dialer, *, most: int) -> None:
         self.rules = rules
+        self._loop = asyncio.get_running_loop()
         self._dialer = dialer
         self._most = most
-        self._used = used
         self._closed = False
         self._targets: dict[str, Target] = {}
         self._shown: dict[str, bool] = {}
         self._kept: dict[Origin, list[Connection]] = {}
-        self._oldest: dict[Connection, Origin] = {}
+        self._oldest: dict[Connection, Target] = {}
         """All that are kept, in the order in which they were put back."""
         self._tidying: asyncio.TimerHandle | None = None
 
@@ -53,6 +50,7 @@ class Pool:
         if target is None:
             if len(self._targets) >= TARGETS_MAX:
                 self._targets.clear()
+                self._kept.clear()  # whoever still has a target has its connections
             target = self._targets[url] = self._judged(self.rules.target(url))
         return target
 
@@ -65,7 +63,7 @@ class Pool:
         if proxy is not None and not origin.secure:
             where, credentials = f"{url.scheme}://{url.raw_authority}{where}", proxy.credentials()
         begin = f"POST {where} HTTP/1.1\r\nHost: {_host(url)}\r\n{credentials}"
-        return Target(origin, begin)
+        return Target(origin, begin, self._kept.setdefault(origin, []))
 
     def shows_answers_of(self, address: str) -> bool:
         """As `AddressRules.shows_answers_of`, remembered: receivers come from few addresses."""
@@ -76,16 +74,16 @@ class Pool:
             shown = self._shown[address] = self.rules.shows_answers_of(address)
         return shown
 
-    async def take(self, origin: Origin, watch: Stopwatch, *, fresh: bool) -> Connection:
-        """A kept connection, or a new one; only a new one if `fresh`. Raises as `Dialer.open`."""
-        kept = None if fresh else self._freshest(origin)
-        connection = kept or await self._dialer.open(origin, watch)
-        self._used.add(connection)
-        return connection
+    async def open(self, target: Target, watch: Stopwatch) -> Connection:
+        """A new connection. Raises as `Dialer.open`."""
+        return await self._dialer.open(target.origin, watch)
 
-    def _freshest(self, origin: Origin) -> Connection | None:
-        kept = self._kept.get(origin)
-        latest = asyncio.get_running_loop().time() - KEEPALIVE_SECONDS
+    def take(self, target: Target) -> Connection | None:
+        """The connection that was kept last, if there is one that may be used."""
+        kept = target.kept
+        if not kept:
+            return None
+        latest = self._loop.time() - KEEPALIVE_SECONDS
         while kept:
             connection = kept.pop()
             del self._oldest[connection]
@@ -94,23 +92,18 @@ class Pool:
             connection.close()
         return None
 
-    def put(self, origin: Origin, connection: Connection) -> None:
+    def put(self, target: Target, connection: Connection) -> None:
         """Keep the connection if it may be used again, else close it."""
-        self._used.discard(connection)
         if self._closed or not connection.usable:
             connection.close()
             return
-        loop = asyncio.get_running_loop()
-        connection.idle_since = loop.time()
-        kept = self._kept.get(origin)
-        if kept is None:
-            kept = self._kept[origin] = []
-        kept.append(connection)
-        self._oldest[connection] = origin
+        connection.idle_since = self._loop.time()
+        target.kept.append(connection)
+        self._oldest[connection] = target
         if len(self._oldest) > self._most:
             self._drop(next(iter(self._oldest)))
         if self._tidying is None:
-            self._tidying = loop.call_later(KEEPALIVE_SECONDS, self._tidy)
+            self._tidying = self._loop.call_later(KEEPALIVE_SECONDS, self._tidy)
 
     def close(self) -> list[Connection]:
         """Close what is kept, and keep no more; the connections that are being closed."""
@@ -124,23 +117,18 @@ class Pool:
 
     def _tidy(self) -> None:
         """Close what has been idle for too long."""
-        loop = asyncio.get_running_loop()
-        latest = loop.time() - KEEPALIVE_SECONDS
+        latest = self._loop.time() - KEEPALIVE_SECONDS
         self._tidying = None
         while self._oldest:
             connection = next(iter(self._oldest))
             if connection.idle_since > latest:
                 after = connection.idle_since - latest
-                self._tidying = loop.call_later(after, self._tidy)
+                self._tidying = self._loop.call_later(after, self._tidy)
                 return
             self._drop(connection)
 
     def _drop(self, connection: Connection) -> None:
-        origin = self._oldest.pop(connection)
-        kept = self._kept[origin]
-        kept.remove(connection)
-        if not kept:
-            del self._kept[origin]
+        self._oldest.pop(connection).kept.remove(connection)
         connection.close()
 
 
