@@ -53,7 +53,9 @@ def main() -> None:
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument("--quick", action="store_true", help="small numbers, within some minutes")
     sizes.add_argument("--full", action="store_true", help="10,000,000 finished deliveries in i")
-    parser.add_argument("--baseline", metavar="COMMIT", help="run n beside the servers of this one")
+    parser.add_argument(
+        "--baseline", metavar="COMMIT", help="run e and n beside the servers of this"
+    )
     asked = parser.parse_args()
     if strange := set(asked.which) - set(BENCHES):
         parser.error(f"there is no bench {', '.join(sorted(strange))}")
