@@ -182,6 +182,34 @@ async def test_the_pages_of_a_list_miss_nothing(listed: Scene) -> None:
         assert len(seen) == len(set(seen)) == total, asked
 
 
+async def test_a_page_looks_at_so_many_entries_and_says_where_it_stopped(
+    listed: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "LOOKED_AT_MOST", 1)
+    monkeypatch.setattr(events, "LOOKED_AT_MOST", 1)
+
+    async def pages(list_: Callable[..., Any], asked: Asked) -> list[tuple[list[str], str | None]]:
+        """What each page holds, and where it leads on."""
+        found: list[tuple[list[str], str | None]] = []
+        after, more = None, True
+        while more:
+            page = await listed.store.read(list_, DEFAULT_PROJECT, limit=9, after=after, **asked)
+            found.append(([one.id for one in page.items], page.last_id))
+            after, more = page.last_id, page.has_more
+        return found
+
+    for asked, ids in BATCHES:
+        found = await pages(list_batches, {"filter": BatchFilter(**asked)})
+        assert [id for page, _ in found for id in page] == ids, asked
+        in_order = not set(asked) - {"status", "since", "until"}
+        assert len(found) == 1 or not in_order, asked
+    found = await pages(list_batches, {"filter": BatchFilter(model="nowhere")})
+    assert [page for page, _ in found] == [[]] * 6
+    assert [last for _, last in found] == ["b5", "b4", "c3", "b2", "b1", None]
+    found = await pages(events.list_events, {"delivery_success": True})
+    assert [page for page, _ in found] == [[]] * 5, "none of four, and none behind them"
+
+
 async def test_batches_of_one_moment_are_paged_in_the_order_of_their_rows(scene: Scene) -> None:
     await scene.register(*(f"b{n}" for n in range(5)))
     seen: list[str] = []

@@ -31,7 +31,7 @@ from batchbell.storage import (
 )
 from batchbell.storage import endpoints as stored_endpoints
 from batchbell.storage.batches import BatchFilter
-from batchbell.storage.endpoints import ensure_endpoints
+from batchbell.storage.endpoints import ensure_endpoints, list_endpoints
 from batchbell.storage.schema import endpoints
 from tests.storage.scene import Scene
 from tests.storage.test_queue import RECEIVERS, fill
@@ -259,6 +259,9 @@ async def test_whatever_a_list_is_asked_for_is_read_by_an_index(crowded: Scene) 
         (by_endpoint, "deliveries", of_events(**one_of, type=failed, **when)),
         ("ix_events_listed|pk_events", "events", of_events(**when)),
         ("ix_events_by_type", "events", of_events(type=failed, **when)),
+        ("ix_events_listed|pk_events", "events", of_events(delivery_success=True)),
+        ("ix_events_by_type", "events", of_events(delivery_success=True, type=failed)),
+        ("ix_deliveries_missed", "deliveries", of_events(delivery_success=True)),
         ("ix_batches_found", "batches", of_batches()),
         ("ix_batches_found", "batches", of_batches(status=Status.FAILED)),
         (
@@ -267,7 +270,14 @@ async def test_whatever_a_list_is_asked_for_is_read_by_an_index(crowded: Scene) 
             of_batches(begins="batch_x", model="m", metadata={"a": "b"}, account="openai", **when),
         ),
         ("ix_batches_found", "batches", of_batches(outcome=BatchOutcome.NONE)),
-        ("ix_batches_found", "batches", listed(submissions.list_submissions)),
+        ("ix_batches_joined", "batches", listed(submissions.list_submissions)),
+        (
+            "ix_batches_joined",
+            "batches",
+            listed(submissions.list_submissions, filter=BatchFilter(model="m", **when)),
+        ),
+        ("ix_endpoints_listed", "endpoints", listed(list_endpoints, now=now, implied=True)),
+        ("ix_endpoints_unwell", "endpoints", listed(stored_endpoints.list_unwell, now=now)),
         (by_watch, "watches", lambda c: watches.of_key(c, last_key, limit=20)),
         (by_watch, "watches", listed(watches.list_watches, batch_id="batch_seed")),
     ]

@@ -9,8 +9,10 @@ import openai
 import pytest
 from openai.types import Batch
 
+from batchbell.client import AsyncBatchbell
 from batchbell.core.backoff import MINUTE
 from batchbell.core.model import BatchProblem, Missing, Outcome, Snapshot, Status
+from batchbell.storage import batches as stored
 
 from ..conftest import Clock
 from .making import HOOK, Served, a_snapshot
@@ -180,3 +182,17 @@ async def test_a_wrong_filter_is_named_with_what_to_write(served: Served) -> Non
         error = answer.json()["error"]
         assert (answer.status_code, error["param"]) == (400, param), (query, error)
         assert says in error["message"], (query, error)
+
+
+async def test_a_page_that_finds_little_says_where_to_go_on(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored, "LOOKED_AT_MOST", 2)
+    for number in range(5):
+        await served.watch(f"batch_{number}")
+    await served.see(a_snapshot("batch_0", Status.VALIDATING))
+    page = (await served.http.get("/v1/batches?model=gpt-5-mini")).json()
+    assert (page["data"], page["last_id"], page["has_more"]) == ([], "batch_3", True)
+    async with AsyncBatchbell(served.url) as client:
+        found = [one.id async for one in client.batches(model="gpt-5-mini")]
+    assert found == ["batch_0"]

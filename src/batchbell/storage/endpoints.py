@@ -322,8 +322,7 @@ def list_unwell(connection: Connection, project_id: str, *, limit: int, now: flo
     """The project's endpoints that fail or are disabled; those since the shortest time first."""
     query = JOINED.where(
         endpoints.c.project_id == project_id,
-        endpoints.c.deleted_at.is_(None),
-        endpoints.c.state != EndpointState.ACTIVE,
+        text("endpoints.state <> 'active' AND endpoints.deleted_at IS NULL"),
     )
     rows = connection.execute(query.order_by(endpoints.c.state_since.desc()).limit(limit))
     return [_known(row, now) for row in rows]

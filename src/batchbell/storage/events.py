@@ -20,7 +20,7 @@ from batchbell.core.model import (
 from batchbell.core.samples import sample_body
 from batchbell.storage.bulk import among
 from batchbell.storage.engine import EVENTS, wake
-from batchbell.storage.paging import Page, apart, first_of, made_within, page_of
+from batchbell.storage.paging import Page, apart, end_of, first_of, made_within, page_of
 from batchbell.storage.results import attachments
 from batchbell.storage.schema import batches, deliveries, endpoints, events
 
@@ -55,7 +55,8 @@ def list_events(
     Those of a batch are read whole, by `uq_events_batch_key`, and chosen from. Those of an endpoint
     are the events of a list of its deliveries. Undelivered ones are walked by
     `ix_deliveries_missed`, those of a type by `ix_events_by_type`, all others by
-    `ix_events_listed`; only `delivery_success=True` walks over what it leaves out.
+    `ix_events_listed`; only `delivery_success=True` passes over what it leaves out, and looks at
+    LOOKED_AT_MOST of them.
     """
     place = None if after is None else get_event(connection, project_id, after).id
     if endpoint_id is not None and batch_id is None:
@@ -74,18 +75,27 @@ def list_events(
     made = list(made_within(id, "evt", since, until))
     if place is not None:
         made.append(id < place)
+    end = None
     if missed:
         walks = [_missed(project_id, one).where(*made) for one in ([type] if type else EventType)]
     else:
         made += [] if type is None else [events.c.type == type]
-        made += _fate(endpoint_id, delivery_success)
-        walks = [_walk(connection, project_id, batch_id).where(*made)]
+        walk = _walk(connection, project_id, batch_id).where(*made)
+        fate = _fate(endpoint_id, delivery_success)
+        if fate and batch_id is None:
+            end = connection.execute(end_of([walk], ["id"], LOOKED_AT_MOST)).scalar_one_or_none()
+            fate += [] if end is None else [events.c.id >= end]
+        walks = [walk.where(*fate)]
     if batch_id is not None:
         walks = [apart(*walks)]
     ids = connection.execute(first_of(walks, ["id"], limit + 1)).scalars().all()
     query = select(events).where(among(connection, events.c.id, ids))
     rows = connection.execute(query.order_by(events.c.id.desc()))
-    return page_of([_event(row) for row in rows], limit)
+    return page_of([_event(row) for row in rows], limit, looked_to=end)
+
+
+LOOKED_AT_MOST = 10_000
+"""Events of which a page looks for the deliveries."""
 
 
 def _walk(connection: Connection, project_id: str, batch_id: str | None) -> Select[Any]:
@@ -110,7 +120,12 @@ def _fate(endpoint_id: str | None, delivery_success: bool | None) -> list[Column
     of_event = [deliveries.c.event_id == events.c.id]
     if endpoint_id is not None:
         of_event.append(deliveries.c.endpoint_id == endpoint_id)
-    undelivered = exists().where(*of_event, deliveries.c.state != DeliveryState.DELIVERED)
+    undelivered = exists().where(
+        *of_event,
+        deliveries.c.project_id == events.c.project_id,
+        deliveries.c.event_type == events.c.type,
+        text("deliveries.state <> 'delivered'"),
+    )
     fate: list[ColumnElement[bool]] = [] if endpoint_id is None else [exists().where(*of_event)]
     if delivery_success is not None:
         fate.append(~undelivered if delivery_success else undelivered)

@@ -58,7 +58,7 @@ class Running:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """Deliveries that are not done; each number is COUNTED_MOST at most."""
+    """Deliveries that are not done, among the first COUNTED_MOST of each state."""
 
     pending: int
     due: int
@@ -125,21 +125,20 @@ def _sum(condition: ColumnElement[bool]) -> ColumnElement[int]:
 
 
 def waiting(connection: Connection, project_id: str, *, now: float) -> Waiting:
-    """The deliveries that wait, and why."""
-    pending = _some(project_id, DeliveryState.PENDING)
-    due = pending.where(deliveries.c.due_at <= now, deliveries.c.lease_token.is_(None))
-    open_ = select(endpoints.c.id).where(
-        endpoints.c.project_id == project_id, endpoints.c.opened_at.isnot(None)
+    """The deliveries that wait, and why, among the first COUNTED_MOST of each state."""
+    is_open = (
+        select(endpoints.c.id)
+        .where(endpoints.c.project_id == project_id, endpoints.c.opened_at.isnot(None))
+        .scalar_subquery()
     )
-    parked = due.where(deliveries.c.endpoint_id.in_(open_))
-    held = _some(project_id, DeliveryState.HELD)
-    counts = [
-        connection.execute(
-            select(func.count()).select_from(one.limit(COUNTED_MOST).subquery())
-        ).scalar_one()
-        for one in (pending, due, parked, held)
-    ]
-    return Waiting(pending=counts[0], due=counts[1], parked=counts[2], held=counts[3])
+    some = _some(project_id, DeliveryState.PENDING).limit(COUNTED_MOST).subquery()
+    due = and_(deliveries.c.due_at <= now, deliveries.c.lease_token.is_(None))
+    parked = and_(due, deliveries.c.endpoint_id.in_(is_open))
+    query = select(func.count(), _sum(due), _sum(parked)).select_from(some)
+    counts = connection.execute(query.join(deliveries, deliveries.c.id == some.c.id)).one()
+    held = _some(project_id, DeliveryState.HELD).limit(COUNTED_MOST).subquery()
+    number: int = connection.execute(select(func.count()).select_from(held)).scalar_one()
+    return Waiting(pending=counts[0], due=counts[1], parked=counts[2], held=number)
 
 
 def _some(project_id: str, state: DeliveryState, endpoint_id: str | None = None) -> Select[Any]:

@@ -3,35 +3,67 @@
 A list that may be asked for by several columns is read as several walks, each along one stretch of
 one index, of which every one stops at the length of the page. So a page costs as much as there are
 walks, whatever the table holds.
+
+Where no index holds together what is asked for, a walk passes over what it does not want, and there
+may be much of that. It looks at so many entries for one page, and no further: the page may then be
+short, or empty, and says that there is more, behind the entry that was looked at last.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from sqlalchemy import ColumnElement, Select, select, union_all
 
 from batchbell.core.ids import first_id
 
-Item = TypeVar("Item")
+
+class Named(Protocol):
+    """Whatever a list holds."""
+
+    @property
+    def id(self) -> str: ...
+
+
+Item = TypeVar("Item", bound=Named)
 
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[Item]):
     items: Sequence[Item]
     has_more: bool
+    last_id: str | None
+    """Where the next page goes on: behind the last item, or where this one stopped to look."""
 
 
-def page_of(found: Sequence[Item], limit: int) -> Page[Item]:
-    """A page from up to `limit + 1` items that were read."""
-    return Page(found[:limit], len(found) > limit)
+def page_of(found: Sequence[Item], limit: int, *, looked_to: str | None = None) -> Page[Item]:
+    """A page from up to `limit + 1` items that were read.
+
+    `looked_to` is the id of the entry at which a walk has stopped to look for more.
+    """
+    items, is_full = found[:limit], len(found) > limit
+    last_id = items[-1].id if items else None
+    return Page(
+        items, is_full or looked_to is not None, last_id if is_full else looked_to or last_id
+    )
 
 
 def first_of(walks: Sequence[Select[Any]], order: Sequence[str], limit: int) -> Select[Any]:
     """The first rows of several walks together, by these of their columns, the greatest first."""
-    each = [_ordered(walk, order, limit) for walk in walks]
+    return _together([_ordered(walk, order, limit) for walk in walks], order, limit)
+
+
+def end_of(walks: Sequence[Select[Any]], order: Sequence[str], most: int) -> Select[Any]:
+    """Where to stop so that no walk is looked at for more than so many entries: one row, or none.
+
+    It is counted along the index, which is faster than to look at the entries.
+    """
+    return _together([_ordered(walk, order, 1).offset(most - 1) for walk in walks], order, 1)
+
+
+def _together(each: Sequence[Select[Any]], order: Sequence[str], limit: int) -> Select[Any]:
     if len(each) == 1:
         return each[0]
     together = union_all(*(select(one.subquery()) for one in each)).subquery()

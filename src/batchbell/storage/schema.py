@@ -168,6 +168,10 @@ partial("ix_batches_lost", batches.c.account_id, batches.c.ended_at, where=_lost
 _asked = ("kind", "account_id", "outcome", "model", "ended_at", "marks", "id")
 _in_order = ("project_id", "status", "registered_at", "key")
 Index("ix_batches_found", *(batches.c[name] for name in (*_in_order, *_asked)))
+# Submissions are few among many batches: their lists pass over no others. SQLite looks at the kind
+# of each nevertheless.
+_joined = text("kind = 'joined'")
+partial("ix_batches_joined", *(batches.c[name] for name in (*_in_order, *_asked)), where=_joined)
 Index("ix_batches_id", batches.c.id)
 Index("ix_batches_input", batches.c.account_id, batches.c.input_file_id)
 several_inputs = text("input_file_id LIKE '%,%'")
@@ -236,7 +240,11 @@ partial(
 )
 _managed = text("managed AND deleted_at IS NULL")
 partial("ix_endpoints_managed", endpoints.c.project_id, endpoints.c.id, where=_managed)
-# Every watched URL is a row, and few of them ever need the janitor.
+_there = text("deleted_at IS NULL")
+partial("ix_endpoints_listed", endpoints.c.project_id, endpoints.c.id, where=_there)
+# Every watched URL is a row, and few of them are ever unwell, or need the janitor.
+_unwell = text("state <> 'active' AND deleted_at IS NULL")
+partial("ix_endpoints_unwell", endpoints.c.project_id, endpoints.c.state_since, where=_unwell)
 partial("ix_endpoints_disabled", endpoints.c.id, where=text("state = 'disabled'"))
 partial("ix_endpoints_open", endpoints.c.id, where=endpoints.c.opened_at.isnot(None))
 partial("ix_endpoints_flushed", endpoints.c.id, where=endpoints.c.flush_at.isnot(None))

@@ -218,13 +218,14 @@ def list_submissions(
 ) -> Page[Submission]:
     """The project's submissions, newest first. Raises NotFound for an unknown `after`.
 
-    Each is a batch too, and is found as such: see `batches.list_batches`.
+    Each is a batch too, and is found as such: see `batches.find`.
     """
     place = None if after is None else get_submission(connection, project_id, after).batch
     asked = replace(filter, kind=BatchKind.JOINED)
-    keys = find(connection, project_id, asked, after=place, limit=limit + 1)
-    query = _joined().where(among(connection, batches.c.key, keys))
-    return page_of(read(connection, query.order_by(*NEWEST_FIRST)), limit)
+    found = find(connection, project_id, asked, after=place, limit=limit + 1)
+    query = _joined().where(among(connection, batches.c.key, found.keys))
+    listed = read(connection, query.order_by(*NEWEST_FIRST))
+    return page_of(listed, limit, looked_to=found.looked_to)
 
 
 def of_batch(connection: Connection, batch_key: int) -> Submission | None:

@@ -300,7 +300,7 @@ async def list_batches(
     page = await call.page(batches.list_batches, limit=limit, after=after, filter=asked)
     found = await call.context.store.read(submissions.standing, page.items)
     now = call.context.clock()
-    return page_answer([shown(batch, now=now) for batch in found], has_more=page.has_more)
+    return page_answer([shown(batch, now=now) for batch in found], page)
 
 
 @router.get(

@@ -62,7 +62,7 @@ class Context:
     """Whether each worker of this process has shown life lately; empty without workers."""
 
 
-Item = TypeVar("Item")
+Item = TypeVar("Item", bound=paging.Named)
 
 ENCODER = msgspec.json.Encoder()
 
@@ -157,7 +157,9 @@ def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = No
     return Response(ENCODER.encode(value), status, headers, media_type="application/json")
 
 
-def page_answer(data: Sequence[Any], *, has_more: bool = False) -> Response:
-    """A list in OpenAI's shape. `after` takes the id of its last item."""
-    ends = (data[0].id, data[-1].id) if data else (None, None)
-    return answer(Page(data=tuple(data), first_id=ends[0], last_id=ends[1], has_more=has_more))
+def page_answer(data: Sequence[Any], page: paging.Page[Any] | None = None) -> Response:
+    """A list in OpenAI's shape: a page of one, or without it the whole. `after` takes `last_id`."""
+    page = page or paging.page_of(data, len(data))
+    first_id = data[0].id if data else None
+    listed = Page(data=tuple(data), first_id=first_id, last_id=page.last_id, has_more=page.has_more)
+    return answer(listed)

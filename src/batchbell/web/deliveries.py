@@ -115,7 +115,7 @@ async def list_deliveries(
     )
     now = call.context.clock()
     data = [shown(d, now=now) for d in page.items]
-    return page_answer(data, has_more=page.has_more)
+    return page_answer(data, page)
 
 
 @router.get(

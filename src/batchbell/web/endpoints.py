@@ -209,7 +209,7 @@ async def list_endpoints(
         implied=implied,
         now=call.context.clock(),
     )
-    return page_answer([shown(one) for one in page.items], has_more=page.has_more)
+    return page_answer([shown(one) for one in page.items], page)
 
 
 @router.get(

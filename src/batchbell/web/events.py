@@ -81,7 +81,7 @@ async def list_events(
         since=since,
         until=until,
     )
-    return page_answer([shown(e) for e in page.items], has_more=page.has_more)
+    return page_answer([shown(e) for e in page.items], page)
 
 
 @router.post(

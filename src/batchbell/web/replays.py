@@ -87,7 +87,7 @@ async def _count(call: Call, wanted: ReplayRequest) -> replays.Counted:
 )
 async def list_replays(call: Caller, limit: Limit = LIMIT_DEFAULT, after: After = None) -> Response:
     page = await call.page(replays.list_replays, limit=limit, after=after)
-    return page_answer([shown(r) for r in page.items], has_more=page.has_more)
+    return page_answer([shown(r) for r in page.items], page)
 
 
 @router.get("/v1/replays/{replay_id}", summary="One replay", **answers(api.Replay, 404))

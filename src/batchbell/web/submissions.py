@@ -349,7 +349,7 @@ async def list_submissions(
     call: Caller, asked: Filter, limit: Limit = LIMIT_DEFAULT, after: After = None
 ) -> Response:
     page = await call.page(submissions.list_submissions, limit=limit, after=after, filter=asked)
-    return page_answer([shown(s) for s in page.items], has_more=page.has_more)
+    return page_answer([shown(s) for s in page.items], page)
 
 
 @router.get(

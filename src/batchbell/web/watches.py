@@ -341,7 +341,7 @@ async def list_watches(
     call: Caller, limit: Limit = LIMIT_DEFAULT, after: After = None, batch_id: str | None = None
 ) -> Response:
     page = await call.page(watches.list_watches, limit=limit, after=after, batch_id=batch_id)
-    return page_answer([shown(w) for w in page.items], has_more=page.has_more)
+    return page_answer([shown(w) for w in page.items], page)
 
 
 @router.get("/v1/watches/{watch_id}", summary="One watch", **answers(api.Watch, 404))

@@ -60,7 +60,7 @@ def pairs_of(given: str) -> dict[str, str]:
 
 def older(page: Page[Any], filters: Mapping[str, str]) -> str | None:
     """The query of the page behind this one; None where there is none."""
-    if not page.has_more:
+    if not page.has_more or page.last_id is None:
         return None
     kept = {name: value for name, value in filters.items() if value}
-    return urlencode({**kept, "after": page.items[-1].id})
+    return urlencode({**kept, "after": page.last_id})
