@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 import uvloop
 
 from bench import (
+    alone,
     burst,
     claims,
     collecting,
@@ -25,6 +26,7 @@ from bench import (
     sweeps,
     uploads,
 )
+from bench.goals import show_goals
 from bench.run import Run
 
 BENCHES: dict[str, Callable[[Run], Awaitable[None]]] = {
@@ -42,6 +44,7 @@ BENCHES: dict[str, Callable[[Run], Awaitable[None]]] = {
     "l": crowds.run,
     "m": preflight.run,
     "n": burst.run,
+    "q": alone.run,
 }
 
 
@@ -49,13 +52,11 @@ def main() -> None:
     """Run the benches that were asked for, in order."""
     listed = "; ".join(f"{letter}: {bench.__doc__}" for letter, bench in BENCHES.items())
     parser = argparse.ArgumentParser(prog="python -m bench", description=listed)
-    parser.add_argument("which", nargs="*", metavar="a-n", help="all of them unless some are named")
+    parser.add_argument("which", nargs="*", metavar="a-q", help="all of them unless some are named")
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument("--quick", action="store_true", help="small numbers, within some minutes")
     sizes.add_argument("--full", action="store_true", help="10,000,000 finished deliveries in i")
-    parser.add_argument(
-        "--baseline", metavar="COMMIT", help="run e and n beside the servers of this"
-    )
+    parser.add_argument("--baseline", metavar="COMMIT", help="run a, b, e, n and q beside this one")
     asked = parser.parse_args()
     if strange := set(asked.which) - set(BENCHES):
         parser.error(f"there is no bench {', '.join(sorted(strange))}")
@@ -76,6 +77,7 @@ async def _run(which: list[str], run: Run) -> None:
             print(f"\n## ({letter}) {BENCHES[letter].__doc__}\n", flush=True)
             await BENCHES[letter](run)
             print(f"\n(took {time.perf_counter() - started:.0f} s)", flush=True)
+        show_goals(run)
 
 
 if __name__ == "__main__":

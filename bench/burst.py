@@ -8,6 +8,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import aiohttp
 
@@ -44,11 +45,15 @@ async def run(run: Run) -> None:
     for _ in range(rounds):
         for name in ("SQLite", "PostgreSQL"):
             for words, urls in (("1 URL", 1), (f"{number:,} URLs", number)):
-                for tree, source in run.trees.items():
+                for commit, tree in run.trees.items():
                     database = run.sqlite() if name == "SQLite" else await run.postgresql()
-                    burst = await _burst(run, database, number, urls=urls, source=source)
-                    bursts[name, words, tree].append(burst)
-                    print(f"{name}, {words}, {tree}: {burst}", file=sys.stderr)
+                    burst = await _burst(run, database, number, urls=urls, tree=tree)
+                    bursts[name, words, commit].append(burst)
+                    urls_of = "one URL" if urls == 1 else "a URL each"
+                    run.note(f"burst s, {name}, {urls_of}", commit, burst.seconds)
+                    run.note(f"burst CPU ms, {name}, {urls_of}", commit, burst.cpu_ms)
+                    run.note(f"burst peak MB, {name}, {urls_of}", commit, burst.peak_mb)
+                    print(f"{name}, {words}, {commit}: {burst}", file=sys.stderr)
     columns = ["database", "URLs", "code", "seconds", "a second", "CPU ms a batch", "peak MB"]
     show(columns, [[*key, *_row(several, number)] for key, several in sorted(bursts.items())])
     print(
@@ -69,7 +74,7 @@ def _row(several: Sequence[Burst], number: int) -> list[str]:
     ]
 
 
-async def _burst(run: Run, database: str, number: int, *, urls: int, source: str) -> Burst:
+async def _burst(run: Run, database: str, number: int, *, urls: int, tree: Path) -> Burst:
     async with (
         Child("provider", run.folder) as provider,
         Child("receiver", run.folder) as receiver,
@@ -77,7 +82,7 @@ async def _burst(run: Run, database: str, number: int, *, urls: int, source: str
             run.folder,
             database,
             provider.ready["base_url"],
-            PYTHONPATH=source,
+            tree=tree,
             BATCHBELL_POLL_INTERVAL_SECONDS=str(POLL_SECONDS),
             BATCHBELL_CALLS_PER_MINUTE="100000",
         ) as server,

@@ -9,9 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import sys
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Self
 
 import uvloop
@@ -23,10 +26,14 @@ END_SECONDS = 30.0
 
 
 class Child:
-    """Runs `main` of a module of this package; use it as an async context manager."""
+    """Runs `main` of a module of this package; use it as an async context manager.
 
-    def __init__(self, module: str, folder: Path, **how: Any) -> None:
+    In another `tree` it is the module of that one, which knows its code; ours where it has none.
+    """
+
+    def __init__(self, module: str, folder: Path, *, tree: Path = ROOT, **how: Any) -> None:
         self._module = module
+        self._tree = tree
         self._how = how
         self._said = folder / f"{module}-{id(self)}.err"
         self._process: asyncio.subprocess.Process | None = None
@@ -36,11 +43,12 @@ class Child:
     async def __aenter__(self) -> Self:
         with self._said.open("wb") as errors:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "bench.children", self._module, json.dumps(self._how)),
+                *(sys.executable, "-P", __file__, self._module, json.dumps(self._how)),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=errors,
-                cwd=ROOT,
+                cwd=self._tree,
+                env={**os.environ, "PYTHONPATH": f"{self._tree}{os.pathsep}{self._tree / 'src'}"},
                 limit=LINE_MAX_BYTES,
             )
         self.ready = await self._answer()
@@ -99,8 +107,20 @@ class Talk:
         return order
 
 
+def _module(name: str) -> ModuleType:
+    """Of the tree that is measured, or ours."""
+    with contextlib.suppress(ModuleNotFoundError):
+        return import_module(f"bench.{name}")
+    spec = spec_from_file_location(f"bench.{name}", Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def main() -> None:
-    module, how = import_module(f"bench.{sys.argv[1]}"), json.loads(sys.argv[2])
+    module, how = _module(sys.argv[1]), json.loads(sys.argv[2])
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(module.main(Talk(), **how))
 

@@ -19,12 +19,13 @@ class Timed(QuickReceiver):
         super().count(requests)
 
 
-async def main(talk: Talk, *, delay_seconds: float = 0.0) -> None:
+async def main(talk: Talk, *, delay_seconds: float = 0.0, quick_delay_seconds: float = 0.0) -> None:
     """Every order is answered with how many requests have come; without a delay, also when.
 
-    With a delay it answers after that, and never at `/dead`.
+    With a delay it answers after that, and never at `/dead`. With a quick one it has no such
+    path, and is not the limit.
     """
-    made = Receiver(keep=False) if delay_seconds else Timed()
+    made = Receiver(keep=False) if delay_seconds else Timed(delay_seconds=quick_delay_seconds)
     if isinstance(made, Receiver):
         made.default = Respond(delay_seconds=delay_seconds)
         made.behave("/dead", Hang())

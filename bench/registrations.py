@@ -45,11 +45,13 @@ async def run(run: Run) -> None:
     paces: dict[tuple[str, str, str], list[Pace]] = defaultdict(list)
     for _ in range(rounds):
         for name in ("SQLite", "PostgreSQL"):
-            for tree, source in run.trees.items():
+            for commit, tree in run.trees.items():
                 database = run.sqlite() if name == "SQLite" else await run.postgresql()
-                async with started(run.folder, database, NOBODY, PYTHONPATH=source) as server:
+                async with started(run.folder, database, NOBODY, tree=tree) as server:
                     for way, pace in (await _measured(server, single, calls)).items():
-                        paces[name, way, tree].append(pace)
+                        paces[name, way, commit].append(pace)
+                        rate = pace.number / pace.seconds
+                        run.note(f"registrations a second, {name}, {way}", commit, rate)
     columns = ["database", "way", "code", "CPU µs each", "a second", "median ms a call", "p99 ms"]
     show(columns, [[*key, *_row(several)] for key, several in sorted(paces.items())])
     print(

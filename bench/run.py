@@ -9,6 +9,7 @@ import random
 import subprocess
 import tempfile
 import time
+from collections import defaultdict
 from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
@@ -24,6 +25,7 @@ from batchbell.storage.opening import open_store
 from batchbell.storage.projects import ensure_project
 
 ROOT = Path(__file__).parents[1]
+THIS = "this"
 SECRET = signing.make_secret(bytes(range(signing.SECRET_BYTES)))
 
 
@@ -38,8 +40,10 @@ class Run(contextlib.AsyncExitStack):
     def __init__(self, *, quick: bool, full: bool, baseline: str | None = None) -> None:
         super().__init__()
         self._baseline = baseline
-        self.trees = {"this": str(ROOT / "src")}
-        """Where the code is that servers run: ours, and by its commit that of the baseline."""
+        self.trees = {THIS: ROOT}
+        """Where the code is that is measured: by its commit that of the baseline, then ours."""
+        self.figures: dict[tuple[str, str], list[float]] = defaultdict(list)
+        """What was measured, round by round, by its name and its tree: see `bench.goals`."""
         self.quick = quick
         self.full = full
         self.folder = Path()
@@ -55,13 +59,17 @@ class Run(contextlib.AsyncExitStack):
             self.trees = {self._baseline: self._checked_out(self._baseline), **self.trees}
         return self
 
-    def _checked_out(self, commit: str) -> str:
-        """The sources of another commit. They run with the packages that are installed here."""
-        tree = str(self.folder / "baseline")
+    def _checked_out(self, commit: str) -> Path:
+        """Another commit. Its code runs with the packages that are installed here."""
+        tree = self.folder / "baseline"
         git = ("git", "-C", str(ROOT), "worktree")
-        subprocess.run([*git, "add", "--quiet", "--detach", tree, commit], check=True)
-        self.callback(subprocess.run, [*git, "remove", "--force", tree], check=True)
-        return f"{tree}/src"
+        subprocess.run([*git, "add", "--quiet", "--detach", str(tree), commit], check=True)
+        self.callback(subprocess.run, [*git, "remove", "--force", str(tree)], check=True)
+        return tree
+
+    def note(self, figure: str, tree: str, *values: float) -> None:
+        """Keep what was measured of this code, for the table beside the baseline."""
+        self.figures[figure, tree] += values
 
     def sqlite(self) -> str:
         """The URL of a file that is not there yet."""

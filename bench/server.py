@@ -14,6 +14,7 @@ from pathlib import Path
 import aiohttp
 
 from bench.provider import API_KEY
+from bench.run import ROOT
 
 START_SECONDS = 30.0
 STOP_SECONDS = 25.0
@@ -29,23 +30,23 @@ class Server:
 
 @contextlib.asynccontextmanager
 async def serving(
-    folder: Path, database_url: str, base_url: str, **environment: str
+    folder: Path, database_url: str, base_url: str, *, tree: Path = ROOT, **environment: str
 ) -> AsyncIterator[str]:
-    """Run `batchbell serve`; yields its URL. Its log goes to a file, as JSON."""
-    async with started(folder, database_url, base_url, **environment) as server:
+    """Run `batchbell serve` of this tree; yields its URL. Its log goes to a file, as JSON."""
+    async with started(folder, database_url, base_url, tree=tree, **environment) as server:
         yield server.url
 
 
 @contextlib.asynccontextmanager
 async def started(
-    folder: Path, database_url: str, base_url: str, **environment: str
+    folder: Path, database_url: str, base_url: str, *, tree: Path = ROOT, **environment: str
 ) -> AsyncIterator[Server]:
     """As `serving`, for who looks at the process too."""
     port = _free_port()
     url = f"http://127.0.0.1:{port}"
     settings = {
         "PATH": os.environ["PATH"],
-        "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+        "PYTHONPATH": str(tree / "src"),
         "PORT": str(port),
         "DATABASE_URL": database_url,
         "BATCHBELL_RESULTS_URL": str(folder / "results"),

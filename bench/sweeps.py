@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable
 
 from batchbell.core.polling import PAGE_SIZE
-from bench.run import Run
+from bench.run import THIS, Run
 from bench.swept import Cost, Swept, swept
 from bench.tables import show
 
@@ -18,12 +18,20 @@ LOOKS = 1
 
 async def run(run: Run) -> None:
     """Provider calls and CPU seconds of a sweep, nothing changing"""
-    found = [await swept(run, number) for number in SIZES[: 3 if run.quick else 4]]
-    for one in found:
-        _check(one)
+    sizes = SIZES[: 3 if run.quick else 4]
+    found = {
+        (number, commit): await swept(run, number, commit)
+        for number in sizes
+        for commit in run.trees
+    }
+    for (number, commit), one in found.items():
+        run.note(f"first sweep of {number:,}, CPU s", commit, one.first.cpu_seconds)
+        if commit == THIS:
+            _check(one)
+    columns = ["open batches", "code", "calls", "seconds", "CPU s", "CPU µs a batch"]
     show(
-        ["open batches", "calls", "seconds", "CPU s", "CPU µs a batch", "first sweep: s", "CPU s"],
-        [_row(one) for one in found],
+        [*columns, "first sweep: s", "CPU s"],
+        [_row(one, commit) for (_, commit), one in found.items()],
     )
     print(
         "\nMedians of three sweeps, SQLite, without the call budget, which would spread 1,000 calls"
@@ -45,13 +53,14 @@ def _check(one: Swept) -> None:
     assert max(written) <= 2 + max(cost.seconds for cost in one.idle) / 20, written
 
 
-def _row(one: Swept) -> list[str]:
+def _row(one: Swept, commit: str) -> list[str]:
     def middle(of: Callable[[Cost], float]) -> float:
         return statistics.median(of(cost) for cost in one.idle)
 
     cpu = middle(lambda cost: cost.cpu_seconds)
     return [
         f"{one.open_batches:,}",
+        commit,
         f"{middle(lambda cost: cost.calls):,.0f}",
         f"{middle(lambda cost: cost.seconds):.2f}",
         f"{cpu:.2f}",

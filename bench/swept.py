@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy.engine import make_url
 
 from bench.children import Child
-from bench.run import Run
+from bench.run import THIS, Run
 
 IDLE_SWEEPS = 3
 
@@ -36,19 +36,20 @@ class Swept:
     batches_unchanged: bool
 
 
-async def swept(run: Run, number: int) -> Swept:
+async def swept(run: Run, number: int, commit: str = THIS) -> Swept:
     """Measure it, once in a run."""
-    key = ("swept", number)
+    key = ("swept", number, commit)
     if key not in run.kept:
-        run.kept[key] = await _measure(run, number)
+        run.kept[key] = await _measure(run, number, commit)
     found: Swept = run.kept[key]
     return found
 
 
-async def _measure(run: Run, number: int) -> Swept:
+async def _measure(run: Run, number: int, commit: str) -> Swept:
     database_url = run.sqlite()
     async with Child("provider", run.folder) as provider:
         how = {"database_url": database_url, "base_url": provider.ready["base_url"]}
+        how["tree"] = run.trees[commit]
         async with Child("sweeper", run.folder, **how) as registering:
             ids = (await provider.ask(add=number))["ids"]
             await registering.ask(register=ids)

@@ -285,8 +285,11 @@ async def test_the_quick_receiver_counts_whole_requests() -> None:
         await writer.wait_closed()
 
 
-async def test_the_quick_receiver_serves_an_http_client(http: aiohttp.ClientSession) -> None:
-    async with QuickReceiver() as receiver:
+@pytest.mark.parametrize("delay_seconds", [0.0, 0.001])
+async def test_the_quick_receiver_serves_an_http_client(
+    http: aiohttp.ClientSession, delay_seconds: float
+) -> None:
+    async with QuickReceiver(delay_seconds=delay_seconds) as receiver:
         for _ in range(3):
             async with http.post(receiver.url(), data=b"x" * 5_000) as answer:
                 assert await answer.text() == "ok"

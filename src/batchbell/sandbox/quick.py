@@ -14,12 +14,15 @@ LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)", re.IGNORECASE)
 class QuickReceiver:
     """Answers 200 to everything with a content-length, and counts: nothing else is looked at.
 
-    Chunked request bodies are not understood.
+    It answers at once, or after `delay_seconds`. Chunked request bodies are not understood.
     """
 
-    def __init__(self, *, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self, *, host: str = "127.0.0.1", port: int = 0, delay_seconds: float = 0.0
+    ) -> None:
         self.host = host
         self.port = port
+        self.delay_seconds = delay_seconds
         self.total = 0
         self._server: asyncio.Server | None = None
         self._connections: set[_Counting] = set()
@@ -102,7 +105,14 @@ class _Counting(asyncio.Protocol):
             requests += 1
             buffer = buffer[end:]
         self._buffer = buffer
-        if requests and not self.transport.is_closing():
+        if requests and self._receiver.delay_seconds:
+            loop = asyncio.get_running_loop()
+            loop.call_later(self._receiver.delay_seconds, self._answer, requests)
+        elif requests:
+            self._answer(requests)
+
+    def _answer(self, requests: int) -> None:
+        if not self.transport.is_closing():
             self.transport.write(OK * requests)
             self._receiver.count(requests)
 
