@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event, text, update
 
+from batchbell.core.errors import NotFound
 from batchbell.core.model import DEFAULT_PROJECT, BatchOutcome, DeliveryState, EventType, Status
 from batchbell.core.replay import ReplayFilter, ReplayStatus
 from batchbell.storage import (
@@ -22,10 +23,12 @@ from batchbell.storage import (
     health,
     hints,
     merges,
+    opening,
     overview,
     parts,
     queue,
     replays,
+    results,
     submissions,
     watches,
 )
@@ -161,6 +164,13 @@ def changed_first(endpoint_id: str, work: Work, **values: Any) -> Work:
     return both
 
 
+@pytest.mark.databases("sqlite")
+async def test_a_start_after_a_crash_reads_what_was_pending_alone(crowded: Scene) -> None:
+    await crowded.claim()
+    found = await plan(crowded, lambda c: opening.release_all(c, now=crowded.clock()))
+    assert found.count("ix_deliveries_") >= 2, found
+
+
 async def test_what_hints_cost_does_not_grow_with_those_that_are_done(scene: Scene) -> None:
     id, now = scene.account.id, scene.clock()
     steps: dict[str, tuple[Work, str]] = {
@@ -284,6 +294,28 @@ async def test_whatever_a_list_is_asked_for_is_read_by_an_index(crowded: Scene) 
     for index, table, work in lists:
         found = await plan(crowded, work, of=table, as_large=True)
         assert any(name in found for name in index.split("|")), (index, found)
+
+
+def results_of_none(connection: Connection) -> None:
+    with pytest.raises(NotFound):
+        results.of_batch(connection, "default", "batch_7")
+
+
+async def test_a_batch_of_a_project_is_found_by_its_id(scene: Scene) -> None:
+    """Also where the database never counted what it holds, as SQLite never does by itself."""
+    await scene.register(*(f"batch_{n}" for n in range(100)))
+    finds: list[Work] = [
+        lambda c: events.keys_of(c, "default", "batch_7"),
+        listed(events.list_events, batch_id="batch_7"),
+        listed(deliveries.list_deliveries, batch_id="batch_7"),
+        listed(watches.list_watches, batch_id="batch_7"),
+        lambda c: batches.get_batch(c, "default", "batch_7"),
+        results_of_none,
+    ]
+    for find in finds:
+        found = await plan(scene, find, of="FROM batches", as_large=True)
+        assert "ix_batches_id" in found, found
+        assert "ix_batches_found" not in found, found
 
 
 async def test_the_dashboard_counts_deliveries_from_an_index(crowded: Scene) -> None:

@@ -9,7 +9,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, select, text, update
+from sqlalchemy import Connection, and_, select, text, update
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -189,7 +189,8 @@ def release_all(connection: Connection, *, now: float) -> int:
         connection.execute(held.values(lease_token=None, lease_until=None, due_at=now))
     asked = update(creations).where(creations.c.state == "asked")
     connection.execute(asked.values(due_at=now))
-    leased = deliveries.c.lease_token.isnot(None)
+    # Only what is pending has a lease, and an index of what is pending is read for it.
+    leased = and_(text("deliveries.state = 'pending'"), deliveries.c.lease_token.isnot(None))
     probed = endpoints.c.id.in_(select(deliveries.c.endpoint_id).where(leased))
     connection.execute(
         update(endpoints).where(endpoints.c.probe_at.isnot(None), probed).values(probe_at=now)

@@ -24,6 +24,7 @@ from sqlalchemy import (
     or_,
     select,
     text,
+    true,
     union_all,
 )
 
@@ -141,19 +142,18 @@ def waiting(connection: Connection, project_id: str, *, now: float) -> Waiting:
     return Waiting(pending=counts[0], due=counts[1], parked=counts[2], held=number)
 
 
-def _some(project_id: str, state: DeliveryState, endpoint_id: str | None = None) -> Select[Any]:
-    """Those in one state, in the order of ids for each type, along an index of them.
-
-    It is `ix_deliveries_of_project`, or with an endpoint `ix_deliveries_of_endpoint`.
-    """
-    whose = deliveries.c.project_id == project_id
-    if endpoint_id is not None:
-        whose = deliveries.c.endpoint_id == endpoint_id
+def _some(project_id: str, state: DeliveryState) -> Select[Any]:
+    """Those in one state, along `ix_deliveries_of_project`: in the order of ids for each type."""
     return select(deliveries.c.id).where(
-        whose,
-        deliveries.c.event_type.in_(TYPES),
-        deliveries.c.state == state,
+        _whose(project_id), deliveries.c.event_type.in_(TYPES), deliveries.c.state == state
     )
+
+
+def _whose(project_id: str, endpoint_id: str | None = None) -> ColumnElement[bool]:
+    """What `ix_deliveries_of_project` begins with, or `ix_deliveries_of_endpoint`."""
+    if endpoint_id is not None:
+        return deliveries.c.endpoint_id == endpoint_id
+    return deliveries.c.project_id == project_id
 
 
 def lag(connection: Connection, project_id: str, *, since: float) -> Lag:
@@ -212,18 +212,35 @@ def made(
     All of the project's, or those of one of its endpoints. From an index alone: an id has the time
     at which it was made.
     """
-    queries = []
-    for at in range(within.steps):
-        ends = [first_id("dlv", at=within.begin_of(n)) for n in (at, at + 1)]
-        span = (deliveries.c.id >= ends[0], deliveries.c.id < ends[1])
-        for state in DeliveryState:
-            of_step = _some(project_id, state, endpoint_id).where(*span).subquery()
-            number = select(func.count()).select_from(of_step).scalar_subquery()
-            queries.append(select(literal(at), literal(state.value), number))
+    steps = union_all(*(_step(within, at) for at in range(within.steps))).cte("steps")
+    words = (select(literal(one.value).label("state")) for one in DeliveryState)
+    states = union_all(*words).cte("states")
+    number = (
+        select(func.count())
+        .select_from(deliveries)
+        .where(
+            _whose(project_id, endpoint_id),
+            deliveries.c.event_type.in_(TYPES),
+            deliveries.c.state == states.c.state,
+            deliveries.c.id >= steps.c.since,
+            deliveries.c.id < steps.c.until,
+        )
+        .correlate(steps, states)
+        .scalar_subquery()
+    )
+    # One short statement: to write it out for each step and state took longer than all counting.
+    each = select(steps.c.at, states.c.state, number).join_from(steps, states, true())
     found: list[dict[DeliveryState, int]] = [{} for _ in range(within.steps)]
-    for at, state, number in connection.execute(union_all(*queries)):
-        found[at][DeliveryState(state)] = number
+    for at, state, count in connection.execute(each):
+        found[at][DeliveryState(state)] = count
     return [*found]
+
+
+def _step(within: Period, at: int) -> Select[Any]:
+    """Its place, and the ids between which those made in it lie."""
+    ends = {"since": within.begin_of(at), "until": within.begin_of(at + 1)}
+    ids = (literal(first_id("dlv", at=end)).label(name) for name, end in ends.items())
+    return select(literal(at).label("at")).add_columns(*ids)
 
 
 def ended_badly(connection: Connection, project_id: str, *, since: float) -> int:

@@ -172,7 +172,8 @@ Index("ix_batches_found", *(batches.c[name] for name in (*_in_order, *_asked)))
 # of each nevertheless.
 _joined = text("kind = 'joined'")
 partial("ix_batches_joined", *(batches.c[name] for name in (*_in_order, *_asked)), where=_joined)
-Index("ix_batches_id", batches.c.id)
+# With the project: else SQLite would rather read all of its batches in `ix_batches_found`.
+Index("ix_batches_id", batches.c.id, batches.c.project_id)
 Index("ix_batches_input", batches.c.account_id, batches.c.input_file_id)
 several_inputs = text("input_file_id LIKE '%,%'")
 partial("ix_batches_inputs", batches.c.account_id, where=several_inputs)
