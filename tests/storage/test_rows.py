@@ -6,9 +6,31 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Double, Integer, MetaData, Table, Text, create_engine, insert, select
+from sqlalchemy import (
+    Column,
+    Connection,
+    Double,
+    Integer,
+    MetaData,
+    Row,
+    Table,
+    Text,
+    create_engine,
+    insert,
+    select,
+)
 
-from batchbell.core.model import DEFAULT_PROJECT, Alarm, Batch, BatchOutcome, Status, StatusChange
+from batchbell.core.model import (
+    DEFAULT_PROJECT,
+    Alarm,
+    Batch,
+    BatchOutcome,
+    Counts,
+    Doubtful,
+    Sighting,
+    Status,
+    StatusChange,
+)
 from batchbell.storage import batches, schema
 from batchbell.storage.rows import reader, writer
 from tests.storage.scene import Scene, snapshot
@@ -119,6 +141,34 @@ async def test_all_that_may_change_of_a_batch_is_kept(scene: Scene) -> None:
     assert {*CHANGES} == {one.name for one in fields(Batch)} - {*batches.FIXED} - JOINED
     await scene.store.write(batches.save, [changed])
     assert await scene.store.read(batches.get_batch, DEFAULT_PROJECT, "batch_1") == changed
+
+
+async def test_of_a_page_each_batch_is_written_whole_though_each_changes_otherwise(
+    scene: Scene,
+) -> None:
+    ids = [f"batch_{n}" for n in range(6)]
+    await scene.register(*ids)
+    begun = Counts(total=3, completed=1, failed=0)
+    await scene.see(*(snapshot(id, Status.IN_PROGRESS, counts=begun) for id in ids[1:]))
+    scene.clock.advance(60)
+    page: list[Sighting] = [
+        snapshot(ids[0], Status.IN_PROGRESS, model="gpt", input_file_id="file_in"),
+        snapshot(ids[1], output_file_id="file_out", metadata={"team": "red"}),
+        snapshot(ids[2], Status.FAILED, error_file_id="file_error"),
+        snapshot(ids[3], None),
+        Doubtful(ids[4], "no JSON"),
+        snapshot(ids[5], Status.IN_PROGRESS, counts=begun),
+    ]
+    before = {row.id: dict(row._mapping) for row in await scene.store.read(rows_of)}
+    await scene.see(*page)
+    for row in await scene.store.read(rows_of):
+        written = batches._values(batches.to_batch(row))
+        assert {name: row._mapping[schema.batches.c[name]] for name in written} == written
+        assert (dict(row._mapping) != before[row.id]) == (row.id != ids[5])
+
+
+def rows_of(connection: Connection) -> list[Row[Any]]:
+    return list(connection.execute(batches.joined_batches()).all())
 
 
 async def test_a_batch_of_before_progress_was_kept_has_made_none_since_it_was_registered(

@@ -59,8 +59,9 @@ from batchbell.storage.schema import accounts, batches, parts, results, submissi
 SNAPSHOT = msgspec.json.Decoder(Snapshot)
 HISTORY = msgspec.json.Decoder(tuple[StatusChange, ...])
 FIXED = ("key", "project_id", "account_id", "id", "registered_at", "webhook_refused", "kind")
-"""What a row has from the begin on. All other columns with a field are written with each change."""
-
+"""What a row has from the begin on. All other columns with a field may be written."""
+PLACES = {column.key: place for place, column in enumerate(batches.columns)}
+"""Where columns are in what `joined_batches` reads: by name some are called as others are here."""
 
 LOST_MAX = 1_000
 CHECK_MAX_SECONDS = 2 * lifecycle.POISON_SECONDS
@@ -213,7 +214,8 @@ def observe(
         if s.id in found
     ]
     changed = [seen.batch for was, seen in pairs if seen.batch != was]
-    save(connection, changed + _outdated(found, pairs))
+    before = {was.key: row for was, row in found.values()}
+    save(connection, changed + _outdated(found, pairs), before)
     if any(seen.batch.alarm_at <= now and not seen.batch.status.ended for _, seen in pairs):
         wake(connection, ALARMS)
     happened = [(seen.batch, seen.event) for _, seen in pairs if seen.event is not None]
@@ -236,7 +238,7 @@ def known_ids(connection: Connection, account_id: str, ids: Sequence[str]) -> se
 
 
 def _outdated(
-    found: Mapping[str, tuple[Batch, str | None]], pairs: Sequence[tuple[Batch, Observation]]
+    found: Mapping[str, tuple[Batch, Row[Any]]], pairs: Sequence[tuple[Batch, Observation]]
 ) -> list[Batch]:
     """Those that did not change, but whose fingerprint another version of us has written."""
     return [
@@ -244,7 +246,7 @@ def _outdated(
         for was, seen in pairs
         if seen.batch == was
         and was.snapshot is not None
-        and found[was.id][1] != was.snapshot.fingerprint()
+        and found[was.id][1].fingerprint != was.snapshot.fingerprint()
     ]
 
 
@@ -255,15 +257,35 @@ def reopen_lost(connection: Connection, found: Iterable[Batch], *, now: float) -
     wake_submissions(connection, (), back=lost, now=now)
 
 
-def save(connection: Connection, changed: Sequence[Batch]) -> None:
-    """Write batches over what is known of them; their rows must be locked."""
-    update_all(connection, batches, "key", [_values(batch) for batch in changed])
+def save(
+    connection: Connection, changed: Sequence[Batch], before: Mapping[int, Row[Any]] | None = None
+) -> None:
+    """Write batches over what is known of them; their rows must be locked.
+
+    With the rows as they are, by their key, columns that none of them changes are left alone: a
+    column that is written is written to its indexes, too.
+    """
+    rows = [_values(batch) for batch in changed]
+    if before is not None:
+        names = _different(rows, before)
+        rows = [{name: row[name] for name in names} for row in rows]
+    update_all(connection, batches, "key", rows)
+
+
+def _different(rows: Sequence[Mapping[str, Any]], before: Mapping[int, Row[Any]]) -> list[str]:
+    """The key, and the columns in which one of the rows differs from what is there."""
+    same = {name: PLACES[name] for name in (rows[0] if rows else ()) if name != "key"}
+    for row in rows:
+        there = before[row["key"]]
+        for name in [name for name, place in same.items() if row[name] != there[place]]:
+            del same[name]
+    return [name for name in (rows[0] if rows else ()) if name not in same]
 
 
 def _by_id(
     connection: Connection, account_id: str, ids: Sequence[str]
-) -> dict[str, tuple[Batch, str | None]]:
-    """The batches, locked, and the fingerprint that is kept of each."""
+) -> dict[str, tuple[Batch, Row[Any]]]:
+    """The batches, locked, and the row of each."""
     query = (
         joined_batches()
         .where(batches.c.account_id == account_id, among(connection, batches.c.id, ids))
@@ -271,7 +293,7 @@ def _by_id(
         .with_for_update(of=batches)
     )
     rows = connection.execute(query).all()
-    return {row.id: (to_batch(row), row.fingerprint) for row in rows}
+    return {row.id: (to_batch(row), row) for row in rows}
 
 
 def _values(batch: Batch) -> dict[str, Any]:
