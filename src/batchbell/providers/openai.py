@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -69,7 +70,7 @@ STAMPS = (
     "cancelling_at",
     "cancelled_at",
 )
-
+_stamps = attrgetter(*STAMPS)
 
 STORAGE_PASSING = frozenset({408, 425, 429})
 """4xx of a storage that say: not now."""
@@ -319,7 +320,7 @@ def snapshot_of(row: Row, words: Words, *, runs_on: bool = False) -> Snapshot:
         input_file_id=text_of(row.input_file_id) or text_of(row.input_blob),
         output_file_id=text_of(row.output_file_id) or text_of(row.output_blob),
         error_file_id=text_of(row.error_file_id) or text_of(row.error_blob),
-        timestamps=stamps_of({name: getattr(row, name) for name in STAMPS}),
+        timestamps=stamps_of(dict(zip(STAMPS, _stamps(row), strict=True))),
         problems=_problems(row) if row.errors or row.error else (),
         usage=usage_of(row.usage),
         metadata=metadata_of(row.metadata) if isinstance(row.metadata, dict) else None,

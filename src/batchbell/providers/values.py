@@ -110,7 +110,7 @@ def epoch_seconds(value: Any) -> int | None:
 
 def stamps_of(named: Mapping[str, Any]) -> dict[str, int]:
     """The times that make sense, by name."""
-    read = {name: epoch_seconds(value) for name, value in named.items()}
+    read = {name: epoch_seconds(value) for name, value in named.items() if value is not None}
     return {name: seconds for name, seconds in read.items() if seconds is not None}
 
 
@@ -139,11 +139,11 @@ def counts_of(value: Any) -> Counts | None:
     total, completed, failed = (_first(value, names) for names in (TOTAL, COMPLETED, FAILED))
     if total is None and completed is None and failed is None:
         return None
-    others = sum(count_of(value.get(name)) or 0 for name in NOT_RUN)
     done = (completed or 0) + (failed or 0)
     known = completed is not None and failed is not None
     if total is None:
         known = known and not value.keys() & set(TOTAL)
+        others = sum(count_of(value.get(name)) or 0 for name in NOT_RUN)
         return Counts(
             total=done + others, completed=completed or 0, failed=failed or 0, whole=known
         )
@@ -154,8 +154,10 @@ def counts_of(value: Any) -> Counts | None:
 
 
 def _first(value: Mapping[str, Any], names: Sequence[str]) -> int | None:
-    counts = (count_of(value.get(name)) for name in names)
-    return next((count for count in counts if count is not None), None)
+    for name in names:
+        if (count := count_of(value.get(name))) is not None:
+            return count
+    return None
 
 
 def count_of(value: Any) -> int | None:
