@@ -34,6 +34,7 @@ from batchbell.storage import (
 )
 from batchbell.storage import endpoints as stored_endpoints
 from batchbell.storage.batches import BatchFilter
+from batchbell.storage.bulk import BY_INDEX
 from batchbell.storage.endpoints import ensure_endpoints, list_endpoints
 from batchbell.storage.schema import endpoints
 from tests.storage.scene import Scene
@@ -105,6 +106,8 @@ async def plan(scene: Scene, work: Work, *, of: str = "deliveries", as_large: bo
         event.remove(connection, "before_cursor_execute", note)
         rows = []
         for statement, given in said:
+            if statement == BY_INDEX:
+                connection.exec_driver_sql(statement)
             if of in statement and not isinstance(given, list):
                 rows += connection.exec_driver_sql(explain + statement, given).all()
         return "\n".join(str(row[-1]) for row in rows)
@@ -199,6 +202,31 @@ async def test_a_flooded_endpoint_makes_nobody_read_the_table(flooded: Scene) ->
         assert found.count("ix_deliveries_order") >= 2 * ordered, found
         found = await plan(flooded, lambda c: queue.oldest_past_due(c, now=flooded.clock()))
         assert "ix_deliveries_order" in found, found
+
+
+@pytest.mark.databases("postgresql")
+async def test_what_was_not_counted_yet_is_found_by_its_index(scene: Scene) -> None:
+    """Nothing waited when the database last counted: all that waits would look cheap to read."""
+    await scene.store.write(lambda connection: connection.execute(text("ANALYZE")).rowcount)
+    await fill(scene, dict.fromkeys(RECEIVERS, 200))
+    claim = await scene.claim(room=2)
+
+    def settle(connection: Connection) -> None:
+        tried = [scene.tried(one) for one in claim.deliveries]
+        assert queue.settle(connection, tried, mint=scene.mint, now=scene.clock()).written
+
+    steps: dict[str, tuple[Work, set[str]]] = {
+        "a claim": (
+            claiming(scene),
+            {"ix_deliveries_ring", "ix_deliveries_due", "ix_deliveries_order", "pk_deliveries"},
+        ),
+        "what attempts brought": (settle, {"pk_deliveries"}),
+    }
+    for name, (work, indexes) in steps.items():
+        found = await plan(scene, work)
+        used = set(re.findall(r"using (\w+) on deliveries", found))
+        assert used == indexes, (name, found)
+        assert not re.search(r"Hash|Merge|Sort Key: d|Bitmap", found), (name, found)
 
 
 async def test_urls_that_nothing_waits_for_cost_the_janitor_and_the_metrics_nothing(
