@@ -175,6 +175,34 @@ async def test_nothing_to_settle_is_no_error(scene: Scene) -> None:
     assert await scene.settle([]) == set()
 
 
+async def test_of_many_that_are_settled_together_each_becomes_what_was_decided(
+    scene: Scene,
+) -> None:
+    await scene.due(*(f"batch_{n:02}" for n in range(28)))
+    claimed = (await scene.claim()).deliveries
+    tried = []
+    for n, one in enumerate(claimed):
+        made = scene.tried(one, replace(BROKEN if n % 2 else OK, duration_ms=float(n)))
+        if n % 4 == 1:  # two by two
+            later = replace(made.settlement, due_at=scene.clock() + n // 8)
+            made = replace(made, settlement=later)
+        tried.append(made)
+    late = replace(tried[8], delivery=replace(tried[8].delivery, lease_token="another"))
+    settled = await scene.store.write(
+        queue.settle, [*tried[:8], late, *tried[9:]], mint=scene.mint, now=scene.clock()
+    )
+    assert settled.written == {one.id for one in claimed if one is not claimed[8]}
+    for made in tried:
+        delivery, decided = await _get(scene, made.delivery.id), made.settlement
+        found = await scene.store.read(deliveries.list_attempts, delivery)
+        if made is tried[8]:
+            assert (delivery.state, found) == ("pending", [])
+            continue
+        assert (delivery.state, delivery.due_at) == (decided.state, decided.due_at)
+        assert delivery.last_status == made.outcome.status
+        assert [attempt.outcome for attempt in found] == [made.outcome]
+
+
 async def test_odd_words_of_a_receiver_spoil_no_neighbour(scene: Scene) -> None:
     ids = [f"batch_{n}" for n in range(6)]
     await scene.due(*ids)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection, text
 
 from batchbell.core import sent_headers
 from batchbell.core.lifecycle import Settlement
 from batchbell.core.model import Claimed, DeliveryState, Outcome
-from batchbell.storage.bulk import columns_of, packed, unpacked
+from batchbell.storage.bulk import in_steps, values_sqlite
 from batchbell.storage.engine import dialect_of, storable
 
 
@@ -28,35 +29,36 @@ class Tried:
 
 def write(connection: Connection, tried: Sequence[Tried], *, now: float) -> set[str]:
     """Write those whose lease still holds, and return their ids; the others are passed over."""
-    rows = [_row(one, now) for one in tried]
-    if dialect_of(connection) == "postgresql":
-        return set(connection.execute(WRITE, columns_of(list(COLUMNS), rows)).scalars())
-    return _write_sqlite(connection, rows)
+    if not tried:
+        return set()
+    if dialect_of(connection) == "sqlite":
+        return _write_sqlite(connection, tried, now)
+    rows = [(one.delivery.lease_token, *_attempt(one), *_change(one, now)) for one in tried]
+    columns = zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True)
+    return set(connection.execute(WRITE, dict(columns)).scalars())
 
 
-def _write_sqlite(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> set[str]:
-    """Each statement is one step of SQLite for all rows.
+def _write_sqlite(connection: Connection, tried: Sequence[Tried], now: float) -> set[str]:
+    """Each statement is one step of SQLite for many rows.
 
     Its thread gives up the interpreter with every step, and may wait long to have it back.
     """
-    leases = packed(rows, ("id", "token"))
-    held = set(json.loads(connection.exec_driver_sql(HELD, (leases,)).scalar_one()))
-    kept = [row for row in rows if row["id"] in held]
-    connection.exec_driver_sql(RECORD, (packed(kept, ATTEMPT_FIELDS),))
-    connection.exec_driver_sql(SETTLE, (packed(kept, SETTLED_FIELDS),))
-    return held
+    ids = (json.dumps([one.delivery.id for one in tried]),)
+    leases = json.loads(connection.exec_driver_sql(LEASES, ids).scalar_one())
+    kept = [one for one in tried if leases.get(one.delivery.id) == one.delivery.lease_token]
+    in_steps(connection, [_attempt(one) for one in kept], _recording)
+    changes: dict[tuple[Any, ...], list[str]] = {}
+    for one in kept:
+        change = (*_change(one, now), one.outcome.status)
+        changes.setdefault(change, []).append(one.delivery.id)
+    same = [[*change, ids] for change, ids in changes.items()]
+    connection.exec_driver_sql(SETTLE, (msgspec.json.encode(same).decode(),))
+    return {one.delivery.id for one in kept}
 
 
-COLUMNS = {
+_ATTEMPT_COLUMNS = {
     "id": "text",
-    "token": "text",
     "number": "int",
-    "state": "text",
-    "due_at": "float8",
-    "finished_at": "float8",
-    "needs_you": "text",
-    "error": "text",
-    "at": "float8",
     "started_at": "float8",
     "duration_ms": "float8",
     "status": "int",
@@ -72,38 +74,55 @@ COLUMNS = {
     "first_byte_ms": "float8",
     "request_headers": "text",
 }
+"""What an attempt keeps; the first is the id of its delivery."""
+_CHANGE_COLUMNS = {
+    "state": "text",
+    "due_at": "float8",
+    "finished_at": "float8",
+    "needs_you": "text",
+    "error": "text",
+    "at": "float8",
+}
+"""What becomes of its delivery."""
+COLUMNS = {"token": "text"} | _ATTEMPT_COLUMNS | _CHANGE_COLUMNS
 
 
-def _row(tried: Tried, now: float) -> dict[str, Any]:
-    delivery, outcome, settlement = tried.delivery, tried.outcome, tried.settlement
-    done = settlement.state in (DeliveryState.DELIVERED, DeliveryState.EXHAUSTED)
+def _attempt(tried: Tried) -> tuple[Any, ...]:
+    """The values of _ATTEMPT_COLUMNS."""
+    delivery, outcome, timings = tried.delivery, tried.outcome, tried.outcome.timings
+    return (
+        delivery.id,
+        delivery.attempt,
+        outcome.started_at,
+        outcome.duration_ms,
+        outcome.status,
+        outcome.fault.value if outcome.fault else None,
+        _kept(outcome.detail),
+        _kept(outcome.location),
+        _kept(outcome.remote_address),
+        _kept_headers(outcome.response_headers),
+        _kept(outcome.response_body),
+        timings.dns_ms,
+        timings.connect_ms,
+        timings.tls_ms,
+        timings.first_byte_ms,
+        _request_headers(delivery, outcome),
+    )
+
+
+def _change(tried: Tried, now: float) -> tuple[Any, ...]:
+    """The values of _CHANGE_COLUMNS."""
+    settlement = tried.settlement
     delivered = settlement.state is DeliveryState.DELIVERED
-    timings = outcome.timings
-    return {
-        "id": delivery.id,
-        "token": delivery.lease_token,
-        "number": delivery.attempt,
-        "state": settlement.state.value,
-        "due_at": settlement.due_at,
-        "finished_at": now if done else None,
-        "at": now,
-        "needs_you": _kept(settlement.needs_you),
-        "error": None if delivered else _kept(error_of(outcome)),
-        "started_at": outcome.started_at,
-        "duration_ms": outcome.duration_ms,
-        "status": outcome.status,
-        "fault": outcome.fault.value if outcome.fault else None,
-        "detail": _kept(outcome.detail),
-        "location": _kept(outcome.location),
-        "remote_address": _kept(outcome.remote_address),
-        "response_headers": _kept_headers(outcome.response_headers),
-        "response_body": _kept(outcome.response_body),
-        "dns_ms": timings.dns_ms,
-        "connect_ms": timings.connect_ms,
-        "tls_ms": timings.tls_ms,
-        "first_byte_ms": timings.first_byte_ms,
-        "request_headers": _request_headers(delivery, outcome),
-    }
+    done = delivered or settlement.state is DeliveryState.EXHAUSTED
+    return (
+        settlement.state.value,
+        settlement.due_at,
+        now if done else None,
+        _kept(settlement.needs_you),
+        None if delivered else _kept(error_of(tried.outcome)),
+        now,
+    )
 
 
 def _kept(words: str | None) -> str | None:
@@ -113,7 +132,10 @@ def _kept(words: str | None) -> str | None:
 def _kept_headers(headers: Mapping[str, str]) -> str | None:
     if not headers:
         return None
-    return json.dumps({storable(name): storable(value) for name, value in headers.items()})
+    plain = "".join([*headers, *headers.values()])
+    if storable(plain) is not plain:
+        headers = {storable(name): storable(value) for name, value in headers.items()}
+    return msgspec.json.encode(headers).decode()
 
 
 def _request_headers(delivery: Claimed, outcome: Outcome) -> str | None:
@@ -138,26 +160,8 @@ def error_of(outcome: Outcome) -> str:
     return outcome.detail or (f"HTTP {outcome.status}" if outcome.status else "no answer")
 
 
-RECORDED = (
-    "number",
-    "started_at",
-    "duration_ms",
-    "status",
-    "fault",
-    "detail",
-    "location",
-    "remote_address",
-    "response_headers",
-    "response_body",
-    "dns_ms",
-    "connect_ms",
-    "tls_ms",
-    "first_byte_ms",
-    "request_headers",
-)
-"""What an attempt keeps, beside the id of its delivery."""
-ATTEMPT_FIELDS = ("id", *RECORDED)
-_ATTEMPT = ", ".join(("delivery_id", *RECORDED))
+ATTEMPT_FIELDS = tuple(_ATTEMPT_COLUMNS)
+_ATTEMPT = ", ".join(("delivery_id", *ATTEMPT_FIELDS[1:]))
 _ARRAYS = ", ".join(f"CAST(:{name} AS {type_}[])" for name, type_ in COLUMNS.items())
 
 OF_DELETED_WATCH = "Its watch was deleted while it was being sent."
@@ -181,19 +185,21 @@ RETURNING delivery_id
 """)  # noqa: S608 - no value is put in
 """Only what is pending has a lease: asked for that as well, PostgreSQL may read all that waits."""
 
-SETTLED_FIELDS = ("id", "state", "due_at", "finished_at", "needs_you", "status", "error", "at")
-
-
-HELD = """
-SELECT json_group_array(d.id) FROM json_each(?) AS r
-JOIN deliveries AS d ON d.id = json_extract(r.value, '$[0]')
-WHERE d.lease_token = json_extract(r.value, '$[1]') AND d.state = 'pending'
+LEASES = """
+SELECT json_group_object(id, lease_token) FROM deliveries
+WHERE id IN (SELECT value FROM json_each(?)) AND state = 'pending'
 """
-RECORD = f"""
-INSERT INTO attempts ({_ATTEMPT}) SELECT {unpacked(ATTEMPT_FIELDS)} FROM json_each(?)
-"""  # noqa: S608 - no value is put in
+_SAME = (*_CHANGE_COLUMNS, "status", "ids")
+_EXTRACTED = ", ".join(f"json_extract(value, '$[{n}]') AS {name}" for n, name in enumerate(_SAME))
 SETTLE = f"""
-WITH r AS MATERIALIZED (SELECT {unpacked(SETTLED_FIELDS)} FROM json_each(?))
+WITH same AS MATERIALIZED (SELECT {_EXTRACTED} FROM json_each(?))
 UPDATE deliveries AS d SET {_SETTLED}
-FROM r WHERE d.id = r.id
+FROM (SELECT one.value AS id, same.* FROM same, json_each(same.ids) AS one) AS r
+WHERE d.id = r.id
 """  # noqa: S608 - no value is put in
+"""For many deliveries at once, of which most become the same: written so once for all of them."""
+
+
+@cache
+def _recording(number: int) -> str:
+    return f"INSERT INTO attempts ({_ATTEMPT}) {values_sqlite(ATTEMPT_FIELDS, number)}"

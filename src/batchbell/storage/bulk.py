@@ -11,10 +11,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache, partial
+from itertools import chain
 from operator import itemgetter
 from typing import Any, cast
 
-import msgspec
 from sqlalchemy import (
     BindParameter,
     Column,
@@ -134,17 +134,6 @@ def update_all(connection: Connection, table: Table, key: str, rows: Rows) -> No
         connection.execute(_update_of_all(table, key, names), columns_of(names, rows))
 
 
-def packed(rows: Rows, names: Sequence[str]) -> str:
-    """These columns of the rows as one JSON text, which `unpacked` takes apart."""
-    pick = itemgetter(*names, names[0])  # one more: of one name alone it would pick no tuple
-    return msgspec.json.encode([pick(row) for row in rows]).decode()
-
-
-def unpacked(names: Sequence[str]) -> str:
-    """The columns of a SELECT from `json_each` of what `packed` made."""
-    return ", ".join(f"json_extract(value, '$[{n}]') AS {name}" for n, name in enumerate(names))
-
-
 def _in_steps(
     connection: Connection, table: Table, rows: Rows, statement: Callable[[int], str]
 ) -> int:
@@ -154,10 +143,17 @@ def _in_steps(
     if own:
         rows = [{**row, **{name: to(row[name]) for name, to in own.items()}} for row in rows]
     pick = itemgetter(*names, names[0])  # one more: of one name alone it would pick no tuple
+    return in_steps(connection, [pick(row)[:-1] for row in rows], statement)
+
+
+def in_steps(
+    connection: Connection, rows: Sequence[Sequence[Any]], statement: Callable[[int], str]
+) -> int:
+    """The same for rows that are values alone, in the order of the statement. For SQLite."""
     done = written = 0
     while left := len(rows) - done:
         step = next(size for size in STEPS if size <= left)
-        values = tuple(v for row in rows[done : done + step] for v in pick(row)[:-1])
+        values = tuple(chain.from_iterable(rows[done : done + step]))
         written += connection.exec_driver_sql(statement(step), values).rowcount
         done += step
     return written
@@ -199,7 +195,7 @@ def _update_of_all(table: Table, key: str, names: tuple[str, ...]) -> TextClause
 def _insertion_sqlite(table: Table, names: tuple[str, ...], number: int) -> str:
     return (
         f"INSERT INTO {table.name} ({', '.join(table.c[name].name for name in names)})"
-        f" {_values_sqlite(names, number)} ON CONFLICT DO NOTHING"
+        f" {values_sqlite(names, number)} ON CONFLICT DO NOTHING"
     )
 
 
@@ -207,13 +203,14 @@ def _insertion_sqlite(table: Table, names: tuple[str, ...], number: int) -> str:
 def _update_sqlite(table: Table, key: str, names: tuple[str, ...], number: int) -> str:
     changes = ", ".join(f"{table.c[name].name} = n.{name}" for name in names if name != key)
     return (
-        f"WITH n({', '.join(names)}) AS MATERIALIZED ({_values_sqlite(names, number)})"  # noqa: S608 - our own names
+        f"WITH n({', '.join(names)}) AS MATERIALIZED ({values_sqlite(names, number)})"  # noqa: S608 - our own names
         f" UPDATE {table.name} SET {changes} FROM n"
         f" WHERE {table.name}.{table.c[key].name} = n.{key}"
     )
 
 
-def _values_sqlite(names: Sequence[str], number: int) -> str:
+def values_sqlite(names: Sequence[str], number: int) -> str:
+    """So many rows of parameters."""
     row = f"({', '.join('?' * len(names))})"
     return f"VALUES {', '.join([row] * number)}"
 
