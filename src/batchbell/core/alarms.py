@@ -15,9 +15,9 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import assert_never
+from typing import Any, assert_never
 
-from batchbell.core.model import Alarm, Batch, BatchKind, EventType, Status
+from batchbell.core.model import Alarm, Batch, BatchKind, EventType, Snapshot, Status
 
 HOUR = 3600.0
 DAY = 24 * HOUR
@@ -82,8 +82,11 @@ def expires_at(batch: Batch) -> float | None:
     None for a submission, whose parts each have a time of their own, where the provider never does,
     and where nothing is known.
     """
-    seen = batch.snapshot
-    if seen is None or seen.runs_on or batch.kind is BatchKind.JOINED:
+    return _expiry(batch.snapshot, batch.kind)
+
+
+def _expiry(seen: Snapshot | None, kind: BatchKind) -> float | None:
+    if seen is None or seen.runs_on or kind is BatchKind.JOINED:
         return None
     created_at = seen.created_at or 0
     said = seen.timestamps.get("expires_at")
@@ -122,17 +125,26 @@ def holding(batch: Batch, now: float) -> list[Alarm]:
     return [alarm for alarm, holds in facts.items() if holds]
 
 
-def noted(before: Batch, after: Batch, now: float) -> Batch:
-    """The batch after a sighting, with what that says of its progress.
+def noted(batch: Batch, seen: Snapshot, now: float) -> dict[str, Any]:
+    """What a sighting that does not end the batch changes of its progress and alarms.
 
     It is looked at sooner where the sighting gives a reason, and never later: who looks at it
     then knows how long it may be left alone.
     """
-    if after.status.ended or after.snapshot == before.snapshot:
-        return after
-    if _progressed(before, after):
-        after = _with_progress(after, now)
-    return replace(after, alarm_at=min(after.alarm_at, _soonest(after)))
+    if seen == batch.snapshot:
+        return {}
+    changes: dict[str, Any] = {}
+    rung, look_at = batch.alarms, batch.alarm_at
+    if _progressed(batch.snapshot, seen):
+        changes["progress_at"] = now
+        if Alarm.NO_PROGRESS in rung:
+            changes["alarms"] = rung = rung - {Alarm.NO_PROGRESS}
+            look_at = min(look_at, now + FIRST_LOOK_SECONDS)
+    if seen.status is None and Alarm.UNKNOWN_STATUS not in rung:
+        look_at = min(look_at, 0.0)
+    elif Alarm.OVERDUE not in rung and (end := _expiry(seen, batch.kind)) is not None:
+        look_at = min(look_at, end + OVERDUE_GRACE_SECONDS)
+    return changes | {"alarm_at": look_at}
 
 
 def begun_anew(batch: Batch, now: float) -> Batch:
@@ -141,32 +153,10 @@ def begun_anew(batch: Batch, now: float) -> Batch:
     return replace(batch, progress_at=now, alarm_at=now + FIRST_LOOK_SECONDS, alarms=fresh)
 
 
-def _progressed(before: Batch, after: Batch) -> bool:
-    was, seen = before.snapshot, after.snapshot
-    if was is None or seen is None:
+def _progressed(was: Snapshot | None, seen: Snapshot) -> bool:
+    if was is None:
         return True
     return (was.provider_status, was.counts) != (seen.provider_status, seen.counts)
-
-
-def _with_progress(batch: Batch, now: float) -> Batch:
-    if Alarm.NO_PROGRESS not in batch.alarms:
-        return replace(batch, progress_at=now)
-    return replace(
-        batch,
-        progress_at=now,
-        alarms=batch.alarms - {Alarm.NO_PROGRESS},
-        alarm_at=min(batch.alarm_at, now + FIRST_LOOK_SECONDS),
-    )
-
-
-def _soonest(batch: Batch) -> float:
-    """When one of the alarms rings at the soonest that nobody's patience puts off."""
-    if unknown_status(batch) is not None and Alarm.UNKNOWN_STATUS not in batch.alarms:
-        return 0.0
-    end = expires_at(batch)
-    if end is None or Alarm.OVERDUE in batch.alarms:
-        return batch.alarm_at
-    return end + OVERDUE_GRACE_SECONDS
 
 
 def decide(

@@ -110,26 +110,23 @@ def observe(batch: Batch, sighting: Sighting, now: float) -> Observation:
         return Observation(batch)
     match sighting:
         case Missing():
-            seen = _miss(batch, sighting, now)
+            return _miss(batch, sighting, now)
         case Doubtful():
-            seen = Observation(_doubt(batch, sighting, now))
+            return Observation(_doubt(batch, sighting, now))
         case Snapshot():
-            seen = _see(batch, sighting, now)
-            seen = Observation(alarms.noted(batch, seen.batch, now), seen.event)
+            return _see(batch, sighting, now)
         case _:
             assert_never(sighting)
-    return Observation(_with_history(batch, seen.batch, now), seen.event)
 
 
-def _with_history(before: Batch, after: Batch, now: float) -> Batch:
-    """Remembers that a status, or the provider's word for it, is another one."""
-    word = after.snapshot.provider_status if after.snapshot else None
-    said = before.snapshot.provider_status if before.snapshot else None
-    if (before.status, said) == (after.status, word):
-        return after
-    theirs = None if after.status is Status.LOST else word
-    change = StatusChange(at=now, status=after.status, provider_status=theirs)
-    return replace(after, history=(*after.history, change)[-HISTORY_MOST:])
+def _remembered(batch: Batch, status: Status, word: str | None, now: float) -> dict[str, Any]:
+    """The history, where the status or the provider's word for it is another one from now on."""
+    said = batch.snapshot.provider_status if batch.snapshot else None
+    if (batch.status, said) == (status, word):
+        return {}
+    theirs = None if status is Status.LOST else word
+    change = StatusChange(at=now, status=status, provider_status=theirs)
+    return {"history": (*batch.history, change)[-HISTORY_MOST:]}
 
 
 def _miss(batch: Batch, missing: Missing, now: float) -> Observation:
@@ -143,7 +140,9 @@ def _miss(batch: Batch, missing: Missing, now: float) -> Observation:
     alive = batch.snapshot is not None
     patience = LOST_ALIVE_AFTER_SECONDS if alive else LOST_AFTER_SECONDS
     if misses >= (LOST_ALIVE_MISSES if alive else 2) and now >= since + patience:
-        lost = replace(batch, status=Status.LOST, ended_at=now, updated_at=now)
+        said = batch.snapshot.provider_status if batch.snapshot else None
+        history = _remembered(batch, Status.LOST, said, now)
+        lost = replace(batch, status=Status.LOST, ended_at=now, updated_at=now, **history)
         return Observation(_still_lost(lost, now), EventType.LOST)
     waiting = replace(
         batch,
@@ -185,18 +184,24 @@ def _see(batch: Batch, seen: Snapshot, now: float) -> Observation:
     if batch.status is Status.LOST:
         if seen.status is Status.LOST:
             return Observation(batch)
-        return _see(reopen(batch, now), seen, now)
+        again = _see(reopen(batch, now), seen, now)
+        history = _remembered(batch, again.batch.status, seen.provider_status, now)
+        return Observation(replace(again.batch, **history), again.event)
     status = seen.status or batch.status
     stays = status is batch.status
     if (stays and seen == batch.snapshot) or (
         not stays and status not in BATCH_MOVES[batch.status]
     ):
         return Observation(_here(batch))
+    changes = {"snapshot": seen, "updated_at": now}
+    changes |= _remembered(batch, status, seen.provider_status, now)
+    if status.ended:
+        changes["ended_at"] = _end_time(seen, status, now)
+    else:
+        changes |= alarms.noted(batch, seen, now)
     if stays:
-        return Observation(_here(batch, snapshot=seen, updated_at=now))
-    ended_at = _end_time(seen, status, now) if status.ended else None
-    moved = _here(batch, status=status, snapshot=seen, updated_at=now, ended_at=ended_at)
-    return Observation(moved, EVENT_OF.get(status))
+        return Observation(_here(batch, **changes))
+    return Observation(_here(batch, status=status, **changes), EVENT_OF.get(status))
 
 
 def _here(batch: Batch, **changes: Any) -> Batch:

@@ -12,6 +12,7 @@ from sqlalchemy import (
     Double,
     Row,
     Select,
+    Update,
     and_,
     bindparam,
     case,
@@ -182,13 +183,16 @@ def hold(
     connection: Connection, *, account_id: str, token: str, now: float, lease_seconds: float
 ) -> None:
     """Prove and lengthen the lease, inside the transaction that writes. Raises LeaseLost."""
-    lengthen = (
-        update(accounts)
-        .where(accounts.c.id == account_id, accounts.c.lease_token == token)
-        .values(lease_until=now + lease_seconds)
-    )
-    if connection.execute(lengthen).rowcount != 1:
+    values = {"account": account_id, "token": token, "until": now + lease_seconds}
+    if connection.execute(_lengthen(), values).rowcount != 1:
         raise LeaseLost(f"account {account_id}")
+
+
+@cache
+def _lengthen() -> Update:
+    """Made once: every page of a sweep that has news runs it."""
+    held = (accounts.c.id == bindparam("account"), accounts.c.lease_token == bindparam("token"))
+    return update(accounts).where(*held).values(lease_until=bindparam("until"))
 
 
 def finish(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from hashlib import blake2b
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from sqlalchemy import (
     Select,
     TextClause,
     and_,
+    bindparam,
     case,
     func,
     literal,
@@ -43,7 +45,7 @@ from batchbell.core.model import (
 from batchbell.core.nearest import hint
 from batchbell.core.submission import PartState
 from batchbell.storage import outbox
-from batchbell.storage.bulk import among, update_all
+from batchbell.storage.bulk import among, among_listed, listed, update_all
 from batchbell.storage.engine import (
     ALARMS,
     RESULTS,
@@ -53,15 +55,13 @@ from batchbell.storage.engine import (
     wake,
 )
 from batchbell.storage.paging import Page, end_of, first_of, page_of, within
-from batchbell.storage.rows import joined, reader, writer
+from batchbell.storage.rows import joined, places, reader, writer
 from batchbell.storage.schema import accounts, batches, parts, results, submissions
 
 SNAPSHOT = msgspec.json.Decoder(Snapshot)
 HISTORY = msgspec.json.Decoder(tuple[StatusChange, ...])
 FIXED = ("key", "project_id", "account_id", "id", "registered_at", "webhook_refused", "kind")
 """What a row has from the begin on. All other columns with a field may be written."""
-PLACES = {column.key: place for place, column in enumerate(batches.columns)}
-"""Where columns are in what `joined_batches` reads: by name some are called as others are here."""
 
 LOST_MAX = 1_000
 CHECK_MAX_SECONDS = 2 * lifecycle.POISON_SECONDS
@@ -274,7 +274,7 @@ def save(
 
 def _different(rows: Sequence[Mapping[str, Any]], before: Mapping[int, Row[Any]]) -> list[str]:
     """The key, and the columns in which one of the rows differs from what is there."""
-    same = {name: PLACES[name] for name in (rows[0] if rows else ()) if name != "key"}
+    same = {name: _places[name] for name in (rows[0] if rows else ()) if name != "key"}
     for row in rows:
         there = before[row["key"]]
         for name in [name for name, place in same.items() if row[name] != there[place]]:
@@ -286,14 +286,23 @@ def _by_id(
     connection: Connection, account_id: str, ids: Sequence[str]
 ) -> dict[str, tuple[Batch, Row[Any]]]:
     """The batches, locked, and the row of each."""
-    query = (
+    asked = {"account": account_id, "ids": listed(connection, ids)}
+    rows = connection.execute(_of_ids(dialect_of(connection)), asked).all()
+    return {row.id: (to_batch(row), row) for row in rows}
+
+
+@cache
+def _of_ids(dialect: str) -> Select[Any]:
+    """Made once: to make it takes longer than to find a batch."""
+    return (
         joined_batches()
-        .where(batches.c.account_id == account_id, among(connection, batches.c.id, ids))
+        .where(
+            batches.c.account_id == bindparam("account"),
+            among_listed(dialect, batches.c.id, "ids"),
+        )
         .order_by(batches.c.key)
         .with_for_update(of=batches)
     )
-    rows = connection.execute(query).all()
-    return {row.id: (to_batch(row), row) for row in rows}
 
 
 def _values(batch: Batch) -> dict[str, Any]:
@@ -540,11 +549,15 @@ def joined_batches() -> Select[Any]:
 
 
 _changing = writer(Batch, batches, but=(*FIXED, "snapshot", "history"))
-_read = reader(Batch, conversions={"snapshot": SNAPSHOT.decode, "history": HISTORY.decode})
+_decoders = {"snapshot": SNAPSHOT.decode, "history": HISTORY.decode}
+_read = reader(Batch, joined_batches(), conversions=_decoders)
+
+
+_places = places(joined_batches())
 
 
 def to_batch(row: Row[Any]) -> Batch:
-    """From a row of `batches` joined with its account."""
+    """From a row of `joined_batches`, which may have more columns behind them."""
     found = _read(row)
     # A row of before progress was kept says 0: nothing is known since it was registered.
     return found if found.progress_at else replace(found, progress_at=found.registered_at)

@@ -52,15 +52,27 @@ def among(
 ) -> ColumnElement[bool]:
     """That the column has one of the values: one parameter, however many there are."""
     if dialect_of(connection) == "sqlite":
-        listed: BindParameter[str] = bindparam("listed", json.dumps(list(values)), unique=True)
-        return cast("ColumnElement[bool]", _listed_sqlite(column).bindparams(listed))
+        given: BindParameter[str] = bindparam("listed", listed(connection, values), unique=True)
+        return cast("ColumnElement[bool]", _listed_sqlite(column, "listed").bindparams(given))
     return column == any_(literal(list(values), ARRAY(column.type)))
 
 
+def among_listed(dialect: str, column: Column[Any], name: str) -> ColumnElement[bool]:
+    """The same for a statement that is made once: `name` is the parameter, `listed` its value."""
+    if dialect == "sqlite":
+        return cast("ColumnElement[bool]", _listed_sqlite(column, name))
+    return column == any_(bindparam(name, type_=ARRAY(column.type)))
+
+
+def listed(connection: Connection, values: Collection[Any]) -> Any:
+    """Several values as one parameter."""
+    return json.dumps(list(values)) if dialect_of(connection) == "sqlite" else list(values)
+
+
 @cache
-def _listed_sqlite(column: Column[Any]) -> TextClause:
+def _listed_sqlite(column: Column[Any], name: str) -> TextClause:
     """As text: SQLAlchemy takes half a millisecond to put together what `json_each` gives."""
-    return text(f'{column.table.name}."{column.name}" IN (SELECT value FROM json_each(:listed))')  # noqa: S608 - our own names
+    return text(f'{column.table.name}."{column.name}" IN (SELECT value FROM json_each(:{name}))')  # noqa: S608 - our own names
 
 
 def among_pairs(
@@ -79,34 +91,6 @@ def among_pairs(
     ]
     pairs = func.unnest(*arrays).table_valued("a", "b").render_derived()
     return tuple_(*columns).in_(select(pairs.c.a, pairs.c.b))
-
-
-def by_index(connection: Connection) -> None:
-    """Have PostgreSQL find the rows of each further statement of this transaction by an index.
-
-    For statements that are the same for ever and of which each part has an index. The planner
-    would choose by what it last counted, up to a minute ago: where 20,000 deliveries came to wait
-    since then, it read all of them for each endpoint. Plans are kept too, also those by which
-    foreign keys are checked: else one is made for each row.
-    """
-    if dialect_of(connection) == "postgresql":
-        connection.exec_driver_sql(BY_INDEX)
-
-
-PLANS = dict.fromkeys(
-    (
-        "enable_seqscan",
-        "enable_bitmapscan",
-        "enable_hashjoin",
-        "enable_mergejoin",
-        "enable_sort",
-        "enable_incremental_sort",
-    ),
-    "off",
-) | {"plan_cache_mode": "auto"}
-BY_INDEX = "SELECT " + ", ".join(
-    f"set_config('{name}', '{to}', true)" for name, to in PLANS.items()
-)
 
 
 def insert_missing(connection: Connection, table: Table, rows: Rows) -> int:

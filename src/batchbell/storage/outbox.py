@@ -6,7 +6,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import chain
 from typing import Any
 
@@ -28,8 +28,8 @@ from batchbell.core.model import (
 )
 from batchbell.core.notices import Notice
 from batchbell.core.results import INLINE_WAIT_SECONDS
-from batchbell.storage.bulk import among, insert_missing, update_all
-from batchbell.storage.engine import DELIVERIES, EVENTS, wake
+from batchbell.storage.bulk import among, among_listed, insert_missing, listed, update_all
+from batchbell.storage.engine import DELIVERIES, EVENTS, dialect_of, wake
 from batchbell.storage.results import Requested, request
 from batchbell.storage.schema import accounts, batches, deliveries, endpoints, events, watches
 
@@ -311,8 +311,14 @@ def insert_deliveries(connection: Connection, rows: Sequence[Mapping[str, Any]])
 
 
 def _ordered_among(connection: Connection, ids: set[str]) -> list[str]:
-    query = select(endpoints.c.id).where(among(connection, endpoints.c.id, sorted(ids)))
-    return list(connection.execute(query.where(endpoints.c.ordered)).scalars())
+    asked = {"ids": listed(connection, sorted(ids))}
+    return list(connection.execute(_ordered(dialect_of(connection)), asked).scalars())
+
+
+@cache
+def _ordered(dialect: str) -> Select[Any]:
+    there = among_listed(dialect, endpoints.c.id, "ids")
+    return select(endpoints.c.id).where(there, endpoints.c.ordered)
 
 
 def _last_waiting(connection: Connection, endpoint_id: str) -> str | None:
@@ -395,7 +401,17 @@ def watching(connection: Connection, keys: Sequence[int]) -> dict[int, list[List
     """The watches of these batches, by the batch's key."""
     if not keys:
         return {}
-    query = (
+    query = _watching(dialect_of(connection))
+    found: dict[int, list[Listener]] = defaultdict(list)
+    for row in connection.execute(query, {"keys": listed(connection, keys)}).all():
+        found[row.batch_key].append(_watcher(row))
+    return found
+
+
+@cache
+def _watching(dialect: str) -> Select[Any]:
+    """Made once, as all that each page of ends asks."""
+    return (
         select(
             watches.c.id,
             watches.c.batch_key,
@@ -407,13 +423,9 @@ def watching(connection: Connection, keys: Sequence[int]) -> dict[int, list[List
             endpoints.c.state,
         )
         .join(endpoints, endpoints.c.id == watches.c.endpoint_id)
-        .where(among(connection, watches.c.batch_key, keys), endpoints.c.deleted_at.is_(None))
+        .where(among_listed(dialect, watches.c.batch_key, "keys"), endpoints.c.deleted_at.is_(None))
         .order_by(watches.c.id)
     )
-    found: dict[int, list[Listener]] = defaultdict(list)
-    for row in connection.execute(query).all():
-        found[row.batch_key].append(_watcher(row))
-    return found
 
 
 def _watcher(row: Any) -> Listener:
@@ -432,7 +444,16 @@ def standing(connection: Connection, project_ids: Collection[str]) -> dict[str, 
     """The endpoints that hear of a whole project, by project."""
     if not project_ids:
         return {}
-    query = (
+    asked = {"projects": listed(connection, sorted(project_ids))}
+    found: dict[str, list[Listener]] = defaultdict(list)
+    for row in connection.execute(_standing(dialect_of(connection)), asked):
+        found[row.project_id].append(_stander(row))
+    return found
+
+
+@cache
+def _standing(dialect: str) -> Select[Any]:
+    return (
         select(
             endpoints.c.id,
             endpoints.c.project_id,
@@ -443,13 +464,9 @@ def standing(connection: Connection, project_ids: Collection[str]) -> dict[str, 
             endpoints.c.results,
             endpoints.c.created_at,
         )
-        .where(among(connection, endpoints.c.project_id, sorted(project_ids)), MANAGED)
+        .where(among_listed(dialect, endpoints.c.project_id, "projects"), MANAGED)
         .order_by(endpoints.c.id)
     )
-    found: dict[str, list[Listener]] = defaultdict(list)
-    for row in connection.execute(query):
-        found[row.project_id].append(_stander(row))
-    return found
 
 
 def _stander(row: Any) -> Listener:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 from enum import StrEnum
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from sqlalchemy import Row, Table
+from sqlalchemy import Row, Select, Table
 
 from batchbell.storage.engine import storable
 
@@ -19,25 +19,28 @@ T = TypeVar("T")
 Convert = Callable[[Any], Any]
 
 
-def reader(
-    kind: type[T],
-    *,
-    columns: Mapping[str, str] | None = None,
-    conversions: Mapping[str, Convert] | None = None,
-) -> Callable[[Row[Any]], T]:
-    """What makes a value of `kind` from a row that has a column for each of its fields.
+def places(query: Select[Any]) -> dict[str, int]:
+    """Where the columns are in a row of the query. By name two of them may be called the same."""
+    return {str(column.key): place for place, column in enumerate(query.selected_columns)}
 
-    `columns` names those that are called otherwise, and `conversions` has those whose types do not
-    say what a value becomes. Words become members of their enums.
+
+def reader(
+    kind: type[T], query: Select[Any], *, conversions: Mapping[str, Convert] | None = None
+) -> Callable[[Row[Any]], T]:
+    """What makes a value of `kind` from a row of the query, which has a column for each field.
+
+    `conversions` has those whose types do not say what a value becomes. Words become members of
+    their enums. Columns are read by their place: by its name each costs half a microsecond.
     """
     names = tuple(one.name for one in fields(kind))  # type: ignore[arg-type]
-    read = _values([(columns or {}).get(name, name) for name in names])
+    at = places(query)
+    read = itemgetter(*(at[name] for name in names), 0)  # one more: of one alone it makes no tuple
     hints = get_type_hints(kind)
     converted = {name: _by_type(hints[name]) for name in names} | dict(conversions or {})
     left = [(name, convert) for name, convert in converted.items() if convert is not None]
 
     def made(row: Row[Any]) -> T:
-        values = dict(zip(names, read(row), strict=True))
+        values = dict(zip(names, read(row), strict=False))
         for name, convert in left:
             if (value := values[name]) is not None:
                 values[name] = convert(value)

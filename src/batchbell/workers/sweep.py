@@ -400,7 +400,7 @@ class Sweep:
         self._unseen.discard(doubt.id)
 
     def _note(self, found: Found, seen: Snapshot) -> None:
-        if seen.fingerprint() != self._known[seen.id].fingerprint:
+        if _differs(self._known[seen.id], seen):
             found.sightings.append(seen)
 
     # What it comes to ------------------------------------------------------------------------
@@ -455,6 +455,13 @@ def forget_ended(read_at: MutableMapping[str, float], open_ids: Iterable[str]) -
     kept: Mapping[str, float] = {id: read_at[id] for id in open_ids if id in read_at}
     read_at.clear()
     read_at.update(kept)
+
+
+def _differs(known: OpenBatch, seen: Snapshot) -> bool:
+    """Whether the batch is not as it is known. What has another status needs no fingerprint."""
+    if known.fingerprint is None or seen.status not in (None, known.status):
+        return True
+    return seen.fingerprint() != known.fingerprint
 
 
 def _oldest(open_batches: Sequence[OpenBatch]) -> float | None:
