@@ -36,6 +36,7 @@ from batchbell.settings import Settings
 from batchbell.storage import accounts, opening, projects
 from batchbell.storage.engine import Store
 from batchbell.storage.opening import open_store, parse_url
+from batchbell.threads import children, disk
 from batchbell.web.call import Context
 from batchbell.workers.loop import Loops
 
@@ -130,6 +131,7 @@ async def open_runtime(
         ):
             yield runtime
     finally:
+        await disk(children.end)
         await store.close()
 
 

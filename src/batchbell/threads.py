@@ -4,9 +4,9 @@ Each kind of work has a lane of its own, so that no kind delays another. In most
 (projects) take turns and no owner can have all threads: one with much to do, or with slow files,
 delays only itself.
 
-- `heavy` keeps a processor busy, or a disk, for seconds: merging, checking requests, making tables,
-  and writing what was made to the results store. It has few threads, which also bounds the memory
-  of such work.
+- `heavy` keeps a disk busy, or a processor, for seconds. It has few threads, which also bounds the
+  memory of such work. `apart` is of this lane: a thread of it waits while a child process goes
+  through long files, as the event loop would share the interpreter with a thread that computes.
 - `stored` reads, measures and deletes files of the results store.
 - `check_body` reads long bodies of callers.
 - `parse` reads long answers of providers. It has no owners: each account has one there at a time.
@@ -20,11 +20,13 @@ enters it; a test checks that.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
+from batchbell.child import Children
 from batchbell.core.turns import Turns
 
 P = ParamSpec("P")
@@ -37,6 +39,8 @@ STORED_AT_ONCE = 16
 STORED_OF_ONE = 4
 CHECK_AT_ONCE = 2
 CHECK_OF_ONE = 1
+APART_BYTES = 2**20
+"""Shorter files are gone through sooner than a child is started."""
 PARSE_THREADS = 2
 DISK_THREADS = 8
 
@@ -48,6 +52,23 @@ async def heavy(owner: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwa
     its place until then.
     """
     return await _heavy.run(owner, lambda: work(*args, **kwargs))
+
+
+async def apart(
+    owner: str, files: Sequence[Path], work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """Go through files in a child process, or in a thread where they are short; as `heavy`.
+
+    `files` are those that are read. `work`, its arguments, its answer and its errors are plain
+    data: see `child`. Raises ChildDied.
+    """
+
+    def done() -> T:
+        if sum(_size(file) for file in files) < APART_BYTES:
+            return work(*args, **kwargs)
+        return children.run(work, *args, **kwargs)
+
+    return await _heavy.run(owner, done)
 
 
 async def stored(owner: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -70,6 +91,14 @@ async def disk(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Read or write a short piece in a thread. It is done also where the caller is cancelled."""
     loop = asyncio.get_running_loop()
     return await loop.run_in_executor(_disk_threads, lambda: work(*args, **kwargs))
+
+
+def _size(file: Path) -> int:
+    """In bytes. Whoever reads it says that it is not there."""
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0
 
 
 class _Lane:
@@ -142,6 +171,7 @@ class _Queue:
         self._start()
 
 
+children = Children()
 _heavy = _Lane("heavy", most=HEAVY_AT_ONCE, most_of_one=HEAVY_OF_ONE)
 _stored = _Lane("stored", most=STORED_AT_ONCE, most_of_one=STORED_OF_ONE)
 _check = _Lane("check", most=CHECK_AT_ONCE, most_of_one=CHECK_OF_ONE)

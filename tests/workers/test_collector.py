@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.dying import die
 from tests.workers.conftest import House
 
+from batchbell import threads
 from batchbell.core.errors import LeaseLost, NotFound
 from batchbell.core.model import DEFAULT_PROJECT, BatchOutcome
 from batchbell.core.results import (
@@ -357,12 +359,29 @@ async def test_a_merge_that_fails_in_an_unforeseen_way_is_given_up(
     def fail(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("batchbell.workers.collector.merge", fail)
+    monkeypatch.setattr("batchbell.workers.collector.merge_files", fail)
     monkeypatch.setattr("batchbell.core.results.TRIES_MAX", 3)
     id = await desk.ended()
     found = await desk.settled(id)
     assert (found.state, found.tries) == (ResultsState.FAILED, 3)
     assert "ZeroDivisionError" in str(found.reason)
+
+
+@pytest.mark.databases("sqlite")
+async def test_a_merge_that_kills_its_process_each_time_is_given_up(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batchbell.threads.APART_BYTES", 0)
+    monkeypatch.setattr("batchbell.core.results.TRIES_MAX", 3)
+    id = await desk.ended()
+    with monkeypatch.context() as patch:
+        patch.setattr("batchbell.workers.collector.merge_files", die)
+        found = await desk.settled(id)
+    assert (found.state, found.tries) == (ResultsState.FAILED, 3)
+    assert "died of signal 9, perhaps for want of memory" in str(found.reason)
+    other = await desk.ended()
+    assert (await desk.settled(other)).state is ResultsState.READY, "done in a new one"
+    threads.children.end()
 
 
 async def test_a_full_disk_is_said_and_the_scratch_folder_is_empty(
@@ -373,7 +392,7 @@ async def test_a_full_disk_is_said_and_the_scratch_folder_is_empty(
 
     id = await desk.ended()
     with monkeypatch.context() as patch:
-        patch.setattr("batchbell.workers.collector.merge", full)
+        patch.setattr("batchbell.workers.collector.merge_files", full)
         await desk.collect()
     found = await desk.of(id)
     assert (found.state, found.reason) == (

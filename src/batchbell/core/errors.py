@@ -15,6 +15,7 @@ BatchbellError
 │   └── SecretUnreadable     a secret in it does not open under the master keys given
 │       └── SecretDamaged    its key is there, but what was sealed has been changed
 ├── LeaseLost                another worker holds the lease now; the write was discarded
+├── ChildDied                the process that did a long piece of work died of it
 ├── AddressRefused           the address rules forbid a call to this URL
 ├── ResultsError
 │   ├── ResultsGone          they are not there (any more)
@@ -144,6 +145,10 @@ class SecretDamaged(SecretUnreadable):
 
 class LeaseLost(BatchbellError):
     """The lease ran out and somebody else has taken the work; nothing was written."""
+
+
+class ChildDied(BatchbellError):
+    """The child process that did some work died before it was done. Trying again may work."""
 
 
 class AddressRefused(BatchbellError):

@@ -26,6 +26,8 @@ REFUSED_SECONDS = 60.0
 REFUSED_MOST_SECONDS = 3600.0
 TROUBLE_SECONDS = 5.0
 TROUBLE_MOST_SECONDS = 600.0
+DEATHS_MAX = 5
+"""Work that kills the process which does it, after so many failures in a row, is given up."""
 REQUESTS_ENDING = ".requests.jsonl"
 TAG = "batchbell_part"
 """Under which a part's tag stands in the provider's metadata: by it a lost answer is found."""

@@ -36,6 +36,7 @@ from batchbell.files.lines import (
     unreadable,
 )
 
+FLUSH_BYTES = 2**20
 FATES = (Fate.SUCCEEDED, Fate.FAILED, Fate.NOT_RUN)
 """A good answer before a failed one, and any answer before none."""
 BROKEN = 3
@@ -75,7 +76,7 @@ def merge(
     missing_message: str,
     rounds: bool = False,
 ) -> Tally:
-    """Write one line for every request to `target`, then what is left over; call it in a thread.
+    """Write one line for every request to `target`, then what is left over.
 
     `input` is None where it cannot be had: the lines then stand as the files have them. A request
     that has no answer in any file of `answers` gets a line with the error `missing_code`. With
@@ -109,6 +110,21 @@ def merge(
         usage=index.usage(),
         notes=tuple(index.notes),
     )
+
+
+def merge_files(
+    input: Path | None,
+    answers: Sequence[Path],
+    target: Path,
+    *,
+    missing_code: str,
+    missing_message: str,
+) -> Tally:
+    """As `merge`, to a file that is made; call it in a child."""
+    with target.open("wb", FLUSH_BYTES) as file:
+        return merge(
+            input, answers, file, missing_code=missing_code, missing_message=missing_message
+        )
 
 
 class _Index:

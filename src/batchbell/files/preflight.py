@@ -28,6 +28,7 @@ from batchbell.files.lines import (
     Repeated,
     check_utf8,
     fields_of,
+    open_lines,
     read_lines,
 )
 from batchbell.files.mistakes import other_than_lines, why_no_json, why_too_long
@@ -84,6 +85,28 @@ _text = msgspec.json.Decoder(str)
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
+def prepare_file(
+    file: Path,
+    *,
+    limits: Limits,
+    form: Form,
+    url: str | None,
+    model: str | None,
+    bytes_per_token: float,
+) -> Prepared:
+    """As `prepare`, with the parts beside the file; call it in a child."""
+    with open_lines(file) as source:
+        return prepare(
+            source,
+            file.parent,
+            limits=limits,
+            form=form,
+            url=url,
+            model=model,
+            bytes_per_token=bytes_per_token,
+        )
+
+
 def prepare(
     source: IO[bytes],
     folder: Path,
@@ -94,7 +117,7 @@ def prepare(
     model: str | None = None,
     bytes_per_token: float = BYTES_PER_TOKEN,
 ) -> Prepared:
-    """Read requests, and write them to parts in `folder`; call it in a thread.
+    """Read requests, and write them to parts in `folder`.
 
     A `url` that is given stands for lines without one; else the first line that has one does. A
     `model` is what the requests must name, if they name any. What is missing of `custom_id` and
@@ -278,10 +301,16 @@ class _Check:
             self._report(number, f"mismatched_{name}", message)
 
 
+def split_file(file: Path, *, limits: Limits, bytes_per_token: float, runs: Runs) -> list[Part]:
+    """As `split`, with the parts beside the file; call it in a child."""
+    with open_lines(file) as source:
+        return split(source, file.parent, limits=limits, bytes_per_token=bytes_per_token, runs=runs)
+
+
 def split(
     source: IO[bytes], folder: Path, *, limits: Limits, bytes_per_token: float, runs: Runs = ()
 ) -> list[Part]:
-    """Write requests that were checked to smaller parts in `folder`; call it in a thread.
+    """Write requests that were checked to smaller parts in `folder`.
 
     `runs` say which line of the user's file each is.
     """

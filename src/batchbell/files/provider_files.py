@@ -30,7 +30,7 @@ def unpack(
     most_bytes: int,
     reshape: Callable[[bytes], bytes] | None = None,
 ) -> None:
-    """Write the lines of a file that was fetched to `target`; call it in a thread.
+    """Write the lines of a file that was fetched to `target`; call it in a child.
 
     Whether it is packed is seen by its first bytes: proxies unpack, and forget to say so.
     `reshape` puts a line into OpenAI's shape, for a provider with another. Raises

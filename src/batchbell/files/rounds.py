@@ -13,6 +13,8 @@ from batchbell.files.custom_ids import Numbers
 from batchbell.files.lines import answer, custom_id, open_lines, read_lines
 from batchbell.files.merge import merge
 
+FLUSH_BYTES = 4 * 2**20
+
 
 @dataclass(slots=True)
 class Gathered:
@@ -40,7 +42,7 @@ class Rounds:
 def gather_passing(requests: Path, answers: Path, target: Path, *, runs: Runs = ()) -> Gathered:
     """Write those requests to `target` whose answers may be better another time.
 
-    `runs` say which line of the user's file each request is. Call it in a thread.
+    `runs` say which line of the user's file each request is. Call it in a child.
     """
     with open_lines(answers) as file:
         wanted = _passing(file)
@@ -65,10 +67,16 @@ def _passing(file: IO[bytes]) -> Numbers:
     return wanted
 
 
+def join_files(positions: Iterable[Rounds], target: Path) -> Tally:
+    """As `join`, to a file that is made; call it in a child."""
+    with target.open("wb", FLUSH_BYTES) as file:
+        return join(positions, file)
+
+
 def join(positions: Iterable[Rounds], target: IO[bytes]) -> Tally:
     """Write the answers of all parts to `target`, in the order of the requests.
 
-    The last round that answered a request speaks for it. Call it in a thread.
+    The last round that answered a request speaks for it.
     """
     whole = Tally(lines=0, succeeded=0, failed=0, not_run=0, size=0, in_input_order=True)
     for rounds in positions:

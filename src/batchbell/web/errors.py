@@ -15,6 +15,7 @@ from batchbell.api.answers import made_of
 from batchbell.core.errors import (
     AccessDenied,
     AddressRefused,
+    ChildDied,
     InvalidRequest,
     ProviderUnavailable,
     ResultsGone,
@@ -78,6 +79,7 @@ class Code(StrEnum):
     RESULTS_EXPUNGED = "results_expunged"
     RANGE_NOT_SATISFIABLE = "range_not_satisfiable"
     RESULTS_GONE = "results_gone"
+    WORK_INTERRUPTED = "work_interrupted"
     RESULTS_UNAVAILABLE = "results_unavailable"
     INVALID_REQUESTS = "invalid_requests"
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
@@ -167,7 +169,7 @@ def response_to(error: Exception) -> Response:
             return error_response(
                 410, "The results were deleted after their time.", code=Code.RESULTS_GONE
             )
-        case ProviderUnavailable() | ResultsUnavailable() | StoreUnavailable():
+        case ProviderUnavailable() | ResultsUnavailable() | StoreUnavailable() | ChildDied():
             return _away(error)
         case _:
             return _unforeseen(error)
@@ -196,7 +198,9 @@ def _access_headers(error: AccessDenied) -> dict[str, str] | None:
     return {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
 
 
-def _away(error: ProviderUnavailable | ResultsUnavailable | StoreUnavailable) -> Response:
+def _away(
+    error: ProviderUnavailable | ResultsUnavailable | StoreUnavailable | ChildDied,
+) -> Response:
     """Somebody whom we need does not answer."""
     if is_full(error):
         return _full()
@@ -205,6 +209,8 @@ def _away(error: ProviderUnavailable | ResultsUnavailable | StoreUnavailable) ->
             return error_response(502, error.message, code=Code.PROVIDER_UNAVAILABLE)
         case ResultsUnavailable():
             return _not_now(str(error), Code.RESULTS_UNAVAILABLE)
+        case ChildDied():
+            return _not_now(str(error), Code.WORK_INTERRUPTED)
         case _:
             return _not_now("The database does not answer just now.", Code.STORE_UNAVAILABLE)
 

@@ -24,7 +24,7 @@ from batchbell.core.limits import Limits
 from batchbell.core.model import Account
 from batchbell.core.submission import Part, Submission, new_name, standing
 from batchbell.files.lines import open_lines
-from batchbell.files.preflight import Prepared, first_model, prepare
+from batchbell.files.preflight import Prepared, first_model, prepare_file
 from batchbell.files.results_store import scratch_of
 from batchbell.files.scratch import scratch_folder
 from batchbell.providers.registry import form_of, profile_of, takes_submissions
@@ -32,7 +32,7 @@ from batchbell.storage import parts, submissions
 from batchbell.storage.engine import storable
 from batchbell.storage.submissions import Asked, Key, NewPart
 from batchbell.storage.watches import Registration
-from batchbell.threads import heavy
+from batchbell.threads import apart, heavy
 from batchbell.web.batches import METADATA, Filter, counts_of
 from batchbell.web.bodies import read
 from batchbell.web.call import Call, Caller, answer, call_of, page_answer
@@ -179,7 +179,17 @@ async def _prepared(
     declared = context.declared.of(account)
     own = profile_of(account).limits if declared is None else declared.limits
     limits = _limits(own, known, line_bytes=most, now=context.clock())
-    found = await heavy(call.project_id, _prepare, file, limits, form, spec, known)
+    found = await apart(
+        call.project_id,
+        [file],
+        prepare_file,
+        file,
+        limits=limits,
+        form=form,
+        url=spec.endpoint,
+        model=spec.model,
+        bytes_per_token=known.bytes_per_token,
+    )
     if found.problems_in_all:
         raise InvalidRequests(found)
     new_parts = await _store_parts(call, found)
@@ -213,21 +223,6 @@ def _limits(own: Limits, known: Learnt, *, line_bytes: int, now: float) -> Limit
         line_bytes=min(own.line_bytes, line_bytes),
         tokens=min(filter(None, (known.cap_in_force(now), own.tokens)), default=None),
     )
-
-
-def _prepare(
-    file: Path, limits: Limits, form: Form, spec: SubmissionSpec, known: Learnt
-) -> Prepared:
-    with open_lines(file) as source:
-        return prepare(
-            source,
-            file.parent,
-            limits=limits,
-            form=form,
-            url=spec.endpoint,
-            model=spec.model,
-            bytes_per_token=known.bytes_per_token,
-        )
 
 
 async def _store_parts(call: Call, found: Prepared) -> list[NewPart]:

@@ -18,6 +18,7 @@ from batchbell.core import results as rules
 from batchbell.core.attachment import ResultsState
 from batchbell.core.deletion import Deletes
 from batchbell.core.errors import (
+    ChildDied,
     LeaseLost,
     PartsAwaited,
     ProviderError,
@@ -30,10 +31,10 @@ from batchbell.core.errors import (
 from batchbell.core.model import Batch, BatchKind, Mint, Snapshot
 from batchbell.core.results import Collecting, Results, Tally
 from batchbell.core.submission import Part, Submission, new_name
-from batchbell.files.merge import merge
+from batchbell.files.merge import merge_files
 from batchbell.files.provider_files import unpack
 from batchbell.files.results_store import ResultsStore, fetch
-from batchbell.files.rounds import Rounds, join
+from batchbell.files.rounds import Rounds, join_files
 from batchbell.files.scratch import scratch_folder
 from batchbell.files.tables import files_of
 from batchbell.observability import Metrics
@@ -41,7 +42,7 @@ from batchbell.providers.protocol import Provider
 from batchbell.storage import merges, results, submissions
 from batchbell.storage import parts as kept_parts
 from batchbell.storage.engine import RESULTS, Store
-from batchbell.threads import heavy
+from batchbell.threads import apart, heavy
 from batchbell.workers.jobs import Jobs, Shares, holding
 
 log = structlog.get_logger("batchbell.collector")
@@ -168,7 +169,7 @@ class Collector:
         except LeaseLost:
             log.warning("merge given up", results_id=held.results.id)
             await self._clear_away(held)
-        except (ProviderError, ResultsError, OSError) as error:
+        except (ProviderError, ResultsError, ChildDied, OSError) as error:
             await self._put_off(held, error)
         except StoreUnavailable:
             raise  # nothing can be written: the lease runs out
@@ -301,7 +302,7 @@ def _reason(error: Exception) -> str:
     """What went wrong, for whoever asks for the results."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "The disk is full: make room in the folder of the results."
-    known = isinstance(error, (ProviderError, ResultsError, OSError))
+    known = isinstance(error, (ProviderError, ResultsError, ChildDied, OSError))
     words = str(getattr(error, "message", None) or error)
     return words if known else f"Batchbell itself failed to merge them: {type(error).__name__}."
 
@@ -315,9 +316,6 @@ def _inline(merged: Path, tally: Tally, most: int) -> str | None:
         return f"[{','.join(map(payload.portable_json, lines))}]"
     except (ValueError, RecursionError):
         return None
-
-
-FLUSH_BYTES = 2**20
 
 
 class Fetching:
@@ -363,7 +361,18 @@ class Fetching:
         answers += [] if errors is None else [errors]
         if input is None:
             input = await self._dispensable("input", input_ref, is_input=True)
-        tally = await heavy(self._batch.project_id, self._merge, input, answers, target)
+        files = answers if input is None else [input, *answers]
+        code, message = rules.missing_answer(self._batch)
+        tally = await apart(
+            self._batch.project_id,
+            files,
+            merge_files,
+            input,
+            answers,
+            target,
+            missing_code=code,
+            missing_message=message,
+        )
         short = rules.shortfall(replace(self._batch, snapshot=seen), tally, tries=self._tries)
         if short is not None:
             raise ProviderUnavailable(short)
@@ -416,14 +425,11 @@ class Fetching:
         reshape = None
         if lines is not None:
             reshape = lines.request if is_input else lines.answer
-        await heavy(owner, unpack, packed, path, arrived, most_bytes=self._most, reshape=reshape)
+        await apart(
+            owner, [packed], unpack, packed, path, arrived, most_bytes=self._most, reshape=reshape
+        )
         packed.unlink(missing_ok=True)
         return path
-
-    def _merge(self, input: Path | None, answers: list[Path], target: Path) -> Tally:
-        code, message = rules.missing_answer(self._batch)
-        with target.open("wb", FLUSH_BYTES) as file:
-            return merge(input, answers, file, missing_code=code, missing_message=message)
 
 
 def reconciled(batch: Batch, tally: Tally) -> Tally:
@@ -432,7 +438,6 @@ def reconciled(batch: Batch, tally: Tally) -> Tally:
     return replace(tally, notes=(*tally.notes, wrong)) if wrong else tally
 
 
-JOINED_FLUSH_BYTES = 4 * 2**20
 NOTES_MAX = 10
 
 
@@ -496,7 +501,8 @@ async def write_joined(found: Submission, results_store: ResultsStore, target: P
         positions.append(rounds)
         notes += _notes(parts, rounds)
         in_order &= _is_in_order(parts[0], rounds)
-    tally = await heavy(found.batch.project_id, _write, positions, target)
+    files = [file for one in positions for file in (one.requests, *one.answers) if file]
+    tally = await apart(found.batch.project_id, files, join_files, positions, target)
     return replace(
         tally,
         in_input_order=tally.in_input_order and in_order,
@@ -554,11 +560,6 @@ def _missing(found: Submission, last: Part) -> tuple[str, str]:
     if last.reason is not None:
         return rules.NEVER_RUN[0], f"The provider did not take the batch: {last.reason}"
     return rules.missing_answer(found.batch)
-
-
-def _write(positions: Sequence[Rounds], target: Path) -> Tally:
-    with target.open("wb", JOINED_FLUSH_BYTES) as file:
-        return join(positions, file)
 
 
 async def discard_requests(found: Submission, results_store: ResultsStore, *, every: bool) -> None:

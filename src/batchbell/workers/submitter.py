@@ -11,6 +11,7 @@ from batchbell import failpoints
 from batchbell.core import governor, refusals, twins
 from batchbell.core import submission as rules
 from batchbell.core.errors import (
+    ChildDied,
     LeaseLost,
     ProviderAuthError,
     ProviderBillingError,
@@ -23,13 +24,11 @@ from batchbell.core.errors import (
 )
 from batchbell.core.governor import Learnt
 from batchbell.core.limits import Limits
-from batchbell.core.line_numbers import Runs
 from batchbell.core.model import Batch, Mint, Snapshot, Status
 from batchbell.core.submission import TAG, Expiry, Part, PartState, Submission, new_name
 from batchbell.core.twins import Doubt, Marks
-from batchbell.files.lines import open_lines
 from batchbell.files.preflight import Part as Piece
-from batchbell.files.preflight import split
+from batchbell.files.preflight import split_file
 from batchbell.files.results_store import ResultsStore, fetch
 from batchbell.files.rounds import gather_passing
 from batchbell.files.scratch import scratch_folder
@@ -38,7 +37,7 @@ from batchbell.providers.protocol import Order, Provider
 from batchbell.storage import parts
 from batchbell.storage.engine import SUBMISSIONS, Store
 from batchbell.storage.submissions import NewPart
-from batchbell.threads import disk, heavy
+from batchbell.threads import apart, disk
 from batchbell.workers.jobs import Jobs, Shares, holding
 
 log = structlog.get_logger("batchbell.submitter")
@@ -126,7 +125,7 @@ class Submitter:
             after = await self._store.write(parts.finish, held, mint=self._mint, now=self._clock())
         except LeaseLost:
             log.warning("submission given up: another worker's", submission=held.id)
-        except (ProviderError, ResultsError, OSError) as error:
+        except (ProviderError, ResultsError, ChildDied, OSError) as error:
             await self._put_off(held, error)
         else:
             if after.batch.status is not held.batch.status:
@@ -176,9 +175,16 @@ class Submitter:
         assert part.results is not None
         await fetch(self._results_store, new_name(project_id, part.id), requests)
         await fetch(self._results_store, part.results.name, answers)
-        gathered = await heavy(
-            project_id, gather_passing, requests, answers, target, runs=part.runs
-        )
+        files = [requests, answers]
+        try:
+            gathered = await apart(
+                project_id, files, gather_passing, requests, answers, target, runs=part.runs
+            )
+        except ChildDied as error:
+            if held.failures < rules.DEATHS_MAX:
+                raise
+            log.warning("requests not tried again", submission=held.id, error=str(error))
+            return None
         if not gathered.lines:
             return None
         tokens = part.tokens * gathered.size // part.size
@@ -550,7 +556,20 @@ class Splitting:
         pieces = folder / f"{part.id}.pieces"
         found = await disk(_place, pieces)
         await fetch(self._results_store, old, found)
-        made = await heavy(project_id, _split, found, tokens, known.bytes_per_token, part.runs)
+        try:
+            made = await apart(
+                project_id,
+                [found],
+                split_file,
+                found,
+                limits=Limits(tokens=tokens),
+                bytes_per_token=known.bytes_per_token,
+                runs=part.runs,
+            )
+        except ChildDied as error:
+            if held.failures >= rules.DEATHS_MAX:
+                await self._store.write(parts.reject, held, part, reason=str(error))
+            raise
         new = [await self._shelve(held, piece) for piece in made]
         after = await self._store.write(parts.replace_part, held, part, new, now=self._clock())
         await self._results_store.delete(old)
@@ -572,14 +591,3 @@ class Splitting:
 def _place(pieces: Path) -> Path:
     pieces.mkdir()
     return pieces / "requests"
-
-
-def _split(file: Path, tokens: int, bytes_per_token: float, runs: Runs) -> list[Piece]:
-    with open_lines(file) as source:
-        return split(
-            source,
-            file.parent,
-            limits=Limits(tokens=tokens),
-            bytes_per_token=bytes_per_token,
-            runs=runs,
-        )
