@@ -23,7 +23,7 @@ from batchbell.files.merge import merge_files
 from batchbell.files.preflight import prepare_file
 from batchbell.files.provider_files import unpack
 from batchbell.threads import APART_BYTES, apart
-from tests.dying import die
+from tests.failing_work import die
 
 HEAVY_IMPORTS = {"aiohttp", "asyncpg", "fastapi", "obstore", "pydantic", "sqlalchemy", "uvicorn"}
 REQUEST = b'{"custom_id":"a","method":"POST","url":"/v1/responses","body":{"model":"m"}}\n'

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import io
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from batchbell.core.errors import ResultsUnavailable
 from batchbell.files.lines import Fate, answer
 from batchbell.files.rows import Row
 from batchbell.files.tables import PORTION_LINES, Format, tabulate
@@ -29,22 +26,10 @@ TEXT_MAX = 2**31 - 1
 WITH_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-async def arriving(content: bytes, size: int) -> AsyncIterator[bytes]:
-    for start in range(0, len(content), size):
-        yield content[start : start + size]
-
-
-async def made(
-    folder: Path,
-    lines: Sequence[bytes],
-    format: Format,
-    fate: Fate | None = None,
-    *,
-    chunk: int = 1000,
-) -> Path:
-    target, content = folder / f"table.{format}", b"".join(line + b"\n" for line in lines)
-    with ThreadPoolExecutor(1) as hands:
-        await tabulate(arriving(content, chunk), target, format=format, fate=fate, hands=hands)
+def made(folder: Path, lines: Sequence[bytes], format: Format, fate: Fate | None = None) -> Path:
+    source, target = folder / "lines", folder / f"table.{format}"
+    source.write_bytes(b"".join(line + b"\n" for line in lines))
+    tabulate(source, target, format=format, fate=fate)
     return target
 
 
@@ -76,7 +61,7 @@ STRANGE = ['"quoted", and', "a\r\nb\nc\rd", "\0", "=1+1", "@x", "-2", "", "Ã©ðŸ˜
 @pytest.mark.parametrize("format", [Format.PARQUET, Format.CSV])
 async def test_every_text_comes_back_as_it_was(tmp_path: Path, format: Format) -> None:
     lines = [good(f"r{n}{text}", text) for n, text in enumerate(STRANGE)]
-    path = await made(tmp_path, lines, format)
+    path = made(tmp_path, lines, format)
     rows = from_parquet(path) if format is Format.PARQUET else from_csv(path)
     assert [row["content"] for row in rows] == STRANGE
     assert [row["custom_id"] for row in rows] == [f"r{n}{text}" for n, text in enumerate(STRANGE)]
@@ -86,8 +71,8 @@ async def test_what_is_not_unicode_is_replaced(tmp_path: Path) -> None:
     broken = good("b", "xx").replace(b"xx", b"\xff")
     lines = [good("a\ud83d", "cut \ud83d"), broken]
     for rows in (
-        from_parquet(await made(tmp_path, lines, Format.PARQUET)),
-        from_csv(await made(tmp_path, lines, Format.CSV)),
+        from_parquet(made(tmp_path, lines, Format.PARQUET)),
+        from_csv(made(tmp_path, lines, Format.CSV)),
     ):
         assert [row["custom_id"] for row in rows] == ["a\ufffd", "b"]
         assert [row["content"] for row in rows] == ["cut \ufffd", "\ufffd"]
@@ -97,7 +82,7 @@ async def test_what_is_not_unicode_is_replaced(tmp_path: Path) -> None:
 async def test_the_columns_and_their_types_do_not_depend_on_the_lines(
     tmp_path: Path, lines: list[bytes]
 ) -> None:
-    schema = parquet.read_schema(await made(tmp_path, lines, Format.PARQUET))
+    schema = parquet.read_schema(made(tmp_path, lines, Format.PARQUET))
     assert tuple(schema.names) == Row._fields
     types = {name: str(schema.field(name).type) for name in schema.names}
     assert {name for name, type_ in types.items() if type_ == "int64"} == {
@@ -108,58 +93,39 @@ async def test_the_columns_and_their_types_do_not_depend_on_the_lines(
         "reasoning_tokens",
     }
     assert set(types.values()) == {"int64", "string"}
-    head = (await made(tmp_path, lines, Format.CSV)).read_text("utf-8").splitlines()[0]
+    head = made(tmp_path, lines, Format.CSV).read_text("utf-8").splitlines()[0]
     assert head == ",".join(f'"{name}"' for name in Row._fields)
 
 
 async def test_csv_tells_nothing_from_an_empty_text(tmp_path: Path) -> None:
-    path = await made(tmp_path, [good("a", ""), bad("b")], Format.CSV)
+    path = made(tmp_path, [good("a", ""), bad("b")], Format.CSV)
     assert '"a","succeeded",200,"m","",,' in path.read_text("utf-8")
     assert '"b","not_run",,,,,"batch_expired","Too late.",' in path.read_text("utf-8")
 
 
 @pytest.mark.parametrize("format", [Format.PARQUET, Format.CSV])
-async def test_the_same_lines_make_the_same_file_however_they_arrive(
-    tmp_path: Path, format: Format
-) -> None:
+def test_the_same_lines_make_the_same_file(tmp_path: Path, format: Format) -> None:
     """A download that is gone on with may be served from another copy."""
     lines = [good(f"r{n}", "x" * 50) for n in range(PORTION_LINES + 10)]
-    first = (await made(tmp_path, lines, format, chunk=100_000)).read_bytes()
-    assert (await made(tmp_path, lines, format, chunk=777)).read_bytes() == first
+    first = made(tmp_path, lines, format).read_bytes()
+    assert made(tmp_path, lines, format).read_bytes() == first
     if format is Format.PARQUET:
         assert parquet.ParquetFile(io.BytesIO(first)).num_row_groups == 2
 
 
 async def test_one_fate_can_be_chosen(tmp_path: Path) -> None:
     lines = [good("a", "x"), bad("b"), good("c", "y"), bad("d")]
-    rows = from_parquet(await made(tmp_path, lines, Format.PARQUET, Fate.NOT_RUN))
+    rows = from_parquet(made(tmp_path, lines, Format.PARQUET, Fate.NOT_RUN))
     assert [row["custom_id"] for row in rows] == ["b", "d"]
-    assert from_csv(await made(tmp_path, lines[:1], Format.CSV, Fate.FAILED)) == []
+    assert from_csv(made(tmp_path, lines[:1], Format.CSV, Fate.FAILED)) == []
 
 
-async def test_a_disk_that_cannot_be_written_is_explained(tmp_path: Path) -> None:
-    with pytest.raises(ResultsUnavailable, match="cannot be written"):
-        await made(tmp_path / "nowhere", [bad("a")], Format.CSV)
-
-
-async def test_what_is_broken_off_closes_its_file(tmp_path: Path) -> None:
-    begun = asyncio.Event()
-
-    async def never_ending() -> AsyncIterator[bytes]:
-        yield (bad("a") + b"\n") * PORTION_LINES
-        begun.set()
-        await asyncio.Event().wait()
-
-    target = tmp_path / "table"
-    with ThreadPoolExecutor(1) as hands:
-        making = asyncio.create_task(
-            tabulate(never_ending(), target, format=Format.PARQUET, fate=None, hands=hands)
-        )
-        await begun.wait()
-        making.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await making
-    assert parquet.read_metadata(target).num_rows == PORTION_LINES
+def test_a_table_that_cannot_be_written_is_an_error_of_the_disk(tmp_path: Path) -> None:
+    (tmp_path / "lines").write_bytes(bad("a"))
+    for format in (Format.PARQUET, Format.CSV):
+        target = tmp_path / "nowhere" / "table"
+        with pytest.raises(OSError, match="nowhere"):
+            tabulate(tmp_path / "lines", target, format=format, fate=None)
 
 
 @WITH_FOLDER
@@ -174,8 +140,8 @@ async def test_whatever_lines_there_are_there_are_as_many_rows(
         if one is not None
     ]
     assert len(expected) == len(lines)
-    of_parquet = from_parquet(await made(tmp_path, lines, Format.PARQUET))
-    of_csv = from_csv(await made(tmp_path, lines, Format.CSV))
+    of_parquet = from_parquet(made(tmp_path, lines, Format.PARQUET))
+    of_csv = from_csv(made(tmp_path, lines, Format.CSV))
     for rows in (of_parquet, of_csv):
         assert [(row["custom_id"], row["status"]) for row in rows] == expected
     assert [

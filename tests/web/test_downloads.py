@@ -26,6 +26,7 @@ from batchbell.files.lines import Fate
 from batchbell.storage import retention
 from batchbell.web import downloads
 from batchbell.web import results as routes
+from tests.failing_work import die, find_disk_full
 
 from .making import Served
 from .test_results import LINES, merged, raw, wanted
@@ -183,15 +184,23 @@ async def test_a_table_that_cannot_be_made_is_tried_again(
     served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await merged(served, tmp_path)
-
-    def broken(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
-
     with monkeypatch.context() as patch:
-        patch.setattr(tables, "_open", broken)
+        patch.setattr(tables, "tabulate", find_disk_full)
         answer = await raw(served, f"{PATH}?format=parquet")
     assert (answer.status_code, answer.json()["error"]["code"]) == (507, "storage_full")
     assert "is full" in answer.json()["error"]["message"]
+    assert ids_of("parquet", (await raw(served, f"{PATH}?format=parquet")).content) == ALL
+
+
+async def test_a_table_that_kills_its_process_is_an_error_that_may_pass(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await merged(served, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(tables, "tabulate", die)
+        answer = await raw(served, f"{PATH}?format=parquet")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "work_interrupted")
+    assert "died of signal 9" in answer.json()["error"]["message"]
     assert ids_of("parquet", (await raw(served, f"{PATH}?format=parquet")).content) == ALL
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.dying import die
+from tests.failing_work import die
 from tests.workers.conftest import House
 
 from batchbell import threads

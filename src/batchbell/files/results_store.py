@@ -96,7 +96,13 @@ def scratch_of(results_store: ResultsStore) -> Path:
 
 
 async def fetch(results_store: ResultsStore, name: str, target: Path) -> None:
-    """Copy a file of the results store to this machine's disk. Raises ResultsGone."""
+    """Have a file of the results store on this machine's disk, to be read only.
+
+    Raises ResultsGone.
+    """
+    if isinstance(results_store, Folder):
+        await results_store.link(name, target)
+        return
     file = await disk(target.open, "wb")
     try:
         async for chunk in results_store.read(name):
@@ -115,6 +121,14 @@ class Folder:
         """Moved where that is possible, and on disk when this returns."""
         with _explained():
             await heavy(owner_of(name), _move, file, self.root / name)
+
+    async def link(self, name: str, target: Path) -> None:
+        """Let `target` be the file too, or a copy where a link cannot be: it must not be written.
+
+        It stays when the file is deleted. Raises ResultsGone.
+        """
+        with _explained():
+            await stored(owner_of(name), _link, self.root / name, target)
 
     async def size(self, name: str) -> int:
         with _explained():
@@ -203,6 +217,16 @@ class _File:
     def _close(self) -> None:
         if self._file is not None:
             self._file.close()
+
+
+def _link(file: Path, target: Path) -> None:
+    target.unlink(missing_ok=True)
+    try:
+        target.hardlink_to(file)
+    except FileNotFoundError:
+        raise
+    except OSError:  # another disk, or a file system without links
+        shutil.copyfile(file, target)
 
 
 def _older(root: Path, ending: str, before: float) -> list[str]:

@@ -1,25 +1,23 @@
 """Writing results as a table, in portions: memory holds one of them, whatever the size.
 
-`pyarrow` is wanted here only, and imported when the first table is made: it is an extra.
+`pyarrow` is wanted here only, and imported when a table is made: it is an extra, and takes 70 MB.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import Executor
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from batchbell.core.errors import ResultsUnavailable
 from batchbell.core.results import Results
-from batchbell.files.lines import Fate, whole, whole_lines
+from batchbell.files.lines import PIECE_BYTES, Fate, whole
 from batchbell.files.rows import Row, row
 
 PORTION_BYTES = 2 * 2**20
 PORTION_LINES = 5_000
-"""A portion is a row group of Parquet, and what a thread does before others have their turn."""
+"""A portion is a row group of Parquet."""
 NUMBERS = frozenset(
     {"status_code", "input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens"}
 )
@@ -28,51 +26,33 @@ REPEATED = ["status", "model", "finish_reason", "error_code", "error_message"]
 
 
 def is_installed() -> bool:
-    """Whether tables can be made here. The first call may take a while."""
-    try:
-        import pyarrow.csv
-        import pyarrow.parquet  # noqa: F401
-    except ImportError:
-        return False
-    return True
+    """Whether tables can be made here."""
+    return find_spec("pyarrow") is not None
 
 
-async def tabulate(
-    chunks: AsyncIterator[bytes],
-    target: Path,
-    *,
-    format: Format,
-    fate: Fate | None,
-    hands: Executor,
-) -> None:
-    """Write the lines that arrive, or those of one fate, as a table.
+def tabulate(source: Path, target: Path, *, format: Format, fate: Fate | None) -> None:
+    """Write lines, or those of one fate, as a table; call it in a child.
 
-    `hands` must be one thread: portions are written in their order, and the file is closed
-    after the last one, also where this is cancelled. Raises ResultsUnavailable.
+    The same lines make the same table. Raises OSError.
     """
-    loop = asyncio.get_running_loop()
+    table = _Table(target, format, fate)
     try:
-        table = await loop.run_in_executor(hands, _Table, target, format, fate)
-        try:
-            async for lines in _portions(chunks):
-                await loop.run_in_executor(hands, table.write, lines)
-        finally:
-            await loop.run_in_executor(hands, table.close)
-    except OSError as error:
-        raise ResultsUnavailable(f"The table cannot be written: {error}") from error
+        with source.open("rb", PIECE_BYTES) as file:
+            for portion in _portions(file):
+                table.write(portion)
+    finally:
+        table.close()
 
 
-async def _portions(chunks: AsyncIterator[bytes]) -> AsyncIterator[Sequence[bytes]]:
-    """Cut by the lines alone, not by how they arrive: the same results give the same table."""
+def _portions(file: IO[bytes]) -> Iterator[Sequence[bytes]]:
     portion: list[bytes] = []
     size = 0
-    async for lines in whole_lines(chunks):
-        for line in lines:
-            portion.append(line)
-            size += len(line)
-            if size >= PORTION_BYTES or len(portion) >= PORTION_LINES:
-                yield portion
-                portion, size = [], 0
+    for line in file:
+        portion.append(line.removesuffix(b"\n"))
+        size += len(line)
+        if size >= PORTION_BYTES or len(portion) >= PORTION_LINES:
+            yield portion
+            portion, size = [], 0
     if portion:
         yield portion
 

@@ -7,7 +7,6 @@ import contextlib
 import re
 import zlib
 from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
@@ -15,15 +14,15 @@ import structlog
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from batchbell.core.errors import InvalidRequest, ResultsError, ResultsGone
+from batchbell.core.errors import InvalidRequest, ResultsError, ResultsGone, ResultsUnavailable
 from batchbell.core.results import Results
 from batchbell.files import tables
 from batchbell.files.lines import Fate, answer, whole_lines
-from batchbell.files.results_store import ResultsStore, scratch_of
+from batchbell.files.results_store import ResultsStore, fetch, scratch_of
 from batchbell.files.scratch import scratch_folder
 from batchbell.files.tables import Format, table_of
 from batchbell.storage import results
-from batchbell.threads import disk, stored
+from batchbell.threads import disk, stored, table
 from batchbell.web.call import Context
 from batchbell.web.errors import Code, error_response
 
@@ -207,7 +206,7 @@ def _called(name: str) -> str:
 log = structlog.get_logger("batchbell.tables")
 
 AT_ONCE = 2
-"""Tables that one project has made at a time. All share one thread, a portion each in turn."""
+"""Tables that one project has begun at a time: their lines are on this machine's disk."""
 DAY_SECONDS = 86_400.0
 
 
@@ -229,7 +228,6 @@ class Tables:
         self._context = context
         self._under_way: dict[str, asyncio.Task[int]] = {}
         self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
-        self._hands = ThreadPoolExecutor(1, "batchbell-tables")
 
     async def size(
         self, found: Results, format: Format, fate: Fate | None, *, within_seconds: float
@@ -270,10 +268,15 @@ class Tables:
     async def _make(self, found: Results, format: Format, fate: Fate | None) -> None:
         results_store = self._context.results_store
         async with scratch_folder(scratch_of(results_store)) as folder:
-            table = folder / "table"
-            lines = results_store.read(found.name)
-            await tables.tabulate(lines, table, format=format, fate=fate, hands=self._hands)
-            await results_store.put(table_of(found, format, fate), table)
+            lines, made = folder / "lines", folder / "table"
+            await fetch(results_store, found.name, lines)
+            try:
+                await table(
+                    found.project_id, tables.tabulate, lines, made, format=format, fate=fate
+                )
+            except OSError as error:
+                raise ResultsUnavailable(f"The table cannot be written: {error}") from error
+            await results_store.put(table_of(found, format, fate), made)
 
     async def _is_over(self, found: Results) -> bool:
         """Whether a collector may have deleted its files before the table was among them."""
