@@ -167,8 +167,9 @@ async def run(run: Run) -> None:
         " the webhook that the batch has ended to the one that its\nresults are there: read from"
         " the provider, merged, on disk. The copy reads the same files through the same client and"
         "\nputs them on disk without looking at them, in a process of its own, by turns: the aim is"
-        f" {COPY_AIM} of its pace. Peak memory is the\nserver's, above what it took before the"
-        f" first round; the aim is {MEMORY_AIM_MB} MB. Every line was there, in its place."
+        f" {COPY_AIM} of its pace. Peak memory is the\nserver's and its children's, above what it"
+        f" took before the first round; the aim is {MEMORY_AIM_MB} MB. Every line was\nthere, in"
+        " its place."
     )
 
 
