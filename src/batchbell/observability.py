@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import sys
 from typing import Any
 
+import msgspec
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
@@ -24,7 +27,7 @@ def configure_logging(*, level: str, format: str) -> None:
             colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
         if people
-        else structlog.processors.JSONRenderer()
+        else structlog.processors.JSONRenderer(serializer=_line)
     )
     structlog.configure(
         processors=[
@@ -38,6 +41,18 @@ def configure_logging(*, level: str, format: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=False,
     )
+
+
+_encode = msgspec.json.Encoder(enc_hook=repr).encode
+
+
+def _line(said: Any, **_: Any) -> str:
+    """One line of the log, in ASCII whatever is in it."""
+    with contextlib.suppress(ValueError, TypeError, OverflowError, RecursionError):
+        line = _encode(said)
+        if line.isascii():
+            return line.decode()
+    return json.dumps(said, default=repr, separators=(",", ":"))
 
 
 class Metrics:

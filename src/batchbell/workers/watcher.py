@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 
@@ -263,8 +264,9 @@ class Watcher:
         )
         self._log_finds(account, finds)
         self._log_unknown(account, found)
+        for status, number in Counter(change.batch.status for change in changes).items():
+            self._metrics.changes.labels(status).inc(number)
         for change in changes:
-            self._metrics.changes.labels(change.batch.status).inc()
             log.info(
                 "batch moved",
                 batch=change.batch.id,
