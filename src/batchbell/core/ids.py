@@ -75,7 +75,14 @@ def _number(id: str) -> int:
 
 
 def _encoded(prefix: str, number: int) -> str:
-    return f"{prefix}_{_base32(number, ENCODED_TIME_CHARACTERS + 16)}"
+    """Written out, as this is half of what an id costs, and each webhook takes four of them."""
+    p, n = PAIRS, number
+    return (
+        f"{prefix}_{ALPHABET[n >> 120 & 31]}{p[n >> 110 & 1023]}{p[n >> 100 & 1023]}"
+        f"{p[n >> 90 & 1023]}{p[n >> 80 & 1023]}{p[n >> 70 & 1023]}{p[n >> 60 & 1023]}"
+        f"{p[n >> 50 & 1023]}{p[n >> 40 & 1023]}{p[n >> 30 & 1023]}{p[n >> 20 & 1023]}"
+        f"{p[n >> 10 & 1023]}{p[n & 1023]}"
+    )
 
 
 def first_id(prefix: str, *, at: float) -> str:

