@@ -7,8 +7,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from batchbell.core.ids import Minter, id_after, new_id, time_of
+from batchbell.core.ids import ALPHABET, Minter, id_after, new_id, time_of
 from batchbell.parts import mint
 
 HOUR = 3600.0
@@ -20,6 +22,16 @@ def test_the_real_mint_and_the_real_clock_make_ids_in_order() -> None:
     assert len(set(made)) == len(made)
     assert {len(id) for id in made} == {len(new_id("evt", now=0.0, rand=bytes(10)))}
     assert abs(time_of(made[-1]) - time.time()) < 60
+
+
+@given(ms=st.integers(0, 2**45 - 1), rand=st.binary(min_size=10, max_size=10))
+def test_an_id_is_its_time_and_its_random_bits_in_32_digits(ms: int, rand: bytes) -> None:
+    digits = new_id("evt", now=ms / 1000, rand=rand).removeprefix("evt_")
+    value = 0
+    for digit in digits:
+        value = value * 32 + ALPHABET.index(digit)
+    assert (len(digits), value & (1 << 80) - 1) == (25, int.from_bytes(rand, "big"))
+    assert abs((value >> 80) - ms) <= 1
 
 
 def test_several_threads_never_make_the_same() -> None:

@@ -256,9 +256,15 @@ def arrivals_of(connection: Connection, account_id: str) -> Arrivals:
 
 def make_due(connection: Connection, account_ids: Sequence[str], *, now: float) -> None:
     """Let the accounts be swept at once, or right after the sweep that is running."""
-    sooner = update(accounts).where(accounts.c.id.in_(account_ids), accounts.c.due_at > now)
-    if connection.execute(sooner.values(due_at=now)).rowcount:
+    if connection.execute(_sooner(), {"ids": account_ids, "now": now}).rowcount:
         wake(connection, ACCOUNTS)
+
+
+@cache
+def _sooner() -> Update:
+    now = bindparam("now", type_=Double)
+    named = accounts.c.id.in_(bindparam("ids", expanding=True))
+    return update(accounts).where(named, accounts.c.due_at > now).values(due_at=now)
 
 
 def next_due(connection: Connection, ids: Sequence[str]) -> float | None:
@@ -474,13 +480,17 @@ def refuse_removed(connection: Connection, account_ids: list[str]) -> None:
 
     Ask after the batches were written: from then on a removal waits for this transaction.
     """
-    gone: ColumnElement[bool] = accounts.c.removed_at.isnot(None)
-    named = select(accounts.c.name).where(accounts.c.id.in_(account_ids), gone)
-    name = connection.execute(named.limit(1)).scalar_one_or_none()
+    name = connection.execute(_first_removed(), {"ids": account_ids}).scalar_one_or_none()
     if name is not None:
         raise InvalidRequest(
             f"There is no account {name!r}.", param="account", code="unknown_account"
         )
+
+
+@cache
+def _first_removed() -> Select[Any]:
+    named = accounts.c.id.in_(bindparam("ids", expanding=True))
+    return select(accounts.c.name).where(named, accounts.c.removed_at.isnot(None)).limit(1)
 
 
 def every_account(connection: Connection) -> list[tuple[Account, str | None]]:

@@ -9,7 +9,7 @@ apart, would be one step as well, but takes it twice as long.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache, partial
 from itertools import chain
 from operator import itemgetter
@@ -20,6 +20,7 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
+    CursorResult,
     Dialect,
     Table,
     TextClause,
@@ -93,6 +94,33 @@ def among_pairs(
     return tuple_(*columns).in_(select(pairs.c.a, pairs.c.b))
 
 
+def among_listed_pairs(
+    dialect: str, columns: tuple[Column[Any], Column[Any]]
+) -> ColumnElement[bool]:
+    """The same for a statement that is made once: `listed_pairs` gives its parameters."""
+    if dialect == "sqlite":
+        names = ", ".join(f'{one.table.name}."{one.name}"' for one in columns)
+        pairs = "SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]')"
+        among = text(f"({names}) IN ({pairs} FROM json_each(:pairs))")
+        return cast("ColumnElement[bool]", among)
+    arrays: list[BindParameter[Any]] = [
+        bindparam(name, type_=ARRAY(column.type))
+        for name, column in zip(PAIR, columns, strict=True)
+    ]
+    unnested = func.unnest(*arrays).table_valued("a", "b").render_derived()
+    return tuple_(*columns).in_(select(unnested.c.a, unnested.c.b))
+
+
+PAIR = ("firsts", "seconds")
+
+
+def listed_pairs(connection: Connection, pairs: Collection[tuple[Any, Any]]) -> dict[str, Any]:
+    """The parameters of `among_listed_pairs`."""
+    if dialect_of(connection) == "sqlite":
+        return {"pairs": json.dumps(list(pairs))}
+    return {name: [pair[place] for pair in pairs] for place, name in enumerate(PAIR)}
+
+
 def insert_missing(connection: Connection, table: Table, rows: Rows) -> int:
     """Insert the rows whose unique keys are not there yet; leave the others. Returns how many.
 
@@ -105,6 +133,21 @@ def insert_missing(connection: Connection, table: Table, rows: Rows) -> int:
     if dialect_of(connection) == "sqlite":
         return _in_steps(connection, table, rows, partial(_insertion_sqlite, table, names))
     return connection.execute(_insertion(table, names), columns_of(names, rows)).rowcount
+
+
+def inserted(
+    connection: Connection, table: Table, rows: Rows, columns: tuple[str, ...]
+) -> Sequence[tuple[Any, ...]]:
+    """As `insert_missing`, but returns these columns of the rows that were not there yet."""
+    if not rows:
+        return ()
+    names = tuple(rows[0])
+    returning = f" RETURNING {', '.join(table.c[name].name for name in columns)}"
+    if dialect_of(connection) == "sqlite":
+        insertion = partial(_insertion_sqlite, table, names, returning=returning)
+        steps = _each_step(connection, _values_of(connection, table, rows), insertion)
+        return [row for step in steps for row in step]
+    return connection.execute(_insertion(table, names, returning), columns_of(names, rows)).all()
 
 
 def update_all(connection: Connection, table: Table, key: str, rows: Rows) -> None:
@@ -122,25 +165,34 @@ def _in_steps(
     connection: Connection, table: Table, rows: Rows, statement: Callable[[int], str]
 ) -> int:
     """Run a statement that carries so many rows until all are written; returns how many were."""
+    return in_steps(connection, _values_of(connection, table, rows), statement)
+
+
+def _values_of(connection: Connection, table: Table, rows: Rows) -> list[tuple[Any, ...]]:
     names = tuple(rows[0])
     own = {name: to for name in names if (to := _bound(table.c[name], connection.dialect))}
     if own:
         rows = [{**row, **{name: to(row[name]) for name, to in own.items()}} for row in rows]
     pick = itemgetter(*names, names[0])  # one more: of one name alone it would pick no tuple
-    return in_steps(connection, [pick(row)[:-1] for row in rows], statement)
+    return [pick(row)[:-1] for row in rows]
 
 
 def in_steps(
     connection: Connection, rows: Sequence[Sequence[Any]], statement: Callable[[int], str]
 ) -> int:
     """The same for rows that are values alone, in the order of the statement. For SQLite."""
-    done = written = 0
+    return sum(step.rowcount for step in _each_step(connection, rows, statement))
+
+
+def _each_step(
+    connection: Connection, rows: Sequence[Sequence[Any]], statement: Callable[[int], str]
+) -> Iterator[CursorResult[Any]]:
+    done = 0
     while left := len(rows) - done:
         step = next(size for size in STEPS if size <= left)
         values = tuple(chain.from_iterable(rows[done : done + step]))
-        written += connection.exec_driver_sql(statement(step), values).rowcount
+        yield connection.exec_driver_sql(statement(step), values)
         done += step
-    return written
 
 
 def _bound(column: Column[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
@@ -156,10 +208,10 @@ def columns_of(names: Sequence[str], rows: Rows) -> dict[str, list[Any]]:
 
 
 @cache
-def _insertion(table: Table, names: tuple[str, ...]) -> TextClause:
+def _insertion(table: Table, names: tuple[str, ...], returning: str = "") -> TextClause:
     insertion = text(
         f"INSERT INTO {table.name} ({', '.join(table.c[name].name for name in names)})"  # noqa: S608 - our own names
-        f" SELECT * FROM {_unnested(table, names)} ON CONFLICT DO NOTHING"
+        f" SELECT * FROM {_unnested(table, names)} ON CONFLICT DO NOTHING{returning}"
     )
     return _typed(insertion, table, names)
 
@@ -176,10 +228,12 @@ def _update_of_all(table: Table, key: str, names: tuple[str, ...]) -> TextClause
 
 
 @cache
-def _insertion_sqlite(table: Table, names: tuple[str, ...], number: int) -> str:
+def _insertion_sqlite(
+    table: Table, names: tuple[str, ...], number: int, *, returning: str = ""
+) -> str:
     return (
         f"INSERT INTO {table.name} ({', '.join(table.c[name].name for name in names)})"
-        f" {values_sqlite(names, number)} ON CONFLICT DO NOTHING"
+        f" {values_sqlite(names, number)} ON CONFLICT DO NOTHING{returning}"
     )
 
 

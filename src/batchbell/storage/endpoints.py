@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
@@ -14,6 +15,7 @@ from sqlalchemy import (
     Row,
     Select,
     and_,
+    bindparam,
     delete,
     func,
     insert,
@@ -29,7 +31,8 @@ from batchbell.core.attachment import ResultsMode
 from batchbell.core.endpoint import SECRETS_MAX
 from batchbell.core.errors import InvalidRequest, NotFound
 from batchbell.core.model import DeliveryState, Endpoint, EndpointState, EventType, Mint
-from batchbell.storage.bulk import among, insert_missing
+from batchbell.storage.bulk import among, among_listed, insert_missing, listed
+from batchbell.storage.engine import dialect_of
 from batchbell.storage.outbox import MANAGED
 from batchbell.storage.paging import Page, page_of
 from batchbell.storage.schema import deliveries, endpoints, projects, watches
@@ -66,19 +69,23 @@ def ensure_endpoints(
     Naming a URL anew asks for calls to it: an endpoint that was disabled is active again.
     """
     ordered = sorted(set(urls))
-    known = select(endpoints.c.url, endpoints.c.id, endpoints.c.state).where(
-        endpoints.c.project_id == project_id,
-        IMPLIED,
-        among(connection, endpoints.c.url, ordered),
-    )
-    found = {row.url: row for row in connection.execute(known)}
+    query = _of_urls(dialect_of(connection))
+    named = {"project_id": project_id, "urls": listed(connection, ordered)}
+    found = {row.url: row for row in connection.execute(query, named)}
     if missing := [url for url in ordered if url not in found]:
         rows = [_new_row(project_id, url, mint=mint, now=now) for url in missing]
         insert_missing(connection, endpoints, rows)
-        found = {row.url: row for row in connection.execute(known)}
+        found = {row.url: row for row in connection.execute(query, named)}
     disabled = [row.id for row in found.values() if row.state == EndpointState.DISABLED]
     _enable(connection, disabled, now=now)
     return {url: row.id for url, row in found.items()}
+
+
+@cache
+def _of_urls(dialect: str) -> Select[Any]:
+    project = endpoints.c.project_id == bindparam("project_id")
+    query = select(endpoints.c.url, endpoints.c.id, endpoints.c.state)
+    return query.where(project, IMPLIED, among_listed(dialect, endpoints.c.url, "urls"))
 
 
 def named_urls(connection: Connection, project_id: str, ids: Collection[str]) -> dict[str, str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
+from msgspec import Struct
 from sqlalchemy import Connection, Row, Select, delete, select, update
 
 from batchbell.core.alarms import FIRST_LOOK_SECONDS
@@ -26,8 +27,16 @@ from batchbell.core.model import (
 from batchbell.storage import outbox
 from batchbell.storage.accounts import make_due, refuse_removed
 from batchbell.storage.batches import joined_batches, reopen_lost, to_batch
-from batchbell.storage.bulk import among, among_pairs, insert_missing
+from batchbell.storage.bulk import (
+    among,
+    among_listed_pairs,
+    among_pairs,
+    insert_missing,
+    inserted,
+    listed_pairs,
+)
 from batchbell.storage.endpoints import ensure_endpoints, named_urls
+from batchbell.storage.engine import dialect_of
 from batchbell.storage.paging import Page, apart, first_of, page_of
 from batchbell.storage.schema import batches, deliveries, endpoints, watches
 
@@ -37,8 +46,7 @@ Pair = tuple[int, str]
 """A batch's key and an endpoint's id: what makes a watch the same."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Registration:
+class Registration(Struct, frozen=True, kw_only=True):
     """What somebody asks for: tell this URL, or this endpoint, of this batch."""
 
     account_id: str
@@ -48,7 +56,7 @@ class Registration:
     """In place of a URL: an endpoint that is there."""
     dialect: Dialect = Dialect.WATCH
     events: tuple[EventType, ...] = DEFAULT_EVENTS
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = {}  # each has one of its own
     results: ResultsMode = ResultsMode.LINK
     asked: frozenset[str] = frozenset()
     """Those of OPTIONS that the caller has named, and did not leave to the default."""
@@ -84,8 +92,7 @@ class WatchDiffers(InvalidRequest):
         self.differences = tuple(differences)
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """An endpoint and its URL."""
 
     id: str
@@ -99,8 +106,7 @@ class Locked(NamedTuple):
     status: Status
 
 
-@dataclass(frozen=True, slots=True)
-class Registered:
+class Registered(NamedTuple):
     """The watch that answers a registration; `created` is False when it was there already."""
 
     watch: Watch
@@ -124,14 +130,14 @@ def register(
     there with other options than were asked for.
     """
     targets = _targets(connection, project_id, wanted, mint=mint, now=now)
-    found = _ensure_batches(connection, project_id, wanted, now=now)
+    found, added = _ensure_batches(connection, project_id, wanted, now=now)
     over = _whole(connection, [one.key for one in found.values() if one.status.ended])
     reopen_lost(connection, over, now=now)
     pairs = [
         (found[w.account_id, w.batch_id].key, target.id)
         for w, target in zip(wanted, targets, strict=True)
     ]
-    known = _by_pair(connection, pairs)
+    known = _by_pair(connection, [pair for pair in pairs if pair[0] not in added])
     asked = zip(wanted, pairs, targets, strict=True)
     new = _new_watches(project_id, asked, known, mint=mint, now=now)
     if strict:
@@ -192,9 +198,10 @@ def _answer(watch: Watch, made: set[str]) -> Registered:
 
 def _ensure_batches(
     connection: Connection, project_id: str, wanted: Sequence[Registration], *, now: float
-) -> dict[Name, Locked]:
-    """Locked until the transaction ends: who records an end of one waits, and sees the watch.
+) -> tuple[dict[Name, Locked], set[int]]:
+    """All of them, and the keys of those that are new: nobody watches them yet.
 
+    Locked until the transaction ends: who records an end of one waits, and sees the watch.
     The account is made due first, because a sweep's write locks it before its batches too.
     """
     names = sorted({(w.account_id, w.batch_id) for w in wanted})
@@ -203,17 +210,25 @@ def _ensure_batches(
     if open_:
         make_due(connection, open_, now=now)
     found = _locked(connection, list(known))
-    missing = [name for name in names if name not in found]
-    _add_batches(connection, project_id, missing, now=now)
+    added = _add_batches(
+        connection, project_id, [name for name in names if name not in found], now=now
+    )
     refuse_removed(connection, sorted({name[0] for name in names}))
-    return found | _locked(connection, missing)
+    found |= added
+    found |= _locked(connection, [name for name in names if name not in found])
+    return found, {one.key for one in added.values()}
 
 
 def _add_batches(
     connection: Connection, project_id: str, names: Sequence[Name], *, now: float
-) -> None:
+) -> dict[Name, Locked]:
+    """Those that were not there; another process may have added the others meanwhile."""
     rows = [new_batch(project_id, account_id, batch_id, now=now) for account_id, batch_id in names]
-    insert_missing(connection, batches, rows)
+    new = inserted(connection, batches, rows, ("account_id", "id", "key"))
+    return {(account_id, id): Locked(key, NEW_STATUS) for account_id, id, key in new}
+
+
+NEW_STATUS = Status.VALIDATING
 
 
 def new_batch(project_id: str, account_id: str, batch_id: str, *, now: float) -> dict[str, Any]:
@@ -222,7 +237,7 @@ def new_batch(project_id: str, account_id: str, batch_id: str, *, now: float) ->
         "project_id": project_id,
         "account_id": account_id,
         "id": batch_id,
-        "status": Status.VALIDATING,
+        "status": NEW_STATUS,
         "generation": 1,
         "registered_at": now,
         "updated_at": now,
@@ -232,10 +247,15 @@ def new_batch(project_id: str, account_id: str, batch_id: str, *, now: float) ->
     }
 
 
-def _statuses(connection: Connection, names: Sequence[Name]) -> dict[Name, Status]:
+@cache
+def _named(dialect: str) -> Select[Any]:
     query = select(batches.c.account_id, batches.c.id, batches.c.status)
-    named = among_pairs(connection, (batches.c.account_id, batches.c.id), names)
-    rows = connection.execute(query.where(named))
+    return query.where(among_listed_pairs(dialect, (batches.c.account_id, batches.c.id)))
+
+
+def _statuses(connection: Connection, names: Sequence[Name]) -> dict[Name, Status]:
+    query = _named(dialect_of(connection))
+    rows = connection.execute(query, listed_pairs(connection, names))
     return {(account_id, id): Status(status) for account_id, id, status in rows}
 
 
@@ -305,6 +325,8 @@ def _row(watch: Watch) -> dict[str, Any]:
 
 
 def _by_pair(connection: Connection, pairs: Sequence[Pair]) -> dict[Pair, Watch]:
+    if not pairs:
+        return {}
     query = _joined().where(
         among_pairs(connection, (watches.c.batch_key, watches.c.endpoint_id), pairs)
     )

@@ -7,9 +7,9 @@ with whoever asked to hear of it, or known not to be there: see `core.twins`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import structlog
+from msgspec.structs import replace
 
 from batchbell.core import twins
 from batchbell.core.errors import InvalidRequest, ProviderError
