@@ -43,6 +43,17 @@ async def test_alone_an_item_does_not_wait(pen: Pen, gathering: GroupCommit[int,
     assert pen.groups == [[1]]
 
 
+async def test_the_first_of_a_group_waits_some_rounds_for_others(pen: Pen) -> None:
+    gathering = GroupCommit(pen.write, most=4, rounds=2)
+    first = gathering.put(1)
+    await asyncio.sleep(0)
+    second = gathering.put(2)
+    assert await asyncio.gather(first, second) == [2, 4]
+    assert pen.groups == [[1, 2]]
+    assert await gathering.add(3) == 6
+    assert pen.groups == [[1, 2], [3]]
+
+
 async def test_what_comes_during_a_write_shares_the_next_ones(
     pen: Pen, gathering: GroupCommit[int, int]
 ) -> None:

@@ -2,6 +2,9 @@
 
 While one write is under way, others gather; the next write carries all of them. Under load many
 items share a transaction, and alone an item does not wait.
+
+Where a write costs much by itself, whatever it carries, the first of a group may wait for some
+`rounds` of the event loop: what has come by then, and what is being read from sockets, goes along.
 """
 
 from __future__ import annotations
@@ -20,9 +23,10 @@ WriteAll = Callable[[list[Item]], Awaitable[Sequence[Answer]]]
 class GroupCommit(Generic[Item, Answer]):
     """Hands items to `write_all`, up to `most` at a time. Made for one event loop."""
 
-    def __init__(self, write_all: WriteAll[Item, Answer], *, most: int) -> None:
+    def __init__(self, write_all: WriteAll[Item, Answer], *, most: int, rounds: int = 0) -> None:
         self._write_all = write_all
         self._most = most
+        self._rounds = rounds
         self._waiting: list[tuple[Item, asyncio.Future[Answer]]] = []
         self._writer: asyncio.Task[None] | None = None
 
@@ -41,6 +45,8 @@ class GroupCommit(Generic[Item, Answer]):
     async def _run(self) -> None:
         try:
             while self._waiting:
+                for _ in range(self._rounds):
+                    await asyncio.sleep(0)
                 group, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
                 await self._write(group)
         finally:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
-import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -110,7 +110,7 @@ def create_app(context: Context) -> App:
     app.router.routes.extend(route for router in every for route in router.routes)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _bad_parameter)
-    front = Front(gate=Gate(keyring), new_id=lambda: f"req_{uuid.uuid4().hex}")
+    front = Front(gate=Gate(keyring), new_id=lambda: f"req_{os.urandom(16).hex()}")
     app.add_middleware(front.before)
     app.short = {
         route.path: front.before(_Short(app, route))

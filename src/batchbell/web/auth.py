@@ -7,7 +7,7 @@ operator makes a key on its machine.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import TypeVar
@@ -52,6 +52,8 @@ SESSION_COOKIE = "batchbell_session"
 
 OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json", SIGN_IN}) | docs_page.PATHS
 """They hold nothing of anybody, and probes and browsers must reach them."""
+
+OPEN_BELOW = (*SIGNED_PATHS, DASHBOARD_FILES)
 
 OWN_SITES = frozenset({"same-origin", "same-site", "none"})
 """What a browser says in `Sec-Fetch-Site` of our own pages, of another port of this machine, and of
@@ -186,7 +188,7 @@ class Gate:
     async def project_of(self, scope: Scope) -> str:
         """The project that the caller may work in. Raises AccessDenied."""
         path = scope["path"]
-        if path in OPEN_PATHS or path.startswith((*SIGNED_PATHS, DASHBOARD_FILES)):
+        if path in OPEN_PATHS or path.startswith(OPEN_BELOW):
             return DEFAULT_PROJECT
         if await self._keyring.is_local_mode():
             check_local(scope)
@@ -258,13 +260,14 @@ def check_local(scope: Scope) -> None:
     A name that was rebound to 127.0.0.1 shows in `Host`, a page of another site in `Origin` or
     `Sec-Fetch-Site`, and a proxy on this machine that serves others in what it says of them.
     """
+    given = _given(scope)
     client = scope.get("client")
-    if (client and not _is_loopback(client[0])) or not _is_direct(scope):
+    if (client and not _is_loopback(client[0])) or not _is_direct(given):
         _deny(
             "Without an API key only this machine is served; `batchbell keys create` makes one.",
             Code.REMOTE_NOT_ALLOWED,
         )
-    hosts = list(_values(scope, b"host"))
+    hosts = given.get(b"host", ())
     if not hosts or any(_host_name(f"//{host}") not in OWN_NAMES for host in hosts):
         _deny(
             "Without an API key the Host header must be localhost, 127.0.0.1 or [::1], not"
@@ -272,14 +275,28 @@ def check_local(scope: Scope) -> None:
             " key, and lifts this.",
             Code.HOST_NOT_ALLOWED,
         )
-    origins = [_host_name(origin) for origin in _values(scope, b"origin")]
-    sites = {site.strip().lower() for site in _values(scope, b"sec-fetch-site")}
+    origins = [_host_name(origin) for origin in given.get(b"origin", ())]
+    sites = {site.strip().lower() for site in given.get(b"sec-fetch-site", ())}
     if any(origin not in OWN_NAMES for origin in origins) or not sites <= OWN_SITES:
         _deny(
             "Without an API key a web page of another site may not call this server, nor lead"
             " to it.",
             Code.ORIGIN_NOT_ALLOWED,
         )
+
+
+LOCAL_HEADERS = frozenset({b"host", b"origin", b"sec-fetch-site", b"forwarded", *FORWARDED_FOR})
+Given = Mapping[bytes, Sequence[str]]
+"""Some headers, by name."""
+
+
+def _given(scope: Scope) -> Given:
+    """Those of LOCAL_HEADERS that came."""
+    given: dict[bytes, list[str]] = {}
+    for name, value in scope["headers"]:
+        if name in LOCAL_HEADERS:
+            given.setdefault(name, []).append(value.decode("latin-1"))
+    return given
 
 
 def _deny(message: str, code: Code) -> None:
@@ -290,15 +307,15 @@ def _values(scope: Scope, name: bytes) -> Iterable[str]:
     return (value.decode("latin-1") for key, value in scope["headers"] if key == name)
 
 
-def _is_direct(scope: Scope) -> bool:
+def _is_direct(given: Given) -> bool:
     """Whether no proxy says that it asks for somebody on another machine."""
     named = [
         word.strip()
         for name in FORWARDED_FOR
-        for value in _values(scope, name)
+        for value in given.get(name, ())
         for word in value.split(",")
     ]
-    return all(map(_is_loopback, named)) and not list(_values(scope, b"forwarded"))
+    return all(map(_is_loopback, named)) and b"forwarded" not in given
 
 
 def _host_name(url: str) -> str | None:

@@ -154,7 +154,23 @@ Operator = Annotated[Call, Depends(operator_of)]
 
 def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """A value as compact JSON."""
-    return Response(ENCODER.encode(value), status, headers, media_type="application/json")
+    body = ENCODER.encode(value)
+    if headers is None:
+        return _Plain(body, status)
+    return Response(body, status, headers, media_type="application/json")
+
+
+class _Plain(Response):
+    """A JSON answer without headers of its own: what Starlette makes of one takes much longer."""
+
+    def __init__(self, body: bytes, status: int) -> None:
+        self.status_code = status
+        self.body = body
+        self.background = None
+        self.raw_headers = [
+            (b"content-length", str(len(body)).encode()),
+            (b"content-type", b"application/json"),
+        ]
 
 
 def page_answer(data: Sequence[Any], page: paging.Page[Any] | None = None) -> Response:

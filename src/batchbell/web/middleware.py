@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -37,6 +38,8 @@ ALWAYS = (
 """Headers of every answer that does not set them itself: none of it is a page, but `/docs`."""
 OF_PROVIDER = b"bb-account"
 FULL_LOGGED_SECONDS = 60.0
+NAMES_KEPT_MAX = 1000
+"""Sets of headers of which is kept what they leave out."""
 
 Header = tuple[bytes, bytes]
 
@@ -118,16 +121,14 @@ class _Passage:
 
     def _dressed(self, headers: Iterable[Header]) -> list[Header]:
         """An answer's headers with those that every answer has."""
-        kept = [(name.lower(), value) for name, value in headers if name.lower() != REQUEST_ID]
-        theirs = [value for name, value in headers if name.lower() == REQUEST_ID]
+        kept = [(name.lower(), value) for name, value in headers]
+        theirs = [value for name, value in kept if name == REQUEST_ID]
         if theirs:
             self._provider_request_id = theirs[0].decode("latin-1")
+            kept = [one for one in kept if one[0] != REQUEST_ID]
             kept.append((PROVIDER_REQUEST_ID, theirs[0]))
-        names = {name for name, _ in kept}
-        kept += [(name, value) for name, value in ALWAYS if name not in names]
-        if not names & {b"cache-control", b"etag", OF_PROVIDER}:
-            kept.append((b"cache-control", b"no-store"))
-        return [*kept, (REQUEST_ID, self._request_id.encode())]
+        left_out = _left_out(tuple([name for name, _ in kept]))
+        return [*kept, *left_out, (REQUEST_ID, self._request_id.encode())]
 
     def _log(self, failure: Exception | None) -> None:
         route = getattr(self._scope.get("route"), "path_format", None)
@@ -153,6 +154,15 @@ class _Passage:
             log.debug("http.request", **line)
         else:
             log.info("http.request", **line)
+
+
+@lru_cache(NAMES_KEPT_MAX)
+def _left_out(names: tuple[bytes, ...]) -> tuple[Header, ...]:
+    """Of the headers of every answer, those that one with headers of these names has not."""
+    left_out = tuple(one for one in ALWAYS if one[0] not in names)
+    if {b"cache-control", b"etag", OF_PROVIDER}.isdisjoint(names):
+        left_out += ((b"cache-control", b"no-store"),)
+    return left_out
 
 
 class Shaped:

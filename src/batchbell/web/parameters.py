@@ -106,9 +106,10 @@ async def check_parameters(request: Request) -> None:
         return
     if taken.for_operators:
         await operator_of(request)  # to all others the route is not there, whatever they send
-    wrong = list(_wrong_names(taken, [name for name, _ in request.query_params.multi_items()]))
-    if wrong:
-        raise InvalidBody([*wrong, *_wrong_values(route, request)])
+    if request.scope["query_string"]:
+        names = [name for name, _ in request.query_params.multi_items()]
+        if wrong := list(_wrong_names(taken, names)):
+            raise InvalidBody([*wrong, *_wrong_values(route, request)])
     if not taken.has_body and _has_body(request):
         await _refuse_body(request)
 

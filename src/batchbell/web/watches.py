@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
+import msgspec
 from fastapi import Request
+from msgspec import Struct, field
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from starlette.responses import Response
 
 from batchbell.api import watches as api
 from batchbell.api.answers import made_of
-from batchbell.api.fields import NAME_MAX
+from batchbell.api.fields import NAME_MAX, BatchId, WebhookUrl
 from batchbell.api.lists import Page
 from batchbell.api.watches import (
     BULK_MAX,
@@ -24,7 +26,7 @@ from batchbell.api.watches import (
     Webhook,
 )
 from batchbell.core.attachment import ResultsMode
-from batchbell.core.errors import InvalidRequest
+from batchbell.core.errors import AddressRefused, InvalidRequest
 from batchbell.core.model import (
     DEFAULT_EVENTS,
     Account,
@@ -37,7 +39,18 @@ from batchbell.providers.profiles import DEFAULT
 from batchbell.providers.registry import claims, has_any_ids, may_have, resembles
 from batchbell.storage import watches
 from batchbell.storage.watches import OPTIONS, Registered, Registration, WatchDiffers
-from batchbell.web.bodies import BULK_MAX_BYTES, Check, judge, read, read_json, refuse_unknown
+from batchbell.web.bodies import (
+    BODY_MAX_BYTES,
+    BULK_MAX_BYTES,
+    Check,
+    check_plain,
+    decoded,
+    judge,
+    read,
+    read_body,
+    read_json,
+    refuse_unknown,
+)
 from batchbell.web.call import Call, Caller, Context, answer, call_of, page_answer
 from batchbell.web.errors import Code, InvalidBody, Problem
 from batchbell.web.openapi import answers, takes
@@ -45,12 +58,13 @@ from batchbell.web.parameters import LIMIT_DEFAULT, After, Limit, strict_router
 
 GATHER_MAX = 500
 """Registrations that one transaction carries at most."""
+GATHER_ROUNDS = 5
+"""Rounds of the event loop in which one waits for others that come at the same time."""
 URLS_KEPT_MAX = 1000
 """URLs that were found good and are not looked at again, under the same rules."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
+class _Asked(NamedTuple):
     project_id: str
     registration: Registration
 
@@ -60,7 +74,9 @@ class Registrar:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._gathering: GroupCommit[_Asked, Registered] = GroupCommit(self._write, most=GATHER_MAX)
+        self._gathering: GroupCommit[_Asked, Registered] = GroupCommit(
+            self._write, most=GATHER_MAX, rounds=GATHER_ROUNDS
+        )
 
     async def register(self, project_id: str, wanted: Registration) -> Registered:
         """Make one watch; when this returns, it is on disk."""
@@ -68,18 +84,23 @@ class Registrar:
             # It may be gone: those who share a transaction must not fail with it.
             return (await self.register_all(project_id, [wanted]))[0]
         try:
-            registered = await self._gathering.add(_Asked(project_id, wanted))
+            return await self._gathering.put(_Asked(project_id, wanted))
         except InvalidRequest:
             # An account was removed meanwhile, maybe that of another in the same transaction.
             return (await self.register_all(project_id, [wanted]))[0]
-        self._count([registered])
-        return registered
 
     async def register_all(
         self, project_id: str, wanted: Sequence[Registration]
     ) -> list[Registered]:
         """Make watches in one transaction: all of them, or none."""
-        registered = await self._store_all(project_id, wanted)
+        registered = await self._context.store.write(
+            watches.register,
+            project_id,
+            wanted,
+            strict=True,
+            mint=self._context.mint,
+            now=self._context.clock(),
+        )
         self._count(registered)
         return registered
 
@@ -88,18 +109,8 @@ class Registrar:
         for project_id in sorted({one.project_id for one in asked}):
             places = [i for i, one in enumerate(asked) if one.project_id == project_id]
             wanted = [asked[i].registration for i in places]
-            answers |= zip(places, await self._store_all(project_id, wanted), strict=True)
+            answers |= zip(places, await self.register_all(project_id, wanted), strict=True)
         return [answers[i] for i in range(len(asked))]
-
-    async def _store_all(self, project_id: str, wanted: Sequence[Registration]) -> list[Registered]:
-        return await self._context.store.write(
-            watches.register,
-            project_id,
-            wanted,
-            strict=True,
-            mint=self._context.mint,
-            now=self._context.clock(),
-        )
 
     def _count(self, registered: Sequence[Registered]) -> None:
         counter = self._context.metrics.registrations
@@ -109,14 +120,83 @@ class Registrar:
                 counter.labels(created=str(created).lower()).inc(number)
 
 
-class WatchForm:
-    """Reads what a body asks to hear of, under the rules and accounts of this moment."""
+class _Plain(Struct, forbid_unknown_fields=True):
+    """What nearly all bodies hold, or a list of it."""
 
-    def __init__(self, context: Context, accounts: Mapping[str, Account]) -> None:
+    batch_id: str
+    url: str
+
+
+class _PlainAwaiter(Struct, forbid_unknown_fields=True):
+    """The same, as `/batch-awaiter` calls it."""
+
+    batch_id: str = field(name="id")
+    url: str = field(name="webhookUrl")
+
+
+PLAIN_AWAITER = msgspec.json.Decoder(_PlainAwaiter)
+PLAIN_WATCH = msgspec.json.Decoder(_Plain)
+PLAIN_WATCHES = msgspec.json.Decoder(list[_Plain])
+PLAIN_MAX_BYTES = 256 * 2**10
+NOT_PLAIN = (
+    msgspec.DecodeError,
+    UnicodeDecodeError,
+    RecursionError,
+    ValidationError,
+    InvalidRequest,
+    AddressRefused,
+)
+BATCH_IDS = TypeAdapter(list[BatchId], config=ConfigDict(strict=True, defer_build=True))
+URLS = TypeAdapter(WebhookUrl, config=ConfigDict(strict=True, defer_build=True))
+
+
+class WatchForm:
+    """Reads what a body asks to hear of, under the rules and accounts of this moment.
+
+    Nearly all bodies are plain: ids and URLs, and nothing is wrong with them. Those are read in a
+    fraction of the time; whatever else a body holds is read again, by the others.
+    """
+
+    def __init__(self, rules: AddressRules, accounts: Mapping[str, Account]) -> None:
+        self._rules = rules
         self._accounts = accounts
-        url, account = url_check(context.rules()), account_check(accounts)
+        url, account = url_check(rules), account_check(accounts)
         self._awaiter_checks = {"webhookUrl": url, "account": account}
         self._checks = {"url": url, "account": account}
+
+    def plain(
+        self,
+        decoder: msgspec.json.Decoder[Any],
+        body: bytes,
+        *,
+        dialect: Dialect = Dialect.WATCH,
+    ) -> list[Registration] | None:
+        """The watches of a body, or the only one; None where it is not plain.
+
+        What it gives is what the others would give: they take every body that this one takes.
+        """
+        # Two names and two values, each in quotes: a name that came twice has left more of them.
+        if len(body) > PLAIN_MAX_BYTES or b"\\" in body:
+            return None
+        try:
+            read = decoder.decode(body)
+            made: list[_Plain | _PlainAwaiter] = read if isinstance(read, list) else [read]
+            if body.count(b'"') != 8 * len(made) or not 1 <= len(made) <= BULK_MAX:
+                return None
+            BATCH_IDS.validate_python([one.batch_id for one in made])
+            for url in {one.url for one in made}:
+                _check_plain(self._rules, url)
+            return [
+                Registration(
+                    account_id=account_of_batch(self._accounts, None, one.batch_id).id,
+                    batch_id=one.batch_id,
+                    url=one.url,
+                    dialect=dialect,
+                )
+                for one in made
+            ]
+        except NOT_PLAIN:
+            return None
 
     def awaiter(self, body: Any) -> Registration:
         """The watch of `/batch-awaiter`. Raises InvalidBody."""
@@ -228,6 +308,13 @@ def url_check(rules: AddressRules) -> Check:
 
 
 @lru_cache(URLS_KEPT_MAX)
+def _check_plain(rules: AddressRules, url: str) -> None:
+    """All that is asked of a URL. Raises ValidationError too."""
+    URLS.validate_python(url)
+    rules.check_url(url)
+
+
+@lru_cache(URLS_KEPT_MAX)
 def _check_url(rules: AddressRules, url: str) -> None:
     """Of many watches most have the same. Only what is good is kept: anything else raises."""
     rules.check_url(url)
@@ -311,13 +398,24 @@ def shown(found: Watch) -> api.Watch:
 )
 async def create_watches(request: Request) -> Response:
     call = await call_of(request)
-    body = await read_json(request, most=BULK_MAX_BYTES)
+    check_plain(request)
+    sent = await read_body(request, most=BULK_MAX_BYTES)
+    form = WatchForm(call.context.rules(), await call.accounts())
+    if plain := form.plain(PLAIN_WATCH, sent):
+        return await _create(call, plain[0])
+    if plain := form.plain(PLAIN_WATCHES, sent):
+        return await _create_all(call, plain, name="")
+    body = await decoded(request, sent)
     if isinstance(body, list):
-        return await _create_many(call, body, name="")
+        return await _create_all(call, form.watches(body, name=""), name="")
     if isinstance(body, dict) and isinstance(body.get("watches"), list):
         refuse_unknown(WatchesRequest, body)
-        return await _create_many(call, body["watches"], name="watches")
-    wanted = WatchForm(call.context, await call.accounts()).watch(body)
+        several = form.watches(body["watches"], name="watches")
+        return await _create_all(call, several, name="watches")
+    return await _create(call, form.watch(body))
+
+
+async def _create(call: Call, wanted: Registration) -> Response:
     try:
         registered = await call.surface.registrar.register(call.project_id, wanted)
     except WatchDiffers as error:
@@ -325,8 +423,7 @@ async def create_watches(request: Request) -> Response:
     return answer(shown(registered.watch), 201)
 
 
-async def _create_many(call: Call, items: list[Any], *, name: str) -> Response:
-    wanted = WatchForm(call.context, await call.accounts()).watches(items, name=name)
+async def _create_all(call: Call, wanted: list[Registration], *, name: str) -> Response:
     try:
         registered = await call.surface.registrar.register_all(call.project_id, wanted)
     except WatchDiffers as error:
@@ -386,8 +483,11 @@ KNOWN = "Batch already registered for this webhook: it is called once, when the 
 )
 async def await_batch(request: Request) -> Response:
     call = await call_of(request)
-    body = await read_json(request)
-    wanted = WatchForm(call.context, await call.accounts()).awaiter(body)
+    check_plain(request)
+    body = await read_body(request, most=BODY_MAX_BYTES)
+    form = WatchForm(call.context.rules(), await call.accounts())
+    plain = form.plain(PLAIN_AWAITER, body, dialect=Dialect.AWAITER)
+    wanted = plain[0] if plain else form.awaiter(await decoded(request, body))
     registered = await call.surface.registrar.register(call.project_id, wanted)
     message = NEW if registered.created else KNOWN
     return answer(api.AwaiterAnswer(message=message, batch_id=wanted.batch_id), 201)
