@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import AsyncIterator
@@ -447,6 +448,35 @@ async def page_in(lines: AsyncIterator[str]) -> str:
             sent = await anext(lines)
             return str(json.loads(sent.removeprefix("data: ")))
     raise AssertionError("the stream ended")
+
+
+@contextlib.asynccontextmanager
+async def opened(served: Served, page: str, cookie: str) -> AsyncIterator[AsyncIterator[str]]:
+    how = {"headers": {"accept": "text/event-stream", "cookie": f"{SESSION_COOKIE}={cookie}"}}
+    async with served.http.stream("GET", page, **how) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        yield answer.aiter_lines()
+
+
+async def test_two_sessions_share_a_page_and_each_has_the_token_of_its_own(
+    served: Served, browser: Browser, clock: Clock
+) -> None:
+    page = "/dashboard/batches/batch_1"
+    await served.watch("batch_1")
+    made = await made_key(served)
+    cookies, tokens = [], []
+    for _ in range(2):
+        await browser.sign_in(made["key"])
+        cookies.append(browser.cookies[SESSION_COOKIE])
+        tokens.append(token_of((await browser.get(page)).text))
+        clock.advance(60)
+    assert tokens[0] != tokens[1]
+    async with opened(served, page, cookies[0]) as one, opened(served, page, cookies[1]) as other:
+        assert [token_of(await page_in(lines)) for lines in (one, other)] == tokens
+        await served.see(a_snapshot("batch_1"))
+        seen = [await page_in(lines) for lines in (one, other)]
+        assert "completed" in seen[0]
+        assert seen[0].replace(tokens[0], tokens[1]) == seen[1]
 
 
 async def test_a_stream_ends_with_its_key(served: Served, browser: Browser) -> None:

@@ -40,6 +40,7 @@ from batchbell.web.auth import Gate, Keyring, is_page
 from batchbell.web.call import Context, Surface
 from batchbell.web.dashboard import pages as dashboard
 from batchbell.web.dashboard.failure import page_in_place_of
+from batchbell.web.dashboard.live import Looks
 from batchbell.web.dashboard.overview import Glance
 from batchbell.web.downloads import Tables
 from batchbell.web.errors import Code, InvalidBody, error_response, response_to
@@ -101,7 +102,8 @@ def create_app(context: Context) -> App:
         Condition(context),
         Streams(context.store),
         Tables(context),
-        Streams(context.store),
+        Streams(context.store, channel=None),
+        Looks(),
         Glance(context),
         Hooks(context),
     )

@@ -28,6 +28,7 @@ from batchbell.web.errors import Code
 
 if TYPE_CHECKING:  # they are given a `Context`, and import it from here
     from batchbell.web.accounts import Directory
+    from batchbell.web.dashboard.live import Looks
     from batchbell.web.dashboard.overview import Glance
     from batchbell.web.downloads import Tables
     from batchbell.web.gateway.creations import Adopter
@@ -80,7 +81,9 @@ class Surface:
     streams: Streams
     tables: Tables
     screens: Streams
-    """The pages that somebody looks at."""
+    """Of those who look at pages."""
+    looks: Looks
+    """The pages that they look at."""
     glance: Glance
     hooks: Hooks
 

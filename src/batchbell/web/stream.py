@@ -73,10 +73,14 @@ class Place:
 
 
 class Streams:
-    """The open streams of one process, shared fairly by projects."""
+    """The open streams of one process, shared fairly by projects.
 
-    def __init__(self, store: Store) -> None:
+    What is committed for the channel wakes all of them; without one nothing does but their end.
+    """
+
+    def __init__(self, store: Store, *, channel: str | None = EVENTS) -> None:
         self.store = store
+        self._channel = channel
         self.ended = False
         self._open: dict[str, list[Place]] = {}
         """By project, the newest last."""
@@ -109,7 +113,8 @@ class Streams:
     @contextlib.contextmanager
     def joined(self, project_id: str) -> Iterator[Place]:
         """Count as open for as long as the context lasts, or until the place is taken away."""
-        place = Place(project_id, self.store.signal(EVENTS), ended=self.ended)
+        signal = Signal() if self._channel is None else self.store.signal(self._channel)
+        place = Place(project_id, signal, ended=self.ended)
         self._open.setdefault(project_id, []).append(place)
         try:
             yield place

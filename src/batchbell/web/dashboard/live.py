@@ -1,16 +1,18 @@
 """Live pages: a page is made anew while somebody looks, and sent where it has changed.
 
-A stream asks as the browser that opened it would: who may look is judged anew each time. It rests
-for much longer than a page takes to be made, so that many open dashboards leave the processor to
-others.
+It is made once for all who look at the same of it, however many they are, and not at all when
+nobody does. Between two makings it rests for much longer than one takes, so that open dashboards
+leave the processor to others. Who may look is judged anew before each thing that is sent.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Hashable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
@@ -26,24 +28,140 @@ from batchbell.web.stream import Place
 MEDIA_TYPE = "text/event-stream"
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 REST_SECONDS = 2.0
-"""Between two looks at the database, at least."""
-REST_SHARE = 5
-"""And so many times what the last one took, for each page that somebody looks at: all of them
-together leave most of the time to others."""
-REST_MOST_SECONDS = 10.0
+"""Between two makings of a page, at least."""
+REST_SHARE = 30
+"""And so many times what the last one took, for each page that is made: all of them together take a
+thirtieth of the time, however many there are."""
+REST_MOST_SECONDS = 30.0
 HEARTBEAT_SECONDS = 15.0
 RETRY_MS = 1_000
 
 Handle = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What one visitor sees of a page."""
+
+    same: Hashable
+    """Equal for all who see the same, but for the token of their forms."""
+    token: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Viewer:
+    """One who looks: where to wake them, how to make the page as they see it, and their token."""
+
+    place: Place
+    make: Callable[[], Awaitable[bytes]]
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A page as it was at a moment."""
+
+    frame: bytes
+    token: str
+    began_at: float
+
+    def to(self, token: str) -> bytes:
+        """The frame for whoever has this token."""
+        if token == self.token:
+            return self.frame
+        return self.frame.replace(self.token.encode(), token.encode())
+
+
+class Look:
+    """One page, made again and again while it has viewers."""
+
+    def __init__(self, looks: Looks) -> None:
+        self.viewers: list[Viewer] = []
+        self._looks = looks
+        self._shown: Shown | None = None
+        self._wanted = asyncio.Event()
+        self._making = asyncio.create_task(self._make(), name="batchbell-look")
+        self._making.add_done_callback(self._ended)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is made no more: nobody looks, or the page is not there any more."""
+        return self._making.done()
+
+    def join(self, viewer: Viewer) -> None:
+        """Look too, at once: what is shown may be older than what the viewer has seen."""
+        self.viewers.append(viewer)
+        self._wanted.set()
+
+    def leave(self, viewer: Viewer) -> None:
+        self.viewers.remove(viewer)
+        if not self.viewers:
+            self._making.cancel()
+
+    def since(self, moment: float) -> Shown | None:
+        """The latest page if it is not from before. Raises what ended the look."""
+        if self.is_over:
+            self._making.result()
+        found = self._shown
+        return found if found is not None and found.began_at >= moment else None
+
+    async def _make(self) -> None:
+        while True:
+            self._wanted.clear()
+            began_at, viewer = time.monotonic(), self.viewers[0]
+            with contextlib.suppress(StoreUnavailable):  # it is shown as it was until then
+                page = await viewer.make()
+                self._shown = Shown(_frame("page", page.decode()), viewer.token, began_at)
+            self._wake()
+            rest = self._looks.rest_seconds(time.monotonic() - began_at)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(rest):
+                    await self._wanted.wait()
+
+    def _wake(self) -> None:
+        for viewer in self.viewers:
+            viewer.place.signal.set()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            task.exception()  # each viewer meets it by itself, if any is left
+        self._wake()
+
+
+class Looks:
+    """What is looked at in this process."""
+
+    def __init__(self) -> None:
+        self._open: dict[Hashable, Look] = {}
+
+    @contextlib.contextmanager
+    def joined(self, sight: Sight, viewer: Viewer) -> Iterator[Look]:
+        """Look for as long as the context lasts."""
+        look = self._open.get(sight.same)
+        if look is None or look.is_over:
+            look = self._open[sight.same] = Look(self)
+        look.join(viewer)
+        try:
+            yield look
+        finally:
+            look.leave(viewer)
+            if not look.viewers and self._open.get(sight.same) is look:
+                del self._open[sight.same]
+
+    def rest_seconds(self, took_seconds: float) -> float:
+        """How long a page is left alone that took so long to make."""
+        rest = REST_SHARE * len(self._open) * took_seconds
+        return min(max(REST_SECONDS, rest), REST_MOST_SECONDS)
+
+
 class Stream(Response):
     """One page from when it was opened until nobody looks any more, or may not."""
 
-    def __init__(self, request: Request, handle: Handle) -> None:
+    def __init__(self, request: Request, handle: Handle, sight: Sight) -> None:
         super().__init__()
         self._request = request
         self._handle = handle
+        self._sight = sight
         self._surface: Surface = request.app.state.surface
         self._gate = Gate(self._surface.keyring)
 
@@ -54,49 +172,46 @@ class Stream(Response):
             await refusal(scope, receive, send)
             return
         with screens.joined(project_id) as place:
-            frames = self._frames(place)
-            response = StreamingResponse(frames, headers=HEADERS, media_type=MEDIA_TYPE)
-            async with contextlib.aclosing(frames):
-                await response(scope, receive, send)
+            viewer = Viewer(place, self._page, self._sight.token)
+            with self._surface.looks.joined(self._sight, viewer) as look:
+                frames = self._frames(place, look)
+                response = StreamingResponse(frames, headers=HEADERS, media_type=MEDIA_TYPE)
+                async with contextlib.aclosing(frames):
+                    await response(scope, receive, send)
 
-    async def _frames(self, place: Place) -> AsyncGenerator[bytes]:
+    async def _frames(self, place: Place, look: Look) -> AsyncGenerator[bytes]:
         yield b"retry: %d\n\n" % RETRY_MS + _frame("version", __version__)
-        sent: bytes | None = None
-        wrote_at = time.monotonic()
+        joined_at = wrote_at = time.monotonic()
+        sent = b""
         while not place.ended:
-            began = time.monotonic()
             try:
-                page: bytes | None = await self._page()
+                shown = look.since(joined_at)
+                await self._check_access()
             except StoreUnavailable:
-                page = sent  # it is shown as it was until the database answers again
+                shown = None  # whoever was let in stays in while nobody can be asked
             except BatchbellError:
                 yield _frame("over", "")
                 return
-            if page is not None and page != sent:
-                yield _frame("page", page.decode())
-                sent, wrote_at = page, time.monotonic()
+            frame = sent if shown is None else shown.to(self._sight.token)
+            if frame != sent:
+                yield frame
+                sent, wrote_at = frame, time.monotonic()
             elif time.monotonic() - wrote_at >= HEARTBEAT_SECONDS:
                 yield b": heartbeat\n\n"
                 wrote_at = time.monotonic()
-            share = REST_SHARE * self._surface.screens.number
-            took = time.monotonic() - began
-            await _rest(place, min(max(REST_SECONDS, share * took), REST_MOST_SECONDS))
+            await place.signal.wait(HEARTBEAT_SECONDS)
 
     async def _page(self) -> bytes:
-        """What is shown at this moment. Raises AccessDenied for who may not look any more."""
+        """What is shown at this moment."""
         scope = {**self._request.scope, "state": {**self._request.scope["state"], "live": True}}
-        project_id = await self._gate.project_of(scope)
-        if project_id != scope["state"]["project_id"]:
-            raise AccessDenied("The key is of another project now.", code="invalid_api_key")
         response = await self._handle(Request(scope))
         return bytes(response.body)
 
-
-async def _rest(place: Place, seconds: float) -> None:
-    """However many events come: only the end of the stream ends it early."""
-    until = time.monotonic() + seconds
-    while not place.ended and (left := until - time.monotonic()) > 0:
-        await place.signal.wait(left)
+    async def _check_access(self) -> None:
+        """Raises AccessDenied for who may not look any more."""
+        scope = {**self._request.scope, "state": {}}
+        if await self._gate.project_of(scope) != self._request.scope["state"]["project_id"]:
+            raise AccessDenied("The key is of another project now.", code="invalid_api_key")
 
 
 def _frame(event: str, text: str) -> bytes:

@@ -131,6 +131,13 @@ async def visitor_of(request: Request) -> Visitor:
     return Visitor(call, request, key, project, choice, token)
 
 
+async def sight_of(request: Request) -> live.Sight:
+    """What a stream of this page shows. Of a visitor, pages know the key and the project alone."""
+    visitor = await visitor_of(request)
+    key_id = visitor.key.id if visitor.key else None
+    return live.Sight((str(request.url), visitor.project.id, key_id), visitor.form_token)
+
+
 def _session_text(request: Request, key: Key | None) -> str:
     return LOCAL_SESSION if key is None else session_in(request.scope)
 
@@ -270,7 +277,7 @@ class PageRoute(IdRoute):
 
         async def answer(request: Request) -> Response:
             if request.method == "GET" and live.MEDIA_TYPE in request.headers.get("accept", ""):
-                return live.Stream(request, handle)
+                return live.Stream(request, handle, await sight_of(request))
             return await handle(request)
 
         return answer
