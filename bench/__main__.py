@@ -15,12 +15,14 @@ from bench import (
     claims,
     collecting,
     crowds,
+    dashboards,
     deliveries,
     endings,
     fairness,
     fleets,
     machine,
     memory,
+    pages,
     preflight,
     registrations,
     sweeps,
@@ -44,6 +46,8 @@ BENCHES: dict[str, Callable[[Run], Awaitable[None]]] = {
     "l": crowds.run,
     "m": preflight.run,
     "n": burst.run,
+    "o": pages.run,
+    "p": dashboards.run,
     "q": alone.run,
 }
 

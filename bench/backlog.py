@@ -21,7 +21,7 @@ def body(event_id: str, batch_id: str) -> str:
     """An event's body of 1 KB."""
     head = (
         f'{{"id":"{event_id}","object":"event","type":"batch.completed","created_at":1790000000,'
-        f'"data":{{"id":"{batch_id}","status":"completed","metadata":{{"filling":"'
+        f'"timestamp":"2026-09-21T14:13:20Z","data":{{"id":"{batch_id}","status":"completed","metadata":{{"filling":"'
     )
     return head + "x" * (BODY_BYTES - len(head) - 4) + '"}}}'
 
@@ -41,17 +41,17 @@ class Backlog:
         self._name = self._account[-12:]
         self.total = 0
 
-    async def add(self, number: int) -> None:
-        """Let so many deliveries wait, each of an event of its own."""
+    async def add(self, number: int, *, due_at: float | None = None) -> None:
+        """Let so many deliveries wait, each of an event of its own: now, or until a time."""
         async with opened(self.database_url) as store:
             for start in range(0, number, CHUNK):
-                await self.put(store, min(CHUNK, number - start))
+                await self.put(store, min(CHUNK, number - start), due_at=due_at)
 
-    async def put(self, store: Store, number: int) -> None:
+    async def put(self, store: Store, number: int, *, due_at: float | None = None) -> None:
         """The same in an open store, in one transaction."""
         if self.total == 0:
             await self.stage(store)
-        await store.write(self._write, range(self.total, self.total + number))
+        await store.write(self._write, range(self.total, self.total + number), due_at)
         self.total += number
 
     async def stage(self, store: Store) -> None:
@@ -61,7 +61,7 @@ class Backlog:
     async def check(self) -> None:
         """All that ever waited was delivered, with one attempt each."""
         async with opened(self.database_url) as store:
-            delivered, tried, twice = await store.read(_counts)
+            delivered, tried, twice = await store.read(_counts, self.endpoint_ids)
         assert (delivered, tried, twice) == (self.total, self.total, 0), (delivered, tried, twice)
 
     def _write_stage(self, connection: Connection) -> None:
@@ -92,7 +92,7 @@ class Backlog:
         ]
         insert_missing(connection, endpoints, rows)
 
-    def _write(self, connection: Connection, numbers: range) -> None:
+    def _write(self, connection: Connection, numbers: range, due_at: float | None) -> None:
         now = time.time()
         same = {"project_id": DEFAULT_PROJECT}
         ids = [f"batch_{self._name}{number:020x}" for number in numbers]
@@ -133,7 +133,7 @@ class Backlog:
             "state": "pending",
             "attempts": 0,
             "attempts_before": 0,
-            "due_at": now,
+            "due_at": due_at or now,
             "created_at": now,
         }
         places = len(self.endpoint_ids)
@@ -156,10 +156,11 @@ class Backlog:
         wake(connection, DELIVERIES)
 
 
-def _counts(connection: Connection) -> tuple[int, int, int]:
+def _counts(connection: Connection, endpoint_ids: Sequence[str]) -> tuple[int, int, int]:
     """How many are delivered, how many attempts there are, and how many of those are seconds."""
-    delivered = select(func.count()).where(deliveries.c.state == "delivered")
-    tried = select(func.count()).select_from(attempts)
-    twice = select(func.count()).where(attempts.c.number > 1)
+    own = deliveries.c.endpoint_id.in_(endpoint_ids)
+    delivered = select(func.count()).where(own, deliveries.c.state == "delivered")
+    tried = select(func.count()).select_from(attempts.join(deliveries)).where(own)
+    twice = tried.where(attempts.c.number > 1)
     a, b, c = (connection.execute(query).scalar_one() for query in (delivered, tried, twice))
     return a, b, c

@@ -22,8 +22,8 @@ class Timed(QuickReceiver):
 async def main(talk: Talk, *, delay_seconds: float = 0.0, quick_delay_seconds: float = 0.0) -> None:
     """Every order is answered with how many requests have come; without a delay, also when.
 
-    With a delay it answers after that, and never at `/dead`. With a quick one it has no such
-    path, and is not the limit.
+    The first one is that after the start, or after the order `begin`. With a delay it answers after
+    that, and never at `/dead`. With a quick one it has no such path, and is not the limit.
     """
     made = Receiver(keep=False) if delay_seconds else Timed(delay_seconds=quick_delay_seconds)
     if isinstance(made, Receiver):
@@ -31,6 +31,8 @@ async def main(talk: Talk, *, delay_seconds: float = 0.0, quick_delay_seconds: f
         made.behave("/dead", Hang())
     async with made as receiver:
         talk.say(url=receiver.url(""))
-        while await talk.hear() is not None:
+        while (order := await talk.hear()) is not None:
+            if isinstance(made, Timed) and "begin" in order:
+                made.first = 0.0
             when = {"first": made.first, "last": made.last} if isinstance(made, Timed) else {}
             talk.say(total=receiver.total, **when)

@@ -16,7 +16,7 @@ import aiohttp
 from bench.provider import API_KEY
 from bench.run import ROOT
 
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 STOP_SECONDS = 25.0
 
 
