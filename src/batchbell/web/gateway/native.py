@@ -7,9 +7,7 @@ watched; the header `bb-webhook-url` says whom to call.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import mmap
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,15 +26,16 @@ from batchbell.core.model import Account, Batch, Snapshot
 from batchbell.files.results_store import scratch_of
 from batchbell.files.scratch import scratch_folder
 from batchbell.net.form import FileBody
-from batchbell.providers.protocol import Asked, Native, Verb
+from batchbell.providers.protocol import Native, Verb
 from batchbell.providers.registry import dialect_of, profile_of, speaks
 from batchbell.storage import accounts, batches, keys
-from batchbell.threads import disk, heavy
+from batchbell.threads import apart, disk
 from batchbell.web.auth import api_key_in
 from batchbell.web.bodies import judge
 from batchbell.web.call import Call, call_of
 from batchbell.web.errors import Code, InvalidBody
 from batchbell.web.gateway import creations
+from batchbell.web.gateway.bodies import read_creation
 from batchbell.web.gateway.creations import Targets
 from batchbell.web.gateway.natives import NATIVES, proven
 from batchbell.web.gateway.proxy import (
@@ -64,8 +63,6 @@ ORIGIN = re.compile(r"https?://[^/]+", re.IGNORECASE)
 
 CALL_TAG = "batchbell_call"
 """The name of the tag of a batch that was made by a call that we passed on."""
-TAGGED_MAX_BYTES = 32 * 2**20
-"""Larger bodies are sent as they are: they are too many at once to be written anew."""
 
 router = strict_router("native")
 
@@ -184,7 +181,9 @@ async def _create(call: Call, request: Request, path: str, account: Account) -> 
         file = folder / "body"
         await keep(request, file, most=context.settings.submission_max_bytes)
         tag = (CALL_TAG, context.mint("call"))
-        asked, fingerprint, file = await heavy(call.project_id, _read, native, path, file, tag)
+        asked, fingerprint, file = await apart(
+            call.project_id, [file], read_creation, native, path, file, tag
+        )
         more = await creations.read_targets(
             context, {"metadata": dict(asked.metadata or {})}, call.project_id
         )
@@ -218,30 +217,6 @@ def _header_targets(call: Call, request: Request) -> Targets:
     if webhook is None or problems:
         raise InvalidBody([replace(one, param=WEBHOOK_HEADER) for one in problems])
     return [partial(registration, webhook)]
-
-
-def _read(native: Native, path: str, file: Path, tag: tuple[str, str]) -> tuple[Asked, str, Path]:
-    """What a body asks for, as far as it can be read, its fingerprint, and what to send.
-
-    Called in a thread. That is another file where a tag could be put in: a batch is recognized by
-    nothing else then.
-    """
-    with file.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256")
-        digest.update(path.encode())
-        try:
-            # Mapped, and never closed by hand: what is decoded points into it.
-            body = mmap.mmap(content.fileno(), 0, access=mmap.ACCESS_READ)
-            fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-        except (ValueError, RecursionError):
-            return Asked(), digest.hexdigest(), file
-        asked = native.asked(path, fields)
-        tagged = native.tagged(fields, tag) if len(body) <= TAGGED_MAX_BYTES else None
-    if tagged is None:
-        return asked, digest.hexdigest(), file
-    other = file.with_suffix(".tagged")
-    other.write_bytes(tagged)
-    return replace(asked, tag=tag, lines=None), digest.hexdigest(), other
 
 
 async def _send(call: Call, request: Request, path: str, account: Account, file: Path) -> Whole:
