@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from batchbell.group_commit import GroupCommit
+from batchbell.group_commit import Gathering, GroupCommit
 
 
 class Pen:
@@ -120,3 +120,34 @@ async def test_a_writer_that_is_stopped_leaves_nobody_waiting(
     assert all(item.cancelled() for item in items)
     pen.free.set()
     assert await gathering.add(1) == 2
+
+
+async def test_what_is_gathered_and_not_asked_for_is_written_in_groups_too(pen: Pen) -> None:
+    async def write(items: list[int]) -> None:
+        await pen.write(items)
+
+    gathering: Gathering[int] = Gathering(write, most=4)
+    pen.free.clear()
+    gathering.put(0)
+    await pen.started.wait()
+    for n in range(1, 8):
+        gathering.put(n)
+    pen.free.set()
+    await gathering.drain()
+    assert pen.groups == [[0], [1, 2, 3, 4], [5, 6, 7]]
+
+
+async def test_a_write_that_fails_keeps_nothing_that_comes_after_from_being_written(
+    pen: Pen,
+) -> None:
+    async def write(items: list[int]) -> None:
+        await pen.write(items)
+
+    gathering: Gathering[int] = Gathering(write, most=1)
+    for n in (13, 1):
+        gathering.put(n)
+    with pytest.raises(ValueError, match="unlucky"):
+        await gathering._writer  # type: ignore[misc]
+    gathering.put(2)
+    await gathering.drain()
+    assert pen.groups == [[13], [1], [2]]

@@ -22,7 +22,7 @@ from batchbell.core.submission import Expiry
 from batchbell.declared import pace_of
 from batchbell.files.results_store import scratch_of
 from batchbell.net.api import ApiClient
-from batchbell.net.client import Sender, WebhookSender
+from batchbell.net.client import Caller, WebhookSender
 from batchbell.net.proxy import provider_proxy, webhook_proxy
 from batchbell.net.relay import Relay
 from batchbell.parts import Runtime as Runtime  # noqa: PLC0414 - what callers are given
@@ -116,7 +116,7 @@ def _loop(runtime: Runtime, worker: Worker, *, vital: bool = True) -> Loop:
     return Loop(worker, clock=time.time, rand=random.random, metrics=runtime.metrics, vital=vital)
 
 
-def _dispatcher(runtime: Runtime, sender: Sender) -> Dispatcher:
+def _dispatcher(runtime: Runtime, sender: Caller) -> Dispatcher:
     settings = runtime.settings
     return Dispatcher(
         runtime.store,

@@ -370,10 +370,10 @@ async def test_a_failure_of_our_own_is_an_attempt_that_is_seen_and_retried(
     """Else what we cannot send would be claimed for ever, and nobody would know why."""
     await ended_batch(house)
 
-    async def broken(*_: object, **__: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise RuntimeError("whsec_not-for-others")
 
-    monkeypatch.setattr(house.sender, "send", broken)
+    monkeypatch.setattr(house.sender, "begin", broken)
     await house.deliver()
     delivery = await only_delivery(house)
     assert (delivery.state, delivery.attempts) == (DeliveryState.PENDING, 1)
@@ -381,3 +381,26 @@ async def test_a_failure_of_our_own_is_an_attempt_that_is_seen_and_retried(
     monkeypatch.undo()
     await go_on(house)
     assert (await only_delivery(house)).state is DeliveryState.DELIVERED
+
+
+async def test_what_cannot_be_written_is_reported_and_runs_out_with_its_lease(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for it, nor does its slot stay taken."""
+    await ended_batch(house)
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("no")
+
+    monkeypatch.setattr("batchbell.workers.dispatcher.queue.settle", broken)
+    await house.deliver()
+    monkeypatch.undo()
+    failures = {"worker": "dispatcher"}
+    sample = "batchbell_worker_failures_total"
+    assert house.metrics.registry.get_sample_value(sample, failures) == 1
+    assert house.metrics.registry.get_sample_value("batchbell_deliveries_in_flight") == 0
+    assert (await only_delivery(house)).state is DeliveryState.PENDING
+    house.clock.advance(60)
+    await house.deliver()
+    delivery = await only_delivery(house)
+    assert (delivery.state, delivery.attempts) == (DeliveryState.DELIVERED, 2)

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from sqlalchemy import Connection, text, update
 from tests.conftest import SECRET, Clock
+from tests.workers.calling import Calling
 
 from batchbell.core.backoff import SCHEDULE_SECONDS
 from batchbell.core.model import DEFAULT_PROJECT, Snapshot, Status, new_id
@@ -57,7 +58,7 @@ ANSWERS = {
 }
 
 
-class Receivers:
+class Receivers(Calling):
     """A sender whose calls are answered as each endpoint is told to answer; some never are."""
 
     def __init__(self, clock: Clock, first_waiting: Callable[[str], Awaitable[str]]) -> None:
@@ -74,9 +75,7 @@ class Receivers:
         """When the limited one was called, since the clock last went back."""
         self.crashing = False
 
-    async def send(
-        self, url: str, *, headers: Mapping[str, str], body: bytes, timeout_seconds: float = 15.0
-    ) -> Outcome:
+    async def send(self, url: str, headers: Mapping[str, str]) -> Outcome:
         await self.look(url, headers["webhook-id"])
         self.sent[url, headers["webhook-id"]] += 1
         self.under_way[url] += 1

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 from tests.conftest import SECRET, Clock
 from tests.storage.scene import Scene, snapshot
+from tests.workers.calling import Calling
 
 from batchbell.core.model import Account, Mint
 from batchbell.core.outcome import Fault, Outcome
@@ -24,16 +25,14 @@ CALLS = 200
 
 
 @dataclass
-class Sender:
+class Sender(Calling):
     """Calls to `bad` hosts hang until they are released; others are answered at once."""
 
     hanging: int = 0
     sent: list[str] = field(default_factory=list)
     released: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def send(
-        self, url: str, *, headers: Mapping[str, str], body: bytes, timeout_seconds: float
-    ) -> Outcome:
+    async def send(self, url: str, headers: Mapping[str, str]) -> Outcome:
         if "bad" in url:
             self.hanging += 1
             await self.released.wait()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import partial
+from typing import Any
 
 import structlog
 
@@ -17,13 +19,13 @@ from batchbell.core.errors import StoreUnavailable
 from batchbell.core.health import Change
 from batchbell.core.model import Claimed, DeliveryState, Endpoint, Mint
 from batchbell.core.outcome import Fault, Outcome
-from batchbell.group_commit import GroupCommit
-from batchbell.net.client import Sender
+from batchbell.group_commit import Gathering, GroupCommit
+from batchbell.net.client import Caller
 from batchbell.observability import Metrics, log_health
 from batchbell.storage import queue
 from batchbell.storage.engine import DELIVERIES, Store
 from batchbell.storage.queue import START, Tried
-from batchbell.workers.ring import ROOM, Ring
+from batchbell.workers.ring import ROOM, Lane, Ring
 
 log = structlog.get_logger("batchbell.dispatcher")
 
@@ -77,7 +79,7 @@ class Dispatcher:
     def __init__(
         self,
         store: Store,
-        sender: Sender,
+        sender: Caller,
         *,
         clock: Callable[[], float],
         mint: Mint,
@@ -104,9 +106,13 @@ class Dispatcher:
         self._closed: frozenset[str] = frozenset()
         self._token_at: float | None = None
         self._rush = Rush(clock)
-        self._calls: set[asyncio.Task[None]] = set()
-        self._settling = GroupCommit(self._settle_all, most=SETTLE_MOST)
+        self._open = 0
+        """What was begun here and has not been written."""
+        self._calm = asyncio.Event()
+        self._chores: set[asyncio.Task[None]] = set()
+        self._settling = Gathering(self._settle_all, most=SETTLE_MOST)
         self._returning = GroupCommit(self._give_back_all, most=SETTLE_MOST)
+        metrics.in_flight.set_function(lambda: self._ring.under_way)
 
     async def step(self) -> bool:
         """Claim what is due and start sending it; whether there was anything to claim."""
@@ -172,76 +178,44 @@ class Dispatcher:
 
     async def calls_ended(self) -> None:
         """Wait until nothing is under way: sent, answered and written."""
-        while self._calls:
-            await asyncio.wait(self._calls)
+        while self._open:
+            self._calm.clear()
+            await self._calm.wait()
 
     def start_calls(self) -> None:
         """Send in turn while there are slots."""
         while next_ := self._ring.take():
-            delivery, lane = next_
-            call = asyncio.create_task(self._call(delivery, lane.endpoint))
-            self._calls.add(call)
-            call.add_done_callback(self._call_ended)
-        self._metrics.in_flight.set(self._ring.under_way)
+            self._open += 1
+            self._start(*next_)
 
-    def _call_ended(self, call: asyncio.Task[None]) -> None:
-        self._calls.discard(call)
-        if not call.cancelled() and (error := call.exception()) is not None:
-            self._metrics.worker_failures.labels(self.name).inc()
-            log.error("call failed; its lease will run out", error=repr(error), exc_info=error)
-
-    async def _call(self, delivery: Claimed, endpoint: Endpoint) -> None:
-        outcome: Outcome | None = None
+    def _start(self, delivery: Claimed, lane: Lane) -> None:
+        endpoint = lane.endpoint
         overdrawn = delivery.ends or delivery.life_attempt > len(
             endpoint.schedule or SCHEDULE_SECONDS
         )
-        try:
-            needed = self._timeout(endpoint) + MARGIN_SECONDS
-            if not overdrawn and self._clock() + needed <= delivery.lease_until:
-                outcome = await self._try(delivery, endpoint)
-                if _shuts(outcome):
-                    self._ring.shut(endpoint.id)
-        finally:
-            self._rush.note(1)
-            self._writing[endpoint.project_id] += 1
-            if self._ring.ended(delivery, outcome):
-                self.signal.set()
-            self.start_calls()
-        try:
-            await self._write(delivery, endpoint, outcome, overdrawn=overdrawn)
-        finally:
-            self._writing[endpoint.project_id] -= 1
-            self._look_again(endpoint)
+        needed = self._timeout(endpoint) + MARGIN_SECONDS
+        if overdrawn or self._clock() + needed > delivery.lease_until:
+            self._free(delivery, endpoint, None)
+            self._begin(self._return(delivery, endpoint, overdrawn=overdrawn))
+        elif (outcome := self._try(delivery, endpoint)) is not None:
+            self._ended(delivery, endpoint, outcome)
 
-    async def _write(
-        self, delivery: Claimed, endpoint: Endpoint, outcome: Outcome | None, *, overdrawn: bool
-    ) -> None:
-        if outcome is not None:
-            await self._settle(delivery, endpoint, outcome)
-        elif overdrawn:
-            await self._store.write(queue.give_up, [delivery], mint=self._mint, now=self._clock())
-        else:
-            await self._give_back([delivery])
+    def _try(self, delivery: Claimed, endpoint: Endpoint) -> Outcome | None:
+        """Send; the outcome comes later, but where nothing could go out.
 
-    def _look_again(self, endpoint: Endpoint) -> None:
-        """Claim once more where an end made room: behind the first of an order, or in a share."""
-        if endpoint.ordered:
-            self.signal.set()
-        elif endpoint.project_id in self._closed:
-            rooms, another = self._shares()
-            if rooms.get(endpoint.project_id, another):
-                self.signal.set()
-
-    async def _try(self, delivery: Claimed, endpoint: Endpoint) -> Outcome:
-        """Send; what goes wrong in our own code is a failed attempt too, seen and retried."""
+        What goes wrong in our own code is a failed attempt too, seen and retried.
+        """
         try:
-            return unsendable(endpoint, now=self._clock()) or await self._send(delivery, endpoint)
+            outcome = unsendable(endpoint, now=self._clock())
+            if outcome is None:
+                self._send(delivery, endpoint)
         except Exception as error:
             log.exception("not sent", delivery_id=delivery.id, endpoint_id=delivery.endpoint_id)
             detail = f"Batchbell itself failed to send this: {type(error).__name__}."
             return Outcome(fault=Fault.PROTOCOL, detail=detail, started_at=self._clock())
+        return outcome
 
-    async def _send(self, delivery: Claimed, endpoint: Endpoint) -> Outcome:
+    def _send(self, delivery: Claimed, endpoint: Endpoint) -> None:
         body = payload.dressed(
             delivery.event_body,
             dialect=delivery.dialect,
@@ -265,13 +239,24 @@ class Dispatcher:
             attempt=delivery.attempt,
         )
         failpoints.reach(failpoints.BEFORE_SEND)
-        outcome = await self._sender.send(
-            endpoint.url, headers=headers, body=body, timeout_seconds=self._timeout(endpoint)
+        self._sender.begin(
+            endpoint.url,
+            headers=headers,
+            body=body,
+            timeout_seconds=self._timeout(endpoint),
+            done=partial(self._answered, delivery, endpoint),
         )
-        failpoints.reach(failpoints.AFTER_SEND)
-        return outcome
 
-    async def _settle(self, delivery: Claimed, endpoint: Endpoint, outcome: Outcome) -> None:
+    def _answered(self, delivery: Claimed, endpoint: Endpoint, outcome: Outcome) -> None:
+        failpoints.reach(failpoints.AFTER_SEND)
+        self._ended(delivery, endpoint, outcome)
+        self.start_calls()
+
+    def _ended(self, delivery: Claimed, endpoint: Endpoint, outcome: Outcome) -> None:
+        """A call has ended: what it brought is written, together with all else that ends."""
+        if _shuts(outcome):
+            self._ring.shut(endpoint.id)
+        self._free(delivery, endpoint, outcome)
         now = self._clock()
         settlement = lifecycle.settle(
             outcome,
@@ -283,11 +268,39 @@ class Dispatcher:
                 endpoint, first_due_at=delivery.first_due_at, now=now
             ),
         )
-        await self._settling.add(Tried(delivery, outcome, settlement))
-        if _shuts(outcome):
-            await self._give_back(self._ring.open(delivery.endpoint_id))
+        self._settling.put((Tried(delivery, outcome, settlement), endpoint))
 
-    async def _settle_all(self, tried: list[Tried]) -> Sequence[bool]:
+    def _free(self, delivery: Claimed, endpoint: Endpoint, outcome: Outcome | None) -> None:
+        self._writing[endpoint.project_id] += 1
+        if self._ring.ended(delivery, outcome):
+            self.signal.set()
+
+    async def _return(self, delivery: Claimed, endpoint: Endpoint, *, overdrawn: bool) -> None:
+        """Give up what may not be sent any more; give back what cannot be sent in its lease."""
+        try:
+            if overdrawn:
+                now = self._clock()
+                await self._store.write(queue.give_up, [delivery], mint=self._mint, now=now)
+            else:
+                await self._give_back([delivery])
+        finally:
+            self._written([endpoint])
+
+    async def _settle_all(self, ended: list[tuple[Tried, Endpoint]]) -> None:
+        """Write what these calls brought; where that cannot be done, their leases run out."""
+        tried = [one for one, _ in ended]
+        self._rush.note(len(tried))
+        try:
+            await self._settle(tried)
+        except Exception as error:
+            self._fail(error)
+        finally:
+            for one in tried:
+                if _shuts(one.outcome):
+                    self._begin(self._give_back(self._ring.open(one.delivery.endpoint_id)))
+            self._written([endpoint for _, endpoint in ended])
+
+    async def _settle(self, tried: Sequence[Tried]) -> None:
         """Write the attempts, trying as long as the leases last: what was sent must be known."""
         failpoints.reach(failpoints.BEFORE_SETTLE)
         while True:
@@ -300,14 +313,50 @@ class Dispatcher:
                 if self._clock() > min(one.delivery.lease_until for one in tried):
                     raise
                 await asyncio.sleep(SETTLE_AGAIN_SECONDS)
-        answers = [one.delivery.id in settled.written for one in tried]
-        results = Counter(map(self._report, tried, answers))
+        results = Counter(self._report(one, one.delivery.id in settled.written) for one in tried)
         for result, count in results.items():
             self._metrics.attempts.labels(result).inc(count)
         log.info("dispatched", **results)
         for change in settled.changes:
             await self._follow(change)
-        return answers
+
+    def _written(self, endpoints: Sequence[Endpoint]) -> None:
+        """So many calls of these endpoints are done with."""
+        self._writing.subtract(endpoint.project_id for endpoint in endpoints)
+        self._writing = +self._writing
+        self._look_again(endpoints)
+        self._close(len(endpoints))
+
+    def _look_again(self, endpoints: Sequence[Endpoint]) -> None:
+        """Claim once more where an end made room: behind the first of an order, or in a share."""
+        if any(endpoint.ordered for endpoint in endpoints):
+            self.signal.set()
+        elif full := self._closed.intersection(endpoint.project_id for endpoint in endpoints):
+            rooms, another = self._shares()
+            if any(rooms.get(id, another) for id in full):
+                self.signal.set()
+
+    def _close(self, number: int) -> None:
+        self._open -= number
+        if not self._open:
+            self._calm.set()
+
+    def _begin(self, chore: Coroutine[Any, Any, None]) -> None:
+        """Do what no call waits for."""
+        self._open += 1
+        task = asyncio.create_task(chore)
+        self._chores.add(task)
+        task.add_done_callback(self._chore_ended)
+
+    def _chore_ended(self, task: asyncio.Task[None]) -> None:
+        self._chores.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
+        self._close(1)
+
+    def _fail(self, error: BaseException) -> None:
+        self._metrics.worker_failures.labels(self.name).inc()
+        log.error("call failed; its lease will run out", error=repr(error), exc_info=error)
 
     async def _follow(self, change: Change) -> None:
         """Have the lane follow what became of its endpoint; what waits for a breaker goes back."""
