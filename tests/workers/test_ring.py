@@ -176,6 +176,37 @@ def test_what_a_project_cannot_use_another_has() -> None:
     assert set(ring.held()) == {"a"}
 
 
+@settings(max_examples=200)
+@given(st.data())
+def test_whoever_has_the_fewest_calls_under_way_is_served_next(data: st.DataObject) -> None:
+    ring = Ring(20)
+    waiting, under_way = Counter[str](), list[Claimed]()
+    for number in range(data.draw(st.integers(1, 120))):
+        match data.draw(st.sampled_from(["add", "take", "take", "end"])):
+            case "add":
+                id = data.draw(st.sampled_from(["a0", "a1", "b0", "c0", "c1", "d0"]))
+                ring.add([delivery(f"d{number}", id)], {id: endpoint(id, project_id=id[0])})
+                waiting[id] += 1
+            case "end" if under_way:
+                one = data.draw(st.sampled_from(under_way))
+                under_way.remove(one)
+                ring.ended(one, GOOD)
+            case "take":
+                calls = Counter(one.endpoint_id for one in under_way)
+                of = projects_of(under_way)
+                able = {id[0] for id, n in waiting.items() if n and calls[id] < MOST}
+                least = min((of[project] for project in able), default=None)
+                held = set(of) | {id[0] for id, n in waiting.items() if n}
+                none = len(under_way) >= 20 and (least is None or least >= 20 // len(held))
+                if (next_ := ring.take()) is None:
+                    assert none or least is None or len(under_way) == 25
+                else:
+                    assert not none
+                    assert of[next_[0].endpoint_id[0]] == least
+                    waiting[next_[0].endpoint_id] -= 1
+                    under_way.append(next_[0])
+
+
 def test_after_an_outage_an_endpoint_starts_with_one_call_and_doubles() -> None:
     ring = ring_of(a=ROOM)
     ring.start_slowly("a")

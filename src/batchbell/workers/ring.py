@@ -38,7 +38,7 @@ def calls_most(calls: int) -> int:
     return calls + max(1, calls // RESERVE)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Lane:
     """One endpoint's deliveries here."""
 
@@ -47,6 +47,8 @@ class Lane:
     retries: deque[Claimed] = field(default_factory=deque)
     under_way: int = 0
     slots: float = float(MOST)
+    calls: int = MOST
+    """How many may be under way at once."""
     seconds: float = 1.0
     """How long its calls take, about."""
     starting: bool = False
@@ -59,11 +61,6 @@ class Lane:
     @property
     def held(self) -> int:
         return len(self.firsts) + len(self.retries) + self.under_way
-
-    @property
-    def calls(self) -> int:
-        """How many may be under way at once."""
-        return 1 if self.endpoint.ordered else int(self.slots)
 
     @property
     def room(self) -> int:
@@ -86,39 +83,56 @@ class Lane:
         """Whether it is left alone by claims: a claim for a few costs as much as one for many."""
         return not self.limited and self.held > self.room // 2
 
-    def note(self, seconds: float) -> None:
-        """How long a call took."""
-        self.seconds += (max(seconds, LEAST_SECONDS) - self.seconds) / 4
-
     @property
     def may_send(self) -> bool:
-        return not self.closed and self.under_way < self.calls
+        return self.under_way < self.calls and not self.closed
+
+    def meet(self, endpoint: Endpoint) -> None:
+        """How the endpoint is now."""
+        self.endpoint = endpoint
+        self.take_slots(self.slots)
+
+    def take_slots(self, slots: float) -> None:
+        self.slots = slots
+        self.calls = 1 if self.endpoint.ordered else int(slots)
+
+    def note(self, outcome: Outcome) -> None:
+        """How long a call took, and what it brought."""
+        seconds = outcome.duration_ms / 1000
+        self.seconds += (max(seconds, LEAST_SECONDS) - self.seconds) / 4
+        slots = slots_after(self.slots, outcome, starting=self.starting)
+        if slots != self.slots:
+            self.take_slots(slots)
+        self.starting = self.starting and slots < MOST
 
 
 class Turns:
     """Lanes of which some may be sent to, each once."""
 
+    __slots__ = ("_among", "_order")
+
     def __init__(self) -> None:
-        self._order: deque[str] = deque()
-        self._among: set[str] = set()
+        self._order: deque[Lane] = deque()
+        self._among: set[Lane] = set()
 
-    def give(self, endpoint_id: str) -> None:
-        if endpoint_id not in self._among:
-            self._order.append(endpoint_id)
-            self._among.add(endpoint_id)
+    def give(self, lane: Lane) -> None:
+        if lane not in self._among:
+            self._order.append(lane)
+            self._among.add(lane)
 
-    def next(self) -> str | None:
+    def next(self) -> Lane | None:
         if not self._order:
             return None
-        endpoint_id = self._order.popleft()
-        self._among.discard(endpoint_id)
-        return endpoint_id
+        lane = self._order.popleft()
+        self._among.discard(lane)
+        return lane
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Project:
     """What one project has here."""
 
+    id: str
     firsts: Turns = field(default_factory=Turns)
     retries: Turns = field(default_factory=Turns)
     waiting: int = 0
@@ -126,10 +140,46 @@ class Project:
     under_way: int = 0
     retries_under_way: int = 0
     retry_is_next: bool = False
+    level: int | None = None
+    """Where it stands; None where nothing of it may be sent before one of its calls ends."""
 
     @property
     def held(self) -> int:
         return self.waiting + self.under_way
+
+
+class Standing:
+    """Projects of which something may be sent, by how many calls they have under way.
+
+    The first is whichever has the fewest, and has had them for longest. No step of it costs more
+    where there are more projects.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._levels: list[dict[str, Project]] = [{} for _ in range(most + 1)]
+        self._lowest = len(self._levels)
+
+    def enter(self, project: Project) -> None:
+        """Stand where it belongs now: behind those that have as many calls."""
+        level = project.under_way
+        if project.level == level:
+            return
+        self.leave(project)
+        project.level = level
+        self._levels[level][project.id] = project
+        self._lowest = min(self._lowest, level)
+
+    def leave(self, project: Project) -> None:
+        if project.level is not None:
+            del self._levels[project.level][project.id]
+            project.level = None
+
+    def first(self) -> Project | None:
+        while self._lowest < len(self._levels):
+            if level := self._levels[self._lowest]:
+                return next(iter(level.values()))
+            self._lowest += 1
+        return None
 
 
 class Ring:
@@ -140,14 +190,12 @@ class Ring:
         self._calls_most = calls_most(calls)
         self._lanes: dict[str, Lane] = {}
         self._projects: dict[str, Project] = {}
+        self._standing = Standing(self._calls_most)
+        self.under_way = 0
 
     @property
     def waiting(self) -> int:
         return sum(project.waiting for project in self._projects.values())
-
-    @property
-    def under_way(self) -> int:
-        return sum(project.under_way for project in self._projects.values())
 
     @property
     def retries_under_way(self) -> int:
@@ -164,13 +212,15 @@ class Ring:
     def add(self, claimed: Iterable[Claimed], endpoints: Mapping[str, Endpoint]) -> None:
         """Take deliveries in, with how their endpoints are now."""
         for endpoint_id, endpoint in endpoints.items():
-            lane = self._lanes.setdefault(endpoint_id, Lane(endpoint))
-            lane.endpoint = endpoint
+            lane = self._lanes.get(endpoint_id)
+            if lane is None:
+                lane = self._lanes[endpoint_id] = Lane(endpoint)
+            lane.meet(endpoint)
             if endpoint.opened_at is not None:
                 self.start_slowly(endpoint_id)
         for delivery in claimed:
             lane = self._lanes[delivery.endpoint_id]
-            project = self._projects.setdefault(lane.endpoint.project_id, Project())
+            project = self._project(lane.endpoint.project_id)
             if delivery.is_retry:
                 lane.retries.append(delivery)
             else:
@@ -180,25 +230,32 @@ class Ring:
         for endpoint_id in endpoints:
             lane = self._lanes[endpoint_id]
             lane.more = lane.held >= lane.room
-            self._give_turns(endpoint_id, lane)
+            if (filled := self._projects.get(lane.endpoint.project_id)) is not None:
+                self._give_turns(lane, filled)
+                self._standing.enter(filled)
+
+    def _project(self, id: str) -> Project:
+        project = self._projects.get(id)
+        if project is None:
+            project = self._projects[id] = Project(id)
+        return project
 
     def take(self) -> tuple[Claimed, Lane] | None:
         """The next delivery that may be sent, in turn; None when none may be."""
-        under_way = self.under_way
-        if under_way >= self._calls_most:
+        if self.under_way >= self._calls_most:
             return None
-        waiting = [pair for pair in self._projects.items() if pair[1].waiting]
-        for id, project in sorted(waiting, key=lambda pair: pair[1].under_way):
-            if under_way >= self._calls and project.under_way >= self._share:
+        while (project := self._standing.first()) is not None:
+            if self.under_way >= self._calls and project.under_way >= self._share:
                 return None
             if (taken := self._take_for(project)) is not None:
-                # The last among those that have as many under way.
-                self._projects[id] = self._projects.pop(id)
+                self._standing.enter(project)
                 return taken
+            self._standing.leave(project)
         return None
 
     def _take_for(self, project: Project) -> tuple[Claimed, Lane] | None:
-        full = project.retries_under_way >= max(1, self._share // 2) and project.firsts_waiting > 0
+        held = project.retries_under_way
+        full = held > 0 and project.firsts_waiting > 0 and held >= max(1, self._share // 2)
         next_ = project.retry_is_next
         for retry in (False,) if full else (next_, not next_):
             if taken := self._take_of(project, retry=retry):
@@ -208,17 +265,17 @@ class Ring:
 
     def _take_of(self, project: Project, *, retry: bool) -> tuple[Claimed, Lane] | None:
         turns = project.retries if retry else project.firsts
-        while (endpoint_id := turns.next()) is not None:
-            lane = self._lanes.get(endpoint_id)
-            waiting = lane and (lane.retries if retry else lane.firsts)
-            if lane is not None and waiting and lane.may_send:
+        while (lane := turns.next()) is not None:
+            waiting = lane.retries if retry else lane.firsts
+            if waiting and lane.may_send:
+                self.under_way += 1
                 lane.under_way += 1
                 project.waiting -= 1
                 project.under_way += 1
                 project.retries_under_way += retry
                 project.firsts_waiting -= not retry
                 delivery = waiting.popleft()
-                self._give_turns(endpoint_id, lane)
+                self._give_turns(lane, project)
                 return delivery, lane
         return None
 
@@ -227,27 +284,28 @@ class Ring:
 
         `outcome` is None when nothing was sent.
         """
-        endpoint_id = delivery.endpoint_id
-        lane = self._lanes[endpoint_id]
+        lane = self._lanes[delivery.endpoint_id]
         project = self._projects[lane.endpoint.project_id]
+        self.under_way -= 1
         lane.under_way -= 1
         project.under_way -= 1
         project.retries_under_way -= delivery.is_retry
         if outcome is not None:
-            lane.note(outcome.duration_ms / 1000)
-            lane.slots = slots_after(lane.slots, outcome, starting=lane.starting)
-            lane.starting = lane.starting and lane.slots < MOST
-        self._give_turns(endpoint_id, lane)
+            lane.note(outcome)
+        self._give_turns(lane, project)
+        if project.waiting:
+            self._standing.enter(project)
         wanted = lane.more and lane.held <= lane.room // 2
         if wanted:
             lane.more = False
-        self._forget(endpoint_id, lane)
+        self._forget(lane)
         return wanted
 
     def start_slowly(self, endpoint_id: str) -> None:
         """Begin again with one call at once: the endpoint has an outage, or just had one."""
         if (lane := self._lanes.get(endpoint_id)) is not None:
-            lane.slots, lane.starting = FEWEST, True
+            lane.take_slots(FEWEST)
+            lane.starting = True
 
     def shut(self, endpoint_id: str) -> None:
         """Send nothing more to the endpoint until it is opened."""
@@ -288,22 +346,22 @@ class Ring:
             self._forget_project(lane)
         return handed
 
-    def _give_turns(self, endpoint_id: str, lane: Lane) -> None:
+    def _give_turns(self, lane: Lane, project: Project) -> None:
         if lane.may_send and (lane.firsts or lane.retries):
-            project = self._projects[lane.endpoint.project_id]
             if lane.firsts:
-                project.firsts.give(endpoint_id)
+                project.firsts.give(lane)
             if lane.retries:
-                project.retries.give(endpoint_id)
+                project.retries.give(lane)
 
     def _forget_project(self, lane: Lane) -> None:
         project = self._projects.get(lane.endpoint.project_id)
         if project is not None and project.held == 0:
-            del self._projects[lane.endpoint.project_id]
+            self._standing.leave(project)
+            del self._projects[project.id]
 
-    def _forget(self, endpoint_id: str, lane: Lane) -> None:
+    def _forget(self, lane: Lane) -> None:
         """A lane is kept while it knows something: that its endpoint takes fewer calls."""
         self._forget_project(lane)
         idle = lane.held == 0 and not lane.closed
         if idle and (lane.slots >= MOST or len(self._lanes) > LANES_REMEMBERED):
-            del self._lanes[endpoint_id]
+            del self._lanes[lane.endpoint.id]
