@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import json
 import time
 from datetime import UTC, datetime
@@ -72,6 +73,15 @@ def test_we_sign_as_the_standard_webhooks_library_signs(body: bytes) -> None:
     ours = signature(CURRENT, "evt_1", int(NOW), text.encode())
     theirs = standardwebhooks.Webhook(CURRENT).sign
     assert ours == theirs("evt_1", datetime.fromtimestamp(int(NOW), UTC), text)
+
+
+@given(st.binary(min_size=1, max_size=200), st.binary(max_size=300))
+def test_a_signature_is_hmac_whatever_the_length_of_the_key(key: bytes, body: bytes) -> None:
+    """A provider's secret may be longer than one of ours."""
+    secret = "whsec_" + base64.b64encode(key).decode()
+    for _ in range(2):
+        digest = hmac.digest(key, b"evt_1.7." + body, "sha256")
+        assert signature(secret, "evt_1", 7, body) == "v1," + base64.b64encode(digest).decode()
 
 
 @pytest.mark.parametrize("held", [CURRENT, OLD])

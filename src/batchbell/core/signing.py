@@ -26,6 +26,10 @@ TOLERANCE_SECONDS = 300
 TIMESTAMP = re.compile(r"0|[1-9][0-9]{0,15}", re.ASCII)
 HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
 DIGEST_BYTES = 32
+BLOCK_BYTES = 64
+"""Of SHA-256, with which HMAC begins."""
+INNER = bytes(byte ^ 0x36 for byte in range(256))
+OUTER = bytes(byte ^ 0x5C for byte in range(256))
 
 
 def make_secret(rand: bytes) -> str:
@@ -47,15 +51,31 @@ def check_secret(secret: str) -> str:
     return secret
 
 
-@lru_cache(maxsize=4096)
 def _key(secret: str) -> bytes:
     return base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
 
 
+@lru_cache(maxsize=4096)
+def _begun(secret: str) -> tuple[hashlib._Hash, hashlib._Hash]:
+    """The two hashes of HMAC (RFC 2104), with the key in them: copied, and never fed.
+
+    They cost as much as what follows, and are the same for every message.
+    """
+    key = _key(secret)
+    key = (hashlib.sha256(key).digest() if len(key) > BLOCK_BYTES else key).ljust(
+        BLOCK_BYTES, b"\0"
+    )
+    inner, outer = hashlib.sha256(key.translate(INNER)), hashlib.sha256(key.translate(OUTER))
+    return inner, outer
+
+
 def signature(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
     """One `v1,…` signature over `{id}.{timestamp}.{body}`."""
-    signed = b"%s.%d.%s" % (message_id.encode(), timestamp, body)
-    return "v1," + base64.b64encode(hmac.digest(_key(secret), signed, hashlib.sha256)).decode()
+    begun, end = _begun(secret)
+    inner, outer = begun.copy(), end.copy()
+    inner.update(b"%s.%d.%s" % (message_id.encode(), timestamp, body))
+    outer.update(inner.digest())
+    return "v1," + base64.b64encode(outer.digest()).decode()
 
 
 def headers(
