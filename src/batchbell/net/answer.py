@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 
 from batchbell.core.sent_headers import MASK
@@ -18,6 +19,9 @@ BODY_MAX_BYTES = 16 * 1024
 READ_MAX_BYTES = 64 * 1024
 """What is read of a body, so that the connection can be kept."""
 HEAD_MAX_BYTES = 512 * 1024
+HEAD_KEPT_BYTES = 2048
+"""Heads up to this are remembered: a receiver says the same of answers of the same second."""
+HEADS_KEPT = 512
 LINES_MAX = 2000
 LINE_MAX_BYTES = 1024
 """The line before a chunk."""
@@ -54,6 +58,26 @@ class NotHttp(Exception):
     """What came does not begin with the status line of an HTTP answer."""
 
 
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The head of an answer: what it says, and how its body is framed (RFC 9112, 6.3)."""
+
+    status: int
+    headers: Mapping[str, str]
+    """By names in lower case."""
+    shown: Mapping[str, str]
+    """What people may see of them."""
+    keeps: bool
+    """Whether the connection may be used again after the body."""
+    bodiless: bool = False
+    chunked: bool = False
+    length: int | None = None
+
+    @property
+    def is_interim(self) -> bool:
+        return self.status < 200 and self.status != SWITCHING
+
+
 class Answer:
     """An answer as far as it has been read. Does no I/O: `feed` it what came.
 
@@ -64,24 +88,22 @@ class Answer:
     __slots__ = (
         "_body",
         "_chunks",
-        "_head",
         "_left",
         "_pending",
         "_read",
         "ended",
-        "headers",
+        "head",
         "keeps",
     )
 
     def __init__(self) -> None:
         self._pending = b""
-        self._head: re.Match[bytes] | None = None
+        self.head: Head | None = None
+        """None until it is whole."""
         self._chunks: Chunks | None = None
         self._left: int | None = None
         self._read = 0
         self._body = bytearray()
-        self.headers: Mapping[str, str] | None = None
-        """By names in lower case; None until the head is whole."""
         self.ended = False
         self.keeps = False
         """Whether the connection may be used again."""
@@ -89,17 +111,20 @@ class Answer:
     @property
     def begun(self) -> bool:
         """Whether anything has come."""
-        return self.headers is not None or bool(self._pending)
+        return self.head is not None or bool(self._pending)
+
+    @property
+    def headers(self) -> Mapping[str, str] | None:
+        """By names in lower case; None until the head is whole."""
+        return None if self.head is None else self.head.headers
 
     @property
     def status(self) -> int | None:
         """The final status, as soon as its line is whole. Interim answers (1xx) do not count."""
-        line = self._head
-        if line is None:
-            line = self._status_line()
-            if line is None or _is_interim(line):
-                return None
-        return int(line[3])
+        if self.head is not None:
+            return self.head.status
+        line = self._status_line()
+        return None if line is None or _is_interim(line) else int(line[3])
 
     @property
     def body(self) -> bytes:
@@ -108,21 +133,21 @@ class Answer:
 
     def feed(self, data: bytes) -> None:
         """Take in what came. Raises NotHttp."""
-        if self.headers is not None:
+        if self.head is not None:
             self._feed_body(data)
             return
         seen = max(0, len(self._pending) - 2)
         self._pending = self._pending + data if self._pending else data
         while end := HEAD_END.search(self._pending, seen):
             seen = 0
-            self._take_head(end)
-            if self.headers is not None:
+            self._take_head(end.end())
+            if self.head is not None:
                 return
         self._check_beginning()
 
     def cut(self) -> None:
         """The connection has ended, or is given up. Raises NotHttp for what was no answer."""
-        if self.headers is None and self.status is None and self._pending and not self._promises():
+        if self.head is None and self.status is None and self._pending and not self._promises():
             raise NotHttp
         self.ended, self.keeps = True, False
 
@@ -146,40 +171,24 @@ class Answer:
                 raise NotHttp
             self.cut()
 
-    def _take_head(self, end: re.Match[bytes]) -> None:
+    def _take_head(self, end: int) -> None:
         """Take a whole head from what waits: an interim one is dropped."""
-        begin = _after_empty_lines(self._pending)
-        if begin >= end.end():
-            self._pending = self._pending[begin:]
+        waits = self._pending
+        begin = _after_empty_lines(waits)
+        if begin >= end:
+            self._pending = waits[begin:]
             return
-        line = STATUS_LINE.match(self._pending, begin)
-        if line is None:
-            raise NotHttp
-        rest = self._pending[end.end() :]
-        if not _is_interim(line):
-            self._head = line
-            self.headers = parse_headers(self._pending[line.end() : end.start() + 1])
-            self._frame(self.headers, int(line[3]))
-        self._pending = rest if self.headers is None else b""
-        if self.headers is not None and rest:
+        read = known_head if end - begin <= HEAD_KEPT_BYTES else read_head
+        head, rest = read(waits[begin:end]), waits[end:]
+        if head.is_interim:
+            self._pending = rest
+            return
+        self.head, self._pending = head, b""
+        self.ended, self.keeps, self._left = head.bodiless, head.keeps, head.length
+        if head.chunked:
+            self._chunks = Chunks()
+        if rest:
             self._feed_body(rest)
-
-    def _frame(self, headers: Mapping[str, str], status: int) -> None:
-        """How long the body is, and whether the connection may be kept (RFC 9112, 6.3)."""
-        assert self._head is not None
-        options = headers.get("connection", "").lower()
-        is_modern = self._head[1] == b"1" and self._head[2] == b"1"
-        keeps = "close" not in options if is_modern else "keep-alive" in options
-        coding, length = headers.get("transfer-encoding"), headers.get("content-length")
-        if status in BODILESS or status == SWITCHING:
-            self.ended, self.keeps = True, keeps and status != SWITCHING
-        elif coding is not None:
-            if coding.lower().rpartition(",")[2].strip() == "chunked":
-                self._chunks = Chunks()
-            self.keeps = keeps and self._chunks is not None and length is None
-        elif length is not None and LENGTH.fullmatch(length):
-            self._left = int(length)
-            self.ended, self.keeps = self._left == 0, keeps
 
     def _feed_body(self, data: bytes) -> None:
         if self.ended:
@@ -249,6 +258,31 @@ class Chunks:
         return True
 
 
+def read_head(data: bytes) -> Head:
+    """Read a head, which ends with an empty line. Raises NotHttp."""
+    line = STATUS_LINE.match(data)
+    if line is None:
+        raise NotHttp
+    status, headers = int(line[3]), parse_headers(data[line.end() : data.rindex(b"\n", 0, -1) + 1])
+    options = headers.get("connection", "").lower()
+    is_modern = line[1] == b"1" and line[2] == b"1"
+    keeps = "close" not in options if is_modern else "keep-alive" in options
+    shown = shown_headers(headers)
+    coding, length = headers.get("transfer-encoding"), headers.get("content-length")
+    if status in BODILESS or status == SWITCHING:
+        return Head(status, headers, shown, keeps and status != SWITCHING, bodiless=True)
+    if coding is not None:
+        chunked = coding.lower().rpartition(",")[2].strip() == "chunked"
+        return Head(status, headers, shown, keeps and chunked and length is None, chunked=chunked)
+    if length is not None and LENGTH.fullmatch(length):
+        left = int(length)
+        return Head(status, headers, shown, keeps, bodiless=left == 0, length=left)
+    return Head(status, headers, shown, keeps=False)
+
+
+known_head = lru_cache(maxsize=HEADS_KEPT)(read_head)
+
+
 def _is_interim(line: re.Match[bytes]) -> bool:
     return line[3][:1] == b"1" and int(line[3]) != SWITCHING
 
@@ -289,10 +323,10 @@ def body_text(answer: Answer) -> str:
     return body.decode("utf-8", "replace").replace("\x00", REPLACEMENT)
 
 
-def shown_headers(answer: Answer) -> dict[str, str]:
+def shown_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """The first headers, names in lower case, without what looks like a secret."""
     shown: dict[str, str] = {}
-    for name, value in (answer.headers or {}).items():
+    for name, value in headers.items():
         if len(shown) == HEADERS_MAX:
             break
         key, secret = _header_name(name)

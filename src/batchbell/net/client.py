@@ -17,7 +17,7 @@ from typing import Protocol, Self
 from batchbell.core import backoff, sent_headers
 from batchbell.core.errors import InvalidRequest
 from batchbell.core.outcome import Outcome, Timings
-from batchbell.net.answer import Answer, body_text, location, shown_headers
+from batchbell.net.answer import Answer, body_text, location
 from batchbell.net.connection import Connection, ConnectionLost
 from batchbell.net.deadlines import Deadlines
 from batchbell.net.dialer import Dialer
@@ -384,7 +384,7 @@ class Call:
             else None,
             location=location(answer) if 300 <= status < 400 else None,
             remote_address=address,
-            response_headers=shown_headers(answer),
+            response_headers=answer.head.shown if answer.head is not None else {},
             response_body=self._shown_body(answer, address),
             request_headers=sent_headers.shown(self._headers),
             started_at=self._started_at,

@@ -84,7 +84,7 @@ class Connection(asyncio.Protocol):
         except NotHttp as error:
             self._end(error)
             return
-        if answer.headers is None:
+        if answer.head is None:
             return
         if self.answered_at is None:
             self.answered_at = time.perf_counter()
