@@ -263,6 +263,9 @@ class Settlement:
     """How long the schedule waits; `due_at` may be later, where the receiver asked for it."""
 
 
+DELIVERED = Settlement(state=DeliveryState.DELIVERED, due_at=None)
+
+
 def settle(
     outcome: Outcome,
     *,
@@ -279,7 +282,7 @@ def settle(
     is tried once more, and that was it.
     """
     if outcome.success:
-        return Settlement(state=DeliveryState.DELIVERED, due_at=None)
+        return DELIVERED
     if outcome.status == 410:
         return Settlement(state=DeliveryState.HELD, due_at=None, needs_you=advice(outcome))
     delay = backoff.delay_after(attempt, rand=rand, schedule=schedule)

@@ -1,10 +1,16 @@
-"""What one HTTP try of a webhook can bring."""
+"""What one HTTP try of a webhook can bring.
+
+Tuples with names: one of each is made for every call, and a frozen dataclass takes three times as
+long to make.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
+
+NO_HEADERS: Mapping[str, str] = {}
 
 
 class Fault(StrEnum):
@@ -21,8 +27,7 @@ class Fault(StrEnum):
     """It cannot be signed, or not sent as its owner wants it: nothing went out."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timings:
+class Timings(NamedTuple):
     """How long the stages of one call took, in milliseconds; None is what was not reached.
 
     A call over a kept connection has no `dns_ms`, `connect_ms` and `tls_ms`, one without TLS no
@@ -37,8 +42,7 @@ class Timings:
     """From the begin of the call until the status and headers of its answer were there."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What one HTTP try brought: a status, or the fault that prevented one."""
 
     status: int | None = None
@@ -47,9 +51,9 @@ class Outcome:
     retry_after_seconds: float | None = None
     location: str | None = None
     remote_address: str | None = None
-    response_headers: Mapping[str, str] = field(default_factory=dict)
+    response_headers: Mapping[str, str] = NO_HEADERS
     response_body: str | None = None
-    request_headers: Mapping[str, str] = field(default_factory=dict)
+    request_headers: Mapping[str, str] = NO_HEADERS
     """As `core.sent.shown` lets them be seen."""
     started_at: float = 0.0
     duration_ms: float = 0.0
