@@ -59,9 +59,10 @@ def list_deliveries(
     """The project's deliveries, newest first; those that were made `since` a time, `until` another.
 
     Those of an event or a batch are read whole, by `uq_deliveries_event_id`, and chosen from: they
-    are few. All else is a walk in the order of ids for each type and state that may be meant: by
-    `ix_deliveries_of_endpoint`, by `ix_deliveries_of_project`, and without any of the three by
-    `ix_deliveries_listed`. Each walk ends with the page, whatever the table holds.
+    are few. All else is a walk in the order of ids for each type and state that may be meant, by
+    the index of such deliveries, and without any of the three by `ix_deliveries_listed`. Each walk
+    ends with the page, but for two: those that are delivered are found among all, and those of a
+    type that wait for one endpoint among all that wait for it.
     """
     made = list(made_within(deliveries.c.id, "dlv", since, until))
     if after is not None:

@@ -510,6 +510,7 @@ def unsent(endpoint_id: str, state: DeliveryState, now: float) -> Select[Any]:
     return (
         select(deliveries.c.id)
         .where(deliveries.c.endpoint_id == endpoint_id, text(f"deliveries.state = '{state}'"), free)
+        .order_by(deliveries.c.due_at)
         .limit(STEP)
         .with_for_update(skip_locked=True)
     )

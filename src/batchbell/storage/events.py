@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, exists, insert, select, text
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    TextClause,
+    exists,
+    insert,
+    select,
+    text,
+)
 
 from batchbell.core.attachment import Attachment
 from batchbell.core.errors import NotFound
@@ -23,6 +33,8 @@ from batchbell.storage.engine import EVENTS, wake
 from batchbell.storage.paging import Page, apart, end_of, first_of, made_within, page_of
 from batchbell.storage.results import attachments
 from batchbell.storage.schema import batches, deliveries, endpoints, events
+
+Said = ColumnElement[bool] | TextClause
 
 
 def get_event(connection: Connection, project_id: str, event_id: str) -> Event:
@@ -195,10 +207,35 @@ def walks_of(
         return []
     d = deliveries.c
     owner = d.project_id == project_id if endpoint_id is None else d.endpoint_id == endpoint_id
+    types = [type] if type else EventType
+    if set(states) == set(DeliveryState):
+        return [select(d.id).where(owner, d.event_type == one) for one in types]
+    of_one = endpoint_id is not None
     return [
-        select(d.id).where(owner, d.event_type == one, d.state == state)
-        for one, state in product([type] if type else EventType, states)
+        select(d.id).where(owner, _is_of(one, state, of_one), *in_state(state, of_endpoint=of_one))
+        for one, state in product(types, states)
     ]
+
+
+def _is_of(type: EventType, state: DeliveryState, of_endpoint: bool) -> ColumnElement[bool]:
+    """Asked so that no index is found for what waits for one endpoint: there is none by type.
+
+    That of all its deliveries would be walked over those that are done.
+    """
+    column = deliveries.c.event_type
+    return (column + "" if of_endpoint and state is DeliveryState.PENDING else column) == type
+
+
+def in_state(state: DeliveryState, *, of_endpoint: bool) -> list[Said]:
+    """That a delivery of an endpoint or else of a project stands so, as their indexes say it."""
+    same = deliveries.c.state == state
+    if state is DeliveryState.DELIVERED:
+        return [same]
+    if not of_endpoint:
+        return [same, text("deliveries.state <> 'delivered'")]
+    if state is DeliveryState.PENDING:
+        return [text("deliveries.state = 'pending'")]
+    return [same, text("deliveries.state IN ('exhausted', 'held')")]
 
 
 def _has_endpoint(connection: Connection, project_id: str, endpoint_id: str) -> bool:

@@ -24,7 +24,6 @@ from sqlalchemy import (
     or_,
     select,
     text,
-    true,
     union_all,
 )
 
@@ -32,6 +31,7 @@ from batchbell.core.alarms import OVERDUE_GRACE_SECONDS
 from batchbell.core.ids import first_id
 from batchbell.core.model import DEFAULT_EVENTS, Alarm, DeliveryState, EventType, Status
 from batchbell.storage.engine import dialect_of
+from batchbell.storage.events import Said, in_state
 from batchbell.storage.schema import batches, deliveries, endpoints, events
 
 COUNTED_MOST = 10_000
@@ -40,6 +40,7 @@ LAGS_MOST = 500
 """The latest deliveries of which the lag is known."""
 TYPES = tuple(EventType)
 """Named one by one, so that an index that begins with the type is read along each of them."""
+UNDELIVERED = tuple(state for state in DeliveryState if state is not DeliveryState.DELIVERED)
 OPEN = tuple(status for status in Status if not status.ended)
 BAD = (Status.FAILED, Status.EXPIRED, Status.LOST)
 
@@ -143,17 +144,23 @@ def waiting(connection: Connection, project_id: str, *, now: float) -> Waiting:
 
 
 def _some(project_id: str, state: DeliveryState) -> Select[Any]:
-    """Those in one state, along `ix_deliveries_of_project`: in the order of ids for each type."""
-    return select(deliveries.c.id).where(
-        _whose(project_id), deliveries.c.event_type.in_(TYPES), deliveries.c.state == state
-    )
+    """Those in one state, in the order of ids for each type, along an index of them."""
+    return select(deliveries.c.id).where(*_standing(state, project_id, None))
 
 
-def _whose(project_id: str, endpoint_id: str | None = None) -> ColumnElement[bool]:
-    """What `ix_deliveries_of_project` begins with, or `ix_deliveries_of_endpoint`."""
-    if endpoint_id is not None:
-        return deliveries.c.endpoint_id == endpoint_id
-    return deliveries.c.project_id == project_id
+def _standing(
+    state: DeliveryState | None, project_id: str, endpoint_id: str | None
+) -> Sequence[Said]:
+    """Of a project or of its endpoint, and in this state: as an index of such deliveries has it."""
+    of_endpoint = endpoint_id is not None
+    said = [] if state is None else in_state(state, of_endpoint=of_endpoint)
+    if not of_endpoint:
+        said.append(deliveries.c.project_id == project_id)
+    else:
+        said.append(deliveries.c.endpoint_id == endpoint_id)
+        if state is DeliveryState.PENDING:  # in the order of ids, whatever the type
+            return said
+    return [*said, deliveries.c.event_type.in_(TYPES)]
 
 
 def lag(connection: Connection, project_id: str, *, since: float) -> Lag:
@@ -209,30 +216,27 @@ def made(
 ) -> list[Mapping[DeliveryState, int]]:
     """How many deliveries were made in each step, by how they stand now.
 
-    All of the project's, or those of one of its endpoints. From an index alone: an id has the time
-    at which it was made.
+    All of the project's, or those of one of its endpoints. From indexes alone: an id has the time
+    at which it was made, and what does not wait, is not held and was not given up is delivered.
     """
     steps = union_all(*(_step(within, at) for at in range(within.steps))).cte("steps")
-    words = (select(literal(one.value).label("state")) for one in DeliveryState)
-    states = union_all(*words).cte("states")
-    number = (
+    numbers = [
         select(func.count())
         .select_from(deliveries)
         .where(
-            _whose(project_id, endpoint_id),
-            deliveries.c.event_type.in_(TYPES),
-            deliveries.c.state == states.c.state,
+            *_standing(state, project_id, endpoint_id),
             deliveries.c.id >= steps.c.since,
             deliveries.c.id < steps.c.until,
         )
-        .correlate(steps, states)
+        .correlate(steps)
         .scalar_subquery()
-    )
-    # One short statement: to write it out for each step and state took longer than all counting.
-    each = select(steps.c.at, states.c.state, number).join_from(steps, states, true())
+        for state in (*UNDELIVERED, None)
+    ]
+    # One short statement: to write it out for each step took longer than all counting.
     found: list[dict[DeliveryState, int]] = [{} for _ in range(within.steps)]
-    for at, state, count in connection.execute(each):
-        found[at][DeliveryState(state)] = count
+    for at, *some, total in connection.execute(select(steps.c.at, *numbers)):
+        found[at] = dict(zip(UNDELIVERED, some, strict=True))
+        found[at][DeliveryState.DELIVERED] = total - sum(some)
     return [*found]
 
 

@@ -26,7 +26,7 @@ from batchbell.core.rate import MARGIN_SECONDS
 from batchbell.core.slots import MOST
 from batchbell.storage import attempts
 from batchbell.storage.attempts import Tried as Tried  # noqa: PLC0414 - what `settle` takes
-from batchbell.storage.bulk import among, update_all
+from batchbell.storage.bulk import among, by_index, update_all
 from batchbell.storage.endpoints import endpoints_by_id
 from batchbell.storage.engine import dialect_of
 from batchbell.storage.health import fold, hold_back_disabled, take_probes
@@ -89,6 +89,7 @@ def claim_due(
     counted here, before it is made: what kills a worker is not tried for ever. Where the breaker
     of an endpoint is open, one delivery is taken to probe it, if a probe is due.
     """
+    by_index(connection)
     shares = dict(projects or {})
     chosen, project_place = _projects(connection, after.project, shares, project)
     walks = _walk(connection, chosen, after.endpoints, now)
@@ -264,6 +265,7 @@ def settle(connection: Connection, tried: Sequence[Tried], *, mint: Mint, now: f
 
     A delivery whose lease was lost is passed over whole.
     """
+    by_index(connection)
     written = attempts.write(connection, tried, now=now)
     kept = [one for one in tried if one.delivery.id in written]
     changes = fold(connection, kept, mint=mint, now=now)

@@ -339,9 +339,13 @@ for _state in ("exhausted", "held"):
 _undelivered = text("state <> 'delivered'")
 _of_events = (deliveries.c.project_id, deliveries.c.event_type, deliveries.c.event_id)
 partial("ix_deliveries_missed", *_of_events, where=_undelivered)
-for _of in (deliveries.c.project_id, deliveries.c.endpoint_id):
-    _by_type = (deliveries.c.event_type, deliveries.c.state, deliveries.c.id)
-    Index(f"ix_deliveries_of_{_of.name.removesuffix('_id')}", _of, *_by_type)
+# Lists. No index of finished rows holds the state: each delivery would be moved in it as it ends.
+_stopped = text("state IN ('exhausted', 'held')")
+for _of, _some in ((deliveries.c.project_id, _undelivered), (deliveries.c.endpoint_id, _stopped)):
+    _whose = _of.name.removesuffix("_id")
+    Index(f"ix_deliveries_of_{_whose}", _of, deliveries.c.event_type, deliveries.c.id)
+    _by_state = (_of, deliveries.c.event_type, deliveries.c.state, deliveries.c.id)
+    partial(f"ix_deliveries_by_state_of_{_whose}", *_by_state, where=_some)
 Index("ix_deliveries_watch", deliveries.c.watch_id)
 
 results_places = Table(
