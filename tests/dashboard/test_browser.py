@@ -210,7 +210,7 @@ def test_an_event_is_sent_again_from_the_story(stage: Stage, page: Page) -> None
     stage.call(stage.receiver.wait_for(1, path="/again"))
     page.goto("/dashboard/batches/batch_again")
     page.get_by_role("button", name="Send again").click()
-    expect(page.get_by_text("deliveries are due now")).to_be_visible()
+    expect(page.get_by_text("Due now: ")).to_be_visible()
     received = stage.call(stage.receiver.wait_for(2, path="/again"))
     assert len({one.headers["webhook-id"] for one in received}) == 1
 

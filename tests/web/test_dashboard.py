@@ -6,15 +6,18 @@ import contextlib
 import json
 import re
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx2
 import pytest
+from sqlalchemy import update
 
-from batchbell.core.model import Outcome, Status
+from batchbell.core.model import BatchProblem, Outcome, Status
 from batchbell.core.session import SESSION_SECONDS
 from batchbell.sandbox import Sandbox
+from batchbell.storage import batches as stored_batches
+from batchbell.storage.schema import parts
 from batchbell.web.auth import DASHBOARD_FILES, SESSION_COOKIE, SIGN_IN
 from batchbell.web.dashboard.page import PROJECT_COOKIE
 from batchbell.web.dashboard.pages import ROUTERS
@@ -346,10 +349,6 @@ async def test_what_others_wrote_is_text(served: Served, browser: Browser) -> No
 
 
 def poisoned(snapshot: Any) -> Any:
-    from dataclasses import replace
-
-    from batchbell.core.model import BatchProblem
-
     problem = BatchProblem(code=POISON, message=POISON, param=POISON, line=3)
     return replace(snapshot, model=POISON, metadata={"note": POISON}, problems=(problem,))
 
@@ -386,6 +385,62 @@ async def test_batches_are_found_by_id_and_status(served: Served, browser: Brows
     assert (await browser.get("/dashboard/")).headers["location"] == "/dashboard"
 
 
+async def test_submissions_are_found_as_batches_are_and_say_why_they_wait(
+    served: Served, browser: Browser
+) -> None:
+    lines = b'{"body": {"model": "%s", "messages": []}}\n'
+    for model, team in (("gpt-5", "search"), ("gpt-5-mini", "billing")):
+        made = await served.http.post(
+            "/v1/submissions",
+            files={"file": ("r.jsonl", lines % model.encode())},
+            data={"endpoint": "/v1/chat/completions", "metadata": json.dumps({"team": team})},
+        )
+        assert made.status_code == 201, made.text
+    rows = (await served.http.get("/v1/submissions")).json()["data"]
+    mini, other = (one["id"] for one in rows)
+    await served.context.store.write(
+        lambda c: c.execute(update(parts).values(reason="The account's limit is reached.")).rowcount
+    )
+    for query in (
+        "model=gpt-5-mini",
+        "metadata=team%3Dbilling",
+        f"q={mini}",
+        f"q={mini[:-1]}&model=gpt-5-mini&status=validating&account=openai&provider=openai&hours=1",
+    ):
+        page = (await browser.get(f"/dashboard/submissions?{query}")).text
+        found = (f"submissions/{mini}" in page, f"submissions/{other}" in page)
+        assert found == (True, False), query
+        assert "limit is reached" in page
+    assert "No submission is like this" in (await browser.get("/dashboard/submissions?q=x")).text
+
+
+async def test_a_list_that_finds_little_leads_on(
+    served: Served, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored_batches, "LOOKED_AT_MOST", 1)
+    await served.watch("batch_1")
+    await served.see(a_snapshot("batch_1"))
+    await served.watch("batch_2")
+    page = (await browser.get("/dashboard/batches?model=gpt-5-mini")).text
+    assert "Nothing so far" in page
+    [further] = re.findall(r'href="([^"]+)">Look further back', page)
+    assert further == "?model=gpt-5-mini&amp;after=batch_2"
+    page = (await browser.get("/dashboard/batches?model=gpt-5-mini&after=batch_2")).text
+    assert "batches/batch_1" in page
+
+
+async def test_batches_that_are_late_need_a_look(
+    served: Served, browser: Browser, clock: Clock
+) -> None:
+    await served.watch("batch_1")
+    snapshot = a_snapshot("batch_1", Status.IN_PROGRESS)
+    expires = {**snapshot.timestamps, "expires_at": int(clock()) + 600}
+    await served.see(replace(snapshot, timestamps=expires))
+    page = (await browser.get("/dashboard")).text
+    needs = page[page.index("Needs a look") :]
+    assert ("ends soon" in needs, "batches/batch_1" in needs) == (True, True)
+
+
 async def test_deliveries_are_found_by_what_they_are_of(served: Served, browser: Browser) -> None:
     for id in ("batch_1", "batch_2"):
         await served.watch(id, url=f"{HOOK}/{id}")
@@ -396,7 +451,11 @@ async def test_deliveries_are_found_by_what_they_are_of(served: Served, browser:
     for query in ("batch_id=batch_1", f"endpoint_id={one['endpoint_id']}&state=pending&hours=1"):
         page = (await browser.get(f"/dashboard/deliveries?{query}")).text
         assert (one["id"] in page, other["id"] in page) == (True, False), query
-    for query in ("batch_id=batch_1", "batch_id=batch_1&delivered=no&hours=1&type=batch.completed"):
+    for query in (
+        "batch_id=batch_1",
+        "batch_id=batch_1&delivered=no&hours=1&type=batch.completed",
+        f"endpoint_id={one['endpoint_id']}",
+    ):
         page = (await browser.get(f"/dashboard/events?{query}")).text
         assert (one["event_id"] in page, other["event_id"] in page) == (True, False), query
     chart = (await browser.get(f"/dashboard/endpoints/{one['endpoint_id']}")).text
@@ -411,8 +470,8 @@ async def test_the_buttons_of_a_batch_do_what_they_say(served: Served, browser: 
     page = "/dashboard/batches/batch_1"
     answer = await browser.send(page, action="resend", event_id=event)
     assert (answer.status_code, answer.headers["location"]) == (303, page)
-    assert "1 deliveries are due now" in (await browser.get(page)).text
-    assert "are due now" not in (await browser.get(page)).text, "a note is shown once"
+    assert "Due now: 1 delivery." in (await browser.get(page)).text
+    assert "Due now" not in (await browser.get(page)).text, "a note is shown once"
     [delivery] = (await served.http.get("/v1/deliveries")).json()["data"]
     assert delivery["state"] == "pending"
     busy = await browser.send(page, action="expunge")

@@ -29,7 +29,8 @@ from sqlalchemy import (
 
 from batchbell.core.alarms import OVERDUE_GRACE_SECONDS
 from batchbell.core.ids import first_id
-from batchbell.core.model import DEFAULT_EVENTS, Alarm, DeliveryState, EventType, Status
+from batchbell.core.model import DEFAULT_EVENTS, Alarm, Batch, DeliveryState, EventType, Status
+from batchbell.storage.batches import joined_batches, to_batch
 from batchbell.storage.engine import dialect_of
 from batchbell.storage.events import Said, in_state
 from batchbell.storage.schema import batches, deliveries, endpoints, events
@@ -103,12 +104,7 @@ def period_until(now: float, *, step_seconds: float, steps: int) -> Period:
 
 def running(connection: Connection, project_id: str, *, now: float, soon_seconds: float) -> Running:
     """What has not ended, by status; how much of it expires soon, and how much stalls."""
-    soon = and_(batches.c.expires_at > now, batches.c.expires_at <= now + soon_seconds)
-    stalled = or_(
-        batches.c.unknown_status.isnot(None),
-        batches.c.expires_at <= now - OVERDUE_GRACE_SECONDS,
-        batches.c.alarms.contains(Alarm.NO_PROGRESS.value),
-    )
+    soon, stalled = _ends_soon(now, soon_seconds), _is_stalled(now)
     query = (
         select(batches.c.status, func.count(), _sum(soon), _sum(stalled))
         .where(batches.c.project_id == project_id, batches.c.status.in_(OPEN))
@@ -119,6 +115,31 @@ def running(connection: Connection, project_id: str, *, now: float, soon_seconds
         by_status={Status(row[0]): row[1] for row in rows},
         ending_soon=sum(row[2] for row in rows),
         stalled=sum(row[3] for row in rows),
+    )
+
+
+def late(
+    connection: Connection, project_id: str, *, now: float, soon_seconds: float, limit: int
+) -> list[Batch]:
+    """Batches that stall or expire soon, those that expire first before the others."""
+    query = joined_batches().where(
+        batches.c.project_id == project_id,
+        batches.c.status.in_(OPEN),
+        or_(_is_stalled(now), _ends_soon(now, soon_seconds)),
+    )
+    rows = connection.execute(query.order_by(batches.c.expires_at).limit(limit))
+    return [to_batch(row) for row in rows]
+
+
+def _ends_soon(now: float, soon_seconds: float) -> ColumnElement[bool]:
+    return and_(batches.c.expires_at > now, batches.c.expires_at <= now + soon_seconds)
+
+
+def _is_stalled(now: float) -> ColumnElement[bool]:
+    return or_(
+        batches.c.unknown_status.isnot(None),
+        batches.c.expires_at <= now - OVERDUE_GRACE_SECONDS,
+        batches.c.alarms.contains(Alarm.NO_PROGRESS.value),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -20,10 +21,10 @@ from batchbell.storage.batches import BatchFilter
 from batchbell.storage.timeline import read_timeline
 from batchbell.web import batches as api
 from batchbell.web import results as api_results
-from batchbell.web.dashboard import preview
+from batchbell.web.dashboard import formats, preview
 from batchbell.web.dashboard.failure import page_in_place_of
-from batchbell.web.dashboard.filters import TIMES, Asked, older, pairs_of, since, word_of
 from batchbell.web.dashboard.formats import path
+from batchbell.web.dashboard.lists import PAGE, Asked, pairs_of, show_list, since, word_of
 from batchbell.web.dashboard.page import Posted, Visit, Visitor, done, page_router, show
 from batchbell.web.dashboard.story import steps_of
 from batchbell.web.downloads import check_installed
@@ -31,12 +32,11 @@ from batchbell.web.results import Wanted
 
 router = page_router()
 
-PAGE = 50
 DAY_SECONDS = 86_400.0
 
 
 class Which(Asked):
-    """Which batches a list holds."""
+    """Which batches a list holds, or which submissions."""
 
     q: str = ""
     """A whole id leads to its batch; what an id begins with finds all that do."""
@@ -67,33 +67,26 @@ async def list_page(visitor: Visit, asked: Annotated[Which, Query()]) -> Respons
     word = asked.q.strip()
     if word and await _is_there(visitor, word):
         return RedirectResponse(url_of(word), 303)
-    store = visitor.call.context.store
     page = await visitor.call.page(
         batches.list_batches,
         limit=PAGE,
         after=asked.after or None,
         filter=asked.filter(visitor.now),
     )
-    found = await store.read(submissions.standing, page.items)
-    known = await store.read(accounts.list_accounts, visitor.project.id)
-    return show(
-        visitor,
-        "batches.html",
-        section="batches",
-        title="Batches",
-        rows=[shown(visitor, one) for one in found],
-        q=word,
-        filters=asked,
-        statuses=list(Status),
-        outcomes=list(BatchOutcome),
-        accounts=[one.name for one in known],
-        providers=sorted({one.provider for one in known}),
-        times=TIMES,
-        older=older(page, asked.filters),
-        is_first=not asked.after,
-        is_filtered=bool(asked.filters),
-        has_more_filters=bool(set(asked.filters) - {"q", "status", "outcome"}),
-    )
+    found = await visitor.call.context.store.read(submissions.standing, page.items)
+    rows = [shown(visitor, one) for one in found]
+    return show_list(visitor, "batches", page, asked, rows=rows, **await choices(visitor))
+
+
+async def choices(visitor: Visitor) -> dict[str, Sequence[str]]:
+    """What a list of batches or of submissions may be chosen by."""
+    known = await visitor.call.context.store.read(accounts.list_accounts, visitor.project.id)
+    return {
+        "statuses": list(Status),
+        "outcomes": list(BatchOutcome),
+        "accounts": [one.name for one in known],
+        "providers": sorted({one.provider for one in known}),
+    }
 
 
 def url_of(batch_id: str) -> str:
@@ -245,6 +238,6 @@ async def act(visitor: Visit, form: Posted, batch_id: str, account: str | None =
             sent = await call.context.store.write(
                 deliveries.resend, visitor.project.id, form.need("event_id"), now=visitor.now
             )
-            return done(back, f"{len(sent)} deliveries are due now.")
+            return done(back, f"Due now: {formats.deliveries(len(sent))}.")
         case _:
             raise InvalidRequest("There is no such action.", param="action")

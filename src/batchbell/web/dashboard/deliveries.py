@@ -16,14 +16,13 @@ from batchbell.core.attachment import wrapped
 from batchbell.core.errors import InvalidRequest
 from batchbell.core.model import Attempt, Delivery, DeliveryState, EventType
 from batchbell.storage import deliveries
-from batchbell.web.dashboard.filters import TIMES, Asked, older, since, word_of
 from batchbell.web.dashboard.formats import path
+from batchbell.web.dashboard.lists import PAGE, Asked, show_list, since, word_of
 from batchbell.web.dashboard.page import Posted, Visit, Visitor, done, page_router, show
 from batchbell.web.deliveries import UNKNOWN_OUTCOME
 
 router = page_router()
 
-PAGE = 50
 DAY_SECONDS = 86_400.0
 
 
@@ -49,19 +48,9 @@ async def list_page(visitor: Visit, asked: Annotated[Which, Query()]) -> Respons
         endpoint_id=asked.endpoint_id.strip() or None,
         since=since(asked.hours, visitor.now),
     )
-    return show(
-        visitor,
-        "deliveries.html",
-        section="deliveries",
-        title="Deliveries",
-        rows=[(one, rules.reason(one, visitor.now)) for one in page.items],
-        filters=asked,
-        states=list(DeliveryState),
-        types=list(EventType),
-        times=TIMES,
-        older=older(page, asked.filters),
-        is_first=not asked.after,
-    )
+    rows = [(one, rules.reason(one, visitor.now)) for one in page.items]
+    choices = {"states": list(DeliveryState), "types": list(EventType)}
+    return show_list(visitor, "deliveries", page, asked, rows=rows, **choices)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
+from fastapi import Query
 from starlette.responses import Response
 
 from batchbell.core.errors import InvalidRequest
@@ -13,13 +14,14 @@ from batchbell.storage import endpoints, health, replays
 from batchbell.storage.endpoints import Known
 from batchbell.web import endpoints as api
 from batchbell.web.dashboard import overview
-from batchbell.web.dashboard.filters import older, word_of
 from batchbell.web.dashboard.formats import path
+from batchbell.web.dashboard.lists import PAGE, Asked, show_list, word_of
 from batchbell.web.dashboard.page import Form, Posted, Visit, Visitor, done, page_router, show
+from batchbell.web.dashboard.replays import TAKES, begin
 
 router = page_router()
 
-PAGE = 50
+REAL_EVENTS = tuple(one for one in EventType if one is not EventType.PING)
 
 
 def url_of(endpoint_id: str) -> str:
@@ -27,27 +29,23 @@ def url_of(endpoint_id: str) -> str:
     return f"/dashboard/endpoints/{path(endpoint_id)}"
 
 
+class Which(Asked):
+    """Which endpoints a list holds."""
+
+    implied: str = ""
+    """Those of watched URLs, too."""
+
+
 @router.get("/endpoints")
-async def list_page(visitor: Visit, implied: str = "", after: str | None = None) -> Response:
+async def list_page(visitor: Visit, asked: Annotated[Which, Query()]) -> Response:
     page = await visitor.call.page(
         endpoints.list_endpoints,
         limit=PAGE,
-        after=after or None,
-        implied=bool(implied),
+        after=asked.after or None,
+        implied=bool(asked.implied),
         now=visitor.now,
     )
-    return show(
-        visitor,
-        "endpoints.html",
-        section="endpoints",
-        title="Endpoints",
-        rows=page.items,
-        implied=bool(implied),
-        types=[one for one in EventType if one is not EventType.PING],
-        defaults=DEFAULT_EVENTS,
-        older=older(page, {"implied": implied}),
-        is_first=after is None,
-    )
+    return show_list(visitor, "endpoints", page, asked, types=REAL_EVENTS, defaults=DEFAULT_EVENTS)
 
 
 @router.post("/endpoints")
@@ -79,8 +77,8 @@ async def _show(visitor: Visitor, found: Known, **more: Any) -> Response:
         chart=await overview.of_endpoint(visitor, found.id),
         waiting=counts[DeliveryState.PENDING],
         held=counts[DeliveryState.HELD],
-        types=[one for one in EventType if one is not EventType.PING],
-        statuses=list(ReplayStatus),
+        types=REAL_EVENTS,
+        statuses=TAKES,
         **{"secret": None, "test": None, "counted": None, "status": "", **more},
     )
 
@@ -124,13 +122,4 @@ async def _replay(visitor: Visitor, form: Form, endpoint_id: str) -> Response:
     if form["action"] == "count":
         found = await api.get(call, endpoint_id)
         return await _show(visitor, found, counted=counted, status=status, enables=enable)
-    made = await call.context.store.write(
-        replays.create,
-        visitor.project.id,
-        wanted,
-        counted,
-        enable=enable,
-        mint=call.context.mint,
-        now=visitor.now,
-    )
-    return done(f"/dashboard/replays/{path(made.id)}", f"{made.total:,} deliveries are sent again.")
+    return await begin(visitor, wanted, counted, enable=enable)

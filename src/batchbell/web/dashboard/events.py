@@ -10,14 +10,12 @@ from starlette.responses import Response
 from batchbell.core.errors import InvalidRequest
 from batchbell.core.model import EventType
 from batchbell.storage import deliveries, events
-from batchbell.web.dashboard.filters import TIMES, Asked, older, since, word_of
+from batchbell.web.dashboard import formats
 from batchbell.web.dashboard.formats import path
+from batchbell.web.dashboard.lists import PAGE, Asked, paging, show_list, since, word_of
 from batchbell.web.dashboard.page import Posted, Visit, done, page_router, show
 
 router = page_router()
-
-PAGE = 50
-DELIVERIES_MOST = 100
 
 
 class Which(Asked):
@@ -42,26 +40,15 @@ async def list_page(visitor: Visit, asked: Annotated[Which, Query()]) -> Respons
         delivery_success={"yes": True, "no": False}.get(asked.delivered),
         since=since(asked.hours, visitor.now),
     )
-    return show(
-        visitor,
-        "events.html",
-        section="events",
-        title="Events",
-        rows=page.items,
-        filters=asked,
-        types=list(EventType),
-        times=TIMES,
-        older=older(page, asked.filters),
-        is_first=not asked.after,
-    )
+    return show_list(visitor, "events", page, asked, types=list(EventType))
 
 
 @router.get("/events/{event_id}")
-async def event_page(visitor: Visit, event_id: str, after: str | None = None) -> Response:
+async def event_page(visitor: Visit, event_id: str, asked: Annotated[Asked, Query()]) -> Response:
     store = visitor.call.context.store
     found = await store.read(events.get_event, visitor.project.id, event_id)
     page = await visitor.call.page(
-        deliveries.list_deliveries, limit=DELIVERIES_MOST, after=after or None, event_id=event_id
+        deliveries.list_deliveries, limit=PAGE, after=asked.after or None, event_id=event_id
     )
     return show(
         visitor,
@@ -70,8 +57,7 @@ async def event_page(visitor: Visit, event_id: str, after: str | None = None) ->
         title=f"Event {found.id}",
         one=found,
         rows=page.items,
-        older=older(page, {}),
-        is_first=after is None,
+        **paging(page, asked),
     )
 
 
@@ -82,4 +68,4 @@ async def act(visitor: Visit, form: Posted, event_id: str) -> Response:
     sent = await visitor.call.context.store.write(
         deliveries.resend, visitor.project.id, event_id, now=visitor.now
     )
-    return done(f"/dashboard/events/{path(event_id)}", f"{len(sent):,} deliveries are due now.")
+    return done(f"/dashboard/events/{path(event_id)}", f"Due now: {formats.deliveries(len(sent))}.")

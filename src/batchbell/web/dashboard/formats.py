@@ -161,8 +161,23 @@ def pretty(value: Any) -> str:
     return str(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
+CODE = Markup("<code>{}</code>")
+
+
+def ticked(text: str) -> Markup:
+    """A sentence in which `commands` and the like stand out."""
+    words = text.split("`")
+    return Markup("").join(CODE.format(word) if at % 2 else word for at, word in enumerate(words))
+
+
+def deliveries(count: int) -> str:
+    """So many of them."""
+    return f"{count:,} delivery" if count == 1 else f"{count:,} deliveries"
+
+
 FILTERS = {
     "apart": apart,
+    "deliveries": deliveries,
     "duration": duration,
     "exact": exact,
     "milliseconds": milliseconds,
@@ -172,6 +187,7 @@ FILTERS = {
     "percent": percent,
     "pretty": pretty,
     "size": size,
+    "ticked": ticked,
     "tone": tone,
     "words": words,
 }

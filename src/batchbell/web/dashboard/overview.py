@@ -14,6 +14,7 @@ from batchbell.storage.overview import period_until
 from batchbell.web.auth import DASHBOARD
 from batchbell.web.cache import Remembered
 from batchbell.web.call import Context
+from batchbell.web.dashboard.batches import shown
 from batchbell.web.dashboard.charts import Chart, chart
 from batchbell.web.dashboard.page import Visit, Visitor, page_router, show
 
@@ -86,9 +87,11 @@ async def page(visitor: Visit, period: str = "24h") -> Response:
     store, project_id, now = visitor.call.context.store, visitor.project.id, visitor.now
     settings = visitor.call.context.settings
     word = period if period in PERIODS else "24h"
-    running = await store.read(
-        overview.running, project_id, now=now, soon_seconds=settings.expiring_soon_seconds
-    )
+    soon = {"now": now, "soon_seconds": settings.expiring_soon_seconds}
+    running = await store.read(overview.running, project_id, **soon)
+    late: list[Batch] = []
+    if running.ending_soon or running.stalled:
+        late = await store.read(overview.late, project_id, limit=SHOWN, **soon)
     bad = await store.read(overview.ended_badly, project_id, since=now - DAY)
     known = await store.read(accounts.list_accounts, project_id)
     return show(
@@ -105,6 +108,7 @@ async def page(visitor: Visit, period: str = "24h") -> Response:
         period=word,
         periods=list(PERIODS),
         endpoints=await store.read(endpoints.list_unwell, project_id, limit=SHOWN, now=now),
+        late=[shown(visitor, one) for one in late],
         failed=await _failed(visitor),
         exhausted=await _exhausted(visitor),
         warnings=await _warnings(visitor),

@@ -3,52 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
 
+from fastapi import Query
 from starlette.responses import Response
 
 from batchbell.core.errors import InvalidRequest
-from batchbell.core.replay import PACE, ReplayFilter, ReplayStatus
+from batchbell.core.replay import ReplayFilter, ReplayStatus
 from batchbell.storage import replays
-from batchbell.web.dashboard.filters import older, word_of
-from batchbell.web.dashboard.formats import HOUR, path
+from batchbell.web.dashboard import formats
+from batchbell.web.dashboard.formats import path
+from batchbell.web.dashboard.lists import PAGE, TIMES, Asked, show_list, since, word_of
 from batchbell.web.dashboard.page import Form, Posted, Visit, Visitor, done, page_router, show
 
 router = page_router()
 
-PAGE = 50
-TIMES = {"1": "the last hour", "24": "the last 24 hours", "168": "the last 7 days", "": "all times"}
-"""By hours."""
+TAKES: Mapping[ReplayStatus, str] = {
+    ReplayStatus.FAILED: "what failed",
+    ReplayStatus.HELD: "what was held while it was disabled",
+    ReplayStatus.MISSING: "what was never made for it",
+    ReplayStatus.ALL: "all of it, delivered or not",
+}
+"""In the words of a form."""
 KEPT = ("status", "hours", "enable")
 """Fields that a count hands on to the replay."""
 
 
 @router.get("/replays")
-async def list_page(visitor: Visit, after: str | None = None) -> Response:
-    return await _show(visitor, after)
+async def list_page(visitor: Visit, asked: Annotated[Asked, Query()]) -> Response:
+    return await _show(visitor, asked)
 
 
 async def _show(
     visitor: Visitor,
-    after: str | None = None,
+    asked: Asked,
     *,
     counted: replays.Counted | None = None,
     form: Form | None = None,
 ) -> Response:
     given: Mapping[str, str] = {"hours": "24"} if form is None else form
-    page = await visitor.call.page(replays.list_replays, limit=PAGE, after=after or None)
-    return show(
+    page = await visitor.call.page(replays.list_replays, limit=PAGE, after=asked.after or None)
+    return show_list(
         visitor,
-        "replays.html",
-        section="replays",
-        title="Replays",
-        rows=page.items,
-        statuses=list(ReplayStatus),
-        times=TIMES,
+        "replays",
+        page,
+        asked,
+        statuses=TAKES,
         counted=counted,
         form={"status": "", "hours": "", "enable": "", **given},
         form_fields={name: given[name] for name in KEPT if name in given},
-        older=older(page, {}),
-        is_first=after is None,
     )
 
 
@@ -60,19 +63,26 @@ async def create(visitor: Visit, form: Posted) -> Response:
         replays.count, visitor.project.id, wanted, enable=enable, now=visitor.now
     )
     if form.need("action") == "count":
-        return await _show(visitor, counted=counted, form=form)
+        return await _show(visitor, Asked(), counted=counted, form=form)
+    return await begin(visitor, wanted, counted, enable=enable)
+
+
+async def begin(
+    visitor: Visitor, wanted: ReplayFilter, counted: replays.Counted, *, enable: bool
+) -> Response:
+    """Send again what was counted, and go to the page that shows how far that is."""
+    context = visitor.call.context
     made = await context.store.write(
         replays.create,
         visitor.project.id,
         wanted,
         counted,
-        as_new="as_new" in form,
         enable=enable,
-        pace=PACE,
         mint=context.mint,
         now=visitor.now,
     )
-    return done(f"/dashboard/replays/{path(made.id)}", f"{made.total:,} deliveries are sent again.")
+    note = f"To be sent again: {formats.deliveries(made.total)}."
+    return done(f"/dashboard/replays/{path(made.id)}", note)
 
 
 def _wanted(visitor: Visitor, form: Form) -> ReplayFilter:
@@ -81,7 +91,7 @@ def _wanted(visitor: Visitor, form: Form) -> ReplayFilter:
         raise InvalidRequest("There is no such time.", param="hours")
     return ReplayFilter(
         status=word_of(ReplayStatus, form.get("status", "")) or ReplayStatus.FAILED,
-        since=visitor.now - float(hours) * HOUR if hours else None,
+        since=since(hours, visitor.now),
     )
 
 

@@ -2,32 +2,49 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Query
 from starlette.responses import Response
 
+from batchbell.api.submissions import Submission as Answer
 from batchbell.core.errors import InvalidRequest
+from batchbell.core.submission import PartState, Submission
 from batchbell.storage import submissions
 from batchbell.web import submissions as api
-from batchbell.web.dashboard.filters import older
+from batchbell.web.dashboard.batches import Which, choices
 from batchbell.web.dashboard.formats import path
+from batchbell.web.dashboard.lists import PAGE, show_list
 from batchbell.web.dashboard.page import Posted, Visit, done, page_router, show
 
 router = page_router()
 
-PAGE = 50
-
 
 @router.get("/submissions")
-async def list_page(visitor: Visit, after: str | None = None) -> Response:
-    page = await visitor.call.page(submissions.list_submissions, limit=PAGE, after=after or None)
-    return show(
-        visitor,
-        "submissions.html",
-        section="submissions",
-        title="Submissions",
-        rows=[api.shown(one) for one in page.items],
-        older=older(page, {}),
-        is_first=after is None,
+async def list_page(visitor: Visit, asked: Annotated[Which, Query()]) -> Response:
+    page = await visitor.call.page(
+        submissions.list_submissions,
+        limit=PAGE,
+        after=asked.after or None,
+        filter=asked.filter(visitor.now),
     )
+    rows = [Shown(api.shown(one), _reason(one)) for one in page.items]
+    return show_list(visitor, "submissions", page, asked, rows=rows, **await choices(visitor))
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A submission as the API answers it, and why it waits."""
+
+    answer: Answer
+    reason: str | None
+
+
+def _reason(found: Submission) -> str | None:
+    """Its own, or that of the first part that waits."""
+    waiting = (part.reason for part in found.parts if part.state is PartState.WAITING)
+    return found.reason or next(filter(None, waiting), None)
 
 
 @router.get("/submissions/{submission_id}")

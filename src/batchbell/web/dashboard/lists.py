@@ -1,17 +1,22 @@
-"""Filters and pages of lists, from a query and back into one."""
+"""Lists: what a query asks them for, one page of them, and the query of the page behind it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from pydantic import BaseModel
+from starlette.responses import Response
 
 from batchbell.core.errors import InvalidRequest
 from batchbell.storage.paging import Page
 from batchbell.web.dashboard.formats import HOUR
+from batchbell.web.dashboard.page import Visitor, show
+
+PAGE = 50
+"""Rows of one page."""
 
 TIMES: Mapping[str, str] = {
     "": "any time",
@@ -58,9 +63,30 @@ def pairs_of(given: str) -> dict[str, str]:
     return pairs
 
 
-def older(page: Page[Any], filters: Mapping[str, str]) -> str | None:
-    """The query of the page behind this one; None where there is none."""
-    if not page.has_more or page.last_id is None:
-        return None
-    kept = {name: value for name, value in filters.items() if value}
-    return urlencode({**kept, "after": page.last_id})
+def show_list(
+    visitor: Visitor,
+    section: str,
+    page: Page[Any],
+    asked: Asked,
+    *,
+    rows: Sequence[Any] | None = None,
+    **more: Any,
+) -> Response:
+    """A page of a section's list; `rows` are what is shown of its items."""
+    return show(
+        visitor,
+        f"{section}.html",
+        section=section,
+        title=section.capitalize(),
+        rows=page.items if rows is None else rows,
+        filters=asked,
+        times=TIMES,
+        **paging(page, asked),
+        **more,
+    )
+
+
+def paging(page: Page[Any], asked: Asked) -> dict[str, Any]:
+    """What the links below a list are made of."""
+    older = urlencode({**asked.filters, "after": page.last_id}) if page.has_more else None
+    return {"older": older, "is_first": not asked.after}
