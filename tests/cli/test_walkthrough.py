@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from batchbell.cli.walkthrough import look_around
+from batchbell.cli.walkthrough import about, look_around
+from batchbell.sandbox import Received
 
 URL = "http://127.0.0.1:3000"
 
@@ -34,3 +35,14 @@ def test_nobody_waits_for_a_program(
         monkeypatch.setattr(sys, "stdin", stdin)
         asyncio.run(look_around(URL))
     assert capsys.readouterr().out == ""
+
+
+def test_the_webhook_about_a_batch_is_found_whichever_came_first() -> None:
+    """Only those of `/batch-awaiter` have a `batchId`."""
+    bodies = (
+        b'{"data": {"id": "msgbatch_1"}}',
+        b'{"data": {"id": "batch_1"}, "batchId": "batch_1"}',
+    )
+    received = [Received("POST", "/", {}, body, 0.0, ("127.0.0.1", 9)) for body in bodies]
+    for id, found in zip(("msgbatch_1", "batch_1"), received, strict=True):
+        assert about(received, id) is found

@@ -183,9 +183,9 @@ async def play(stage: Stage, customer: Any) -> None:
     others = [await _create_message_batch(stage), await _create_content_batch(stage)]
     received = await _follow(stage, [openai, *others])
     _compare(received)
-    first = next(one for one in received if json.loads(one.body)["batchId"] == openai)
-    _unwrap(customer, first)
-    _show(first)
+    its = about(received, openai)
+    _unwrap(customer, its)
+    _show(its)
 
 
 async def _create_batch(customer: Any, folder: Path) -> str:
@@ -298,13 +298,18 @@ def _compare(received: list[Received]) -> None:
         _say(f"   {data['provider']:<10} {data['status']:<10} {said:<20} {data['id']}")
 
 
+def about(received: list[Received], batch_id: str) -> Received:
+    """The webhook about this batch, whichever came first."""
+    return next(one for one in received if json.loads(one.body)["data"]["id"] == batch_id)
+
+
 def _unwrap(customer: Any, received: Received) -> None:
     """Verify as a receiver would, with the SDK. Raises Failed for a signature that is not ours."""
     try:
         event = customer.webhooks.unwrap(received.body, received.headers)
     except ValueError as error:
         raise Failed(f"the SDK does not accept the webhook: {error}") from error
-    _say(f"\n7. the first of them, verified by client.webhooks.unwrap: {event.type}\n")
+    _say(f"\n7. the one about the first batch, verified by client.webhooks.unwrap: {event.type}\n")
 
 
 def _show(received: Received) -> None:
