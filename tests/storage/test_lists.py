@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from batchbell.core.errors import InvalidRequest, NotFound
+from batchbell.core.errors import AmbiguousBatch, InvalidRequest, NotFound
 from batchbell.core.model import (
     DEFAULT_PROJECT,
     BatchOutcome,
@@ -18,7 +18,7 @@ from batchbell.core.model import (
     Status,
 )
 from batchbell.storage import batches, deliveries, events
-from batchbell.storage.accounts import ensure_account
+from batchbell.storage.accounts import ensure_account, list_accounts
 from batchbell.storage.batches import MARKS_MAX, BatchFilter, list_batches, marks
 from batchbell.storage.projects import ensure_project
 
@@ -208,6 +208,41 @@ async def test_a_page_looks_at_so_many_entries_and_says_where_it_stopped(
     assert [last for _, last in found] == ["b5", "b4", "c3", "b2", "b1", None]
     found = await pages(events.list_events, {"delivery_success": True})
     assert [page for page, _ in found] == [[]] * 5, "none of four, and none behind them"
+
+
+async def test_pages_go_on_behind_an_id_that_two_accounts_have(
+    listed: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One API key that was added as two accounts: they find the same batches."""
+    [other] = [
+        one
+        for one in await listed.store.read(list_accounts, DEFAULT_PROJECT)
+        if one.name == "second"
+    ]
+    await replace(listed, account=other).register("b1", "c3")
+
+    async def pages(**asked: Any) -> list[tuple[str, str]]:
+        seen: list[tuple[str, str]] = []
+        after, more = None, True
+        while more:
+            page = await listed.store.read(
+                list_batches, DEFAULT_PROJECT, limit=1, after=after, filter=BatchFilter(**asked)
+            )
+            seen += [(one.id, one.account) for one in page.items]
+            after, more = page.last_id, page.has_more
+        return seen
+
+    first = [("c3", "second"), ("b1", "second"), ("b5", "second"), ("b4", "second")]
+    rest = [("c3", "openai"), ("b2", "openai"), ("b1", "openai")]
+    assert await pages() == [*first, *rest]
+    with pytest.raises(AmbiguousBatch):
+        await listed.store.read(list_batches, DEFAULT_PROJECT, limit=9, after="c3")
+    page = await listed.store.read(
+        list_batches, DEFAULT_PROJECT, limit=9, after="c3", filter=BatchFilter(account="openai")
+    )
+    assert [one.id for one in page.items] == ["b2", "b1"]
+    monkeypatch.setattr(batches, "LOOKED_AT_MOST", 1)
+    assert await pages(begins="b1") == [("b1", "second"), ("b1", "openai")]
 
 
 async def test_batches_of_one_moment_are_paged_in_the_order_of_their_rows(scene: Scene) -> None:

@@ -423,13 +423,49 @@ def list_batches(
     after: str | None = None,
     filter: BatchFilter = EVERY,
 ) -> Page[Batch]:
-    """The project's batches, the last registered first. Raises NotFound for an unknown `after`."""
-    place = None if after is None else get_batch(connection, project_id, after)
+    """The project's batches, the last registered first.
+
+    Raises NotFound for an unknown `after`, and AmbiguousBatch for an id that several of the
+    accounts have that are asked for: where a page ends with such a one, its `last_id` says which.
+    """
+    place = None if after is None else _place(connection, project_id, after, filter.account)
     found = find(connection, project_id, filter, after=place, limit=limit + 1)
     rows = connection.execute(
         joined_batches().where(among(connection, batches.c.key, found.keys)).order_by(*NEWEST_FIRST)
     )
-    return page_of([to_batch(row) for row in rows], limit, looked_to=found.looked_to)
+    listed = [to_batch(row) for row in rows]
+    page = page_of(listed, limit, looked_to=found.looked_to)
+    if len(listed) <= limit:
+        return page
+    return replace(page, last_id=_place_id(connection, page.items[-1].key))
+
+
+def _place_id(connection: Connection, key: int) -> str:
+    """What names a batch in `after`: its id, and its account where several have that id."""
+    other = batches.alias("other")
+    query = (
+        select(batches.c.id, accounts.c.name, func.count(other.c.key))
+        .join(accounts, accounts.c.id == batches.c.account_id)
+        .join(other, and_(other.c.id == batches.c.id, other.c.project_id == batches.c.project_id))
+        .where(batches.c.key == key)
+        .group_by(batches.c.id, accounts.c.name)
+    )
+    id, account, number = connection.execute(query).one()
+    return id if number == 1 else f"{id}@{account}"
+
+
+def _place(connection: Connection, project_id: str, after: str, account: str | None) -> Batch:
+    """The batch that `_place_id` named. Raises NotFound, AmbiguousBatch."""
+    id, _, name = after.rpartition("@")
+    for batch_id, of in ((after, account), (id, name)):
+        these = (batches.c.project_id == project_id, batches.c.id == batch_id)
+        rows = connection.execute(joined_batches().where(*these)).all()
+        found = rows if len(rows) < 2 else [row for row in rows if row.account == of]
+        if len(found) == 1:
+            return to_batch(found[0])
+        if rows:
+            raise AmbiguousBatch(after, [row.account for row in rows])
+    raise NotFound("batch", after)
 
 
 NEWEST_FIRST = (batches.c.registered_at.desc(), batches.c.key.desc())
@@ -443,8 +479,8 @@ class Found:
     """What a list holds on one page."""
 
     keys: Sequence[int]
-    looked_to: str | None = None
-    """The id of the batch at which the search has stopped, where there are more behind it."""
+    looked_to: str | None
+    """The batch at which the search has stopped, where there are more behind it."""
 
 
 def find(
@@ -469,10 +505,7 @@ def find(
         asked.append(tuple_(batches.c.registered_at, batches.c.key) >= place)
     walks = [stretch.where(*asked) for stretch in stretches]
     keys = [row.key for row in connection.execute(first_of(walks, ORDER, limit))]
-    if end is None:
-        return Found(keys)
-    stopped = select(batches.c.id).where(batches.c.key == end.key)
-    return Found(keys, connection.execute(stopped).scalar_one())
+    return Found(keys, None if end is None else _place_id(connection, end.key))
 
 
 def _stretches(project_id: str, filter: BatchFilter, after: Batch | None) -> Iterator[Select[Any]]:
