@@ -208,6 +208,19 @@ async def test_a_page_looks_at_so_many_entries_and_says_where_it_stopped(
     assert [last for _, last in found] == ["b5", "b4", "c3", "b2", "b1", None]
     found = await pages(events.list_events, {"delivery_success": True})
     assert [page for page, _ in found] == [[]] * 5, "none of four, and none behind them"
+    found = await pages(events.list_events, {"type": EventType.FAILED, "delivery_success": True})
+    assert [page for page, _ in found] == [[]] * 2
+    monkeypatch.setattr(deliveries, "LOOKED_AT_MOST", 1)
+    for asked, ids in DELIVERIES:
+        found = await pages(deliveries.list_deliveries, await named(listed, asked))
+        by_id = {one.id: one.batch_id for one in await listed.deliveries()}
+        assert [by_id[id] for page, _ in found for id in page] == ids, asked
+    one_of = await named(listed, {"endpoint_id": A})
+    for list_ in (deliveries.list_deliveries, events.list_events):
+        state = {"state": DeliveryState.DELIVERED}
+        asked = state if list_ is deliveries.list_deliveries else {"delivery_success": True}
+        found = await pages(list_, {**one_of, **asked})
+        assert [page for page, _ in found] == [[]] * 4, "they stop at each of three"
 
 
 async def test_pages_go_on_behind_an_id_that_two_accounts_have(

@@ -15,7 +15,6 @@ from sqlalchemy import (
     Connection,
     Row,
     Select,
-    TextClause,
     and_,
     bindparam,
     case,
@@ -54,7 +53,7 @@ from batchbell.storage.engine import (
     storable,
     wake,
 )
-from batchbell.storage.paging import Page, end_of, first_of, page_of, within
+from batchbell.storage.paging import Page, Said, Walk, first_of, page_of, within
 from batchbell.storage.rows import joined, places, reader, writer
 from batchbell.storage.schema import accounts, batches, parts, results, submissions
 
@@ -497,21 +496,17 @@ def find(
     in order for each status, so a list by status, time or neither costs a page. Whatever else is
     asked is in their entries, of which LOOKED_AT_MOST are looked at: some 50 ms.
     """
-    stretches = list(_stretches(project_id, filter, after))
     asked = [*_asked(connection, filter), *_of_accounts(connection, project_id, filter)]
-    end = connection.execute(end_of(stretches, ORDER, LOOKED_AT_MOST)).first() if asked else None
-    if end is not None:
-        place = tuple_(literal(end.registered_at), literal(end.key))
-        asked.append(tuple_(batches.c.registered_at, batches.c.key) >= place)
-    walks = [stretch.where(*asked) for stretch in stretches]
-    keys = [row.key for row in connection.execute(first_of(walks, ORDER, limit))]
-    return Found(keys, None if end is None else _place_id(connection, end.key))
+    walks = [Walk(stretch, asked) for stretch in _stretches(project_id, filter, after)]
+    rows, end = first_of(connection, walks, ORDER, limit, looked_at_most=LOOKED_AT_MOST)
+    looked_to = None if end is None else _place_id(connection, end.key)
+    return Found([row.key for row in rows], looked_to)
 
 
 def _stretches(project_id: str, filter: BatchFilter, after: Batch | None) -> Iterator[Select[Any]]:
     """For each status what is asked of its entries by their order."""
     b = batches.c
-    wanted: list[ColumnElement[bool] | TextClause] = [b.project_id == project_id]
+    wanted: list[Said] = [b.project_id == project_id]
     wanted += within(b.registered_at, filter.since, filter.until)
     if filter.kind is BatchKind.JOINED:
         wanted.append(text("batches.kind = 'joined'"))  # spelled out: it chooses the index

@@ -27,8 +27,8 @@ from batchbell.core.outcome import Timings
 from batchbell.storage.bulk import among
 from batchbell.storage.endpoints import enable
 from batchbell.storage.engine import DELIVERIES, wake
-from batchbell.storage.events import get_event, ids_of, walks_of
-from batchbell.storage.paging import Page, apart, first_of, made_within, page_of
+from batchbell.storage.events import LOOKED_AT_MOST, get_event, ids_of, walks_of
+from batchbell.storage.paging import Page, Walk, apart, first_of, made_within, page_of
 from batchbell.storage.results import attachments
 from batchbell.storage.schema import attempts, batches, deliveries, endpoints, events
 
@@ -61,8 +61,8 @@ def list_deliveries(
     Those of an event or a batch are read whole, by `uq_deliveries_event_id`, and chosen from: they
     are few. All else is a walk in the order of ids for each type and state that may be meant, by
     the index of such deliveries, and without any of the three by `ix_deliveries_listed`. Each walk
-    ends with the page, but for two: those that are delivered are found among all, and those of a
-    type that wait for one endpoint among all that wait for it.
+    ends with the page. Two pass over others: those that are delivered are found among all, and
+    those of a type that wait for one endpoint among all that wait for it.
     """
     made = list(made_within(deliveries.c.id, "dlv", since, until))
     if after is not None:
@@ -70,13 +70,15 @@ def list_deliveries(
     if event_id is not None or batch_id is not None:
         events_ = ids_of(connection, project_id, event_id=event_id, batch_id=batch_id)
         asked = {"state": state, "endpoint_id": endpoint_id, "event_type": type}
-        walks = [_of_events(connection, events_, asked, made)]
+        walks = [Walk(_of_events(connection, events_, asked, made))]
     elif endpoint_id is not None or type is not None or state is not None:
-        states = DeliveryState if state is None else [state]
-        walks = walks_of(connection, project_id, endpoint_id, type, states)
-        walks = [walk.where(*made) for walk in walks]
+        states = list(DeliveryState) if state is None else [state]
+        walks = walks_of(
+            connection, project_id, endpoint_id=endpoint_id, type=type, states=states, made=made
+        )
     else:
-        walks = [select(deliveries.c.id).where(deliveries.c.project_id == project_id, *made)]
+        own = deliveries.c.project_id == project_id
+        walks = [Walk(select(deliveries.c.id).where(own, *made))]
     return _page(connection, walks, limit)
 
 
@@ -84,14 +86,14 @@ def of_key(connection: Connection, batch_key: int, *, limit: int) -> Page[Delive
     """The deliveries of all events of one batch, newest first."""
     about = select(events.c.id).where(events.c.batch_key == batch_key)
     found = select(deliveries.c.id).where(deliveries.c.event_id.in_(about))
-    return _page(connection, [apart(found)], limit)
+    return _page(connection, [Walk(apart(found))], limit)
 
 
-def _page(connection: Connection, walks: Sequence[Select[Any]], limit: int) -> Page[Delivery]:
-    ids = connection.execute(first_of(walks, ["id"], limit + 1)).scalars().all() if walks else []
-    query = _joined().where(among(connection, deliveries.c.id, ids))
+def _page(connection: Connection, walks: Sequence[Walk], limit: int) -> Page[Delivery]:
+    ids, end = first_of(connection, walks, ["id"], limit + 1, looked_at_most=LOOKED_AT_MOST)
+    query = _joined().where(among(connection, deliveries.c.id, [row.id for row in ids]))
     rows = connection.execute(query.order_by(deliveries.c.id.desc()))
-    return page_of([_delivery(row) for row in rows], limit)
+    return page_of([_delivery(row) for row in rows], limit, looked_to=end and end.id)
 
 
 def _of_events(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 from sqlalchemy import (
@@ -12,7 +11,6 @@ from sqlalchemy import (
     Connection,
     Row,
     Select,
-    TextClause,
     exists,
     insert,
     select,
@@ -30,11 +28,9 @@ from batchbell.core.model import (
 from batchbell.core.samples import sample_body
 from batchbell.storage.bulk import among
 from batchbell.storage.engine import EVENTS, wake
-from batchbell.storage.paging import Page, apart, end_of, first_of, made_within, page_of
+from batchbell.storage.paging import Page, Said, Walk, apart, first_of, made_within, page_of
 from batchbell.storage.results import attachments
 from batchbell.storage.schema import batches, deliveries, endpoints, events
-
-Said = ColumnElement[bool] | TextClause
 
 
 def get_event(connection: Connection, project_id: str, event_id: str) -> Event:
@@ -67,8 +63,7 @@ def list_events(
     Those of a batch are read whole, by `uq_events_batch_key`, and chosen from. Those of an endpoint
     are the events of a list of its deliveries. Undelivered ones are walked by
     `ix_deliveries_missed`, those of a type by `ix_events_by_type`, all others by
-    `ix_events_listed`; only `delivery_success=True` passes over what it leaves out, and looks at
-    LOOKED_AT_MOST of them.
+    `ix_events_listed`; only `delivery_success=True` passes over what it leaves out.
     """
     place = None if after is None else get_event(connection, project_id, after).id
     if endpoint_id is not None and batch_id is None:
@@ -87,27 +82,23 @@ def list_events(
     made = list(made_within(id, "evt", since, until))
     if place is not None:
         made.append(id < place)
-    end = None
     if missed:
-        walks = [_missed(project_id, one).where(*made) for one in ([type] if type else EventType)]
+        walks = [
+            Walk(_missed(project_id, one).where(*made)) for one in ([type] if type else EventType)
+        ]
     else:
         made += [] if type is None else [events.c.type == type]
         walk = _walk(connection, project_id, batch_id).where(*made)
         fate = _fate(endpoint_id, delivery_success)
-        if fate and batch_id is None:
-            end = connection.execute(end_of([walk], ["id"], LOOKED_AT_MOST)).scalar_one_or_none()
-            fate += [] if end is None else [events.c.id >= end]
-        walks = [walk.where(*fate)]
-    if batch_id is not None:
-        walks = [apart(*walks)]
-    ids = connection.execute(first_of(walks, ["id"], limit + 1)).scalars().all()
-    query = select(events).where(among(connection, events.c.id, ids))
-    rows = connection.execute(query.order_by(events.c.id.desc()))
-    return page_of([_event(row) for row in rows], limit, looked_to=end)
+        walks = [Walk(walk, fate) if batch_id is None else Walk(apart(walk.where(*fate)))]
+    rows, end = first_of(connection, walks, ["id"], limit + 1, looked_at_most=LOOKED_AT_MOST)
+    query = select(events).where(among(connection, events.c.id, [row.id for row in rows]))
+    found = connection.execute(query.order_by(events.c.id.desc()))
+    return page_of([_event(row) for row in found], limit, looked_to=end and end.id)
 
 
 LOOKED_AT_MOST = 10_000
-"""Events of which a page looks for the deliveries."""
+"""Events of which a page looks for the deliveries, or deliveries that it looks at."""
 
 
 def _walk(connection: Connection, project_id: str, batch_id: str | None) -> Select[Any]:
@@ -177,28 +168,32 @@ def _of_endpoint(
         for state in DeliveryState
         if delivery_success in (None, state is DeliveryState.DELIVERED)
     ]
-    walks = walks_of(connection, project_id, endpoint_id, type, states)
-    if not walks:
-        return page_of([], limit)
-    ids = connection.execute(
-        first_of([walk.where(*made) for walk in walks], ["id"], limit + 1)
-    ).scalars()
+    walks = walks_of(
+        connection, project_id, endpoint_id=endpoint_id, type=type, states=states, made=made
+    )
+    rows, end = first_of(connection, walks, ["id"], limit + 1, looked_at_most=LOOKED_AT_MOST)
     query = (
         select(events)
         .join(deliveries, deliveries.c.event_id == events.c.id)
-        .where(among(connection, deliveries.c.id, ids.all()))
+        .where(among(connection, deliveries.c.id, [row.id for row in rows]))
     )
-    rows = connection.execute(query.order_by(deliveries.c.id.desc()))
-    return page_of([_event(row) for row in rows], limit)
+    found = connection.execute(query.order_by(deliveries.c.id.desc())).all()
+    looked_to = None
+    if end is not None:
+        stopped = select(deliveries.c.event_id).where(deliveries.c.id == end.id)
+        looked_to = connection.execute(stopped).scalar_one()
+    return page_of([_event(row) for row in found], limit, looked_to=looked_to)
 
 
 def walks_of(
     connection: Connection,
     project_id: str,
+    *,
     endpoint_id: str | None,
     type: EventType | None,
-    states: Iterable[DeliveryState],
-) -> list[Select[Any]]:
+    states: Collection[DeliveryState],
+    made: Sequence[ColumnElement[bool]],
+) -> list[Walk]:
     """The ids of deliveries of a project or of its endpoint: a walk for each type and state.
 
     None where the project has no such endpoint.
@@ -206,24 +201,24 @@ def walks_of(
     if endpoint_id is not None and not _has_endpoint(connection, project_id, endpoint_id):
         return []
     d = deliveries.c
-    owner = d.project_id == project_id if endpoint_id is None else d.endpoint_id == endpoint_id
-    types = [type] if type else EventType
-    if set(states) == set(DeliveryState):
-        return [select(d.id).where(owner, d.event_type == one) for one in types]
     of_one = endpoint_id is not None
-    return [
-        select(d.id).where(owner, _is_of(one, state, of_one), *in_state(state, of_endpoint=of_one))
-        for one, state in product(types, states)
-    ]
-
-
-def _is_of(type: EventType, state: DeliveryState, of_endpoint: bool) -> ColumnElement[bool]:
-    """Asked so that no index is found for what waits for one endpoint: there is none by type.
-
-    That of all its deliveries would be walked over those that are done.
-    """
-    column = deliveries.c.event_type
-    return (column + "" if of_endpoint and state is DeliveryState.PENDING else column) == type
+    owner = d.endpoint_id == endpoint_id if of_one else d.project_id == project_id
+    own = select(d.id).where(owner, *made)
+    by_type = [own.where(d.event_type == one) for one in ([type] if type else EventType)]
+    if set(states) == set(DeliveryState):
+        return [Walk(walk) for walk in by_type]
+    walks = []
+    for state in states:
+        said = in_state(state, of_endpoint=of_one)
+        if state is DeliveryState.DELIVERED:
+            walks += [Walk(walk, said) for walk in by_type]
+        elif state is DeliveryState.PENDING and of_one:
+            # In the order of ids, whatever the type. It is asked for so that no other index is
+            # taken: that of all its deliveries would be walked over those that are done.
+            walks.append(Walk(own.where(*said), [d.event_type + "" == type] if type else ()))
+        else:
+            walks += [Walk(walk.where(*said)) for walk in by_type]
+    return walks
 
 
 def in_state(state: DeliveryState, *, of_endpoint: bool) -> list[Said]:
@@ -260,8 +255,8 @@ def ids_of(
 def of_key(connection: Connection, batch_key: int, *, limit: int) -> Page[Event]:
     """The events of one batch, the newest first."""
     of_batch = apart(select(events.c.id).where(events.c.batch_key == batch_key))
-    ids = connection.execute(first_of([of_batch], ["id"], limit + 1)).scalars().all()
-    query = select(events).where(among(connection, events.c.id, ids))
+    ids, _ = first_of(connection, [Walk(of_batch)], ["id"], limit + 1)
+    query = select(events).where(among(connection, events.c.id, [row.id for row in ids]))
     rows = connection.execute(query.order_by(events.c.id.desc()))
     return page_of([_event(row) for row in rows], limit)
 

@@ -32,7 +32,8 @@ from batchbell.core.ids import first_id
 from batchbell.core.model import DEFAULT_EVENTS, Alarm, Batch, DeliveryState, EventType, Status
 from batchbell.storage.batches import joined_batches, to_batch
 from batchbell.storage.engine import dialect_of
-from batchbell.storage.events import Said, in_state
+from batchbell.storage.events import in_state
+from batchbell.storage.paging import Said
 from batchbell.storage.schema import batches, deliveries, endpoints, events
 
 COUNTED_MOST = 10_000

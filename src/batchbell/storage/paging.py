@@ -15,9 +15,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from sqlalchemy import ColumnElement, Select, select, union_all
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    TextClause,
+    literal,
+    select,
+    tuple_,
+    union_all,
+)
 
 from batchbell.core.ids import first_id
+
+Said = ColumnElement[bool] | TextClause
+"""Something that is asked of a row."""
 
 
 class Named(Protocol):
@@ -50,17 +63,47 @@ def page_of(found: Sequence[Item], limit: int, *, looked_to: str | None = None) 
     )
 
 
-def first_of(walks: Sequence[Select[Any]], order: Sequence[str], limit: int) -> Select[Any]:
-    """The first rows of several walks together, by these of their columns, the greatest first."""
-    return _together([_ordered(walk, order, limit) for walk in walks], order, limit)
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """A stretch of an index in the order of a list, and what its entries are chosen by.
 
-
-def end_of(walks: Sequence[Select[Any]], order: Sequence[str], most: int) -> Select[Any]:
-    """Where to stop so that no walk is looked at for more than so many entries: one row, or none.
-
-    It is counted along the index, which is faster than to look at the entries.
+    What is `asked` the index does not hold together: the walk passes over all that is otherwise.
     """
-    return _together([_ordered(walk, order, 1).offset(most - 1) for walk in walks], order, 1)
+
+    stretch: Select[Any]
+    asked: Sequence[Said] = ()
+
+
+def first_of(
+    connection: Connection,
+    walks: Sequence[Walk],
+    order: Sequence[str],
+    limit: int,
+    *,
+    looked_at_most: int = 0,
+) -> tuple[Sequence[Row[Any]], Row[Any] | None]:
+    """The first rows of several walks together, by these of their columns, the greatest first.
+
+    Where walks may pass over entries, say how many of each are looked at: the second is then the
+    entry at which all have stopped. It is counted along the index, faster than entries are looked
+    at.
+    """
+    if not walks:
+        return [], None
+    end = None
+    if passing := [walk.stretch for walk in walks if walk.asked]:
+        ends = [_ordered(one, order, 1).offset(looked_at_most - 1) for one in passing]
+        end = connection.execute(_together(ends, order, 1)).first()
+    each = [_ordered(_to(walk, order, end), order, limit) for walk in walks]
+    return connection.execute(_together(each, order, limit)).all(), end
+
+
+def _to(walk: Walk, order: Sequence[str], end: Row[Any] | None) -> Select[Any]:
+    found = walk.stretch.where(*walk.asked)
+    if end is None:
+        return found
+    columns = (walk.stretch.selected_columns[name] for name in order)
+    return found.where(tuple_(*columns) >= tuple_(*map(literal, end)))
 
 
 def _together(each: Sequence[Select[Any]], order: Sequence[str], limit: int) -> Select[Any]:

@@ -37,7 +37,7 @@ from batchbell.storage.bulk import (
 )
 from batchbell.storage.endpoints import ensure_endpoints, named_urls
 from batchbell.storage.engine import dialect_of
-from batchbell.storage.paging import Page, apart, first_of, page_of
+from batchbell.storage.paging import Page, Walk, apart, first_of, page_of
 from batchbell.storage.schema import batches, deliveries, endpoints, watches
 
 Name = tuple[str, str]
@@ -368,8 +368,8 @@ def list_watches(
 def of_key(connection: Connection, batch_key: int, *, limit: int) -> Page[Watch]:
     """The watches of one batch, the newest first."""
     of_batch = apart(select(watches.c.id).where(watches.c.batch_key == batch_key))
-    ids = connection.execute(first_of([of_batch], ["id"], limit + 1)).scalars().all()
-    query = _joined().where(among(connection, watches.c.id, ids))
+    ids, _ = first_of(connection, [Walk(of_batch)], ["id"], limit + 1)
+    query = _joined().where(among(connection, watches.c.id, [row.id for row in ids]))
     rows = connection.execute(query.order_by(watches.c.id.desc()))
     return page_of([_watch(row) for row in rows], limit)
 
