@@ -5,6 +5,7 @@ Each step is bounded, so that no transaction is long; the janitor goes on where 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -35,7 +36,7 @@ from batchbell.storage.endpoints import (
     to_endpoint,
     unsent,
 )
-from batchbell.storage.engine import DELIVERIES, OUTAGES, wake
+from batchbell.storage.engine import DELIVERIES, OUTAGES, dialect_of, wake
 from batchbell.storage.outbox import announce
 from batchbell.storage.schema import deliveries, endpoints
 
@@ -243,10 +244,19 @@ def count_waiting(connection: Connection, endpoint_id: str) -> dict[DeliveryStat
 
 def failing_among(connection: Connection, ids: Sequence[str]) -> set[str]:
     """Those of these endpoints that have failed since their last success."""
+    if dialect_of(connection) == "sqlite":
+        packed = (json.dumps(list(ids)),)
+        return set(json.loads(connection.exec_driver_sql(FAILING_SQLITE, packed).scalar_one()))
     query = select(endpoints.c.id).where(
         among(connection, endpoints.c.id, ids), endpoints.c.failures > 0
     )
     return set(connection.execute(query).scalars())
+
+
+FAILING_SQLITE = """
+SELECT json_group_array(id) FROM endpoints
+WHERE id IN (SELECT value FROM json_each(?)) AND failures > 0
+"""
 
 
 def locked(connection: Connection, ids: Sequence[str]) -> dict[str, Endpoint]:

@@ -15,7 +15,7 @@ from itertools import zip_longest
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, TextClause, delete, func, select, text, update
+from sqlalchemy import Connection, delete, func, select, text, update
 
 from batchbell.core import rate
 from batchbell.core.attachment import ResultsMode
@@ -126,7 +126,10 @@ def _projects(
     The place is empty where the ring came to its end.
     """
     asked = {"after": after, "step": PROJECTS_SEEN}
-    seen = list(connection.execute(PROJECTS, asked).scalars())
+    if dialect_of(connection) == "sqlite":
+        seen = json.loads(connection.exec_driver_sql(PROJECTS_SQLITE, asked).scalar_one())
+    else:
+        seen = list(connection.execute(PROJECTS, asked).scalars())
     some = [id for id in seen if rooms.get(id, room) > 0][:PROJECTS_STEP]
     if len(some) == PROJECTS_STEP and some[-1] != seen[-1]:
         return some, some[-1]
@@ -157,7 +160,7 @@ def _places(
     return places
 
 
-PROJECTS = text("""
+_PROJECTS = """
 WITH RECURSIVE ring(id, n) AS (
   SELECT (SELECT min(project_id) FROM deliveries
           WHERE state = 'pending' AND project_id > :after), 1
@@ -166,7 +169,10 @@ WITH RECURSIVE ring(id, n) AS (
           WHERE d.state = 'pending' AND d.project_id > ring.id), ring.n + 1
   FROM ring WHERE ring.id IS NOT NULL AND ring.n < :step)
 SELECT ring.id FROM ring WHERE ring.id IS NOT NULL ORDER BY ring.n
-""")
+"""
+PROJECTS = text(_PROJECTS)
+PROJECTS_SQLITE = f"SELECT json_group_array(id) FROM ({_PROJECTS})"  # noqa: S608 - our own
+"""One step of SQLite: its thread gives up the interpreter with every row, too."""
 
 FREE, PROBE, WAITS, LIMITED = 1, 2, 4, 8
 """What the ring says of an endpoint that has deliveries due: send; or try it with one, as its
@@ -181,8 +187,8 @@ _NEXT_POSTGRESQL = """
 """Asked so that only the index of the ring has this order."""
 
 
-def _ring(next_: str) -> TextClause:
-    return text(f"""
+def _ring(next_: str) -> str:
+    return f"""
 WITH RECURSIVE ring(id, n) AS (
   SELECT ({next_.format(after=":after")}), 1
   UNION ALL
@@ -206,10 +212,11 @@ SELECT ring.id,
         FROM endpoints e WHERE e.id = ring.id)
   ELSE 0 END AS ready
 FROM ring WHERE ring.id IS NOT NULL ORDER BY ring.n
-""")  # noqa: S608 - no value is put in
+"""  # noqa: S608 - no value is put in
 
 
-RINGS = {"sqlite": _ring(_NEXT_SQLITE), "postgresql": _ring(_NEXT_POSTGRESQL)}
+RING_SQLITE = f"SELECT json_group_object(id, ready) FROM ({_ring(_NEXT_SQLITE)})"  # noqa: S608 - our own
+RING = text(_ring(_NEXT_POSTGRESQL))
 """Asked for the least and for the first in the order of an index: where one endpoint has nearly all
 rows, PostgreSQL expects them at every other too, and looks for any row by reading the table."""
 
@@ -223,16 +230,20 @@ def _walk(
     """
     furthest = {"soon": now + MARGIN_SECONDS, "ahead": now + PROBE_FURTHEST_SECONDS}
     asked = {"step": RING_STEP // max(1, len(projects)), "now": now, **furthest}
-    ring = RINGS[dialect_of(connection)]
     return {
-        id: {
-            row.id: row.ready
-            for row in connection.execute(
-                ring, {"project": id, "after": after.get(id, ""), **asked}
-            )
-        }
+        id: _stretch(connection, {"project": id, "after": after.get(id, ""), **asked})
         for id in projects
     }
+
+
+def _stretch(connection: Connection, asked: Mapping[str, Any]) -> dict[str, int]:
+    """The next endpoints of one ring."""
+    if dialect_of(connection) == "sqlite":
+        found: dict[str, int] = json.loads(
+            connection.exec_driver_sql(RING_SQLITE, dict(asked)).scalar_one()
+        )
+        return found
+    return {row.id: row.ready for row in connection.execute(RING, asked)}
 
 
 def _allowed(
@@ -379,7 +390,7 @@ def take(
     rest = {id: most for id, most in takes.items() if id not in first}
     taken_by = _take_sqlite if dialect_of(connection) == "sqlite" else _take_postgresql
     rows = taken_by(connection, rest, heads, limit, times)
-    sent = attachments(connection, {row[13] for row in rows if row[13] and row[12] != NONE})
+    sent = attachments(connection, {row[12] for row in rows if row[12] and row[11] != NONE})
     return [
         Claimed(
             id=row[0],
@@ -390,13 +401,13 @@ def take(
             dialect=DIALECTS[row[5]],
             watch_id=row[6],
             watch_metadata=row[7],
-            event_body=row[8],
-            occurred_at=row[9],
-            first_due_at=row[10],
-            message_id=row[11],
-            results=MODES[row[12]],
-            attachment=sent.get(row[13]),
-            ends=bool(row[14]),
+            occurred_at=row[8],
+            first_due_at=row[9],
+            message_id=row[10],
+            results=MODES[row[11]],
+            attachment=sent.get(row[12]),
+            ends=bool(row[13]),
+            event_body=row[14],
             lease_token=times["token"],
             lease_until=times["lease"],
         )
@@ -410,8 +421,9 @@ NONE = ResultsMode.NONE.value
 
 _TAKEN = """deliveries.id, deliveries.endpoint_id, deliveries.event_id, deliveries.attempts,
   deliveries.attempts_before, deliveries.dialect, deliveries.watch_id, deliveries.watch_metadata,
-  events.body, events.created_at, coalesce(deliveries.resent_at, deliveries.created_at),
+  events.created_at, coalesce(deliveries.resent_at, deliveries.created_at),
   deliveries.message_id, deliveries.results, events.results_id, deliveries.ends"""
+"""What is claimed of each; the body of its event comes after it."""
 
 
 def _take_sqlite(
@@ -426,36 +438,41 @@ def _take_sqlite(
     Each statement is one step of SQLite for all rows: its thread gives up the interpreter with
     every step, and may wait long to have it back.
     """
-    now, ids = times["now"], list[str]()
+    now, chosen = times["now"], list[int]()
     if heads:
         first = (now, now, now + LEASE_MOST_SECONDS, json.dumps(heads))
-        chosen = json.loads(connection.exec_driver_sql(HEADS_SQLITE, first).scalar_one())
-        ids = [id for id in chosen if id is not None][:limit]
+        found = json.loads(connection.exec_driver_sql(HEADS_SQLITE, first).scalar_one())
+        chosen = [row for row in found if row is not None][:limit]
     if rest:
         due_of = (now, max(rest.values()), json.dumps(list(rest)))
-        chosen = connection.exec_driver_sql(DUE_SQLITE, due_of).scalar_one()
-        for endpoint_id, due in json.loads(chosen):
-            ids += due[: min(rest[endpoint_id], limit - len(ids))]
-    packed = json.dumps(ids)
-    connection.exec_driver_sql(TAKE_SQLITE, (times["lease"], times["token"], packed))
-    taken: list[Any] = msgspec.json.decode(
-        connection.exec_driver_sql(TAKEN_SQLITE, (packed,)).scalar_one()
-    )
-    return taken
+        found = json.loads(connection.exec_driver_sql(DUE_SQLITE, due_of).scalar_one())
+        for endpoint_id, due in found:
+            chosen += due[: min(rest[endpoint_id], limit - len(chosen))]
+    if not chosen:
+        return []
+    rows = json.dumps(chosen)
+    connection.exec_driver_sql(TAKE_SQLITE, (times["lease"], times["token"], rows))
+    taken, bodies = connection.exec_driver_sql(TAKEN_SQLITE, (rows,)).one()
+    each = zip(msgspec.json.decode(taken), bodies.split(BETWEEN_BODIES), strict=True)
+    return [(*row, body) for row, body in each]
 
 
+BETWEEN_BODIES = "\x1e"
+"""JSON holds no such character. To put a body of 1 KB into JSON and take it out again would cost as
+much as all else of a row."""
 DUE_SQLITE = """
 SELECT json_group_array(json_array(room.value,
-  (SELECT json_group_array(id) FROM (
-    SELECT id FROM deliveries WHERE endpoint_id = room.value AND state = 'pending' AND due_at <= ?
+  (SELECT json_group_array(row) FROM (
+    SELECT rowid AS row FROM deliveries
+    WHERE endpoint_id = room.value AND state = 'pending' AND due_at <= ?
     ORDER BY due_at LIMIT ?))))
 FROM json_each(?) AS room
 """
 HEADS_SQLITE = """
 SELECT json_group_array((
-  SELECT id FROM (
-    SELECT id, due_at FROM deliveries WHERE endpoint_id = room.value AND state = 'pending'
-    ORDER BY id LIMIT 1)
+  SELECT row FROM (
+    SELECT rowid AS row, due_at FROM deliveries
+    WHERE endpoint_id = room.value AND state = 'pending' ORDER BY id LIMIT 1)
   WHERE due_at <= ? AND NOT EXISTS (
     SELECT 1 FROM deliveries WHERE endpoint_id = room.value AND state = 'pending'
     AND due_at > ? AND due_at <= ? AND lease_token IS NOT NULL)))
@@ -464,11 +481,12 @@ FROM json_each(?) AS room
 """While another is under way, as when an older one is sent again, the first waits too."""
 TAKE_SQLITE = """
 UPDATE deliveries SET due_at = ?, lease_token = ?, attempts = attempts + 1
-WHERE id IN (SELECT value FROM json_each(?))
+WHERE rowid IN (SELECT value FROM json_each(?))
 """
 TAKEN_SQLITE = f"""
-SELECT json_group_array(json_array({_TAKEN}))
-FROM json_each(?) AS taken JOIN deliveries ON deliveries.id = taken.value
+SELECT json_group_array(json_array({_TAKEN})),
+  group_concat(events.body, char({ord(BETWEEN_BODIES)}))
+FROM json_each(?) AS taken JOIN deliveries ON deliveries.rowid = taken.value
 JOIN events ON events.id = deliveries.event_id
 """  # noqa: S608 - no value is put in
 
@@ -494,7 +512,7 @@ _TAKE_POSTGRESQL = f"""
 UPDATE deliveries SET due_at = :lease, lease_token = :token, attempts = deliveries.attempts + 1
 FROM events
 WHERE deliveries.id = ANY(ARRAY(SELECT id FROM due)) AND events.id = deliveries.event_id
-RETURNING {_TAKEN}
+RETURNING {_TAKEN}, events.body
 """  # noqa: S608 - no value is put in
 TAKE_POSTGRESQL = text(f"""
 WITH due AS MATERIALIZED (
