@@ -37,7 +37,7 @@ from batchbell.storage.batches import BatchFilter
 from batchbell.storage.bulk import BY_INDEX
 from batchbell.storage.endpoints import ensure_endpoints, list_endpoints
 from batchbell.storage.schema import endpoints
-from tests.storage.scene import Scene
+from tests.storage.scene import Scene, snapshot
 from tests.storage.test_queue import RECEIVERS, fill
 
 WHOLE = re.compile(r"Seq Scan on deliveries|SCAN (deliveries|d|h|other)\b(?! USING)")
@@ -227,6 +227,29 @@ async def test_what_was_not_counted_yet_is_found_by_its_index(scene: Scene) -> N
         used = set(re.findall(r"using (\w+) on deliveries", found))
         assert used == indexes, (name, found)
         assert not re.search(r"Hash|Merge|Sort Key: d|Bitmap", found), (name, found)
+
+
+@pytest.mark.databases("postgresql")
+async def test_foreign_keys_of_what_is_recorded_are_checked_by_kept_plans(scene: Scene) -> None:
+    """Of an event and a delivery there are five: to plan each check costs more than the check."""
+    await scene.register("batch_1")
+
+    def mode(connection: Connection) -> str:
+        return str(connection.execute(text("SHOW plan_cache_mode")).scalar())
+
+    def record(connection: Connection) -> str:
+        batches.observe(
+            connection,
+            account_id=scene.account.id,
+            sightings=[snapshot("batch_1")],
+            mint=scene.mint,
+            now=scene.clock(),
+        )
+        return mode(connection)
+
+    assert await scene.store.write(record) == "auto"
+    assert await scene.store.write(mode) == "force_custom_plan", "until the transaction ends"
+    assert len(await scene.deliveries()) == 1
 
 
 async def test_urls_that_nothing_waits_for_cost_the_janitor_and_the_metrics_nothing(

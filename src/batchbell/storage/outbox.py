@@ -30,7 +30,14 @@ from batchbell.core.model import (
 )
 from batchbell.core.notices import Notice
 from batchbell.core.results import INLINE_WAIT_SECONDS
-from batchbell.storage.bulk import among, among_listed, insert_missing, listed, update_all
+from batchbell.storage.bulk import (
+    among,
+    among_listed,
+    by_index,
+    insert_missing,
+    listed,
+    update_all,
+)
 from batchbell.storage.engine import DELIVERIES, EVENTS, dialect_of, wake
 from batchbell.storage.results import Requested, request
 from batchbell.storage.schema import accounts, batches, deliveries, endpoints, events, watches
@@ -294,6 +301,8 @@ def _first_due(listener: Listener, wanted: Requested | None, now: float) -> floa
 def _insert(
     connection: Connection, event_rows: list[dict[str, Any]], delivery_rows: list[dict[str, Any]]
 ) -> None:
+    if event_rows or delivery_rows:
+        by_index(connection)
     if event_rows:
         insert_missing(connection, events, event_rows)
         wake(connection, EVENTS)
