@@ -248,7 +248,11 @@ def _joined() -> Select[Any]:
     waiting = deliveries.alias("waiting")
     first = (
         select(waiting.c.id)
-        .where(waiting.c.endpoint_id == endpoints.c.id, text("waiting.state = 'pending'"))
+        .where(
+            waiting.c.project_id == endpoints.c.project_id,
+            waiting.c.endpoint_id == endpoints.c.id,
+            text("waiting.state = 'pending'"),
+        )
         .order_by(waiting.c.id)
         .limit(1)
         .correlate(endpoints)

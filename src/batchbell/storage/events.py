@@ -215,7 +215,8 @@ def walks_of(
         elif state is DeliveryState.PENDING and of_one:
             # In the order of ids, whatever the type. It is asked for so that no other index is
             # taken: that of all its deliveries would be walked over those that are done.
-            walks.append(Walk(own.where(*said), [d.event_type + "" == type] if type else ()))
+            of_ring = own.where(d.project_id == project_id, *said)
+            walks.append(Walk(of_ring, [d.event_type + "" == type] if type else ()))
         else:
             walks += [Walk(walk.where(*said)) for walk in by_type]
     return walks

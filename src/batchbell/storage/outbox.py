@@ -317,8 +317,9 @@ def insert_deliveries(connection: Connection, rows: Sequence[Mapping[str, Any]])
     Its order is that of ids. Those of other processes may be ahead, by another clock or by a
     moment, so what the database holds decides.
     """
-    ordered = _ordered_among(connection, {row["endpoint_id"] for row in rows})
-    last = {id: _last_waiting(connection, id) for id in ordered}
+    owners = {row["endpoint_id"]: row["project_id"] for row in rows}
+    ordered = _ordered_among(connection, set(owners))
+    last = {id: _last_waiting(connection, owners[id], id) for id in ordered}
     placed = []
     for row in rows:
         before, id = last.get(row["endpoint_id"]), row["id"]
@@ -341,11 +342,14 @@ def _ordered(dialect: str) -> Select[Any]:
     return select(endpoints.c.id).where(there, endpoints.c.ordered)
 
 
-def _last_waiting(connection: Connection, endpoint_id: str) -> str | None:
-    query = select(deliveries.c.id).where(
-        deliveries.c.endpoint_id == endpoint_id, text("deliveries.state = 'pending'")
+def _last_waiting(connection: Connection, project_id: str, endpoint_id: str) -> str | None:
+    d = deliveries.c
+    query = select(d.id).where(
+        d.project_id == project_id,
+        d.endpoint_id == endpoint_id,
+        text("deliveries.state = 'pending'"),
     )
-    newest = query.order_by(deliveries.c.endpoint_id.desc(), deliveries.c.id.desc()).limit(1)
+    newest = query.order_by(d.project_id.desc(), d.endpoint_id.desc(), d.id.desc()).limit(1)
     return connection.execute(newest).scalar_one_or_none()
 
 

@@ -180,8 +180,8 @@ def _standing(
         said.append(deliveries.c.project_id == project_id)
     else:
         said.append(deliveries.c.endpoint_id == endpoint_id)
-        if state is DeliveryState.PENDING:  # in the order of ids, whatever the type
-            return said
+        if state is DeliveryState.PENDING:  # along the ring, in the order of ids whatever the type
+            return [*said, deliveries.c.project_id == project_id]
     return [*said, deliveries.c.event_type.in_(TYPES)]
 
 

@@ -202,8 +202,8 @@ SELECT ring.id,
                WHEN e.rate_at > :now AND e.rate_at <= :soon + 1 / e.rate_limit THEN 4
                WHEN e.ordered AND (
                  SELECT h.due_at FROM deliveries h
-                 WHERE h.endpoint_id >= e.id AND h.state = 'pending'
-                 ORDER BY h.endpoint_id, h.id LIMIT 1) > :now
+                 WHERE h.project_id = :project AND h.endpoint_id >= e.id AND h.state = 'pending'
+                 ORDER BY h.project_id, h.endpoint_id, h.id LIMIT 1) > :now
                THEN 0
                WHEN e.probe_at IS NULL THEN 1
                WHEN e.probe_at <= :now OR e.probe_at > :ahead THEN 2
@@ -350,8 +350,9 @@ WITH RECURSIVE ring(id) AS (
   FROM ring WHERE ring.id IS NOT NULL)
 SELECT min(first.due_at) FROM (
   SELECT CASE WHEN e.ordered
-    THEN (SELECT h.due_at FROM deliveries h WHERE h.endpoint_id >= e.id AND h.state = 'pending'
-          ORDER BY h.endpoint_id, h.id LIMIT 1)
+    THEN (SELECT h.due_at FROM deliveries h
+          WHERE h.project_id = e.project_id AND h.endpoint_id >= e.id AND h.state = 'pending'
+          ORDER BY h.project_id, h.endpoint_id, h.id LIMIT 1)
     ELSE (SELECT min(d.due_at) FROM deliveries d
           WHERE d.endpoint_id = e.id AND d.state = 'pending')
     END AS due_at
@@ -472,7 +473,8 @@ HEADS_SQLITE = """
 SELECT json_group_array((
   SELECT row FROM (
     SELECT rowid AS row, due_at FROM deliveries
-    WHERE endpoint_id = room.value AND state = 'pending' ORDER BY id LIMIT 1)
+    WHERE project_id = (SELECT project_id FROM endpoints WHERE id = room.value)
+    AND endpoint_id = room.value AND state = 'pending' ORDER BY id LIMIT 1)
   WHERE due_at <= ? AND NOT EXISTS (
     SELECT 1 FROM deliveries WHERE endpoint_id = room.value AND state = 'pending'
     AND due_at > ? AND due_at <= ? AND lease_token IS NOT NULL)))
@@ -526,9 +528,11 @@ WITH due AS MATERIALIZED (
 TAKE_HEADS_POSTGRESQL = text(f"""
 WITH due AS MATERIALIZED (
   SELECT d.id FROM unnest(CAST(:ids AS text[])) AS room(id)
+  JOIN endpoints ON endpoints.id = room.id
   CROSS JOIN LATERAL (
-    SELECT id FROM deliveries WHERE endpoint_id >= room.id AND state = 'pending'
-    ORDER BY endpoint_id, id LIMIT 1) head
+    SELECT id FROM deliveries
+    WHERE project_id = endpoints.project_id AND endpoint_id >= room.id AND state = 'pending'
+    ORDER BY project_id, endpoint_id, id LIMIT 1) head
   CROSS JOIN LATERAL (
     SELECT id FROM deliveries
     WHERE id = head.id AND endpoint_id = room.id AND state = 'pending' AND due_at <= :now

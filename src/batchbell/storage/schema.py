@@ -329,8 +329,9 @@ deliveries = Table(
 )
 _pending = text("state = 'pending'")
 partial("ix_deliveries_due", deliveries.c.endpoint_id, deliveries.c.due_at, where=_pending)
-partial("ix_deliveries_order", deliveries.c.endpoint_id, deliveries.c.id, where=_pending)
-partial("ix_deliveries_ring", deliveries.c.project_id, deliveries.c.endpoint_id, where=_pending)
+# The ring of a project's endpoints, and for each the order in which its deliveries were made.
+_ring = (deliveries.c.project_id, deliveries.c.endpoint_id, deliveries.c.id)
+partial("ix_deliveries_ring", *_ring, where=_pending)
 _held = text("state = 'held'")
 partial("ix_deliveries_held", deliveries.c.endpoint_id, where=_held)
 for _state in ("exhausted", "held"):
