@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -37,7 +36,6 @@ class Somebody:
 
     def __post_init__(self) -> None:
         self.place = Place("default", Signal())
-        self.since = 0.0
 
     async def make(self) -> bytes:
         if self.fails:
@@ -47,17 +45,15 @@ class Somebody:
 
     @contextlib.contextmanager
     def looking(self, same: str = "page") -> Iterator[Look]:
-        self.since = time.monotonic()
-        with self.looks.joined(
-            Sight(same, self.token), Viewer(self.place, self.make, self.token)
-        ) as look:
+        self.viewer = Viewer(self.place, self.make, self.token)
+        with self.looks.joined(Sight(same, self.token), self.viewer) as look:
             yield look
 
     async def sees(self, look: Look) -> str:
         """The next page that is told of, and not from before this one began to look."""
         while True:
             assert await self.place.signal.wait(LONG_SECONDS)
-            shown = look.since(self.since)
+            shown = look.shown_to(self.viewer)
             if shown is not None:
                 data = shown.to(self.token).decode().splitlines()[1]
                 return str(json.loads(data.removeprefix("data: ")))
@@ -79,7 +75,7 @@ async def test_whoever_comes_later_sees_nothing_from_before_at_once() -> None:
     with one.looking() as look:
         await one.sees(look)
         with other.looking():
-            assert look.since(other.since) is None
+            assert look.shown_to(other.viewer) is None
             assert await other.sees(look) == f"2 for {other.token}"
             assert await one.sees(look) == f"2 for {one.token}"
 

@@ -12,7 +12,7 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Hashable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.requests import Request
@@ -55,6 +55,7 @@ class Viewer:
     place: Place
     make: Callable[[], Awaitable[bytes]]
     token: str
+    looks_since: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +99,12 @@ class Look:
         if not self.viewers:
             self._making.cancel()
 
-    def since(self, moment: float) -> Shown | None:
-        """The latest page if it is not from before. Raises what ended the look."""
+    def shown_to(self, viewer: Viewer) -> Shown | None:
+        """The latest page if it is not from before they looked. Raises what ended the look."""
         if self.is_over:
             self._making.result()
         found = self._shown
-        return found if found is not None and found.began_at >= moment else None
+        return found if found is not None and found.began_at >= viewer.looks_since else None
 
     async def _make(self) -> None:
         while True:
@@ -174,18 +175,17 @@ class Stream(Response):
         with screens.joined(project_id) as place:
             viewer = Viewer(place, self._page, self._sight.token)
             with self._surface.looks.joined(self._sight, viewer) as look:
-                frames = self._frames(place, look)
+                frames = self._frames(viewer, look)
                 response = StreamingResponse(frames, headers=HEADERS, media_type=MEDIA_TYPE)
                 async with contextlib.aclosing(frames):
                     await response(scope, receive, send)
 
-    async def _frames(self, place: Place, look: Look) -> AsyncGenerator[bytes]:
+    async def _frames(self, viewer: Viewer, look: Look) -> AsyncGenerator[bytes]:
         yield b"retry: %d\n\n" % RETRY_MS + _frame("version", __version__)
-        joined_at = wrote_at = time.monotonic()
-        sent = b""
+        place, wrote_at, sent = viewer.place, time.monotonic(), b""
         while not place.ended:
             try:
-                shown = look.since(joined_at)
+                shown = look.shown_to(viewer)
                 await self._check_access()
             except StoreUnavailable:
                 shown = None  # whoever was let in stays in while nobody can be asked
