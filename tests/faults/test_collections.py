@@ -42,9 +42,9 @@ def lines_of_each(folder: Path) -> list[int]:
 
 @pytest.mark.parametrize("place", [failpoints.IN_CHILD])
 async def test_killed_children_fail_their_merges_and_not_the_server(town: Town, place: str) -> None:
-    """Each child dies of the second thing that it does: no merge comes to its end."""
+    """Each child dies of the first thing that it does: no merge comes to its end."""
     ids = town.sandbox.provider.add_batches(2, total=LONG)
-    server = await town.start(failpoint=f"{place}:2")
+    server = await town.start(failpoint=place)
     await town.register(ids)
     for id in ids:
         town.sandbox.provider.finish(id, "completed", failed=2)

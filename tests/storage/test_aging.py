@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,7 +21,7 @@ async def forget(scene: Scene, *, after: Cursor = START, limit: int = 100) -> Ag
 
 
 async def try_all(scene: Scene, outcome=OK) -> None:
-    made = replace(outcome, started_at=scene.clock())
+    made = outcome._replace(started_at=scene.clock())
     await scene.settle((await scene.claim()).deliveries, made)
 
 
