@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 from batchbell.core import sent_headers
 from batchbell.core.lifecycle import Settlement
 from batchbell.core.model import Claimed, DeliveryState, Outcome
-from batchbell.storage.bulk import in_steps, values_sqlite
+from batchbell.storage.bulk import in_one_step, in_steps, values_sqlite
 from batchbell.storage.engine import dialect_of, storable
 
 
@@ -44,7 +44,7 @@ def _write_sqlite(connection: Connection, tried: Sequence[Tried], now: float) ->
     Its thread gives up the interpreter with every step, and may wait long to have it back.
     """
     ids = (json.dumps([one.delivery.id for one in tried]),)
-    leases = json.loads(connection.exec_driver_sql(LEASES, ids).scalar_one())
+    leases = in_one_step(connection, LEASES, ids)
     kept = [one for one in tried if leases.get(one.delivery.id) == one.delivery.lease_token]
     in_steps(connection, [_attempt(one) for one in kept], _recording)
     changes: dict[tuple[Any, ...], list[str]] = {}

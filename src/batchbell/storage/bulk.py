@@ -15,6 +15,7 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any, cast
 
+import msgspec
 from sqlalchemy import (
     BindParameter,
     Column,
@@ -147,6 +148,14 @@ PLANS = dict.fromkeys(
 BY_INDEX = "SELECT " + ", ".join(
     f"set_config('{name}', '{to}', true)" for name, to in PLANS.items()
 )
+
+
+def in_one_step(connection: Connection, statement: str, given: Any) -> Any:
+    """What a statement of SQLite answers as one JSON text, whatever the number of rows.
+
+    Its thread gives up the interpreter with every row, too, and may wait long to have it back.
+    """
+    return msgspec.json.decode(connection.exec_driver_sql(statement, given).scalar_one())
 
 
 def insert_missing(connection: Connection, table: Table, rows: Rows) -> int:

@@ -9,7 +9,6 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
-import msgspec
 from sqlalchemy import (
     Column,
     ColumnElement,
@@ -33,7 +32,7 @@ from batchbell.core.attachment import ResultsMode
 from batchbell.core.endpoint import SECRETS_MAX
 from batchbell.core.errors import InvalidRequest, NotFound
 from batchbell.core.model import DeliveryState, Endpoint, EndpointState, EventType, Mint
-from batchbell.storage.bulk import among, among_listed, insert_missing, listed
+from batchbell.storage.bulk import among, among_listed, in_one_step, insert_missing, listed
 from batchbell.storage.engine import dialect_of
 from batchbell.storage.outbox import MANAGED
 from batchbell.storage.paging import Page, page_of
@@ -174,9 +173,8 @@ SELECT json_group_array(json_array({", ".join(_USED)})) FROM (
 
 
 def _read_sqlite(connection: Connection, ids: Collection[str]) -> Sequence[Any]:
-    """In one step of SQLite: its thread gives up the interpreter with every row, too."""
     packed = (json.dumps([*ids]),)
-    rows = msgspec.json.decode(connection.exec_driver_sql(_READ_SQLITE, packed).scalar_one())
+    rows = in_one_step(connection, _READ_SQLITE, packed)
     for row in rows:
         for place, type_ in _SEALED:
             row[place] = type_.process_result_value(row[place], connection.dialect)

@@ -27,7 +27,7 @@ from batchbell.core.health import Change
 from batchbell.core.model import DeliveryState, Endpoint, EndpointState, Mint, Outcome
 from batchbell.storage import endpoints as stored
 from batchbell.storage.attempts import Tried
-from batchbell.storage.bulk import among, update_all
+from batchbell.storage.bulk import among, in_one_step, update_all
 from batchbell.storage.endpoints import (
     JOINED,
     NO_OUTAGE,
@@ -246,7 +246,7 @@ def failing_among(connection: Connection, ids: Sequence[str]) -> set[str]:
     """Those of these endpoints that have failed since their last success."""
     if dialect_of(connection) == "sqlite":
         packed = (json.dumps(list(ids)),)
-        return set(json.loads(connection.exec_driver_sql(FAILING_SQLITE, packed).scalar_one()))
+        return set(in_one_step(connection, FAILING_SQLITE, packed))
     query = select(endpoints.c.id).where(
         among(connection, endpoints.c.id, ids), endpoints.c.failures > 0
     )

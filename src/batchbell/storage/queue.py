@@ -26,7 +26,7 @@ from batchbell.core.rate import MARGIN_SECONDS
 from batchbell.core.slots import MOST
 from batchbell.storage import attempts
 from batchbell.storage.attempts import Tried as Tried  # noqa: PLC0414 - what `settle` takes
-from batchbell.storage.bulk import among, by_index, update_all
+from batchbell.storage.bulk import among, by_index, in_one_step, update_all
 from batchbell.storage.endpoints import endpoints_by_id
 from batchbell.storage.engine import dialect_of
 from batchbell.storage.health import fold, hold_back_disabled, take_probes
@@ -127,7 +127,7 @@ def _projects(
     """
     asked = {"after": after, "step": PROJECTS_SEEN}
     if dialect_of(connection) == "sqlite":
-        seen = json.loads(connection.exec_driver_sql(PROJECTS_SQLITE, asked).scalar_one())
+        seen = in_one_step(connection, PROJECTS_SQLITE, asked)
     else:
         seen = list(connection.execute(PROJECTS, asked).scalars())
     some = [id for id in seen if rooms.get(id, room) > 0][:PROJECTS_STEP]
@@ -172,7 +172,6 @@ SELECT ring.id FROM ring WHERE ring.id IS NOT NULL ORDER BY ring.n
 """
 PROJECTS = text(_PROJECTS)
 PROJECTS_SQLITE = f"SELECT json_group_array(id) FROM ({_PROJECTS})"  # noqa: S608 - our own
-"""One step of SQLite: its thread gives up the interpreter with every row, too."""
 
 FREE, PROBE, WAITS, LIMITED = 1, 2, 4, 8
 """What the ring says of an endpoint that has deliveries due: send; or try it with one, as its
@@ -239,9 +238,7 @@ def _walk(
 def _stretch(connection: Connection, asked: Mapping[str, Any]) -> dict[str, int]:
     """The next endpoints of one ring."""
     if dialect_of(connection) == "sqlite":
-        found: dict[str, int] = json.loads(
-            connection.exec_driver_sql(RING_SQLITE, dict(asked)).scalar_one()
-        )
+        found: dict[str, int] = in_one_step(connection, RING_SQLITE, dict(asked))
         return found
     return {row.id: row.ready for row in connection.execute(RING, asked)}
 
@@ -442,11 +439,11 @@ def _take_sqlite(
     now, chosen = times["now"], list[int]()
     if heads:
         first = (now, now, now + LEASE_MOST_SECONDS, json.dumps(heads))
-        found = json.loads(connection.exec_driver_sql(HEADS_SQLITE, first).scalar_one())
+        found = in_one_step(connection, HEADS_SQLITE, first)
         chosen = [row for row in found if row is not None][:limit]
     if rest:
         due_of = (now, max(rest.values()), json.dumps(list(rest)))
-        found = json.loads(connection.exec_driver_sql(DUE_SQLITE, due_of).scalar_one())
+        found = in_one_step(connection, DUE_SQLITE, due_of)
         for endpoint_id, due in found:
             chosen += due[: min(rest[endpoint_id], limit - len(chosen))]
     if not chosen:
