@@ -92,7 +92,7 @@ def failed(check: str, says: str, advice: str | None = None) -> Finding:
 
 def database_file(settings: Settings) -> Path | None:
     """The file of SQLite; None for a server."""
-    if not settings.store_url.startswith("sqlite"):
+    if not settings.is_sqlite:
         return None
     return Path(parse_url(settings.store_url).database or "").expanduser()
 

@@ -35,7 +35,7 @@ from batchbell.providers.profiles import DEFAULT
 from batchbell.settings import Settings
 from batchbell.storage import accounts, opening, projects
 from batchbell.storage.engine import Store
-from batchbell.storage.opening import open_store, parse_url
+from batchbell.storage.opening import open_store
 from batchbell.threads import children, disk
 from batchbell.web.call import Context
 from batchbell.workers.loop import Loops
@@ -111,7 +111,7 @@ async def open_runtime(
             log.info("results folder", path=str(results_store.root))
         log_keys(store)
         await ensure_secret(store, settings)
-        if is_sqlite(settings):
+        if settings.is_sqlite:
             await store.write(opening.release_all, now=time.time())
         access = Access(settings)
         await access.look(store)
@@ -157,11 +157,6 @@ def log_keys(store: Store) -> None:
             " can sign webhooks",
             advice="openssl rand -base64 32",
         )
-
-
-def is_sqlite(settings: Settings) -> bool:
-    """Whether the database serves one process only."""
-    return parse_url(settings.store_url).drivername == "sqlite"
 
 
 async def ensure_secret(store: Store, settings: Settings) -> str:

@@ -27,7 +27,6 @@ from batchbell.net.proxy import provider_proxy, webhook_proxy
 from batchbell.net.relay import Relay
 from batchbell.parts import Runtime as Runtime  # noqa: PLC0414 - what callers are given
 from batchbell.parts import ensure_secret as ensure_secret  # noqa: PLC0414
-from batchbell.parts import is_sqlite as is_sqlite  # noqa: PLC0414
 from batchbell.parts import mint as mint  # noqa: PLC0414
 from batchbell.parts import open_runtime as open_runtime  # noqa: PLC0414
 from batchbell.process import stopped_by_signal
@@ -331,7 +330,7 @@ def url_of(listener: socket.socket) -> str:
 
 async def work(settings: Settings, *, on_ready: Callable[[Runtime], None] | None = None) -> None:
     """Watch and deliver without serving, beside other processes, until SIGTERM or SIGINT."""
-    if is_sqlite(settings):
+    if settings.is_sqlite:
         raise SettingsError(
             "SQLite serves one process, and `batchbell serve` already works in it. For more"
             " workers set DATABASE_URL=postgresql://…"

@@ -341,6 +341,11 @@ class Settings(BaseSettings):
         return self.database_url or f"sqlite:///{self.database_path}"
 
     @property
+    def is_sqlite(self) -> bool:
+        """Whether the database is a file, which serves one process only."""
+        return self.store_url.startswith("sqlite")
+
+    @property
     def master_keys(self) -> str | None:
         """The master keys as they were given."""
         return None if self.master_key is None else self.master_key.get_secret_value()

@@ -51,7 +51,6 @@ async def _show(visitor: Visitor, of_providers: list[Finding] | None) -> Respons
         size: int | None = await store.read(opening.size)
     except StoreError:
         size = None  # its user may not ask
-    is_sqlite = context.settings.store_url.startswith("sqlite")
     findings = await _findings(visitor)
     return show(
         visitor,
@@ -63,7 +62,7 @@ async def _show(visitor: Visitor, of_providers: list[Finding] | None) -> Respons
         wrong=sum(one.state == "failed" for one in findings),
         workers=context.workers_alive(),
         python=platform.python_version(),
-        database=f"SQLite {sqlite3.sqlite_version}" if is_sqlite else "PostgreSQL",
+        database=f"SQLite {sqlite3.sqlite_version}" if context.settings.is_sqlite else "PostgreSQL",
         size=size,
         revision=await store.read(opening.current),
         head=opening.head(),
