@@ -202,7 +202,29 @@ def of_clock(theirs: float, whose: str, *, now: float) -> Finding:
     )
 
 
+def of_work(warnings: Sequence[str], said: Sequence[Finding], advice: str) -> list[Finding]:
+    """What the server warns of, but for what a check of the database has `said` already."""
+    return [
+        failed("work", warning, advice)
+        for warning in warnings
+        if not any(one.says.startswith(warning) for one in said)
+    ]
+
+
 # --- accounts --------------------------------------------------------------------------------
+
+
+def of_shown(name: str, shown: ShownAccount, *, undeclared: bool) -> Iterator[Finding]:
+    """How an account fares, by what the server shows of it."""
+    return of_account(
+        name,
+        shown,
+        unswept=shown.unswept,
+        undeclared=undeclared,
+        state=shown.state,
+        reason=shown.reason,
+        hooks=shown.hooks,
+    )
 
 
 def of_account(

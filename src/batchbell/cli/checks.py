@@ -139,12 +139,7 @@ async def check_server(patient: Patient) -> list[Finding]:
             return [failed("server", f"{url}: {error}", "Is that a Batchbell server?")]
         if not ready.ready:
             return [failed("server", " ".join(ready.reasons), "Look into its log.")]
-        said = {found.says for found in patient.database}
-        work = [
-            failed("work", warning, LOOK_AT_WORKERS)
-            for warning in ready.warnings
-            if not any(one.startswith(warning) for one in said)
-        ]
+        work = checks.of_work(ready.warnings, patient.database, LOOK_AT_WORKERS)
         return [ok("server", f"{url} is ready."), *work, *await _of_access(patient, client)]
 
 
@@ -172,14 +167,10 @@ def of_accounts(patient: Patient) -> list[Finding]:
         return [
             finding
             for one in patient.shown
-            for finding in checks.of_account(
+            for finding in checks.of_shown(
                 one.name,
                 one,
-                unswept=one.unswept,
                 undeclared=one.source == "environment" and _is_undeclared(patient, one.name),
-                state=one.state,
-                reason=one.reason,
-                hooks=one.hooks,
             )
         ]
     now = time.time()

@@ -81,11 +81,7 @@ async def _findings(visitor: Visitor) -> list[Finding]:
     stored = await checks.of_store(context.store, settings, now=visitor.now)
     return [
         *(failed("server", reason, LOOK_INTO_LOG) for reason in ready.reasons),
-        *(
-            failed("work", warning, LOOK_AT_WORKERS)
-            for warning in ready.warnings
-            if not any(one.says.startswith(warning) for one in stored)
-        ),
+        *checks.of_work(ready.warnings, stored, LOOK_AT_WORKERS),
         *(checks.of_file(file) if file is not None else ()),
         *stored,
         *await _of_accounts(visitor),
@@ -100,15 +96,8 @@ async def _of_accounts(visitor: Visitor) -> list[Finding]:
     found: list[Finding] = []
     for one in await context.store.read(accounts.list_accounts):
         shown = await api.shown(visitor.call, one)
-        found += checks.of_account(
-            one.label,
-            shown,
-            unswept=shown.unswept,
-            undeclared=one.from_environment and context.declared.of(one) is None,
-            state=shown.state,
-            reason=shown.reason,
-            hooks=shown.hooks,
-        )
+        undeclared = one.from_environment and context.declared.of(one) is None
+        found += checks.of_shown(one.label, shown, undeclared=undeclared)
     return found
 
 
