@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from batchbell.core.errors import ResultsGone, SettingsError
-from batchbell.files.results_store import MARKER, Folder, ResultsStore, fetch, open_results_store
+from batchbell.files.results_store import MARKER, Folder, ResultsStore, open_results_store
 from batchbell.threads import STORED_AT_ONCE
 
 CONTENT = os.urandom(700_000)
@@ -189,11 +189,11 @@ async def test_a_file_is_fetched_and_stays_when_it_is_deleted(
     target = tmp_path / "fetched"
     target.write_bytes(b"of another")
     await results_store.put("prj/fetched", file)
-    await fetch(results_store, "prj/fetched", target)
+    await results_store.fetch("prj/fetched", target)
     await results_store.delete("prj/fetched")
     assert target.read_bytes() == CONTENT
     with pytest.raises(ResultsGone):
-        await fetch(results_store, "prj/fetched", target)
+        await results_store.fetch("prj/fetched", target)
 
 
 async def test_a_file_of_a_folder_is_copied_where_no_link_can_be(
@@ -204,9 +204,9 @@ async def test_a_file_of_a_folder_is_copied_where_no_link_can_be(
 
     folder, target = Folder(tmp_path / "results"), tmp_path / "fetched"
     await folder.put("prj/file", file)
-    await fetch(folder, "prj/file", target)
+    await folder.fetch("prj/file", target)
     assert target.samefile(folder.root / "prj" / "file"), "no byte is copied"
     monkeypatch.setattr(Path, "hardlink_to", refuse)
-    await fetch(folder, "prj/file", target)
+    await folder.fetch("prj/file", target)
     assert not target.samefile(folder.root / "prj" / "file")
     assert target.read_bytes() == CONTENT

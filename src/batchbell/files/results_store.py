@@ -49,6 +49,13 @@ class ResultsStore(Protocol):
         """The bytes from `start` up to, and without, `end`. Raises ResultsGone."""
         ...
 
+    async def fetch(self, name: str, target: Path) -> None:
+        """Have it on this machine's disk, to be read only. It stays there when it is deleted here.
+
+        Raises ResultsGone.
+        """
+        ...
+
     async def delete(self, name: str) -> None:
         """Forget it; one that is not there is no error."""
         ...
@@ -95,22 +102,6 @@ def scratch_of(results_store: ResultsStore) -> Path:
     return Path(tempfile.gettempdir()) / "batchbell"
 
 
-async def fetch(results_store: ResultsStore, name: str, target: Path) -> None:
-    """Have a file of the results store on this machine's disk, to be read only.
-
-    Raises ResultsGone.
-    """
-    if isinstance(results_store, Folder):
-        await results_store.link(name, target)
-        return
-    file = await disk(target.open, "wb")
-    try:
-        async for chunk in results_store.read(name):
-            await disk(file.write, chunk)
-    finally:
-        await disk(file.close)
-
-
 class Folder:
     """A folder of this machine, made when the first file is put."""
 
@@ -122,11 +113,8 @@ class Folder:
         with _explained():
             await heavy(owner_of(name), _move, file, self.root / name)
 
-    async def link(self, name: str, target: Path) -> None:
-        """Let `target` be the file too, or a copy where a link cannot be: it must not be written.
-
-        It stays when the file is deleted. Raises ResultsGone.
-        """
+    async def fetch(self, name: str, target: Path) -> None:
+        """By a link, or a copy where a link cannot be."""
         with _explained():
             await stored(owner_of(name), _link, self.root / name, target)
 
@@ -348,6 +336,14 @@ class Bucket:
                 yield bytes(chunk)
         except (BaseError, OSError) as error:
             raise _bucket_error(name, error) from error
+
+    async def fetch(self, name: str, target: Path) -> None:
+        file = await disk(target.open, "wb")
+        try:
+            async for chunk in self.read(name):
+                await disk(file.write, chunk)
+        finally:
+            await disk(file.close)
 
     async def delete(self, name: str) -> None:
         try:

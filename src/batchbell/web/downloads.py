@@ -18,7 +18,7 @@ from batchbell.core.errors import InvalidRequest, ResultsError, ResultsGone, Res
 from batchbell.core.results import Results
 from batchbell.files import tables
 from batchbell.files.lines import Fate, answer, whole_lines
-from batchbell.files.results_store import ResultsStore, fetch, scratch_of
+from batchbell.files.results_store import ResultsStore, scratch_of
 from batchbell.files.scratch import scratch_folder
 from batchbell.files.tables import Format, table_of
 from batchbell.storage import results
@@ -269,7 +269,7 @@ class Tables:
         results_store = self._context.results_store
         async with scratch_folder(scratch_of(results_store)) as folder:
             lines, made = folder / "lines", folder / "table"
-            await fetch(results_store, found.name, lines)
+            await results_store.fetch(found.name, lines)
             try:
                 await table(
                     found.project_id, tables.tabulate, lines, made, format=format, fate=fate

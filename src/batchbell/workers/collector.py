@@ -33,7 +33,7 @@ from batchbell.core.results import Collecting, Results, Tally
 from batchbell.core.submission import Part, Submission, new_name
 from batchbell.files.merge import merge_files
 from batchbell.files.provider_files import unpack
-from batchbell.files.results_store import ResultsStore, fetch
+from batchbell.files.results_store import ResultsStore
 from batchbell.files.rounds import Rounds, join_files
 from batchbell.files.scratch import scratch_folder
 from batchbell.files.tables import files_of
@@ -285,7 +285,7 @@ class Collector:
             return None
         try:
             requests = folder / "requests"
-            await fetch(self._results_store, new_name(batch.project_id, id), requests)
+            await self._results_store.fetch(new_name(batch.project_id, id), requests)
         except ResultsGone:
             return None
         return requests
@@ -517,11 +517,11 @@ async def _fetch_rounds(
     for part in parts:
         if part.results is not None and part.results.state is ResultsState.READY:
             answers.append(folder / f"{part.id}.out")
-            await fetch(results_store, part.results.name, answers[-1])
+            await results_store.fetch(part.results.name, answers[-1])
     file = folder / f"{parts[0].id}.in"
     requests: Path | None = file
     try:
-        await fetch(results_store, new_name(found.batch.project_id, parts[0].id), file)
+        await results_store.fetch(new_name(found.batch.project_id, parts[0].id), file)
     except ResultsGone:
         requests = answers[0] if submission.names_requests(parts[0]) else None
     code, message = _missing(found, parts[-1])

@@ -29,7 +29,7 @@ from batchbell.core.submission import TAG, Expiry, Part, PartState, Submission, 
 from batchbell.core.twins import Doubt, Marks
 from batchbell.files.preflight import Part as Piece
 from batchbell.files.preflight import split_file
-from batchbell.files.results_store import ResultsStore, fetch
+from batchbell.files.results_store import ResultsStore
 from batchbell.files.rounds import gather_passing
 from batchbell.files.scratch import scratch_folder
 from batchbell.observability import Metrics
@@ -173,8 +173,8 @@ class Submitter:
         project_id = held.batch.project_id
         requests, answers, target = (folder / f"{part.id}.{n}" for n in ("in", "out", "again"))
         assert part.results is not None
-        await fetch(self._results_store, new_name(project_id, part.id), requests)
-        await fetch(self._results_store, part.results.name, answers)
+        await self._results_store.fetch(new_name(project_id, part.id), requests)
+        await self._results_store.fetch(part.results.name, answers)
         files = [requests, answers]
         try:
             gathered = await apart(
@@ -316,7 +316,7 @@ class HandingIn:
 
         Where the provider takes requests with the call that creates, they stay in `file`.
         """
-        await fetch(self._results_store, new_name(held.batch.project_id, part.id), file)
+        await self._results_store.fetch(new_name(held.batch.project_id, part.id), file)
         at = self._clock()
         file_id = await provider.upload(
             file,
@@ -555,7 +555,7 @@ class Splitting:
         old = new_name(project_id, part.id)
         pieces = folder / f"{part.id}.pieces"
         found = await disk(_place, pieces)
-        await fetch(self._results_store, old, found)
+        await self._results_store.fetch(old, found)
         try:
             made = await apart(
                 project_id,
