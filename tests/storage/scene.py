@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy import Connection
+
 from batchbell.core import lifecycle
 from batchbell.core.model import (
     DEFAULT_PROJECT,
@@ -64,8 +66,12 @@ class Scene:
         )
 
     async def see(self, *sightings: Sighting) -> list[Change]:
-        return await self.store.write(
-            batches.observe,
+        return await self.store.write(self.record, *sightings)
+
+    def record(self, connection: Connection, *sightings: Sighting) -> list[Change]:
+        """The same in a transaction that goes on."""
+        return batches.observe(
+            connection,
             account_id=self.account.id,
             sightings=sightings,
             mint=self.mint,

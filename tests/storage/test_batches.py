@@ -249,13 +249,7 @@ async def test_a_failure_in_the_middle_leaves_nothing_behind(scene: Scene) -> No
     await scene.register("batch_1")
 
     def half(connection: Connection) -> None:
-        batches.observe(
-            connection,
-            account_id=scene.account.id,
-            sightings=[snapshot("batch_1")],
-            mint=scene.mint,
-            now=scene.clock(),
-        )
+        scene.record(connection, snapshot("batch_1"))
         raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError):

@@ -238,13 +238,7 @@ async def test_foreign_keys_of_what_is_recorded_are_checked_by_kept_plans(scene:
         return str(connection.execute(text("SHOW plan_cache_mode")).scalar())
 
     def record(connection: Connection) -> str:
-        batches.observe(
-            connection,
-            account_id=scene.account.id,
-            sightings=[snapshot("batch_1")],
-            mint=scene.mint,
-            now=scene.clock(),
-        )
+        scene.record(connection, snapshot("batch_1"))
         return mode(connection)
 
     assert await scene.store.write(record) == "auto"

@@ -19,7 +19,6 @@ from batchbell.core.errors import StoreUnavailable
 from batchbell.core.model import DEFAULT_PROJECT, EventType, Mint
 from batchbell.core.notices import Notice
 from batchbell.storage import (
-    batches,
     deliveries,
     endpoints,
     outbox,
@@ -74,13 +73,7 @@ async def test_a_watch_made_while_the_end_is_being_recorded_is_told(scene: Scene
     await scene.register("batch_1")
 
     def end(connection: Connection) -> None:
-        batches.observe(
-            connection,
-            account_id=scene.account.id,
-            sightings=[snapshot("batch_1")],
-            mint=scene.mint,
-            now=scene.clock(),
-        )
+        scene.record(connection, snapshot("batch_1"))
 
     async with open_transaction(scene.store, end) as commit:
         late = asyncio.create_task(scene.register("batch_1", url=OTHER_URL))
@@ -109,13 +102,7 @@ async def test_a_watch_deleted_while_the_end_is_being_recorded_is_not_told(scene
     (made,) = await scene.register("batch_1")
 
     def end(connection: Connection) -> None:
-        batches.observe(
-            connection,
-            account_id=scene.account.id,
-            sightings=[snapshot("batch_1")],
-            mint=scene.mint,
-            now=scene.clock(),
-        )
+        scene.record(connection, snapshot("batch_1"))
 
     async with open_transaction(scene.store, end) as commit:
         deleting = asyncio.create_task(

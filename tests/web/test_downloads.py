@@ -9,6 +9,7 @@ import io
 import json
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -180,27 +181,28 @@ async def test_a_table_of_results_that_are_gone_is_not_kept(served: Served, tmp_
     assert on_shelf(served) == [f"{found.id}.jsonl"]
 
 
+@pytest.mark.parametrize(
+    ("fault", "status", "code", "words"),
+    [
+        (find_disk_full, 507, "storage_full", "is full"),
+        (die, 503, "work_interrupted", "died of signal 9"),
+    ],
+)
 async def test_a_table_that_cannot_be_made_is_tried_again(
-    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    served: Served,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: Callable[..., None],
+    status: int,
+    code: str,
+    words: str,
 ) -> None:
     await merged(served, tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(tables, "tabulate", find_disk_full)
+        patch.setattr(tables, "tabulate", fault)
         answer = await raw(served, f"{PATH}?format=parquet")
-    assert (answer.status_code, answer.json()["error"]["code"]) == (507, "storage_full")
-    assert "is full" in answer.json()["error"]["message"]
-    assert ids_of("parquet", (await raw(served, f"{PATH}?format=parquet")).content) == ALL
-
-
-async def test_a_table_that_kills_its_process_is_an_error_that_may_pass(
-    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await merged(served, tmp_path)
-    with monkeypatch.context() as patch:
-        patch.setattr(tables, "tabulate", die)
-        answer = await raw(served, f"{PATH}?format=parquet")
-    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "work_interrupted")
-    assert "died of signal 9" in answer.json()["error"]["message"]
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    assert words in answer.json()["error"]["message"]
     assert ids_of("parquet", (await raw(served, f"{PATH}?format=parquet")).content) == ALL
 
 
