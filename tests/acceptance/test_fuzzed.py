@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import httpx2
@@ -61,7 +62,8 @@ async def identities(bell: AsyncBatchbell, id: str) -> list[str | None]:
     await bell.wait(id)
     texts = [text async for text in bell.result_texts(id)]
     # What matches no request comes last, as it was sent: it may have no custom_id.
-    return [json.loads(text.decode("utf-8", "replace")).get("custom_id") for text in texts]
+    read = partial(json.loads, parse_int=str)
+    return [read(text.decode("utf-8", "replace")).get("custom_id") for text in texts]
 
 
 async def test_what_is_accepted_comes_back_in_its_order(shell: Shell, sandbox: Sandbox) -> None:

@@ -68,7 +68,8 @@ def forget_batches(connection: Connection, *, before: float, limit: int) -> int:
         return 0
     # Asked again now that they are locked: something may have been sent again meanwhile.
     settled = select(batches.c.key).where(among(connection, batches.c.key, keys), ~waiting, ~kept)
-    old_keys = connection.execute(settled).scalars().all()
+    free = set(connection.execute(settled).scalars())
+    old_keys = [key for key in keys if key in free]
     small = _few_deliveries(connection, old_keys)
     if not small and old_keys:
         _forget_deliveries(connection, old_keys[0])
