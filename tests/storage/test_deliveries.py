@@ -7,7 +7,7 @@ from sqlalchemy import delete, text
 
 from batchbell.core.errors import NotFound
 from batchbell.core.model import DEFAULT_PROJECT
-from batchbell.storage import batches, deliveries, retention
+from batchbell.storage import batch_lists, batches, deliveries, retention
 from batchbell.storage.schema import results
 from tests.storage.scene import BROKEN, Scene
 
@@ -21,7 +21,7 @@ async def forget(scene: Scene, *, limit: int = 100) -> int:
 
 
 async def known(scene: Scene) -> list[str]:
-    page = await scene.store.read(batches.list_batches, DEFAULT_PROJECT, limit=100)
+    page = await scene.store.read(batch_lists.list_batches, DEFAULT_PROJECT, limit=100)
     return [batch.id for batch in page.items]
 
 

@@ -17,9 +17,10 @@ from batchbell.core.model import (
     EventType,
     Status,
 )
-from batchbell.storage import batches, deliveries, events
+from batchbell.storage import batch_lists, deliveries, events
 from batchbell.storage.accounts import ensure_account, list_accounts
-from batchbell.storage.batches import MARKS_MAX, BatchFilter, list_batches, marks
+from batchbell.storage.batch_lists import BatchFilter, list_batches
+from batchbell.storage.batches import MARKS_MAX, marks
 from batchbell.storage.projects import ensure_project
 
 from .scene import BROKEN, GONE, Scene, snapshot
@@ -164,8 +165,8 @@ async def test_events_are_found_by_whatever_is_asked(listed: Scene) -> None:
 async def test_the_pages_of_a_list_miss_nothing(listed: Scene) -> None:
     endpoint = await named(listed, {"endpoint_id": A})
     lists: list[tuple[Callable[..., Any], Asked, int]] = [
-        (batches.list_batches, {}, 5),
-        (batches.list_batches, {"filter": BatchFilter(model="m1")}, 2),
+        (list_batches, {}, 5),
+        (list_batches, {"filter": BatchFilter(model="m1")}, 2),
         (deliveries.list_deliveries, {"type": EventType.COMPLETED}, 2),
         (deliveries.list_deliveries, endpoint, 3),
         (events.list_events, endpoint, 3),
@@ -185,7 +186,7 @@ async def test_the_pages_of_a_list_miss_nothing(listed: Scene) -> None:
 async def test_a_page_looks_at_so_many_entries_and_says_where_it_stopped(
     listed: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batches, "LOOKED_AT_MOST", 1)
+    monkeypatch.setattr(batch_lists, "LOOKED_AT_MOST", 1)
     monkeypatch.setattr(events, "LOOKED_AT_MOST", 1)
 
     async def pages(list_: Callable[..., Any], asked: Asked) -> list[tuple[list[str], str | None]]:
@@ -198,11 +199,14 @@ async def test_a_page_looks_at_so_many_entries_and_says_where_it_stopped(
             after, more = page.last_id, page.has_more
         return found
 
-    for asked, ids in BATCHES:
-        found = await pages(list_batches, {"filter": BatchFilter(**asked)})
-        assert [id for page, _ in found for id in page] == ids, asked
-        in_order = not set(asked) - {"status", "since", "until"}
-        assert len(found) == 1 or not in_order, asked
+    for few in (5, 0):
+        monkeypatch.setattr(batch_lists, "FEW", few)
+        for asked, ids in BATCHES:
+            found = await pages(list_batches, {"filter": BatchFilter(**asked)})
+            assert [id for page, _ in found for id in page] == ids, asked
+            at_once = few and "begins" in asked
+            in_order = not set(asked) - {"status", "since", "until"}
+            assert len(found) == 1 or not (in_order or at_once), asked
     found = await pages(list_batches, {"filter": BatchFilter(model="nowhere")})
     assert [page for page, _ in found] == [[]] * 6
     assert [last for _, last in found] == ["b5", "b4", "c3", "b2", "b1", None]
@@ -254,7 +258,9 @@ async def test_pages_go_on_behind_an_id_that_two_accounts_have(
         list_batches, DEFAULT_PROJECT, limit=9, after="c3", filter=BatchFilter(account="openai")
     )
     assert [one.id for one in page.items] == ["b2", "b1"]
-    monkeypatch.setattr(batches, "LOOKED_AT_MOST", 1)
+    assert await pages(begins="b1") == [("b1", "second"), ("b1", "openai")]
+    monkeypatch.setattr(batch_lists, "LOOKED_AT_MOST", 1)
+    monkeypatch.setattr(batch_lists, "FEW", 0)
     assert await pages(begins="b1") == [("b1", "second"), ("b1", "openai")]
 
 

@@ -33,7 +33,7 @@ from batchbell.storage import (
     watches,
 )
 from batchbell.storage import endpoints as stored_endpoints
-from batchbell.storage.batches import BatchFilter
+from batchbell.storage.batch_lists import BatchFilter, list_batches
 from batchbell.storage.bulk import BY_INDEX
 from batchbell.storage.endpoints import ensure_endpoints, list_endpoints
 from batchbell.storage.schema import endpoints
@@ -277,9 +277,7 @@ async def test_whatever_a_list_is_asked_for_is_read_by_an_index(crowded: Scene) 
     await crowded.store.write(lambda c: c.execute(text("ANALYZE")).rowcount)
     id, now = await last_endpoint(crowded), crowded.clock()
     made = await crowded.deliveries()
-    last_key = (
-        (await crowded.store.read(batches.list_batches, DEFAULT_PROJECT, limit=1)).items[0].key
-    )
+    last_key = (await crowded.store.read(list_batches, DEFAULT_PROJECT, limit=1)).items[0].key
     ids, event_id = [one.id for one in made], made[0].event_id
     waits, held, done, gone = (
         DeliveryState(word) for word in ("pending", "held", "delivered", "exhausted")
@@ -295,7 +293,7 @@ async def test_whatever_a_list_is_asked_for_is_read_by_an_index(crowded: Scene) 
         return listed(events.list_events, **asked)
 
     def of_batches(**asked: Any) -> Work:
-        return listed(batches.list_batches, filter=BatchFilter(**asked))
+        return listed(list_batches, filter=BatchFilter(**asked))
 
     by_project, by_endpoint = "ix_deliveries_of_project", "ix_deliveries_of_endpoint"
     # A name on SQLite and on PostgreSQL, which walks all ids where few are of another project.
@@ -346,8 +344,9 @@ async def test_whatever_a_list_is_asked_for_is_read_by_an_index(crowded: Scene) 
         (
             "ix_batches_found",
             "batches",
-            of_batches(begins="batch_x", model="m", metadata={"a": "b"}, account="openai", **when),
+            of_batches(model="m", metadata={"a": "b"}, account="openai", **when),
         ),
+        ("ix_batches_id", "batches", of_batches(begins="batch_x", model="m", **when)),
         ("ix_batches_found", "batches", of_batches(outcome=BatchOutcome.NONE)),
         ("ix_batches_joined", "batches", listed(submissions.list_submissions)),
         (
@@ -379,6 +378,7 @@ async def test_a_batch_of_a_project_is_found_by_its_id(scene: Scene) -> None:
         listed(deliveries.list_deliveries, batch_id="batch_7"),
         listed(watches.list_watches, batch_id="batch_7"),
         lambda c: batches.get_batch(c, "default", "batch_7"),
+        listed(list_batches, filter=BatchFilter(begins="batch_7", status=Status.LOST)),
         results_of_none,
     ]
     for find in finds:

@@ -16,7 +16,7 @@ from batchbell.core.model import (
     Missing,
     Status,
 )
-from batchbell.storage import accounts, batches, watches
+from batchbell.storage import accounts, batch_lists, batches, watches
 from batchbell.storage.engine import ACCOUNTS
 from batchbell.storage.projects import ensure_project
 from tests.storage.scene import GONE, Scene, snapshot
@@ -179,7 +179,7 @@ async def test_another_project_sees_nothing_of_it(scene: Scene) -> None:
     with pytest.raises(NotFound):
         await scene.store.write(watches.delete_watch, "other", made.watch.id)
     assert not (await scene.store.read(watches.list_watches, "other", limit=5)).items
-    assert not (await scene.store.read(batches.list_batches, "other", limit=5)).items
+    assert not (await scene.store.read(batch_lists.list_batches, "other", limit=5)).items
 
 
 async def test_pages_show_every_watch_once_and_the_newest_first(scene: Scene) -> None:
@@ -210,7 +210,7 @@ async def test_pages_show_every_batch_once_and_the_last_registered_first(scene: 
     more = True
     while more:
         page = await scene.store.read(
-            batches.list_batches,
+            batch_lists.list_batches,
             DEFAULT_PROJECT,
             limit=5,
             after=seen[-1] if seen else None,
@@ -219,10 +219,10 @@ async def test_pages_show_every_batch_once_and_the_last_registered_first(scene: 
         more = page.has_more
     assert seen == ids[::-1]
     ended = await scene.store.read(
-        batches.list_batches,
+        batch_lists.list_batches,
         DEFAULT_PROJECT,
         limit=10,
-        filter=batches.BatchFilter(status=Status.COMPLETED),
+        filter=batch_lists.BatchFilter(status=Status.COMPLETED),
     )
     assert {batch.id for batch in ended.items} == set(ids[:4])
 

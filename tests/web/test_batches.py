@@ -12,7 +12,7 @@ from openai.types import Batch
 from batchbell.client import AsyncBatchbell
 from batchbell.core.backoff import MINUTE
 from batchbell.core.model import BatchProblem, Missing, Outcome, Snapshot, Status
-from batchbell.storage import batches as stored
+from batchbell.storage import batch_lists as stored
 
 from ..conftest import Clock
 from .making import HOOK, Served, a_snapshot

@@ -16,7 +16,7 @@ from sqlalchemy import update
 from batchbell.core.model import BatchProblem, Outcome, Status
 from batchbell.core.session import SESSION_SECONDS
 from batchbell.sandbox import Sandbox
-from batchbell.storage import batches as stored_batches
+from batchbell.storage import batch_lists
 from batchbell.storage.schema import parts
 from batchbell.web.auth import DASHBOARD_FILES, SESSION_COOKIE, SIGN_IN
 from batchbell.web.dashboard.page import PROJECT_COOKIE
@@ -417,7 +417,7 @@ async def test_submissions_are_found_as_batches_are_and_say_why_they_wait(
 async def test_a_list_that_finds_little_leads_on(
     served: Served, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stored_batches, "LOOKED_AT_MOST", 1)
+    monkeypatch.setattr(batch_lists, "LOOKED_AT_MOST", 1)
     await served.watch("batch_1")
     await served.see(a_snapshot("batch_1"))
     await served.watch("batch_2")

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from tests.workers.conftest import House
 
 from batchbell.core.model import DEFAULT_PROJECT, Dialect
-from batchbell.storage import accounts, batches, deliveries
+from batchbell.storage import accounts, batch_lists, batches, deliveries
 from batchbell.workers.discovery import OVERLAP_SECONDS
 
 
@@ -36,7 +36,7 @@ async def discovering(house: House) -> House:
 
 
 async def known(house: House) -> set[str]:
-    page = await house.read(batches.list_batches, DEFAULT_PROJECT, limit=1000)
+    page = await house.read(batch_lists.list_batches, DEFAULT_PROJECT, limit=1000)
     return {batch.id for batch in page.items}
 
 

@@ -25,7 +25,7 @@ from batchbell.core.model import (
     Status,
 )
 from batchbell.observability import Metrics
-from batchbell.storage import alarms, batches, schema, submissions
+from batchbell.storage import alarms, batch_lists, batches, schema, submissions
 from batchbell.storage.engine import Store
 from batchbell.storage.submissions import Asked, NewPart
 from batchbell.workers.lookout import Lookout
@@ -104,7 +104,8 @@ async def test_a_batch_that_is_never_swept_again_rings_all_its_alarms_in_time(
         Alarm.NO_PROGRESS: 1,
         Alarm.EXPIRING_SOON: 1,
     }
-    (batch,) = (await stage.scene.store.read(batches.list_batches, DEFAULT_PROJECT, limit=9)).items
+    read = stage.scene.store.read
+    (batch,) = (await read(batch_lists.list_batches, DEFAULT_PROJECT, limit=9)).items
     assert batch.status is Status.IN_PROGRESS, "an alarm ends nothing"
     await stage.scene.see(seen("batch_1", stage.clock, Status.COMPLETED))
     types = {event.type for event in await stage.scene.events()}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from hashlib import blake2b
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from sqlalchemy import (
@@ -19,29 +19,24 @@ from sqlalchemy import (
     bindparam,
     case,
     func,
-    literal,
     or_,
     select,
-    text,
-    tuple_,
     update,
 )
 
 from batchbell.core import alarms, lifecycle, submission
 from batchbell.core.attachment import ResultsState
-from batchbell.core.errors import AmbiguousBatch, InvalidRequest, NotFound
+from batchbell.core.errors import AmbiguousBatch, NotFound
 from batchbell.core.lifecycle import Observation
 from batchbell.core.model import (
     Batch,
     BatchKind,
-    BatchOutcome,
     Mint,
     Sighting,
     Snapshot,
     Status,
     StatusChange,
 )
-from batchbell.core.nearest import hint
 from batchbell.core.submission import PartState
 from batchbell.storage import outbox
 from batchbell.storage.bulk import among, among_listed, listed, update_all
@@ -53,7 +48,6 @@ from batchbell.storage.engine import (
     storable,
     wake,
 )
-from batchbell.storage.paging import Page, Said, Walk, first_of, page_of, within
 from batchbell.storage.rows import joined, places, reader, writer
 from batchbell.storage.schema import accounts, batches, parts, results, submissions
 
@@ -375,34 +369,6 @@ def get_batch(
     return to_batch(rows[0])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchFilter:
-    """Which batches a list holds: those that all of it is true of. None asks for nothing.
-
-    Times are seconds since the epoch, from the one and before the other.
-    """
-
-    begins: str | None = None
-    """How the id begins; a whole id does, too."""
-    status: Status | None = None
-    outcome: BatchOutcome | None = None
-    provider: str | None = None
-    account: str | None = None
-    """By name, that of an account that was removed, too."""
-    model: str | None = None
-    """As the batch shows it: null until its provider says it, or its merged results do."""
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    """Pairs that are all in the batch's own metadata."""
-    since: float | None = None
-    """When it was registered."""
-    until: float | None = None
-    ended_since: float | None = None
-    ended_until: float | None = None
-    kind: Literal[BatchKind.JOINED] | None = None
-    """Submissions alone."""
-
-
-EVERY = BatchFilter()
 MODEL_MAX = 100
 MARKS_MAX = 32
 """So that an entry of `ix_batches_found` stays small enough for PostgreSQL, whatever comes."""
@@ -412,148 +378,6 @@ def marks(metadata: Mapping[str, str]) -> list[str]:
     """A short digest of each pair, by which a batch is found: of the first 32 pairs."""
     pairs = list(metadata.items())[:MARKS_MAX]
     return sorted({blake2b(json.dumps(pair).encode(), digest_size=6).hexdigest() for pair in pairs})
-
-
-def list_batches(
-    connection: Connection,
-    project_id: str,
-    *,
-    limit: int,
-    after: str | None = None,
-    filter: BatchFilter = EVERY,
-) -> Page[Batch]:
-    """The project's batches, the last registered first.
-
-    Raises NotFound for an unknown `after`, and AmbiguousBatch for an id that several of the
-    accounts have that are asked for: where a page ends with such a one, its `last_id` says which.
-    """
-    place = None if after is None else _place(connection, project_id, after, filter.account)
-    found = find(connection, project_id, filter, after=place, limit=limit + 1)
-    rows = connection.execute(
-        joined_batches().where(among(connection, batches.c.key, found.keys)).order_by(*NEWEST_FIRST)
-    )
-    listed = [to_batch(row) for row in rows]
-    page = page_of(listed, limit, looked_to=found.looked_to)
-    if len(listed) <= limit:
-        return page
-    return replace(page, last_id=_place_id(connection, page.items[-1].key))
-
-
-def _place_id(connection: Connection, key: int) -> str:
-    """What names a batch in `after`: its id, and its account where several have that id."""
-    other = batches.alias("other")
-    query = (
-        select(batches.c.id, accounts.c.name, func.count(other.c.key))
-        .join(accounts, accounts.c.id == batches.c.account_id)
-        .join(other, and_(other.c.id == batches.c.id, other.c.project_id == batches.c.project_id))
-        .where(batches.c.key == key)
-        .group_by(batches.c.id, accounts.c.name)
-    )
-    id, account, number = connection.execute(query).one()
-    return id if number == 1 else f"{id}@{account}"
-
-
-def _place(connection: Connection, project_id: str, after: str, account: str | None) -> Batch:
-    """The batch that `_place_id` named. Raises NotFound, AmbiguousBatch."""
-    id, _, name = after.rpartition("@")
-    for batch_id, of in ((after, account), (id, name)):
-        these = (batches.c.project_id == project_id, batches.c.id == batch_id)
-        rows = connection.execute(joined_batches().where(*these)).all()
-        found = rows if len(rows) < 2 else [row for row in rows if row.account == of]
-        if len(found) == 1:
-            return to_batch(found[0])
-        if rows:
-            raise AmbiguousBatch(after, [row.account for row in rows])
-    raise NotFound("batch", after)
-
-
-NEWEST_FIRST = (batches.c.registered_at.desc(), batches.c.key.desc())
-ORDER = ("registered_at", "key")
-LOOKED_AT_MOST = 50_000
-"""Entries of one status that a page is looked for among."""
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a list holds on one page."""
-
-    keys: Sequence[int]
-    looked_to: str | None
-    """The batch at which the search has stopped, where there are more behind it."""
-
-
-def find(
-    connection: Connection,
-    project_id: str,
-    filter: BatchFilter,
-    *,
-    after: Batch | None,
-    limit: int,
-) -> Found:
-    """The first batches of a list behind another one, from an index alone.
-
-    `ix_batches_found` serves every filter, and `ix_batches_joined` those of submissions. Both are
-    in order for each status, so a list by status, time or neither costs a page. Whatever else is
-    asked is in their entries, of which LOOKED_AT_MOST are looked at: some 50 ms.
-    """
-    asked = [*_asked(connection, filter), *_of_accounts(connection, project_id, filter)]
-    walks = [Walk(stretch, asked) for stretch in _stretches(project_id, filter, after)]
-    rows, end = first_of(connection, walks, ORDER, limit, looked_at_most=LOOKED_AT_MOST)
-    looked_to = None if end is None else _place_id(connection, end.key)
-    return Found([row.key for row in rows], looked_to)
-
-
-def _stretches(project_id: str, filter: BatchFilter, after: Batch | None) -> Iterator[Select[Any]]:
-    """For each status what is asked of its entries by their order."""
-    b = batches.c
-    wanted: list[Said] = [b.project_id == project_id]
-    wanted += within(b.registered_at, filter.since, filter.until)
-    if filter.kind is BatchKind.JOINED:
-        wanted.append(text("batches.kind = 'joined'"))  # spelled out: it chooses the index
-    if after is not None:
-        place = tuple_(literal(after.registered_at), literal(after.key))
-        wanted.append(tuple_(b.registered_at, b.key) < place)
-    for status in [filter.status] if filter.status else Status:
-        yield select(b.registered_at, b.key).where(b.status == status, *wanted)
-
-
-def _asked(connection: Connection, filter: BatchFilter) -> Iterator[ColumnElement[bool]]:
-    """What else the columns of a batch say by themselves."""
-    b = batches.c
-    if filter.begins is not None:
-        yield func.substr(b.id, 1, len(filter.begins)) == filter.begins
-    if filter.outcome is not None:
-        yield b.outcome == filter.outcome
-    if filter.model is not None:
-        yield b.model == filter.model
-    place = func.instr if dialect_of(connection) == "sqlite" else func.strpos
-    for mark in marks(filter.metadata):
-        yield place(b.marks, mark) > 0
-    # A sum, so that nobody takes `ix_batches_ended`, which has the batches of every project.
-    yield from within(b.ended_at + 0.0, filter.ended_since, filter.ended_until)
-
-
-def _of_accounts(
-    connection: Connection, project_id: str, filter: BatchFilter
-) -> Iterator[ColumnElement[bool]]:
-    """By the ids of those that are asked for: there are few accounts. Raises InvalidRequest."""
-    if filter.account is None and filter.provider is None:
-        return
-    query = select(accounts.c.id, accounts.c.name, accounts.c.provider)
-    known = connection.execute(query.where(accounts.c.project_id == project_id)).all()
-    if filter.account not in (None, *(row.name for row in known)):
-        raise InvalidRequest(
-            f"There is no account {filter.account!r}."
-            f" {hint(str(filter.account), [row.name for row in known])}",
-            param="account",
-            code="unknown_account",
-        )
-    ids = [
-        row.id
-        for row in known
-        if filter.account in (None, row.name) and filter.provider in (None, row.provider)
-    ]
-    yield among(connection, batches.c.account_id, ids)
 
 
 def count_by_status(connection: Connection) -> dict[str, int]:

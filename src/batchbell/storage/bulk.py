@@ -55,14 +55,17 @@ def among(
     """That the column has one of the values: one parameter, however many there are."""
     if dialect_of(connection) == "sqlite":
         given: BindParameter[str] = bindparam("listed", listed(connection, values), unique=True)
-        return cast("ColumnElement[bool]", _listed_sqlite(column, "listed").bindparams(given))
+        return cast(
+            "ColumnElement[bool]",
+            _listed_sqlite(column.table.name, column.name, "listed").bindparams(given),
+        )
     return column == any_(literal(list(values), ARRAY(column.type)))
 
 
 def among_listed(dialect: str, column: Column[Any], name: str) -> ColumnElement[bool]:
     """The same for a statement that is made once: `name` is the parameter, `listed` its value."""
     if dialect == "sqlite":
-        return cast("ColumnElement[bool]", _listed_sqlite(column, name))
+        return cast("ColumnElement[bool]", _listed_sqlite(column.table.name, column.name, name))
     return column == any_(bindparam(name, type_=ARRAY(column.type)))
 
 
@@ -72,9 +75,9 @@ def listed(connection: Connection, values: Collection[Any]) -> Any:
 
 
 @cache
-def _listed_sqlite(column: Column[Any], name: str) -> TextClause:
+def _listed_sqlite(table: str, column: str, name: str) -> TextClause:
     """As text: SQLAlchemy takes half a millisecond to put together what `json_each` gives."""
-    return text(f'{column.table.name}."{column.name}" IN (SELECT value FROM json_each(:{name}))')  # noqa: S608 - our own names
+    return text(f'{table}."{column}" IN (SELECT value FROM json_each(:{name}))')  # noqa: S608 - our own names
 
 
 def among_pairs(

@@ -167,13 +167,16 @@ partial("ix_batches_lost", batches.c.account_id, batches.c.ended_at, where=_lost
 # the page alone.
 _asked = ("kind", "account_id", "outcome", "model", "ended_at", "marks", "id")
 _in_order = ("project_id", "status", "registered_at", "key")
-Index("ix_batches_found", *(batches.c[name] for name in (*_in_order, *_asked)))
+BATCHES_FOUND = (*_in_order, *_asked)
+Index("ix_batches_found", *(batches.c[name] for name in BATCHES_FOUND))
 # Submissions are few among many batches: their lists pass over no others. SQLite looks at the kind
 # of each nevertheless.
 _joined = text("kind = 'joined'")
-partial("ix_batches_joined", *(batches.c[name] for name in (*_in_order, *_asked)), where=_joined)
+partial("ix_batches_joined", *(batches.c[name] for name in BATCHES_FOUND), where=_joined)
 # With the project: else SQLite would rather read all of its batches in `ix_batches_found`.
-Index("ix_batches_id", batches.c.id, batches.c.project_id)
+# Byte by byte, whatever the locale of PostgreSQL: ids are found by how they begin, too.
+_bytewise = {"id": "text_pattern_ops"}
+Index("ix_batches_id", batches.c.id, batches.c.project_id, postgresql_ops=_bytewise)
 Index("ix_batches_input", batches.c.account_id, batches.c.input_file_id)
 several_inputs = text("input_file_id LIKE '%,%'")
 partial("ix_batches_inputs", batches.c.account_id, where=several_inputs)

@@ -17,16 +17,8 @@ from batchbell.core.model import Batch, BatchKind, Counts, Mint, Snapshot, Statu
 from batchbell.core.results import Results
 from batchbell.core.submission import Part, PartState, Submission
 from batchbell.storage import watches
-from batchbell.storage.batches import (
-    EVERY,
-    NEWEST_FIRST,
-    BatchFilter,
-    find,
-    get_batch,
-    joined_batches,
-    save,
-    to_batch,
-)
+from batchbell.storage.batch_lists import EVERY, NEWEST_FIRST, BatchFilter, find
+from batchbell.storage.batches import get_batch, joined_batches, save, to_batch
 from batchbell.storage.bulk import among, insert_missing
 from batchbell.storage.engine import SUBMISSIONS, wake
 from batchbell.storage.paging import Page, page_of
@@ -218,7 +210,7 @@ def list_submissions(
 ) -> Page[Submission]:
     """The project's submissions, newest first. Raises NotFound for an unknown `after`.
 
-    Each is a batch too, and is found as such: see `batches.find`.
+    Each is a batch too, and is found as such: see `batch_lists.find`.
     """
     place = None if after is None else get_submission(connection, project_id, after).batch
     asked = replace(filter, kind=BatchKind.JOINED)

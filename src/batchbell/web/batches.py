@@ -34,8 +34,8 @@ from batchbell.core.results import Results, is_expunged
 from batchbell.core.submission import standing
 from batchbell.providers.profiles import PROFILES
 from batchbell.providers.registry import profile_of, results_expire_at
-from batchbell.storage import accounts, batches, deletions, retention, submissions
-from batchbell.storage.batches import BatchFilter
+from batchbell.storage import accounts, batch_lists, batches, deletions, retention, submissions
+from batchbell.storage.batch_lists import BatchFilter
 from batchbell.web.accounts import api_key_of, way_to
 from batchbell.web.bodies import BODY_MAX_BYTES, decode_json, read_body
 from batchbell.web.call import ENCODER, Call, Caller, answer, call_of, page_answer
@@ -297,7 +297,7 @@ Filter = Annotated[BatchFilter, Depends(batch_filter)]
 async def list_batches(
     call: Caller, asked: Filter, limit: Limit = LIMIT_DEFAULT, after: After = None
 ) -> Response:
-    page = await call.page(batches.list_batches, limit=limit, after=after, filter=asked)
+    page = await call.page(batch_lists.list_batches, limit=limit, after=after, filter=asked)
     found = await call.context.store.read(submissions.standing, page.items)
     now = call.context.clock()
     return page_answer([shown(batch, now=now) for batch in found], page)

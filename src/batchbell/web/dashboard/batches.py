@@ -17,7 +17,7 @@ from batchbell.core.timeline import Timeline
 from batchbell.files.lines import Fate
 from batchbell.files.tables import Format
 from batchbell.storage import accounts, batches, deliveries, submissions
-from batchbell.storage.batches import BatchFilter
+from batchbell.storage.batch_lists import BatchFilter, list_batches
 from batchbell.storage.timeline import read_timeline
 from batchbell.web import batches as api
 from batchbell.web import results as api_results
@@ -68,7 +68,7 @@ async def list_page(visitor: Visit, asked: Annotated[Which, Query()]) -> Respons
     if word and await _is_there(visitor, word):
         return RedirectResponse(url_of(word), 303)
     page = await visitor.call.page(
-        batches.list_batches,
+        list_batches,
         limit=PAGE,
         after=asked.after or None,
         filter=asked.filter(visitor.now),

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from starlette.responses import RedirectResponse, Response
 
 from batchbell.core.model import Batch, Delivery, DeliveryState, Status
-from batchbell.storage import accounts, batches, deliveries, endpoints, overview
-from batchbell.storage.batches import BatchFilter
+from batchbell.storage import accounts, deliveries, endpoints, overview
+from batchbell.storage.batch_lists import BatchFilter, list_batches
 from batchbell.storage.overview import period_until
 from batchbell.web.auth import DASHBOARD
 from batchbell.web.cache import Remembered
@@ -132,9 +132,7 @@ async def _failed(visitor: Visitor) -> list[Batch]:
     found: list[Batch] = []
     for status in (Status.FAILED, Status.EXPIRED, Status.LOST):
         filter = BatchFilter(status=status, ended_since=since)
-        page = await store.read(
-            batches.list_batches, visitor.project.id, limit=SHOWN, filter=filter
-        )
+        page = await store.read(list_batches, visitor.project.id, limit=SHOWN, filter=filter)
         found += page.items
     return sorted(found, key=lambda one: one.ended_at or 0.0, reverse=True)[:SHOWN]
 
@@ -158,5 +156,5 @@ async def _warnings(visitor: Visitor) -> list[str]:
 
 async def _is_new(visitor: Visitor) -> bool:
     """Whether nothing was ever registered."""
-    page = await visitor.call.context.store.read(batches.list_batches, visitor.project.id, limit=1)
+    page = await visitor.call.context.store.read(list_batches, visitor.project.id, limit=1)
     return not page.items
