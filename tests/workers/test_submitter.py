@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter as Tally
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +13,14 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from tests.failing_work import die
 from tests.storage.test_postgres_store import one_waits
 from tests.workers.conftest import House
 from tests.workers.submitting import Counter, counting, snapshot_of, states
 from tests.workers.test_watcher import batch_of
 
+from batchbell import threads
+from batchbell.core import submission as rules
 from batchbell.core.errors import LeaseLost, NotFound
 from batchbell.core.model import DEFAULT_PROJECT, Counts, Status
 from batchbell.core.submission import TAG, PartState, new_name
@@ -181,6 +184,55 @@ async def test_a_part_that_is_larger_than_the_limit_is_split(counter: Counter) -
     [event] = await told(counter)
     assert event["data"]["request_counts"] == {"total": 8, "completed": 8, "failed": 0}
     assert [line["custom_id"] for line in await counter.lines(id)] == [f"r{n}" for n in range(8)]
+
+
+@pytest.fixture
+def deadly(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """All work is done in child processes, and given up after two deaths in a row."""
+    monkeypatch.setattr("batchbell.threads.APART_BYTES", 0)
+    monkeypatch.setattr(rules, "DEATHS_MAX", 2)
+    yield monkeypatch
+    threads.children.end()
+
+
+@pytest.mark.databases("sqlite")
+async def test_requests_that_kill_whoever_gathers_them_are_not_tried_again(
+    counter: Counter, deadly: pytest.MonkeyPatch
+) -> None:
+    id = await counter.submit(4, retry_missing=1)
+    await counter.step()
+    deadly.setattr("batchbell.workers.submitter.gather_passing", die)
+    await counter.end(await counter.running(id), "expired", completed=1)
+    for deaths in (1, 2):
+        found = await counter.of(id)
+        assert (found.failures, found.batch.status) == (deaths, Status.IN_PROGRESS)
+        assert "died of signal 9" in str(found.reason)
+        await counter.wait()
+    [event] = await told(counter)
+    assert event["type"] == "batch.expired"
+    assert event["data"]["request_counts"]["completed"] == 1
+    assert len(await counter.lines(id)) == 4
+    assert len(counter.created()) == 1
+
+
+@pytest.mark.databases("sqlite")
+async def test_a_part_that_kills_whoever_splits_it_is_rejected_and_the_others_go_on(
+    counter: Counter, deadly: pytest.MonkeyPatch
+) -> None:
+    id = await counter.submit(8)
+    await counter.step()
+    first, second = await counter.running(id)
+    tight = problem("token_limit_exceeded", "Limit: 70 enqueued tokens.")
+    deadly.setattr("batchbell.workers.submitter.split_file", die)
+    await counter.end([first], "failed", problems=[tight])
+    for _ in range(3):
+        await counter.wait()
+    await counter.end([second])
+    [event] = await told(counter)
+    assert (event["type"], event["data"]["outcome"]) == ("batch.completed", "partial")
+    assert "died of signal 9" in event["data"]["errors"][0]["message"]
+    lines = await counter.lines(id)
+    assert [bool(line["error"]) for line in lines] == [True] * 4 + [False] * 4
 
 
 async def test_a_part_that_failed_otherwise_is_not_handed_in_again(counter: Counter) -> None:
