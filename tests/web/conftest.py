@@ -29,6 +29,7 @@ from batchbell.storage.accounts import ensure_account
 from batchbell.storage.engine import Store
 from batchbell.web.app import create_app
 from batchbell.web.call import Context
+from batchbell.web.connections import Connection
 
 from ..conftest import Clock
 from .making import Served
@@ -125,12 +126,22 @@ async def served(
         workers_alive=lambda: workers,
     )
     app = create_app(context)
-    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off")
+    how: Any = {"http": Connection, "proxy_headers": False, "lifespan": "off"}
+    config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False, **how)
     server = uvicorn.Server(config)
     running = asyncio.create_task(server.serve(sockets=[listening]))
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     async with httpx2.AsyncClient(base_url=url, timeout=30) as http:
-        yield Served(url, app, context, http, accounts, workers, key_changes)
+        yield Served(
+            url,
+            app,
+            context,
+            http,
+            accounts,
+            server.server_state.connections,
+            workers,
+            key_changes,
+        )
     server.should_exit = True
     await running
     await relay.aclose()

@@ -33,6 +33,8 @@ class Served:
     context: Context
     http: httpx2.AsyncClient
     accounts: dict[str, Account]
+    connections: set[Any]
+    """Those of callers that are open."""
     workers: dict[str, bool] = field(default_factory=dict)
     key_changes: list[None] = field(default_factory=list)
 

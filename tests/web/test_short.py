@@ -1,4 +1,4 @@
-"""The short way to a route leaves nothing out: by the long way it answers the same, to the byte."""
+"""The short ways to a route leave nothing out: by the long way it answers the same, to the byte."""
 
 from __future__ import annotations
 
@@ -42,22 +42,23 @@ def _answered(answer: httpx2.Response) -> tuple[int, bytes, list[tuple[str, str]
     return answer.status_code, answer.content, headers
 
 
-async def test_both_ways_answer_the_same(served: Served, logged: Logged) -> None:
-    for body in (f"[{WATCH}]", GOOD):  # so that nothing is new, on either way
+async def test_all_ways_answer_the_same(served: Served, logged: Logged) -> None:
+    for body in (f"[{WATCH}]", GOOD):  # so that nothing is new, on any way
         path = WATCHES if body[0] == "[" else AWAITER
         assert (await served.http.post(path, content=body)).status_code == 201
-    short, served.app.short = served.app.short, {}
+    short, direct = served.app.short, served.app.direct
     assert short.keys() == {AWAITER, WATCHES}
     ways = []
     before = len(logged())
-    for served.app.short in ({}, short):
+    for served.app.short, served.app.direct in (({}, {}), (short, {}), (short, direct)):
         answers = {}
-        for name, (path, body, headers) in REQUESTS.items():
-            answers[name] = _answered(await served.http.post(path, content=body, headers=headers))
+        async with httpx2.AsyncClient(base_url=served.url) as http:  # on a new connection
+            for name, (path, body, headers) in REQUESTS.items():
+                answers[name] = _answered(await http.post(path, content=body, headers=headers))
         ways.append(answers)
-    assert ways[0] == ways[1]
+    assert ways[0] == ways[1] == ways[2]
     lines = [(one["event"], one["route"], one["status"]) for one in logged()[before:]]
-    assert lines[: len(REQUESTS)] == lines[len(REQUESTS) :]
+    assert lines == lines[: len(REQUESTS)] * 3
     assert {answer[0] for answer in ways[0].values()} == {201, 400, 403, 404, 409, 413, 415}
 
 

@@ -50,6 +50,11 @@ class Directory:
         """Call when an account was added or removed here: it counts from the next request on."""
         self._known.clear()
 
+    def at_hand(self, project_id: str) -> Mapping[str, Account] | None:
+        """As `of`, where the database need not be asked; else None."""
+        known = self._known.get(project_id)
+        return None if known is None else known.at_hand()
+
     async def of(self, project_id: str) -> Mapping[str, Account]:
         """Those that can be watched, by name; the first one is the default."""
         if project_id not in self._known and len(self._known) >= PROJECTS_KEPT_MAX:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI
@@ -49,7 +49,8 @@ from batchbell.web.gateway.creations import Adopter
 from batchbell.web.health import Condition
 from batchbell.web.hooks import Hooks
 from batchbell.web.middleware import Front
-from batchbell.web.parameters import check_parameters, value_problems
+from batchbell.web.parameters import value_problems
+from batchbell.web.short import Direct, Lean
 from batchbell.web.stream import Streams
 from batchbell.web.watches import Registrar
 
@@ -114,23 +115,26 @@ def create_app(context: Context) -> App:
     app.add_exception_handler(RequestValidationError, _bad_parameter)
     front = Front(gate=Gate(keyring), new_id=lambda: f"req_{os.urandom(16).hex()}")
     app.add_middleware(front.before)
-    app.short = {
-        route.path: front.before(_Short(app, route))
+    short = [
+        route
         for route in watches.router.routes
         if isinstance(route, APIRoute) and route.endpoint in watches.SHORT
+    ]
+    app.short = {route.path: front.before(Lean(app, route)) for route in short}
+    app.direct = {
+        route.path.encode(): Direct(front, app.state.surface, route, watches.SHORT[route.endpoint])
+        for route in short
     }
     return app
 
 
 class App(FastAPI):
-    """The application, with a short way to the routes that programs call again and again.
-
-    Such a route is declared like any other, and goes through the same front, checks and handler.
-    What is left out is the machinery in between, which took longer than all of them together.
-    """
+    """The application, with short ways to the routes that programs call again and again."""
 
     short: Mapping[str, ASGIApp] = {}
     """By path, what takes its POST requests."""
+    direct: Mapping[bytes, Direct] = {}
+    """By path, what a `Connection` may ask first."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "POST":
@@ -139,22 +143,6 @@ class App(FastAPI):
                 await short(scope, receive, send)
                 return
         await super().__call__(scope, receive, send)
-
-
-class _Short:
-    """A route whose handler takes the request, and nothing else."""
-
-    def __init__(self, app: FastAPI, route: APIRoute) -> None:
-        self._app = app
-        self._route = route
-        self._handler: Callable[[Request], Awaitable[Response]] = route.endpoint
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["app"], scope["route"] = self._app, self._route
-        request = Request(scope, receive, send)
-        await check_parameters(request)
-        response = await self._handler(request)
-        await response(scope, receive, send)
 
 
 def end_streams(app: FastAPI) -> None:

@@ -123,6 +123,16 @@ class Keyring:
         """Whether no key was ever made."""
         return not await self._ever.get()
 
+    def is_local_mode_at_hand(self) -> bool | None:
+        """As `is_local_mode`, where the database need not be asked; else None."""
+        ever = self._ever.at_hand()
+        return None if ever is None else not ever
+
+    def at_hand(self, key: str) -> Key | None:
+        """The record of a key in force, where the database need not be asked; else None."""
+        known = self._known.get(keys.hashed(key))
+        return None if known is None else known.at_hand()
+
     async def is_any_in_force(self) -> bool:
         """Whether somebody can be let in."""
         return await self._any.get()
@@ -200,6 +210,25 @@ class Gate:
         token = api_key_in(scope)
         sender = None if token else await self._keyring.key_of_address(scope)
         return (sender or await self.admit(token, scope)).project_id
+
+    def project_at_hand(self, scope: Scope) -> str | None:
+        """As `project_of` says, for a call of a path that needs a key or local mode, like most.
+
+        None where it would refuse the call, or would have to ask the database.
+        """
+        match self._keyring.is_local_mode_at_hand():
+            case None:
+                return None
+            case True:
+                try:
+                    check_local(scope)
+                except AccessDenied:
+                    return None
+                return DEFAULT_PROJECT
+            case False:
+                token = api_key_in(scope)
+                key = self._keyring.at_hand(token) if token else None
+                return None if key is None else key.project_id
 
     async def _signed_in(self, scope: Scope) -> Key:
         """The key of the session. It is asked for anew each time: one that was revoked is over."""

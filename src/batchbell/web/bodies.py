@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -34,6 +34,9 @@ TYPES_KEPT_MAX = 100
 UTF_8 = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
+Headers = Iterable[tuple[bytes, bytes]]
+"""Of a request, as they came; their names are in lower case."""
+
 
 async def read_json(
     request: HttpRequest, *, most: int = BODY_MAX_BYTES, optional: bool = False
@@ -44,7 +47,7 @@ async def read_json(
     has twice is refused: one of the two values would be dropped. Where the body is `optional`, none
     at all reads as an empty object.
     """
-    check_plain(request)
+    check_plain(request.scope["headers"])
     body = await read_body(request, most=most)
     if optional and not body.strip():
         return {}
@@ -128,9 +131,9 @@ _TWINS = json.JSONDecoder(object_pairs_hook=_pairs, parse_int=float)
 """Looks for twins only: what it reads is thrown away."""
 
 
-def check_plain(request: HttpRequest) -> None:
+def check_plain(headers: Headers) -> None:
     """Raise InvalidRequest for a body that is packed, or that is text of another encoding."""
-    packed = _header(request, b"content-encoding").strip().lower()
+    packed = _header(headers, b"content-encoding").strip().lower()
     if packed not in ("", "identity"):
         raise InvalidRequest(
             f"This server reads no bodies packed as {shown(packed)}: send it without"
@@ -138,7 +141,7 @@ def check_plain(request: HttpRequest) -> None:
             code=Code.UNSUPPORTED_BODY,
             status=415,
         )
-    charset = _charset(_header(request, b"content-type"))
+    charset = _charset(_header(headers, b"content-type"))
     if charset not in UTF_8:
         raise InvalidRequest(
             f"The body is text in {shown(charset)}: send UTF-8.",
@@ -153,9 +156,9 @@ def _charset(content_type: str) -> str:
     return options.get(b"charset", b"utf-8").decode("latin-1").strip().lower()
 
 
-def _header(request: HttpRequest, wanted: bytes) -> str:
+def _header(headers: Headers, wanted: bytes) -> str:
     """The first of this name; empty where there is none."""
-    for name, value in request.scope["headers"]:
+    for name, value in headers:
         if name == wanted:
             return str(value, "latin-1")
     return ""
@@ -163,7 +166,7 @@ def _header(request: HttpRequest, wanted: bytes) -> str:
 
 async def read_body(request: HttpRequest, *, most: int) -> bytes:
     """All of the body. Raises InvalidRequest as soon as it is longer than `most` bytes."""
-    length = _header(request, b"content-length")
+    length = _header(request.scope["headers"], b"content-length")
     if length.isdigit() and int(length) > most:
         _too_large(most)
     chunks: list[bytes] = []

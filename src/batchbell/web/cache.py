@@ -32,6 +32,11 @@ class Remembered(Generic[T]):
         self._loading = None
         self._changes += 1
 
+    def at_hand(self) -> T | None:
+        """The answer, if it is known at this moment and nothing has to be loaded; else None."""
+        kept = self._fresh()
+        return None if kept is None else kept[1]
+
     async def get(self) -> T:
         """The answer; raises what `load` raises, and keeps no failure."""
         kept = self._fresh()
@@ -54,9 +59,8 @@ class Remembered(Generic[T]):
         return answer
 
     def _fresh(self) -> tuple[float, T] | None:
-        if self._kept is None or not 0 <= self._clock() - self._kept[0] < self._seconds:
-            return None
-        return self._kept
+        kept = self._kept
+        return kept if kept and 0 <= self._clock() - kept[0] < self._seconds else None
 
 
 def _retrieve(task: asyncio.Task[T]) -> None:

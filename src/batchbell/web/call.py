@@ -155,9 +155,14 @@ Caller = Annotated[Call, Depends(call_of)]
 Operator = Annotated[Call, Depends(operator_of)]
 
 
+def encoded(value: Any) -> bytes:
+    """A value as compact JSON."""
+    return ENCODER.encode(value)
+
+
 def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """A value as compact JSON."""
-    body = ENCODER.encode(value)
+    body = encoded(value)
     if headers is None:
         return _Plain(body, status)
     return Response(body, status, headers, media_type="application/json")

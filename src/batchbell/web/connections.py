@@ -7,21 +7,25 @@ once a second.
 uvicorn also drops the body of a request that offers another protocol (`Upgrade: h2c`, as Java's
 clients do over plain HTTP): httptools takes what follows the head for that protocol. We take no
 offer, so a second parser reads the body.
+
+And it makes a task, an event and a handful of messages for each request. One that has come whole
+is offered to the short way of its path first, if there is one: see `short`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from http import HTTPStatus
+from functools import partial
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from batchbell.net.pace import Pace
 from batchbell.web.errors import Code, error_response
+from batchbell.web.short import Direct
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,9 @@ class Connection(HttpToolsProtocol):
         self._reader: _Movement | None = None
         self._unread_bytes = 0
         self._refused = False
+        self._direct: Mapping[bytes, Direct] = getattr(self.app, "direct", {})
+        self._held: list[bytes] | None = None
+        """The body of a request that has not begun yet: when it is whole, it may go directly."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -71,6 +78,8 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserError:
             self._refuse(400, "This is not a valid HTTP request.", Code.INVALID_VALUE)
             return
+        if self._held is not None:
+            self._begin(self._held)  # a body that is waited for is uvicorn's to wait for
         if self._head_since is not None:
             self._head_bytes += len(data)
             if self._head_bytes > self.limits.head_max_bytes:
@@ -104,15 +113,69 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._head_since = None
         self._body_bytes, self._body = 0, None
-        super().on_headers_complete()
+        if self._may_go_directly():
+            self._held = []
+        else:
+            super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
-        super().on_body(body)
+        if self._held is not None:
+            self._held.append(body)
+        else:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self._held is not None and self._goes_directly(b"".join(self._held)):
+            self._held = None
+            return
+        if self._held is not None:
+            self._begin(self._held)
         if not self.parser.should_upgrade():  # else the body has not been read yet
             super().on_message_complete()
+
+    def _may_go_directly(self) -> bool:
+        """Whether nothing about the head is out of the ordinary, and nothing is under way."""
+        cycle, parser = self.cycle, self.parser
+        return (
+            self.url in self._direct
+            and parser.get_method() == b"POST"
+            and parser.get_http_version() == "1.1"
+            and parser.should_keep_alive()
+            and not parser.should_upgrade()
+            and not self.expect_100_continue
+            and not self.flow.write_paused
+            and (cycle is None or cycle.response_complete)
+        )
+
+    def _goes_directly(self, body: bytes) -> bool:
+        scope: dict[str, Any] = self.scope  # type: ignore[assignment]
+        scope |= {"method": "POST", "path": self.url.decode("ascii"), "query_string": b""}
+        cycle = _DirectCycle()
+        taken = self._direct[self.url].begin(scope, body, partial(self._reply, cycle))
+        if taken:
+            self.cycle = cycle  # type: ignore[assignment]
+        return taken
+
+    def _begin(self, body: Iterable[bytes]) -> None:
+        """Begin the request as uvicorn does."""
+        self._held = None
+        super().on_headers_complete()
+        for part in body:
+            super().on_body(part)
+
+    def _reply(
+        self, cycle: _DirectCycle, status: int, headers: list[tuple[bytes, bytes]], body: bytes
+    ) -> None:
+        cycle.response_complete = True
+        if not cycle.disconnected:
+            if not cycle.keep_alive:
+                headers.append((b"connection", b"close"))
+            every = (*self.server_state.default_headers, *headers)
+            self.transport.write(_written(STATUS_LINE[status], every, body))
+            if not cycle.keep_alive:
+                self.transport.close()
+        self.on_response_complete()
 
     def look(self, now: float, seconds: float) -> None:
         """End what takes too long; `seconds` have passed since the last look."""
@@ -172,6 +235,23 @@ class Connection(HttpToolsProtocol):
         self.transport.write_eof()
         self.flow.resume_reading()
         self.loop.call_later(self.limits.linger_seconds, self.transport.close)
+
+
+class _DirectCycle:
+    """What uvicorn looks at of a request that went directly, as it does of its own cycles."""
+
+    __slots__ = ("disconnected", "keep_alive", "response_complete")
+
+    more_body = False
+    response_started = False
+    waiting_for_100_continue = False
+    message_event = asyncio.Event()
+    """Nobody waits for it."""
+
+    def __init__(self) -> None:
+        self.disconnected = False
+        self.keep_alive = True
+        self.response_complete = False
 
 
 class _Declined:
@@ -252,6 +332,9 @@ def _framing(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 def _whole(status: int, message: str, code: Code) -> bytes:
     response = error_response(status, message, code=code, headers={"Connection": "close"})
-    head = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}".encode()]
-    head += [name + b": " + value for name, value in response.raw_headers]
-    return b"\r\n".join([*head, b"", bytes(response.body)])
+    return _written(STATUS_LINE[status], response.raw_headers, bytes(response.body))
+
+
+def _written(status_line: bytes, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bytes:
+    lines = [b"%b: %b\r\n" % header for header in headers]
+    return b"".join([status_line, *lines, b"\r\n", body])

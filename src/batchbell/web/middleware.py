@@ -50,7 +50,7 @@ class Front:
     """What every request passes, whatever takes it then."""
 
     def __init__(self, *, gate: Gate, new_id: Callable[[], str]) -> None:
-        self._gate = gate
+        self.gate = gate
         self._new_id = new_id
         self._full_at = float("-inf")
 
@@ -61,10 +61,14 @@ class Front:
             if scope["type"] != "http":
                 await app(scope, receive, send)
                 return
-            request_id = given_id(scope["headers"]) or self._new_id()
-            await _Passage(app, self._gate, scope, self, request_id).run(receive, send)
+            await self.passage(scope).run(app, receive, send)
 
         return passed
+
+    def passage(self, scope: Scope) -> Passage:
+        """That of a request which begins now."""
+        request_id = given_id(scope["headers"]) or self._new_id()
+        return Passage(self, self.gate, scope, request_id)
 
     def note_full(self, error: Exception) -> None:
         """Say that the disk is full, now and then: every request may meet it."""
@@ -74,22 +78,19 @@ class Front:
         log.error("storage.full", error=str(error), advice="Make room on the disk.")
 
 
-class _Passage:
+class Passage:
     """One request on its way in and out."""
 
-    def __init__(
-        self, app: ASGIApp, gate: Gate, scope: Scope, front: Front, request_id: str
-    ) -> None:
+    def __init__(self, front: Front, gate: Gate, scope: Scope, request_id: str) -> None:
         self._front = front
-        self._request_id = request_id
-        self._provider_request_id: str | None = None
-        self._app = app
         self._gate = gate
         self._scope = scope
+        self._request_id = request_id
+        self._provider_request_id: str | None = None
         self._status = 0
         self._begun = time.perf_counter()
 
-    async def run(self, receive: Receive, send: Send) -> None:
+    async def run(self, app: ASGIApp, receive: Receive, send: Send) -> None:
         write = error_at(self._scope["path"])
         pass_on = send if write is None else Shaped(write, send)
 
@@ -101,7 +102,7 @@ class _Passage:
 
         failure: Exception | None = None
         try:
-            await self._enter(receive, note_status)
+            await self._enter(app, receive, note_status)
         except ClientDisconnect:
             self._status = self._status or CLIENT_LEFT
         except Exception as error:
@@ -113,11 +114,19 @@ class _Passage:
         finally:
             self._log(failure)
 
-    async def _enter(self, receive: Receive, send: Send) -> None:
+    def answered(
+        self, status: int, headers: Iterable[Header], failure: Exception | None
+    ) -> list[Header]:
+        """The headers of an answer that is sent whole, at once; it is logged by now."""
+        self._status = status
+        self._log(failure)
+        return self._dressed(headers)
+
+    async def _enter(self, app: ASGIApp, receive: Receive, send: Send) -> None:
         refuse_nul(self._scope)
         project_id = await self._gate.project_of(self._scope)
         self._scope.setdefault("state", {})["project_id"] = project_id
-        await self._app(self._scope, receive, send)
+        await app(self._scope, receive, send)
 
     def _dressed(self, headers: Iterable[Header]) -> list[Header]:
         """An answer's headers with those that every answer has."""

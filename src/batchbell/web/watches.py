@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -82,12 +83,23 @@ class Registrar:
         """Make one watch; when this returns, it is on disk."""
         if wanted.endpoint_id is not None:
             # It may be gone: those who share a transaction must not fail with it.
-            return (await self.register_all(project_id, [wanted]))[0]
+            return await self.alone(project_id, wanted)
         try:
-            return await self._gathering.put(_Asked(project_id, wanted))
+            return await self.put(project_id, wanted)
         except InvalidRequest:
-            # An account was removed meanwhile, maybe that of another in the same transaction.
-            return (await self.register_all(project_id, [wanted]))[0]
+            return await self.alone(project_id, wanted)
+
+    def put(self, project_id: str, wanted: Registration) -> asyncio.Future[Registered]:
+        """As `register`, for one that names no endpoint, in a transaction with others.
+
+        Where it raises InvalidRequest an account was removed meanwhile, maybe that of another in
+        the same transaction: register it alone.
+        """
+        return self._gathering.put(_Asked(project_id, wanted))
+
+    async def alone(self, project_id: str, wanted: Registration) -> Registered:
+        """As `register`, in a transaction of its own."""
+        return (await self.register_all(project_id, [wanted]))[0]
 
     async def register_all(
         self, project_id: str, wanted: Sequence[Registration]
@@ -398,7 +410,7 @@ def shown(found: Watch) -> api.Watch:
 )
 async def create_watches(request: Request) -> Response:
     call = await call_of(request)
-    check_plain(request)
+    check_plain(request.scope["headers"])
     sent = await read_body(request, most=BULK_MAX_BYTES)
     form = WatchForm(call.context.rules(), await call.accounts())
     if plain := form.plain(PLAIN_WATCH, sent):
@@ -483,16 +495,31 @@ KNOWN = "Batch already registered for this webhook: it is called once, when the 
 )
 async def await_batch(request: Request) -> Response:
     call = await call_of(request)
-    check_plain(request)
+    check_plain(request.scope["headers"])
     body = await read_body(request, most=BODY_MAX_BYTES)
     form = WatchForm(call.context.rules(), await call.accounts())
     plain = form.plain(PLAIN_AWAITER, body, dialect=Dialect.AWAITER)
     wanted = plain[0] if plain else form.awaiter(await decoded(request, body))
     registered = await call.surface.registrar.register(call.project_id, wanted)
+    return answer(_awaited(registered), 201)
+
+
+def _awaited(registered: Registered) -> api.AwaiterAnswer:
     message = NEW if registered.created else KNOWN
-    return answer(api.AwaiterAnswer(message=message, batch_id=wanted.batch_id), 201)
+    return api.AwaiterAnswer(message=message, batch_id=registered.watch.batch_id)
 
 
-SHORT = (create_watches, await_batch)
+class PlainForm(NamedTuple):
+    """How a route reads a plain body that asks for one watch, and answers it."""
+
+    decoder: msgspec.json.Decoder[Any]
+    dialect: Dialect
+    shown: Callable[[Registered], Any]
+
+
+SHORT: Mapping[Callable[..., object], PlainForm] = {
+    create_watches: PlainForm(PLAIN_WATCH, Dialect.WATCH, lambda made: shown(made.watch)),
+    await_batch: PlainForm(PLAIN_AWAITER, Dialect.AWAITER, _awaited),
+}
 """Handlers that programs call again and again. Each takes the request, and has a path of its own
 without ids in it."""
