@@ -129,7 +129,7 @@ async def served(
     how: Any = {"http": Connection, "proxy_headers": False, "lifespan": "off"}
     config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False, **how)
     server = uvicorn.Server(config)
-    running = asyncio.create_task(server.serve(sockets=[listening]))
+    await _start(server, listening)
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     async with httpx2.AsyncClient(base_url=url, timeout=30) as http:
         yield Served(
@@ -142,7 +142,25 @@ async def served(
             workers,
             key_changes,
         )
-    server.should_exit = True
-    await running
+    await _end(server)
     await relay.aclose()
     await sender.aclose()
+
+
+async def _start(server: uvicorn.Server, listening: socket.socket) -> None:
+    """As uvicorn does, but for its looking ten times a second whether it should end."""
+    server.config.load()
+    server.lifespan = server.config.lifespan_class(server.config)
+    await server.startup(sockets=[listening])
+    await server.on_tick(0)
+
+
+async def _end(server: uvicorn.Server) -> None:
+    state = server.server_state
+    for listener in server.servers:
+        listener.close()
+    for connection in list(state.connections):
+        connection.shutdown()
+    await asyncio.gather(*state.tasks)
+    for listener in server.servers:
+        await listener.wait_closed()
