@@ -94,6 +94,29 @@ async def test_a_listed_batch_is_the_same_as_a_retrieved_one(bench: Bench) -> No
     assert listed.fingerprint() == retrieved.fingerprint()
 
 
+async def test_rows_that_the_caller_knows_are_not_read_again(bench: Bench) -> None:
+    first, second = bench.sandbox.provider.add_batches(2)
+    new = await bench.provider.list_page()
+    known = {h: batch.id for h, batch in zip(new.hashes, new.batches, strict=True)}
+    again = await bench.provider.list_page(known=known)
+    assert (again.batches, again.hashes, set(again.unchanged)) == ((), (), {first, second})
+    assert again.next_cursor == new.next_cursor
+    bench.sandbox.provider.finish(first, "completed")
+    moved = await bench.provider.list_page(known=known)
+    assert [(batch.id, batch.status) for batch in moved.batches] == [(first, Status.COMPLETED)]
+    assert moved.unchanged == (second,)
+
+
+async def test_the_next_page_is_found_behind_rows_that_are_known(bench: Bench) -> None:
+    size = bench.provider.profile.page_size
+    bench.sandbox.provider.add_batches(size + 1)
+    new = await bench.provider.list_page()
+    known = {h: batch.id for h, batch in zip(new.hashes, new.batches, strict=True)}
+    again = await bench.provider.list_page(known=known)
+    assert len(again.unchanged) == len(known) > 0
+    assert again.next_cursor == new.next_cursor
+
+
 async def test_an_open_batch_shows_what_it_is(bench: Bench) -> None:
     identity = bench.sandbox.provider.add_batch(total=10, metadata={"job": "nightly"})
     batch = await bench.provider.retrieve(identity)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -310,10 +311,12 @@ def test_a_long_page_is_read_as_a_short_one() -> None:
     rows = [{**BATCH, "id": f"batch_{n}", "padding": "\u00e4" * 3_000} for n in range(120)]
     long = page_from(list_json(*rows, has_more=True), None)
     short = page_from(list_json(*({**row, "padding": ""} for row in rows), has_more=True), None)
-    assert long == short
+    assert replace(long, hashes=()) == replace(short, hashes=())
     assert (len(long.batches), long.next_cursor, long.fault) == (120, "batch_119", None)
     spoiled = page_from(list_json(*rows, 7, {"id": "x"}), None)
     assert [row.id for row in spoiled.malformed] == [None, "x"]
+    assert page_from(list_json(*rows), None).hashes == long.hashes
+    assert len(set(long.hashes)) == 120
 
 
 @pytest.mark.parametrize("size", [1, 300_000])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import pytest
@@ -25,7 +25,13 @@ class Listing:
     answer: Callable[[int, str | None], Page]
     asked: list[str | None] = field(default_factory=list)
 
-    async def list_page(self, cursor: str | None = None, *, open_only: bool = False) -> Page:
+    async def list_page(
+        self,
+        cursor: str | None = None,
+        *,
+        open_only: bool = False,
+        known: Mapping[int, str] | None = None,
+    ) -> Page:
         self.asked.append(cursor)
         return self.answer(len(self.asked), cursor)
 

@@ -6,7 +6,7 @@ So do Anthropic and Gemini. The workers know of it only what the port says.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,8 +48,14 @@ class WithoutFiles:
         self.lines = OddLines()
         self.deleted: list[str] = []
 
-    async def list_page(self, cursor: str | None = None, *, open_only: bool = False) -> Page:
-        page = await self.inner.list_page(cursor, open_only=open_only)
+    async def list_page(
+        self,
+        cursor: str | None = None,
+        *,
+        open_only: bool = False,
+        known: Mapping[int, str] | None = None,
+    ) -> Page:
+        page = await self.inner.list_page(cursor, open_only=open_only, known=known)
         return replace(page, batches=tuple(map(shown, page.batches)))
 
     async def retrieve(self, batch_id: str) -> Snapshot:

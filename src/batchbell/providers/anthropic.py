@@ -88,13 +88,21 @@ class Anthropic:
         self.profile = profile
         self._calls = Calls(api, shape=complaint_in, secret=secret, clock=clock)
 
-    async def list_page(self, cursor: str | None = None, *, open_only: bool = False) -> Page:
+    async def list_page(
+        self,
+        cursor: str | None = None,
+        *,
+        open_only: bool = False,
+        known: Mapping[int, str] | None = None,
+    ) -> Page:
         """As `Provider.list_page`, newest first."""
         params = {"limit": str(self.profile.page_size)}
         if cursor is not None:
             params["after_id"] = cursor
         body = await self._calls.get(BATCHES, params)
-        return await self._calls.read(lambda: page_in(body, cursor, Row, snapshot_of), body)
+        return await self._calls.read(
+            lambda: page_in(body, cursor, Row, snapshot_of, known=known), body
+        )
 
     async def retrieve(self, batch_id: str) -> Snapshot:
         """As `Provider.retrieve`. An answer about another batch is malformed."""

@@ -126,7 +126,13 @@ class Gemini:
         self.profile = profile
         self._calls = Calls(api, shape=complaint_in, secret=secret, clock=clock)
 
-    async def list_page(self, cursor: str | None = None, *, open_only: bool = False) -> Page:
+    async def list_page(
+        self,
+        cursor: str | None = None,
+        *,
+        open_only: bool = False,
+        known: Mapping[int, str] | None = None,
+    ) -> Page:
         """As `Provider.list_page`, in an order that is not documented."""
         params = {
             # Without a size the list was seen empty: googleapis/python-genai#1250.
@@ -137,7 +143,7 @@ class Gemini:
             params["pageToken"] = cursor
         body = await self._get(f"{VERSION}/batches", params)
         return await self._calls.read(
-            lambda: page_in(body, cursor, Row, snapshot_of, rows=ROWS), body
+            lambda: page_in(body, cursor, Row, snapshot_of, rows=ROWS, known=known), body
         )
 
     async def retrieve(self, batch_id: str) -> Snapshot:

@@ -49,6 +49,9 @@ class Listing:
     """A list answer. Each row is `msgspec.Raw`, or a value where the answer was long."""
 
     rows: list[Any]
+    hashes: list[int]
+    """Of each row as it was written. Python's own, which has a secret of the process in it: nobody
+    can make two rows that are taken for the same."""
     others: Mapping[str, Any] = field(default_factory=dict)
     """The other fields of the answer; none where it is a bare array."""
     surplus: bool = False
@@ -73,22 +76,33 @@ def page_in(
     *,
     rows: Rows = Rows(),
     whole: bool = False,
+    known: Mapping[int, str] | None = None,
 ) -> Page:
     """The page in a list answer to `cursor`. Raises ProviderUnavailable where it is no list.
 
-    A list that is `whole` has no pages: nothing follows.
+    A list that is `whole` has no pages: nothing follows. `known` is as for `Provider.list_page`.
     """
     try:
         listing = listing_in(body, rows)
     except Undecodable:
         raise ProviderUnavailable("The provider's answer is not a list of batches.") from None
-    read = [_row_in(row, kind, snapshot_of) for row in listing.rows]
+    known = known or {}
+    read = [
+        known.get(row_hash) or _row_in(row, kind, snapshot_of)
+        for row, row_hash in zip(listing.rows, listing.hashes, strict=True)
+    ]
     fault = f"A page of the list has more than {rows.most} rows." if listing.surplus else None
     return Page(
         batches=tuple(row for row in read if isinstance(row, Snapshot)),
         malformed=tuple(row for row in read if isinstance(row, Malformed)),
         next_cursor=None if whole else _next_cursor(listing, read, cursor, rows),
         fault=fault,
+        hashes=tuple(
+            row_hash
+            for row_hash, row in zip(listing.hashes, read, strict=True)
+            if isinstance(row, Snapshot)
+        ),
+        unchanged=tuple(row for row in read if isinstance(row, str)),
     )
 
 
@@ -107,14 +121,18 @@ def _row_in(row: Any, kind: type[R], snapshot_of: Callable[[R], Snapshot]) -> Sn
 
 
 def _next_cursor(
-    listing: Listing, read: list[Snapshot | Malformed], cursor: str | None, rows: Rows
+    listing: Listing, read: list[Snapshot | Malformed | str], cursor: str | None, rows: Rows
 ) -> str | None:
     if rows.total is not None:
         return _next_number(listing, int(cursor or 0), rows)
     if rows.cursor is not None:
         named = listing.others.get(rows.cursor)
         return named if isinstance(named, str) and named not in ("", cursor) else None
-    return _following(listing, read[-1].id, cursor) if read else None
+    return _following(listing, _id_of(read[-1]), cursor) if read else None
+
+
+def _id_of(read: Snapshot | Malformed | str) -> str | None:
+    return read if isinstance(read, str) else read.id
 
 
 def _next_number(listing: Listing, number: int, rows: Rows) -> str | None:
@@ -152,8 +170,9 @@ def listing_in(body: bytes, rows: Rows) -> Listing:
     return _capped(inner or [], others, rows)
 
 
-def _capped(found: list[Any], others: Mapping[str, Any], rows: Rows) -> Listing:
-    return Listing(found[: rows.most], others, len(found) > rows.most)
+def _capped(found: list[msgspec.Raw], others: Mapping[str, Any], rows: Rows) -> Listing:
+    read = found[: rows.most]
+    return Listing(read, [hash(bytes(row)) for row in read], others, len(found) > rows.most)
 
 
 def _scanned(body: bytes, rows: Rows) -> Listing:
@@ -178,17 +197,20 @@ def _past_space(text: str, at: int) -> int:
 
 def _elements(text: str, at: int, rows: Rows) -> tuple[Listing, int]:
     """The elements of the array that begins here, and where it ends; surplus ones are not read."""
-    found: list[Any] = []
+    listing = Listing([], [])
     at = _past_space(text, at + 1)
     while text[at] != "]":
-        if len(found) == rows.most:
-            return Listing(found, surplus=True), at
-        row, at = _scan(text, at)
-        found.append(row)
+        if len(listing.rows) == rows.most:
+            listing.surplus = True
+            return listing, at
+        begin = at
+        row, at = _scan(text, begin)
+        listing.rows.append(row)
+        listing.hashes.append(hash(text[begin:at]))
         at = _past_space(text, at)
         if text[at] == ",":
             at = _past_space(text, at + 1)
-    return Listing(found), at + 1
+    return listing, at + 1
 
 
 def _members(text: str, at: int, rows: Rows) -> Listing:
@@ -215,5 +237,6 @@ def _members(text: str, at: int, rows: Rows) -> Listing:
     if listing is None:
         if others.get(rows.name, 0) is not None:
             raise ValueError("The answer has no list.")
-        listing = Listing([])
-    return Listing(listing.rows, others)
+        listing = Listing([], [])
+    listing.others = others
+    return listing

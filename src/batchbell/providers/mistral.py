@@ -93,11 +93,17 @@ class Mistral:
         self._filters = True
         self._rows = Rows(total="total", size=profile.page_size)
 
-    async def list_page(self, cursor: str | None = None, *, open_only: bool = False) -> Page:
+    async def list_page(
+        self,
+        cursor: str | None = None,
+        *,
+        open_only: bool = False,
+        known: Mapping[int, str] | None = None,
+    ) -> Page:
         """As `Provider.list_page`, newest first."""
         body = await self._listed(cursor or "0", OPEN if open_only and self._filters else ())
         return await self._calls.read(
-            lambda: page_in(body, cursor, Row, snapshot_of, rows=self._rows), body
+            lambda: page_in(body, cursor, Row, snapshot_of, rows=self._rows, known=known), body
         )
 
     async def _listed(self, number: str, words: Sequence[str]) -> bytes:

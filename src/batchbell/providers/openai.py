@@ -85,14 +85,20 @@ class OpenAI:
         self.profile = profile
         self._calls = Calls(api, shape=complaint_in, secret=secret, clock=clock)
 
-    async def list_page(self, cursor: str | None = None, *, open_only: bool = False) -> Page:
+    async def list_page(
+        self,
+        cursor: str | None = None,
+        *,
+        open_only: bool = False,
+        known: Mapping[int, str] | None = None,
+    ) -> Page:
         """As `Provider.list_page`. A 404 here is about the base URL."""
         params = {"limit": str(self.profile.page_size)}
         if cursor is not None:
             params["after"] = cursor
         whole = self.profile.list_style is ListStyle.WHOLE
         body = await self._calls.get(PATHS.batches(), None if whole else params)
-        return await self._calls.read(lambda: page_from(body, cursor, self.profile), body)
+        return await self._calls.read(lambda: page_from(body, cursor, self.profile, known), body)
 
     async def retrieve(self, batch_id: str) -> Snapshot:
         """As `Provider.retrieve`. An answer about another batch is malformed."""
@@ -258,11 +264,13 @@ def _expiry(seconds: int | None) -> dict[str, str | int]:
     return {} if seconds is None else {"anchor": "created_at", "seconds": seconds}
 
 
-def page_from(body: bytes, cursor: str | None, profile: Profile) -> Page:
+def page_from(
+    body: bytes, cursor: str | None, profile: Profile, known: Mapping[int, str] | None = None
+) -> Page:
     """The page in a list answer to `cursor`. Raises ProviderUnavailable where it is no list."""
     whole = profile.list_style is ListStyle.WHOLE
     rows = Rows(most=WHOLE_ROWS_MAX if whole else ROWS_MAX)
-    return page_in(body, cursor, Row, reader_of(profile), rows=rows, whole=whole)
+    return page_in(body, cursor, Row, reader_of(profile), rows=rows, whole=whole, known=known)
 
 
 class Row(msgspec.Struct, gc=False):

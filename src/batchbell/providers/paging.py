@@ -7,7 +7,7 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Protocol
 
 from batchbell.providers.protocol import Page
@@ -20,7 +20,13 @@ BARREN_MAX = 3
 class Lists(Protocol):
     """What has a list of batches, such as a `Provider`."""
 
-    async def list_page(self, cursor: str | None = None, *, open_only: bool = False) -> Page:
+    async def list_page(
+        self,
+        cursor: str | None = None,
+        *,
+        open_only: bool = False,
+        known: Mapping[int, str] | None = None,
+    ) -> Page:
         """As `Provider.list_page`."""
         ...
 
@@ -53,11 +59,14 @@ class Walk:
         """Whether every page was read, up to the end of the list."""
         return self.over and self.stopped is None
 
-    async def next_page(self) -> Page:
-        """The next page. Raises ProviderError; StopAsyncIteration where none is left."""
+    async def next_page(self, known: Mapping[int, str] | None = None) -> Page:
+        """The next page; `known` as for `Provider.list_page`.
+
+        Raises ProviderError; StopAsyncIteration where none is left.
+        """
         if self.over:
             raise StopAsyncIteration
-        page = await self._lists.list_page(self._cursor, open_only=self._open_only)
+        page = await self._lists.list_page(self._cursor, open_only=self._open_only, known=known)
         self.pages += 1
         self._note_rows(page)
         self._advance(page.next_cursor)
@@ -68,7 +77,8 @@ class Walk:
             yield await self.next_page()
 
     def _note_rows(self, page: Page) -> None:
-        ids = [batch.id for batch in page.batches] + [row.id for row in page.malformed if row.id]
+        ids = [*(batch.id for batch in page.batches), *page.unchanged]
+        ids += [row.id for row in page.malformed if row.id]
         # Hashes, because ids may be long. A collision costs at most the count of one page.
         fresh = {hash(id) for id in ids} - self._shown
         self._shown |= fresh

@@ -40,6 +40,10 @@ class Page:
     """Pass to the next `list_page`; None after the last page."""
     fault: str | None = None
     """What is odd about the page, where some of it was left out."""
+    hashes: tuple[int, ...] = ()
+    """One for each of `batches`, of its row as it was written. Only of use in this process."""
+    unchanged: tuple[str, ...] = ()
+    """The ids of batches whose rows the caller knows: these were not read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,10 +106,18 @@ class Provider(Protocol):
         """As `Dialect.lines`."""
         ...
 
-    async def list_page(self, cursor: str | None = None, *, open_only: bool = False) -> Page:
+    async def list_page(
+        self,
+        cursor: str | None = None,
+        *,
+        open_only: bool = False,
+        known: Mapping[int, str] | None = None,
+    ) -> Page:
         """Up to `profile.page_size` batches after `cursor`; the first page without one.
 
         `open_only` leaves out those that have ended, where `profile.list_filters` has `status`.
+        `known` are rows that the caller need not see again: their hashes, as earlier pages gave
+        them, and the ids of their batches.
         """
         ...
 

@@ -11,9 +11,10 @@ batches of the account are seen.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from heapq import nsmallest
+from itertools import zip_longest
 
 from batchbell.core import polling
 from batchbell.core.account import Verbs
@@ -83,6 +84,29 @@ class Plan:
     """How many batches may be read one by one: the next sweep reads the others."""
 
 
+@dataclass(slots=True)
+class Memory:
+    """What the sweeps of an account leave to the next one. Without it that one takes longer."""
+
+    read_at: dict[str, float] = field(default_factory=dict)
+    """When each open batch was last read by its id."""
+    rows: dict[str, int] = field(default_factory=dict)
+    """By the fingerprint of an open batch: the hash of the row that showed it last."""
+
+    def forget_ended(self, open_batches: Sequence[OpenBatch]) -> None:
+        """Keep only what is about batches as they are now, so that it does not grow."""
+        read_at, rows = self.read_at, self.rows
+        self.read_at = {b.id: read_at[b.id] for b in open_batches if b.id in read_at}
+        prints = [b.fingerprint for b in open_batches if b.fingerprint is not None]
+        self.rows = {one: rows[one] for one in prints if one in rows}
+
+    def known_rows(self, open_batches: Iterable[OpenBatch]) -> dict[int, str]:
+        """The ids of batches by the rows that say of them what is known already."""
+        rows = self.rows
+        prints = [(b.fingerprint, b.id) for b in open_batches if b.fingerprint is not None]
+        return {rows[one]: id for one, id in prints if one in rows}
+
+
 @dataclass(slots=True, eq=False)
 class _Way:
     """A way through one list of the provider."""
@@ -101,7 +125,7 @@ class _Way:
 class Sweep:
     """See the module. `found()` may be run again after a rate limit: it goes on where it ended.
 
-    `read_at` is when each batch was last read by its id, and is kept up to date.
+    The memory is kept up to date.
     """
 
     def __init__(
@@ -110,7 +134,7 @@ class Sweep:
         known: Known,
         plan: Plan,
         *,
-        read_at: MutableMapping[str, float],
+        memory: Memory,
         now: float,
         discovery: Discovery | None = None,
     ) -> None:
@@ -120,7 +144,7 @@ class Sweep:
         self._discovery = discovery
         self._provider = provider
         self._plan = plan
-        self._read_at = read_at
+        self._memory = memory
         self._now = now
         self._known = {batch.id: batch for batch in known.open}
         self._waiting = known.waiting
@@ -138,6 +162,8 @@ class Sweep:
         self._rows: dict[str, Snapshot] = {}
         """Rows of the list that are held against what retrieves show."""
         self._compared = self._to_compare(known.open)
+        self._known_rows = memory.known_rows(b for b in known.open if b.id not in self._compared)
+        """What is to be compared has to be read."""
         self._bare: dict[str, Snapshot] = {}
         """Ends in the list that name no files: they are read by their id before they count."""
         self._found_bare: set[str] = set()
@@ -232,7 +258,7 @@ class Sweep:
         self.calls.pages += 1
         self._list_tried = True
         try:
-            page = await way.walk.next_page()
+            page = await way.walk.next_page({} if self._is_discovering() else self._known_rows)
         except ProviderRateLimited:
             raise
         except ProviderError as error:
@@ -243,7 +269,7 @@ class Sweep:
         self._answered = True
         self._list_error = way.walk.stopped or page.fault
         times = [batch.created_at for batch in page.batches]
-        way.past_open = polling.reached_oldest(times, self._oldest)
+        way.past_open = not page.unchanged and polling.reached_oldest(times, self._oldest)
         found = self._sift(page)
         if self._discovery is not None and not self._discovery.over and way is self._all:
             found.unknown = self._whole(await self._discovery.sift(page))
@@ -253,7 +279,7 @@ class Sweep:
 
     def _sift(self, page: Page) -> Found:
         found = Found()
-        for batch in page.batches:
+        for batch, row_hash in zip_longest(page.batches, page.hashes):
             self._some_seen = True
             if batch.id in self._lost:
                 self._lost.discard(batch.id)
@@ -263,13 +289,15 @@ class Sweep:
                 self._unseen.discard(batch.id)
                 if batch.id in self._compared:
                     self._rows[batch.id] = batch
-                self._note_row(found, batch)
+                self._note_row(found, batch, row_hash)
+        self._some_seen |= bool(page.unchanged)
+        self._unseen.difference_update(page.unchanged)
         for row in page.malformed:
             if row.id in self._unseen:
                 self._bad_rows[row.id] = row.reason
         return found
 
-    def _note_row(self, found: Found, row: Snapshot) -> None:
+    def _note_row(self, found: Found, row: Snapshot, row_hash: int | None) -> None:
         """Of a stale list only news count: else it would undo what retrieves have shown."""
         known = self._known[row.id]
         ahead = row.status in BATCH_MOVES[known.status]
@@ -277,7 +305,7 @@ class Sweep:
         if known.seen and self._plan.verbs.list_stale and not ahead:
             return
         if not self._holds_back(row):
-            self._note(found, row)
+            self._note(found, row, row_hash)
 
     def _holds_back(self, row: Snapshot) -> bool:
         """Keep an end without files until it is read by its id; not where that has failed."""
@@ -297,11 +325,13 @@ class Sweep:
     def _to_compare(self, open_batches: Sequence[OpenBatch]) -> set[str]:
         """Batches to be read by their id though the list shows them, the longest unread first."""
         most = self._plan.reads_max if self._plan.verbs.list_stale else int(self._plan.check_list)
-        silent = sorted(open_batches, key=lambda b: (self._last_read(b.id), b.updated_at, b.id))
-        return {batch.id for batch in islice(silent, most)}
+        silent = nsmallest(
+            most, open_batches, key=lambda b: (self._last_read(b.id), b.updated_at, b.id)
+        )
+        return {batch.id for batch in silent}
 
     def _last_read(self, id: str) -> float:
-        return self._read_at.get(id, 0.0)
+        return self._memory.read_at.get(id, 0.0)
 
     async def _retrieved(self) -> AsyncIterator[Found]:
         """Ends early where everything fails. Raises ProviderRateLimited."""
@@ -328,7 +358,7 @@ class Sweep:
 
     async def _retrieve(self, id: str) -> tuple[str, Snapshot | ProviderError]:
         self.calls.retrieves += 1
-        self._read_at[id] = self._now
+        self._memory.read_at[id] = self._now
         try:
             return id, await self._provider.retrieve(id)
         except ProviderError as error:
@@ -399,9 +429,13 @@ class Sweep:
             found.sightings.append(doubt)
         self._unseen.discard(doubt.id)
 
-    def _note(self, found: Found, seen: Snapshot) -> None:
-        if _differs(self._known[seen.id], seen):
+    def _note(self, found: Found, seen: Snapshot, row_hash: int | None = None) -> None:
+        """Have it written where it is not as it is known; else remember its row, if it was one."""
+        known = self._known[seen.id]
+        if known.fingerprint is None or _differs(known, seen):
             found.sightings.append(seen)
+        elif row_hash is not None:
+            self._memory.rows[known.fingerprint] = row_hash
 
     # What it comes to ------------------------------------------------------------------------
 
@@ -450,16 +484,9 @@ class Sweep:
         return found
 
 
-def forget_ended(read_at: MutableMapping[str, float], open_ids: Iterable[str]) -> None:
-    """Keep only what is still open, so that the memory of reads does not grow."""
-    kept: Mapping[str, float] = {id: read_at[id] for id in open_ids if id in read_at}
-    read_at.clear()
-    read_at.update(kept)
-
-
 def _differs(known: OpenBatch, seen: Snapshot) -> bool:
     """Whether the batch is not as it is known. What has another status needs no fingerprint."""
-    if known.fingerprint is None or seen.status not in (None, known.status):
+    if seen.status not in (None, known.status):
         return True
     return seen.fingerprint() != known.fingerprint
 

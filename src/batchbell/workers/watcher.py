@@ -24,7 +24,7 @@ from batchbell.storage.engine import ACCOUNTS, Store
 from batchbell.storage.sweeps import Find
 from batchbell.workers.discovery import Discovery, find_of
 from batchbell.workers.loop import rest_seconds
-from batchbell.workers.sweep import Calls, Found, Plan, Sweep, forget_ended
+from batchbell.workers.sweep import Calls, Found, Memory, Plan, Sweep
 
 log = structlog.get_logger("batchbell.watcher")
 
@@ -86,8 +86,7 @@ class Watcher:
         self._unfinished: Sweep | None = None
         """One that a rate limit ended goes on where it was: else its tail might never be seen."""
         self._sweeps = 0
-        self._read_at: dict[str, float] = {}
-        """When each open batch was last read by its id."""
+        self._memory = Memory()
         self._list_failures = 0
         self._list_due_at = 0.0
         self._unknown_words: set[tuple[str, str]] = set()
@@ -155,7 +154,7 @@ class Watcher:
                 await self._store.write(hints.looked, account.id, hinted.hints, now=started)
             return
         plan = Plan(use_list=False, verbs=account.verbs, reads_max=polling.reads_max(self.pace))
-        sweep = Sweep(self.provider, known, plan, read_at=self._read_at, now=started)
+        sweep = Sweep(self.provider, known, plan, memory=self._memory, now=started)
         run = await self._run(account, sweep, started)
         now = self._clock()
         if run.error is not None:
@@ -201,7 +200,7 @@ class Watcher:
 
     async def _begin(self, account: Account, *, now: float) -> Sweep:
         known = await self._store.read(batches.known, account.id, now=now)
-        forget_ended(self._read_at, [batch.id for batch in known.open])
+        self._memory.forget_ended(known.open)
         discovery = None
         if account.discover_since is not None:
             discovery = Discovery(account.discover_since, self._known, now=now)
@@ -213,9 +212,7 @@ class Watcher:
             reads_max=polling.reads_max(self.pace),
         )
         self._sweeps += 1
-        return Sweep(
-            self.provider, known, plan, read_at=self._read_at, now=now, discovery=discovery
-        )
+        return Sweep(self.provider, known, plan, memory=self._memory, now=now, discovery=discovery)
 
     def _note_list(self, sweep: Sweep, *, now: float) -> None:
         """A list that fails is left alone ever longer, while the batches are read one by one."""
