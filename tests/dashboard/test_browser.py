@@ -278,3 +278,38 @@ def test_everything_works_without_script(
 def all_delivered(page: Any, batch_id: str) -> bool:
     states = {one["state"] for one in page["data"] if one["batch_id"] == batch_id}
     return states == {"delivered"}
+
+
+def test_what_is_shown_once_stays_and_a_form_is_not_sent_twice(stage: Stage, page: Page) -> None:
+    page.goto("/dashboard/endpoints")
+    page.locator("summary", has_text="New endpoint").click()
+    page.locator("#name").fill("once")
+    page.locator("#endpoint-url").fill(stage.receiver.url("/once"))
+    page.get_by_role("button", name="Make it").click()
+    secret = page.locator(".secret code")
+    expect(page.locator(".live-says")).to_have_text("Live", timeout=LIVE_MS)
+    expect(secret).to_contain_text("whsec_")
+    expect(page.get_by_role("heading", name="once", exact=True)).to_be_visible()
+    page.reload()
+    expect(page.get_by_role("heading", name="once", exact=True)).to_be_visible()
+    expect(secret).to_have_count(0)
+    page.get_by_role("button", name="Send it now").click()
+    expect(page.get_by_role("status").filter(has_text="Test event")).to_contain_text("200")
+    names = [one["name"] for one in stage.ask("GET", "/v1/webhook_endpoints")["data"]]
+    assert names.count("once") == 1
+
+
+def test_a_new_key_stays_in_sight_when_the_session_is_over(browser: Browser, stage: Stage) -> None:
+    own = stage.ask("POST", "/v1/keys", json={"name": "short"})
+    context = browser.new_context(base_url=stage.url)
+    page = context.new_page()
+    page.goto("/dashboard/keys")
+    page.get_by_label("API key").fill(own["key"])
+    page.keyboard.press("Enter")
+    page.get_by_label("Name of a new key").fill("next")
+    page.keyboard.press("Enter")
+    expect(page.locator(".live-says")).to_have_text("Live", timeout=LIVE_MS)
+    stage.ask("DELETE", f"/v1/keys/{own['id']}")
+    expect(page.locator(".live-says")).to_have_text("Not live", timeout=LIVE_MS)
+    expect(page.locator(".secret code")).to_contain_text("bb_")
+    context.close()

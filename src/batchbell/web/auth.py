@@ -184,6 +184,11 @@ class Keyring:
         return signer[1]
 
 
+def is_open(path: str) -> bool:
+    """Whether everybody may call this, whoever they are."""
+    return path in OPEN_PATHS or path.startswith(OPEN_BELOW)
+
+
 def is_page(path: str) -> bool:
     """Whether this is a page of the dashboard."""
     return path == DASHBOARD or path.startswith(f"{DASHBOARD}/")
@@ -198,7 +203,7 @@ class Gate:
     async def project_of(self, scope: Scope) -> str:
         """The project that the caller may work in. Raises AccessDenied."""
         path = scope["path"]
-        if path in OPEN_PATHS or path.startswith(OPEN_BELOW):
+        if is_open(path):
             return DEFAULT_PROJECT
         if await self._keyring.is_local_mode():
             check_local(scope)

@@ -73,7 +73,7 @@ async def _show(visitor: Visitor, found: Known, **more: Any) -> Response:
         title=found.fields.name,
         one=found,
         answer=api.shown(found, counts=counts),
-        page=url_of(found.id),
+        url=url_of(found.id),
         chart=await overview.of_endpoint(visitor, found.id),
         waiting=counts[DeliveryState.PENDING],
         held=counts[DeliveryState.HELD],

@@ -20,12 +20,13 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from batchbell import __version__
-from batchbell.core.errors import AccessDenied, BatchbellError, StoreUnavailable
+from batchbell.core.errors import AccessDenied, BatchbellError, NotFound, StoreUnavailable
 from batchbell.web.auth import Gate
 from batchbell.web.call import Surface
 from batchbell.web.stream import Place
 
 MEDIA_TYPE = "text/event-stream"
+PAGE_TYPE = "text/html"
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 REST_SECONDS = 2.0
 """Between two makings of a page, at least."""
@@ -202,9 +203,11 @@ class Stream(Response):
             await place.signal.wait(HEARTBEAT_SECONDS)
 
     async def _page(self) -> bytes:
-        """What is shown at this moment."""
+        """What is shown at this moment. Raises NotFound where it is no page, or one elsewhere."""
         scope = {**self._request.scope, "state": {**self._request.scope["state"], "live": True}}
         response = await self._handle(Request(scope))
+        if response.media_type != PAGE_TYPE:
+            raise NotFound("page", scope["path"])
         return bytes(response.body)
 
     async def _check_access(self) -> None:

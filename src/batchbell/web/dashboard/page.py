@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import Annotated, Any
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote
 
 from fastapi import APIRouter, Depends, Request
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -21,9 +21,9 @@ from batchbell.core.model import DEFAULT_PROJECT
 from batchbell.storage import projects
 from batchbell.storage.keys import Key
 from batchbell.storage.projects import Project
-from batchbell.web.auth import DASHBOARD, session_in
+from batchbell.web.auth import DASHBOARD, SESSION_COOKIE, is_open, session_in
 from batchbell.web.bodies import read_body
-from batchbell.web.call import Call, call_of
+from batchbell.web.call import Call, Surface, call_of
 from batchbell.web.dashboard import formats, live
 from batchbell.web.errors import Code
 from batchbell.web.paths import IdRoute
@@ -112,6 +112,12 @@ class Visitor:
     def now(self) -> float:
         return self.call.context.clock()
 
+    def signed_in(self, key: Key, text: str, *, secret: str) -> Visitor:
+        """Who they are once they have a session, with a key of the project that they look at."""
+        token = session.form_token(text, self.project.id, secret=secret)
+        choice = self.projects if key.project_id == DEFAULT_PROJECT else [self.project]
+        return replace(self, key=key, projects=choice, form_token=token)
+
 
 async def visitor_of(request: Request) -> Visitor:
     """A dependency of every page but the way in."""
@@ -129,6 +135,17 @@ async def visitor_of(request: Request) -> Visitor:
     token = session.form_token(_session_text(request, key), project.id, secret=secret)
     call = replace(own, project_id=project.id)
     return Visitor(call, request, key, project, choice, token)
+
+
+async def begin_session(surface: Surface, key: Key) -> tuple[str, str]:
+    """The text of a session that begins now, and the secret that signs it."""
+    secret = await surface.keyring.form_secret(key)
+    return session.begin(key.id, secret=secret, now=surface.context.clock()), secret
+
+
+def keep_session(request: Request, response: Response, text: str) -> None:
+    """Have the browser keep a session that has begun."""
+    set_cookie(request, response, SESSION_COOKIE, text, session.SESSION_SECONDS)
 
 
 async def sight_of(request: Request) -> live.Sight:
@@ -185,7 +202,8 @@ def check_origin(request: Request) -> None:
     """Refuse what another site sends. Raises AccessDenied."""
     origin, host = request.headers.get("origin"), request.headers.get("host", "")
     site = request.headers.get("sec-fetch-site", "same-origin").strip().lower()
-    if site != "same-origin" or (origin is not None and urlsplit(origin).netloc != host):
+    ours = {None, f"http://{host}", f"https://{host}"}
+    if site != "same-origin" or origin not in ours:
         raise AccessDenied(
             "This form was sent by another site. Nothing was done.",
             code=Code.ORIGIN_NOT_ALLOWED,
@@ -212,8 +230,13 @@ async def form_of(visitor: Visit) -> Form:
 Posted = Annotated[Form, Depends(form_of)]
 
 
-def show(visitor: Visitor, template: str, *, section: str, title: str, **more: Any) -> Response:
-    """A page. For a stream it is only what changes in it."""
+def show(
+    visitor: Visitor, template: str, *, section: str, title: str, url: str = "", **more: Any
+) -> Response:
+    """A page. For a stream it is only what changes in it.
+
+    `url` is where the page is found, if not where it was asked for: a form may show another one.
+    """
     is_live = visitor.request.scope["state"].get("live", False)
     context = {
         "visitor": visitor,
@@ -223,15 +246,16 @@ def show(visitor: Visitor, template: str, *, section: str, title: str, **more: A
         "is_live": is_live,
         "frame": "live.html" if is_live else "base.html",
         "address": _address(visitor.request),
-        "url": str(visitor.request.url.path),
+        "url": url or str(visitor.request.url.path),
+        "is_answer": visitor.request.method == "POST",
         **more,
     }
     found = templates().get_template(template)
     if is_live:
-        return Response(found.render(context), media_type="text/html")
+        return Response(found.render(context), media_type=live.PAGE_TYPE)
     note = unquote(visitor.request.cookies.get(NOTE_COOKIE, ""))
     page = found.render(context, note=note)
-    response = Response(page, headers=HEADERS, media_type="text/html")
+    response = Response(page, headers=HEADERS, media_type=live.PAGE_TYPE)
     if note:
         response.delete_cookie(NOTE_COOKIE, path=DASHBOARD, httponly=True, samesite="strict")
     return response
@@ -245,7 +269,7 @@ def _address(request: Request) -> str:
 def bare(template: str, *, status: int = 200, **context: Any) -> Response:
     """A page outside of any project, such as the way in."""
     page = templates().get_template(template).render(is_live=False, **context)
-    return Response(page, status, headers=HEADERS, media_type="text/html")
+    return Response(page, status, headers=HEADERS, media_type=live.PAGE_TYPE)
 
 
 def done(url: str, note: str) -> Response:
@@ -270,17 +294,24 @@ def set_cookie(request: Request, response: Response, name: str, value: str, seco
 
 
 class PageRoute(IdRoute):
-    """A page. Asked for as `text/event-stream` it is sent again whenever it has changed."""
+    """A page. Asked for as `text/event-stream` it is sent again whenever it has changed.
+
+    What is open to everybody is not: a stream takes one of the places of a project.
+    """
 
     def get_route_handler(self) -> live.Handle:
         handle = super().get_route_handler()
 
         async def answer(request: Request) -> Response:
-            if request.method == "GET" and live.MEDIA_TYPE in request.headers.get("accept", ""):
+            if _follows(request) and not is_open(request.scope["path"]):
                 return live.Stream(request, handle, await sight_of(request))
             return await handle(request)
 
         return answer
+
+
+def _follows(request: Request) -> bool:
+    return request.method == "GET" and live.MEDIA_TYPE in request.headers.get("accept", "")
 
 
 def page_router() -> APIRouter:

@@ -17,6 +17,8 @@ from batchbell.web.dashboard.page import (
     Posted,
     Visit,
     bare,
+    begin_session,
+    keep_session,
     page_router,
     read_form,
     set_cookie,
@@ -56,10 +58,9 @@ async def sign_in(request: Request) -> Response:
     except AccessDenied as error:
         says = error.message if form.get("key") else "Enter an API key: it begins with bb_."
         return bare("sign_in.html", status=error.status, title="Sign in", next=wanted, message=says)
-    secret = await surface.keyring.form_secret(key)
-    text = session.begin(key.id, secret=secret, now=surface.context.clock())
+    text, _ = await begin_session(surface, key)
     response = RedirectResponse(wanted, 303)
-    set_cookie(request, response, SESSION_COOKIE, text, session.SESSION_SECONDS)
+    keep_session(request, response, text)
     response.delete_cookie(PROJECT_COOKIE, path=DASHBOARD)
     return response
 
@@ -85,6 +86,9 @@ async def choose_project(visitor: Visit, form: Posted) -> Response:
 
 def _own(url: str) -> str:
     """Where to go on: a page of ours, whatever a link to the way in names."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return DASHBOARD
     ours = not parts.scheme and not parts.netloc and "\\" not in url and is_page(parts.path)
     return url if ours and not url.startswith("//") else DASHBOARD

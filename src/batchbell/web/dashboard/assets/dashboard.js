@@ -8,6 +8,10 @@ let timer = null;
 
 document.documentElement.classList.add("has-script");
 
+// The answer to a form: to load it again is to ask for its page, and not to send the form again.
+const page = document.body.dataset.page;
+if (page) history.replaceState(null, "", page);
+
 // --- times -----------------------------------------------------------------------------------
 
 function apart(seconds) {
@@ -87,7 +91,7 @@ function follow() {
   if (stream || !live || document.hidden) return;
   stream = new EventSource(location.href);
   stream.addEventListener("version", (event) => {
-    if (JSON.parse(event.data) !== document.body.dataset.version) location.reload();
+    if (JSON.parse(event.data) !== document.body.dataset.version) loadAgain();
   });
   stream.addEventListener("page", (event) => {
     const young = document.createElement("div");
@@ -96,7 +100,7 @@ function follow() {
     tellTimes(live);
     say("on", "Live");
   });
-  stream.addEventListener("over", () => location.reload());
+  stream.addEventListener("over", loadAgain);
   stream.addEventListener("error", () => {
     say("away", "Reconnecting");
     if (stream && stream.readyState === EventSource.CLOSED) {
@@ -104,6 +108,13 @@ function follow() {
       timer = setTimeout(lookAgain, AGAIN_MS);
     }
   });
+}
+
+// What is shown this once stays until whoever reads it goes on.
+function loadAgain() {
+  leave();
+  if (document.querySelector(".secret")) say("off", "Not live");
+  else location.reload();
 }
 
 function leave() {
@@ -115,7 +126,7 @@ function leave() {
 async function lookAgain() {
   try {
     const answer = await fetch(location.href, { redirect: "manual" });
-    if (answer.type === "opaqueredirect" || answer.status === 404) location.reload();
+    if (answer.type === "opaqueredirect" || answer.status === 404) return loadAgain();
   } catch {
     // it is away still
   }
