@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ from batchbell.core import links
 from batchbell.core.model import DEFAULT_PROJECT, Status
 from batchbell.core.results import Results, Tally
 from batchbell.storage import batches, merges, results
+from batchbell.web.dashboard import preview
 from batchbell.web.downloads import NotSatisfiable, Span, asked_span
 
 from .making import Served, a_snapshot
+from .test_dashboard import page_in
 
 pytestmark = pytest.mark.databases("sqlite")
 
@@ -378,3 +381,28 @@ def test_the_client_reads_lines_however_a_provider_wrote_them(
         assert found.body == {"x": body}
     else:
         assert found.error is not None
+
+
+async def test_a_page_that_is_open_shows_results_once_they_are_merged(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, headers = "/dashboard/batches/batch_1", {"accept": "text/event-stream"}
+    await served.watch("batch_1")
+    reads, read = [], preview.read
+
+    async def counted(*of: Any) -> Any:
+        reads.append(of)
+        return await read(*of)
+
+    monkeypatch.setattr(preview, "read", counted)
+    async with served.http.stream("GET", url, headers=headers) as answer:
+        lines = answer.aiter_lines()
+        assert "when the batch has ended" in await page_in(lines)
+        await merged(served, tmp_path)
+        page = ""
+        while "results?format=csv" not in page:
+            page = await page_in(lines)
+        first, *_ = re.findall(r'<details class="result">.*?</summary>', page)
+        assert "failed" in first
+    await served.http.get(url, headers={"accept": "text/html"})
+    assert len(reads) == 1, "what was merged does not change"

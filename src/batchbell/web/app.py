@@ -42,6 +42,7 @@ from batchbell.web.dashboard import pages as dashboard
 from batchbell.web.dashboard.failure import page_in_place_of
 from batchbell.web.dashboard.live import Looks
 from batchbell.web.dashboard.overview import Glance
+from batchbell.web.dashboard.preview import Previews
 from batchbell.web.downloads import Tables
 from batchbell.web.errors import Code, InvalidBody, error_response, response_to
 from batchbell.web.gateway import files, native
@@ -106,6 +107,7 @@ def create_app(context: Context) -> App:
         Streams(context.store, channel=None),
         Looks(),
         Glance(context),
+        Previews(context.results_store),
         Hooks(context),
     )
     # Not `include_router`: it would analyse every route anew for each application.

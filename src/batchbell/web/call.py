@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # they are given a `Context`, and import it from here
     from batchbell.web.accounts import Directory
     from batchbell.web.dashboard.live import Looks
     from batchbell.web.dashboard.overview import Glance
+    from batchbell.web.dashboard.preview import Previews
     from batchbell.web.downloads import Tables
     from batchbell.web.gateway.creations import Adopter
     from batchbell.web.health import Condition
@@ -85,6 +86,7 @@ class Surface:
     looks: Looks
     """The pages that they look at."""
     glance: Glance
+    previews: Previews
     hooks: Hooks
 
 

@@ -186,9 +186,7 @@ async def _preview(
     """None where there are no results, or they are not where they were kept."""
     if merged is None or merged.state is not ResultsState.READY:
         return None
-    if visitor.request.scope["state"].get("live", False):
-        return None  # what was merged does not change
-    return await preview.read(visitor.call.context.results_store, merged, fate)
+    return await visitor.call.surface.previews.of(merged, fate)
 
 
 async def _can_fetch(visitor: Visitor, found: Batch, merged: Results | None) -> bool:

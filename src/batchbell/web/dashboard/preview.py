@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ LINE_MAX_BYTES = 4_000
 """What is shown of one line."""
 READ_MAX_BYTES = 4 * 2**20
 """What is read to find lines: a page must not wait for gigabytes."""
+KEPT_MAX = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,24 @@ class Preview:
     lines: Sequence[Line]
     is_whole: bool
     """Whether all of the file was looked at."""
+
+
+class Previews:
+    """The latest ones: what was merged does not change, and a live page is made again and again."""
+
+    def __init__(self, results_store: ResultsStore) -> None:
+        self._results_store = results_store
+        self._kept: OrderedDict[tuple[str, float | None, Fate | None], Preview] = OrderedDict()
+
+    async def of(self, found: Results, fate: Fate | None) -> Preview | None:
+        """As `read` answers."""
+        name = (found.name, found.ended_at, fate)
+        kept = self._kept.pop(name, None) or await read(self._results_store, found, fate)
+        if kept is not None:
+            self._kept[name] = kept
+        if len(self._kept) > KEPT_MAX:
+            self._kept.popitem(last=False)
+        return kept
 
 
 async def read(results_store: ResultsStore, found: Results, fate: Fate | None) -> Preview | None:
