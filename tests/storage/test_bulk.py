@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select
 
 from batchbell.core.model import DEFAULT_PROJECT, Account
 from batchbell.storage import schema
-from batchbell.storage.bulk import insert_missing, update_all
+from batchbell.storage.bulk import insert_missing, inserted, update_all
 from batchbell.storage.engine import Store
 
 ODD = 'it\'s \u20ac, "quoted",\n[1, 2], \U0001f600 and ?'
@@ -57,3 +57,15 @@ async def test_no_rows_and_no_columns_are_nothing_to_write(store: Store, account
     await store.write(update_all, schema.batches, "key", [])
     await store.write(update_all, schema.batches, "key", [{"key": before[0]["key"]}])
     assert await store.read(found) == before
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 49, 99, 100, 101, 288])
+async def test_the_keys_of_new_rows_are_told(store: Store, account: Account, number: int) -> None:
+    await store.write(insert_missing, schema.batches, [batch(account.id, 10_000)])
+    rows = [batch(account.id, n) for n in reversed(range(number))]
+    names, name = tuple(rows[0]), ("account_id", "id")
+    values = [tuple(row.values()) for row in rows]
+    keys = await store.write(inserted, schema.batches, names, values, name)
+    there = {row["id"]: row["key"] for row in await store.read(found)}
+    assert keys == {(account.id, row["id"]): there[row["id"]] for row in rows}
+    assert await store.write(inserted, schema.batches, names, [], name) == {}

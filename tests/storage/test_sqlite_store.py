@@ -63,6 +63,16 @@ async def test_the_file_is_kept_in_the_safe_way(store: SqliteStore) -> None:
     assert await store.write(pragmas) == ["wal", 2, 1]
 
 
+async def test_only_a_migration_puts_pages_aside_in_files(store: SqliteStore) -> None:
+    def aside(connection: Connection) -> object:
+        return connection.execute(text("PRAGMA temp_store")).scalar()
+
+    in_file, in_memory = 1, 2
+    assert await store.write(aside) == in_memory
+    assert await store.migrate(aside) == in_file
+    assert await store.write(aside) == in_memory
+
+
 async def test_a_second_process_is_sent_away(store: SqliteStore, path: Path) -> None:
     with worker("enter", f"sqlite:///{path}") as other:
         out, _ = await asyncio.to_thread(other.communicate)

@@ -28,7 +28,7 @@ from batchbell.core.account import Arrivals, Verbs
 from batchbell.core.address import is_another
 from batchbell.core.errors import InvalidRequest, LeaseLost, NotFound, SettingsError
 from batchbell.core.model import Account, AccountState, Mint
-from batchbell.storage.bulk import insert_missing
+from batchbell.storage.bulk import among_listed, insert_missing, listed
 from batchbell.storage.engine import ACCOUNTS, ACCOUNTS_CHANGED, dialect_of, storable, wake
 from batchbell.storage.schema import accounts, batches, hints
 
@@ -256,14 +256,15 @@ def arrivals_of(connection: Connection, account_id: str) -> Arrivals:
 
 def make_due(connection: Connection, account_ids: Sequence[str], *, now: float) -> None:
     """Let the accounts be swept at once, or right after the sweep that is running."""
-    if connection.execute(_sooner(), {"ids": account_ids, "now": now}).rowcount:
+    asked = {"ids": listed(connection, account_ids), "now": now}
+    if connection.execute(_sooner(dialect_of(connection)), asked).rowcount:
         wake(connection, ACCOUNTS)
 
 
 @cache
-def _sooner() -> Update:
+def _sooner(dialect: str) -> Update:
     now = bindparam("now", type_=Double)
-    named = accounts.c.id.in_(bindparam("ids", expanding=True))
+    named = among_listed(dialect, accounts.c.id, "ids")
     return update(accounts).where(named, accounts.c.due_at > now).values(due_at=now)
 
 
@@ -480,7 +481,10 @@ def refuse_removed(connection: Connection, account_ids: list[str]) -> None:
 
     Ask after the batches were written: from then on a removal waits for this transaction.
     """
-    name = connection.execute(_first_removed(), {"ids": account_ids}).scalar_one_or_none()
+    removed = _first_removed(dialect_of(connection))
+    name = connection.execute(
+        removed, {"ids": listed(connection, account_ids)}
+    ).scalar_one_or_none()
     if name is not None:
         raise InvalidRequest(
             f"There is no account {name!r}.", param="account", code="unknown_account"
@@ -488,8 +492,8 @@ def refuse_removed(connection: Connection, account_ids: list[str]) -> None:
 
 
 @cache
-def _first_removed() -> Select[Any]:
-    named = accounts.c.id.in_(bindparam("ids", expanding=True))
+def _first_removed(dialect: str) -> Select[Any]:
+    named = among_listed(dialect, accounts.c.id, "ids")
     return select(accounts.c.name).where(named, accounts.c.removed_at.isnot(None)).limit(1)
 
 

@@ -98,33 +98,6 @@ def among_pairs(
     return tuple_(*columns).in_(select(pairs.c.a, pairs.c.b))
 
 
-def among_listed_pairs(
-    dialect: str, columns: tuple[Column[Any], Column[Any]]
-) -> ColumnElement[bool]:
-    """The same for a statement that is made once: `listed_pairs` gives its parameters."""
-    if dialect == "sqlite":
-        names = ", ".join(f'{one.table.name}."{one.name}"' for one in columns)
-        pairs = "SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]')"
-        among = text(f"({names}) IN ({pairs} FROM json_each(:pairs))")
-        return cast("ColumnElement[bool]", among)
-    arrays: list[BindParameter[Any]] = [
-        bindparam(name, type_=ARRAY(column.type))
-        for name, column in zip(PAIR, columns, strict=True)
-    ]
-    unnested = func.unnest(*arrays).table_valued("a", "b").render_derived()
-    return tuple_(*columns).in_(select(unnested.c.a, unnested.c.b))
-
-
-PAIR = ("firsts", "seconds")
-
-
-def listed_pairs(connection: Connection, pairs: Collection[tuple[Any, Any]]) -> dict[str, Any]:
-    """The parameters of `among_listed_pairs`."""
-    if dialect_of(connection) == "sqlite":
-        return {"pairs": json.dumps(list(pairs))}
-    return {name: [pair[place] for pair in pairs] for place, name in enumerate(PAIR)}
-
-
 def by_index(connection: Connection) -> None:
     """Have PostgreSQL find the rows of each further statement of this transaction by an index.
 
@@ -175,19 +148,59 @@ def insert_missing(connection: Connection, table: Table, rows: Rows) -> int:
     return connection.execute(_insertion(table, names), columns_of(names, rows)).rowcount
 
 
-def inserted(
-    connection: Connection, table: Table, rows: Rows, columns: tuple[str, ...]
-) -> Sequence[tuple[Any, ...]]:
-    """As `insert_missing`, but returns these columns of the rows that were not there yet."""
-    if not rows:
-        return ()
-    names = tuple(rows[0])
-    returning = f" RETURNING {', '.join(table.c[name].name for name in columns)}"
+def insert_missing_values(
+    connection: Connection, table: Table, names: tuple[str, ...], rows: Sequence[tuple[Any, ...]]
+) -> None:
+    """As `insert_missing`, for rows that are values alone, in the order of these columns.
+
+    They are written as they are: of no column a value is changed on its way.
+    """
     if dialect_of(connection) == "sqlite":
-        insertion = partial(_insertion_sqlite, table, names, returning=returning)
-        steps = _each_step(connection, _values_of(connection, table, rows), insertion)
-        return [row for step in steps for row in step]
-    return connection.execute(_insertion(table, names, returning), columns_of(names, rows)).all()
+        in_steps(connection, rows, partial(_insertion_sqlite, table, names))
+    elif rows:
+        connection.execute(_insertion(table, names), _turned(names, rows))
+
+
+def inserted(
+    connection: Connection,
+    table: Table,
+    names: tuple[str, ...],
+    rows: Sequence[tuple[Any, ...]],
+    unique: tuple[str, ...],
+) -> dict[tuple[Any, ...], int]:
+    """As `insert_missing_values`; returns the keys of the rows that were not there yet.
+
+    They are found by the `unique` columns. On SQLite, where nobody else writes meanwhile, give only
+    rows that are not there: their keys follow each other.
+    """
+    if not rows:
+        return {}
+    if dialect_of(connection) == "sqlite":
+        keys = _numbered(connection, rows, partial(_insertion_sqlite, table, names, or_leave=False))
+        places = [names.index(name) for name in unique]
+        return {
+            tuple(map(row.__getitem__, places)): key for row, key in zip(rows, keys, strict=True)
+        }
+    returning = f" RETURNING {', '.join(table.c[name].name for name in (*unique, 'key'))}"
+    new = connection.execute(_insertion(table, names, returning), _turned(names, rows))
+    return {tuple(row[:-1]): row[-1] for row in new}
+
+
+def _turned(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> dict[str, list[Any]]:
+    """The values of the rows by column."""
+    return {name: list(values) for name, values in zip(names, zip(*rows, strict=True), strict=True)}
+
+
+def _numbered(
+    connection: Connection, rows: Sequence[Sequence[Any]], insertion: Callable[[int], str]
+) -> Iterator[int]:
+    """Insert the rows; gives the key that SQLite has given each.
+
+    Asked to return them, it would go a step for each row: its thread gives up the interpreter with
+    every step.
+    """
+    for step in _each_step(connection, rows, insertion):
+        yield from range(step.lastrowid - step.rowcount + 1, step.lastrowid + 1)
 
 
 def update_all(connection: Connection, table: Table, key: str, rows: Rows) -> None:
@@ -269,11 +282,11 @@ def _update_of_all(table: Table, key: str, names: tuple[str, ...]) -> TextClause
 
 @cache
 def _insertion_sqlite(
-    table: Table, names: tuple[str, ...], number: int, *, returning: str = ""
+    table: Table, names: tuple[str, ...], number: int, *, or_leave: bool = True
 ) -> str:
     return (
         f"INSERT INTO {table.name} ({', '.join(table.c[name].name for name in names)})"
-        f" {values_sqlite(names, number)} ON CONFLICT DO NOTHING{returning}"
+        f" {values_sqlite(names, number)}{' ON CONFLICT DO NOTHING' * or_leave}"
     )
 
 

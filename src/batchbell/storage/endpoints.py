@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -70,23 +69,40 @@ def ensure_endpoints(
     Naming a URL anew asks for calls to it: an endpoint that was disabled is active again.
     """
     ordered = sorted(set(urls))
-    query = _of_urls(dialect_of(connection))
-    named = {"project_id": project_id, "urls": listed(connection, ordered)}
-    found = {row.url: row for row in connection.execute(query, named)}
-    if missing := [url for url in ordered if url not in found]:
+    found = _of_urls(connection, project_id, ordered)
+    known = {url for url, _, _ in found}
+    if missing := [url for url in ordered if url not in known]:
         rows = [_new_row(project_id, url, mint=mint, now=now) for url in missing]
         insert_missing(connection, endpoints, rows)
-        found = {row.url: row for row in connection.execute(query, named)}
-    disabled = [row.id for row in found.values() if row.state == EndpointState.DISABLED]
+        found = _of_urls(connection, project_id, ordered)
+    disabled = [id for _, id, state in found if state == EndpointState.DISABLED]
     _enable(connection, disabled, now=now)
-    return {url: row.id for url, row in found.items()}
+    return {url: id for url, id, _ in found}
 
 
-@cache
-def _of_urls(dialect: str) -> Select[Any]:
-    project = endpoints.c.project_id == bindparam("project_id")
-    query = select(endpoints.c.url, endpoints.c.id, endpoints.c.state)
-    return query.where(project, IMPLIED, among_listed(dialect, endpoints.c.url, "urls"))
+def _of_urls(
+    connection: Connection, project_id: str, urls: Sequence[str]
+) -> Sequence[tuple[str, str, str]]:
+    """URL, id and state of those of the URLs that were ever watched."""
+    if dialect_of(connection) == "sqlite":
+        found: list[tuple[str, str, str]] = in_one_step(
+            connection, OF_URLS_SQLITE, (project_id, listed(connection, urls))
+        )
+        return found
+    named = {"project_id": project_id, "urls": listed(connection, urls)}
+    return [(url, id, state) for url, id, state in connection.execute(OF_URLS, named)]
+
+
+OF_URLS = select(endpoints.c.url, endpoints.c.id, endpoints.c.state).where(
+    endpoints.c.project_id == bindparam("project_id"),
+    IMPLIED,
+    among_listed("postgresql", endpoints.c.url, "urls"),
+)
+OF_URLS_SQLITE = """
+    SELECT json_group_array(json_array(url, id, state)) FROM endpoints
+    WHERE project_id = ? AND NOT managed AND deleted_at IS NULL
+    AND url IN (SELECT value FROM json_each(?))
+"""
 
 
 def named_urls(connection: Connection, project_id: str, ids: Collection[str]) -> dict[str, str]:

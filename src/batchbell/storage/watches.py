@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from msgspec import Struct
-from sqlalchemy import Connection, Row, Select, delete, select, update
+from sqlalchemy import Connection, Row, Select, delete, select, text, update
 
 from batchbell.core.alarms import FIRST_LOOK_SECONDS
 from batchbell.core.attachment import ResultsMode
@@ -29,11 +29,10 @@ from batchbell.storage.accounts import make_due, refuse_removed
 from batchbell.storage.batches import joined_batches, reopen_lost, to_batch
 from batchbell.storage.bulk import (
     among,
-    among_listed_pairs,
     among_pairs,
-    insert_missing,
+    in_one_step,
+    insert_missing_values,
     inserted,
-    listed_pairs,
 )
 from batchbell.storage.endpoints import ensure_endpoints, named_urls
 from batchbell.storage.engine import dialect_of
@@ -142,7 +141,8 @@ def register(
     new = _new_watches(project_id, asked, known, mint=mint, now=now)
     if strict:
         _refuse_differences(wanted, [new.get(pair) or known[pair] for pair in pairs])
-    insert_missing(connection, watches, [_row(new[pair]) for pair in sorted(new)])
+    rows = [_values(new[pair]) for pair in sorted(new)]
+    insert_missing_values(connection, watches, COLUMNS, rows)
     made = {watch.id for watch in new.values()}
     keys = {watch.batch_key for watch in new.values()}
     ended = [batch for batch in over if _is_over(batch.status) and batch.key in keys]
@@ -223,11 +223,16 @@ def _add_batches(
     connection: Connection, project_id: str, names: Sequence[Name], *, now: float
 ) -> dict[Name, Locked]:
     """Those that were not there; another process may have added the others meanwhile."""
-    rows = [new_batch(project_id, account_id, batch_id, now=now) for account_id, batch_id in names]
-    new = inserted(connection, batches, rows, ("account_id", "id", "key"))
-    return {(account_id, id): Locked(key, NEW_STATUS) for account_id, id, key in new}
+    blank = new_batch(project_id, *BLANK, now=now)
+    others = [value for name, value in blank.items() if name not in NAME]
+    rows = [(*name, *others) for name in names]
+    columns = (*NAME, *(name for name in blank if name not in NAME))
+    new = inserted(connection, batches, columns, rows, NAME)
+    return {(account_id, id): Locked(key, NEW_STATUS) for (account_id, id), key in new.items()}
 
 
+NAME = ("account_id", "id")
+BLANK = ("", "")
 NEW_STATUS = Status.VALIDATING
 
 
@@ -237,7 +242,7 @@ def new_batch(project_id: str, account_id: str, batch_id: str, *, now: float) ->
         "project_id": project_id,
         "account_id": account_id,
         "id": batch_id,
-        "status": NEW_STATUS,
+        "status": NEW_STATUS.value,
         "generation": 1,
         "registered_at": now,
         "updated_at": now,
@@ -247,16 +252,27 @@ def new_batch(project_id: str, account_id: str, batch_id: str, *, now: float) ->
     }
 
 
-@cache
-def _named(dialect: str) -> Select[Any]:
-    query = select(batches.c.account_id, batches.c.id, batches.c.status)
-    return query.where(among_listed_pairs(dialect, (batches.c.account_id, batches.c.id)))
-
-
 def _statuses(connection: Connection, names: Sequence[Name]) -> dict[Name, Status]:
-    query = _named(dialect_of(connection))
-    rows = connection.execute(query, listed_pairs(connection, names))
+    rows: Iterable[tuple[str, str, str]]
+    if dialect_of(connection) == "sqlite":
+        rows = in_one_step(connection, NAMED_SQLITE, (json.dumps(names),))
+    else:
+        listed = {"account_ids": [name[0] for name in names], "ids": [name[1] for name in names]}
+        rows = (
+            (account_id, id, word) for account_id, id, word in connection.execute(NAMED, listed)
+        )
     return {(account_id, id): Status(status) for account_id, id, status in rows}
+
+
+NAMED = text("""
+    SELECT account_id, id, status FROM batches WHERE (account_id, id)
+    IN (SELECT * FROM unnest(CAST(:account_ids AS TEXT[]), CAST(:ids AS TEXT[])))
+""")
+NAMED_SQLITE = """
+    SELECT json_group_array(json_array(account_id, id, status)) FROM batches
+    WHERE (account_id, id)
+    IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))
+"""
 
 
 def _locked(connection: Connection, names: Sequence[Name]) -> dict[Name, Locked]:
@@ -310,18 +326,32 @@ def _words(events: tuple[EventType, ...]) -> str:
     return json.dumps(events)
 
 
-def _row(watch: Watch) -> dict[str, Any]:
-    return {
-        "id": watch.id,
-        "project_id": watch.project_id,
-        "batch_key": watch.batch_key,
-        "endpoint_id": watch.endpoint_id,
-        "dialect": watch.dialect,
-        "events": _words(watch.events),
-        "metadata": json.dumps(watch.metadata, separators=(",", ":")) if watch.metadata else "{}",
-        "created_at": watch.created_at,
-        "results": watch.results.value,
-    }
+COLUMNS = (
+    "id",
+    "project_id",
+    "batch_key",
+    "endpoint_id",
+    "dialect",
+    "events",
+    "metadata",
+    "created_at",
+    "results",
+)
+
+
+def _values(watch: Watch) -> tuple[Any, ...]:
+    """What is written of a watch, in the order of COLUMNS."""
+    return (
+        watch.id,
+        watch.project_id,
+        watch.batch_key,
+        watch.endpoint_id,
+        watch.dialect.value,
+        _words(watch.events),
+        json.dumps(watch.metadata, separators=(",", ":")) if watch.metadata else "{}",
+        watch.created_at,
+        watch.results.value,
+    )
 
 
 def _by_pair(connection: Connection, pairs: Sequence[Pair]) -> dict[Pair, Watch]:
@@ -381,7 +411,8 @@ def change_watch(
     watch = get_watch(connection, project_id, watch_id)
     lock = select(batches.c.key).where(batches.c.key == watch.batch_key)
     connection.execute(lock.with_for_update())
-    row = _row(replace(get_watch(connection, project_id, watch_id), **changes))
+    changed = replace(get_watch(connection, project_id, watch_id), **changes)
+    row = dict(zip(COLUMNS, _values(changed), strict=True))
     values = {name: row[name] for name in changes}
     if values:
         connection.execute(update(watches).where(watches.c.id == watch_id).values(values))
