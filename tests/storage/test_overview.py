@@ -80,7 +80,7 @@ async def test_charts_count_what_happened_in_each_step(scene: Scene) -> None:
     assert [step[DeliveryState.DELIVERED] for step in made] == [0, 1, 0]
     assert [step[DeliveryState.PENDING] for step in made] == [0, 0, 2]
     bad = await scene.store.read(overview.ended_badly, DEFAULT_PROJECT, since=scene.clock() - HOUR)
-    assert bad == 1
+    assert bad == {Status.FAILED: 1}
 
 
 async def test_the_database_says_how_large_it_is(scene: Scene) -> None:

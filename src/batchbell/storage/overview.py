@@ -269,12 +269,15 @@ def _step(within: Period, at: int) -> Select[Any]:
     return select(literal(at).label("at")).add_columns(*ids)
 
 
-def ended_badly(connection: Connection, project_id: str, *, since: float) -> int:
-    """How many batches failed, expired or were lost."""
-    query = select(func.count()).where(
-        batches.c.project_id == project_id,
-        batches.c.ended_at >= since,
-        batches.c.status.in_(BAD),
+def ended_badly(connection: Connection, project_id: str, *, since: float) -> dict[Status, int]:
+    """How many batches failed, expired or were lost: of each as many as there are, if any."""
+    query = (
+        select(batches.c.status, func.count())
+        .where(
+            batches.c.project_id == project_id,
+            batches.c.ended_at >= since,
+            batches.c.status.in_(BAD),
+        )
+        .group_by(batches.c.status)
     )
-    count: int = connection.execute(query).scalar_one()
-    return count
+    return {Status(status): count for status, count in connection.execute(query)}

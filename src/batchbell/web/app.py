@@ -159,9 +159,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
     method, path = request.method, request.url.path
     if is_page(path):
         status = error.status_code
-        return page_in_place_of(
-            error_response(status, "There is no such page.", code=Code.UNKNOWN_URL)
-        )
+        gone = error_response(status, "There is no such page.", code=Code.UNKNOWN_URL)
+        return page_in_place_of(gone, request.scope)
     if error.status_code == 405:
         allow = {"Allow": ", ".join(allowed_methods(request.scope))}
         message = f"{method} is not possible here; {allow['Allow']} is."

@@ -47,18 +47,21 @@ class Which(Asked):
     model: str = ""
     metadata: str = ""
     hours: str = ""
+    ended: str = ""
+    """Within so many hours, too."""
 
     def filter(self, now: float) -> BatchFilter:
         """Raises InvalidRequest."""
         return BatchFilter(
             begins=self.q.strip() or None,
-            status=word_of(Status, self.status),
-            outcome=word_of(BatchOutcome, self.outcome),
+            status=word_of(Status, self.status, "status"),
+            outcome=word_of(BatchOutcome, self.outcome, "outcome"),
             account=self.account or None,
             provider=self.provider or None,
             model=self.model.strip() or None,
             metadata=pairs_of(self.metadata),
             since=since(self.hours, now),
+            ended_since=since(self.ended, now),
         )
 
 
@@ -141,7 +144,7 @@ async def batch_page(
         )
     [found] = await visitor.call.context.store.read(submissions.standing, [found])
     merged, deletion = await api.merged_of(visitor.call, found)
-    fate = Fate(lines) if lines in set(Fate) else None
+    fate = word_of(Fate, lines, "lines")
     timeline = await _timeline(visitor, found)
     return show(
         visitor,
@@ -210,12 +213,12 @@ async def download(
     format: str = "jsonl",
     lines: str = "",
 ) -> Response:
-    kind = Format(format) if format in set(Format) else Format.JSONL
+    kind = word_of(Format, format, "format") or Format.JSONL
     if kind is not Format.JSONL:
         await check_installed(kind)
-    query = Wanted(Fate(lines) if lines in set(Fate) else None, kind)
+    query = Wanted(word_of(Fate, lines, "lines"), kind)
     found = await api_results.results_of(visitor.call, request, batch_id, query, account)
-    return found if found.status_code < 400 else page_in_place_of(found)
+    return found if found.status_code < 400 else page_in_place_of(found, request.scope)
 
 
 @router.post("/batches/{batch_id:id}")

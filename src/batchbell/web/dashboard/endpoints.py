@@ -89,7 +89,7 @@ async def act(visitor: Visit, form: Posted, endpoint_id: str) -> Response:
     store = call.context.store
     match form.need("action"):
         case "test":
-            type_ = word_of(EventType, form.get("type", "")) or EventType.COMPLETED
+            type_ = word_of(EventType, form.get("type", ""), "type") or EventType.COMPLETED
             sent = await api.test(call, endpoint_id, type_)
             return await _show(visitor, await api.get(call, endpoint_id), test=sent)
         case "rotate":
@@ -114,7 +114,7 @@ async def act(visitor: Visit, form: Posted, endpoint_id: str) -> Response:
 async def _replay(visitor: Visitor, form: Form, endpoint_id: str) -> Response:
     """Count what it missed first; on a second word send it."""
     call, enable = visitor.call, "enable" in form
-    status = word_of(ReplayStatus, form.get("status", "")) or ReplayStatus.FAILED
+    status = word_of(ReplayStatus, form.get("status", ""), "status") or ReplayStatus.FAILED
     wanted = ReplayFilter(status=status, endpoint_id=endpoint_id)
     counted = await call.context.store.read(
         replays.count, visitor.project.id, wanted, enable=enable, now=visitor.now

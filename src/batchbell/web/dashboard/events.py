@@ -12,10 +12,21 @@ from batchbell.core.model import EventType
 from batchbell.storage import deliveries, events
 from batchbell.web.dashboard import formats
 from batchbell.web.dashboard.formats import path
-from batchbell.web.dashboard.lists import PAGE, Asked, paging, show_list, since, word_of
+from batchbell.web.dashboard.lists import (
+    PAGE,
+    Asked,
+    check_word,
+    paging,
+    show_list,
+    since,
+    word_of,
+)
 from batchbell.web.dashboard.page import Posted, Visit, done, page_router, show
 
 router = page_router()
+
+
+DELIVERED = {"yes": True, "no": False}
 
 
 class Which(Asked):
@@ -30,14 +41,15 @@ class Which(Asked):
 
 @router.get("/events")
 async def list_page(visitor: Visit, asked: Annotated[Which, Query()]) -> Response:
+    check_word(DELIVERED, asked.delivered, "delivered")
     page = await visitor.call.page(
         events.list_events,
         limit=PAGE,
         after=asked.after or None,
-        type=word_of(EventType, asked.type),
+        type=word_of(EventType, asked.type, "type"),
         batch_id=asked.batch_id.strip() or None,
         endpoint_id=asked.endpoint_id.strip() or None,
-        delivery_success={"yes": True, "no": False}.get(asked.delivered),
+        delivery_success=DELIVERED.get(asked.delivered),
         since=since(asked.hours, visitor.now),
     )
     return show_list(visitor, "events", page, asked, types=list(EventType))

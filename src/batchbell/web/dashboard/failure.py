@@ -10,7 +10,7 @@ from starlette.types import Scope
 
 from batchbell.core.errors import AccessDenied
 from batchbell.web.auth import DASHBOARD, SIGN_IN, is_page
-from batchbell.web.dashboard.page import bare
+from batchbell.web.dashboard.page import MENU, bare
 from batchbell.web.errors import response_to
 
 TITLES = {
@@ -33,14 +33,27 @@ def page_of(error: Exception, scope: Scope) -> Response | None:
         return None
     if isinstance(error, AccessDenied) and error.status == 401 and scope["path"] != SIGN_IN:
         return RedirectResponse(f"{SIGN_IN}?next={quote(_wanted(scope), safe='')}", 303)
-    return page_in_place_of(response_to(error))
+    return page_in_place_of(response_to(error), scope)
 
 
-def page_in_place_of(answer: Response) -> Response:
-    """The page that says what an error of the API says."""
+def page_in_place_of(answer: Response, scope: Scope) -> Response:
+    """The page that says what an error of the API says, and leads to the section it was in."""
     message = msgspec.json.decode(bytes(answer.body))["error"]["message"]
     title = TITLES.get(answer.status_code, "That was not understood")
-    return bare("failure.html", status=answer.status_code, title=title, message=message)
+    return bare(
+        "failure.html",
+        status=answer.status_code,
+        title=title,
+        message=message,
+        back=_section(scope),
+    )
+
+
+def _section(scope: Scope) -> tuple[str, str]:
+    """What it is called, and where it is."""
+    found = [(says, at) for _, says, at in MENU if at and scope["path"].startswith(DASHBOARD + at)]
+    _, says, at = MENU[0]
+    return found[0] if found else (says, at)
 
 
 def _wanted(scope: Scope) -> str:

@@ -146,6 +146,11 @@ def percent(part: float, whole: float) -> float:
     return round(100 * min(max(part / whole, 0.0), 1.0), 1) if whole > 0 else 0.0
 
 
+def most(counts: Mapping[str, int]) -> str:
+    """What there is most of."""
+    return max(counts, key=lambda one: counts[one])
+
+
 def path(word: object) -> str:
     """An id as one segment of a URL, whatever it holds."""
     return quote(str(word), safe="")
@@ -182,6 +187,7 @@ FILTERS = {
     "exact": exact,
     "milliseconds": milliseconds,
     "moment": moment,
+    "most": most,
     "number": number,
     "path": path,
     "percent": percent,

@@ -16,6 +16,7 @@ from batchbell.web.cache import Remembered
 from batchbell.web.call import Context
 from batchbell.web.dashboard.batches import shown
 from batchbell.web.dashboard.charts import Chart, chart
+from batchbell.web.dashboard.lists import check_word
 from batchbell.web.dashboard.page import Visit, Visitor, page_router, show
 
 router = page_router()
@@ -23,7 +24,8 @@ router = page_router()
 HOUR, DAY = 3600.0, 86400.0
 PERIODS: Mapping[str, tuple[float, int]] = {"24h": (HOUR, 24), "7d": (6 * HOUR, 28)}
 """By word: how long a step is, and how many there are."""
-SHOWN = 5
+SHOWN, SHOWN_MOST = 5, 100
+"""Of what needs a look, of each kind: at first, and for whoever wants to see more."""
 ENDS = {
     "completed": "good",
     "failed": "bad",
@@ -83,17 +85,20 @@ async def without_slash() -> Response:
 
 
 @router.get("")
-async def page(visitor: Visit, period: str = "24h") -> Response:
+async def page(visitor: Visit, period: str = "24h", more: str = "") -> Response:
+    check_word(PERIODS, period, "period")
     store, project_id, now = visitor.call.context.store, visitor.project.id, visitor.now
     settings = visitor.call.context.settings
-    word = period if period in PERIODS else "24h"
+    limit = SHOWN_MOST if more else SHOWN
     soon = {"now": now, "soon_seconds": settings.expiring_soon_seconds}
     running = await store.read(overview.running, project_id, **soon)
     late: list[Batch] = []
     if running.ending_soon or running.stalled:
-        late = await store.read(overview.late, project_id, limit=SHOWN, **soon)
+        late = await store.read(overview.late, project_id, limit=limit, **soon)
     bad = await store.read(overview.ended_badly, project_id, since=now - DAY)
     known = await store.read(accounts.list_accounts, project_id)
+    unwell = await store.read(endpoints.list_unwell, project_id, limit=limit, now=now)
+    failed, exhausted = await _failed(visitor, limit), await _exhausted(visitor, limit)
     return show(
         visitor,
         "overview.html",
@@ -104,13 +109,15 @@ async def page(visitor: Visit, period: str = "24h") -> Response:
         waiting=await store.read(overview.waiting, project_id, now=now),
         lag=await store.read(overview.lag, project_id, since=now - DAY),
         accounts=known,
-        charts=await visitor.call.surface.glance.charts(project_id, word),
-        period=word,
+        charts=await visitor.call.surface.glance.charts(project_id, period),
+        period=period,
         periods=list(PERIODS),
-        endpoints=await store.read(endpoints.list_unwell, project_id, limit=SHOWN, now=now),
+        endpoints=unwell,
         late=[shown(visitor, one) for one in late],
-        failed=await _failed(visitor),
-        exhausted=await _exhausted(visitor),
+        failed=failed,
+        exhausted=exhausted,
+        has_more=any(len(some) == limit for some in (unwell, late, failed, exhausted)),
+        shows_more=bool(more),
         warnings=await _warnings(visitor),
         is_new=await _is_new(visitor),
     )
@@ -126,23 +133,23 @@ async def of_endpoint(visitor: Visitor, endpoint_id: str) -> Chart:
     return chart("Deliveries in 24 hours", within, made, STATES)
 
 
-async def _failed(visitor: Visitor) -> list[Batch]:
+async def _failed(visitor: Visitor, limit: int) -> list[Batch]:
     """Batches of the last day that ended badly, the last one first."""
     store, since = visitor.call.context.store, visitor.now - DAY
     found: list[Batch] = []
     for status in (Status.FAILED, Status.EXPIRED, Status.LOST):
         filter = BatchFilter(status=status, ended_since=since)
-        page = await store.read(list_batches, visitor.project.id, limit=SHOWN, filter=filter)
+        page = await store.read(list_batches, visitor.project.id, limit=limit, filter=filter)
         found += page.items
-    return sorted(found, key=lambda one: one.ended_at or 0.0, reverse=True)[:SHOWN]
+    return sorted(found, key=lambda one: one.ended_at or 0.0, reverse=True)[:limit]
 
 
-async def _exhausted(visitor: Visitor) -> list[Delivery]:
+async def _exhausted(visitor: Visitor, limit: int) -> list[Delivery]:
     """The last deliveries that were given up."""
     page = await visitor.call.context.store.read(
         deliveries.list_deliveries,
         visitor.project.id,
-        limit=SHOWN,
+        limit=limit,
         state=DeliveryState.EXHAUSTED,
     )
     return [one for one in page.items if (one.finished_at or 0.0) >= visitor.now - 7 * DAY]

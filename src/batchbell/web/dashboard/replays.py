@@ -13,7 +13,7 @@ from batchbell.core.replay import ReplayFilter, ReplayStatus
 from batchbell.storage import replays
 from batchbell.web.dashboard import formats
 from batchbell.web.dashboard.formats import path
-from batchbell.web.dashboard.lists import PAGE, TIMES, Asked, show_list, since, word_of
+from batchbell.web.dashboard.lists import PAGE, Asked, show_list, since, word_of
 from batchbell.web.dashboard.page import Form, Posted, Visit, Visitor, done, page_router, show
 
 router = page_router()
@@ -86,12 +86,9 @@ async def begin(
 
 
 def _wanted(visitor: Visitor, form: Form) -> ReplayFilter:
-    hours = form.get("hours", "")
-    if hours not in TIMES:
-        raise InvalidRequest("There is no such time.", param="hours")
     return ReplayFilter(
-        status=word_of(ReplayStatus, form.get("status", "")) or ReplayStatus.FAILED,
-        since=since(hours, visitor.now),
+        status=word_of(ReplayStatus, form.get("status", ""), "status") or ReplayStatus.FAILED,
+        since=since(form.get("hours", ""), visitor.now),
     )
 
 

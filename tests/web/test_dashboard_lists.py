@@ -1,0 +1,104 @@
+"""Lists of the dashboard: what they refuse, where they lead, and what the overview leads to."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from batchbell.core.model import Status
+from batchbell.web.dashboard import lists, overview
+
+from ..conftest import Clock
+from .making import Served, a_snapshot
+from .test_dashboard import Browser, browser
+
+__all__ = ["browser"]
+
+pytestmark = pytest.mark.databases("sqlite")
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "batches?status=faild",
+        "batches?state=failed",
+        "batches?hours=NaN",
+        "batches?ended=-1",
+        "submissions?outcome=good",
+        "events?type=batch.done",
+        "events?delivered=maybe",
+        "deliveries?state=failed",
+        "endpoints?page=2",
+        "replays?status=failed",
+        "batches/batch_1?lines=bad",
+        "batches/batch_1/results?format=xlsx",
+        "?period=NaN",
+    ],
+)
+async def test_no_list_takes_a_word_that_it_does_not_know(
+    served: Served, browser: Browser, asked: str
+) -> None:
+    """Else it would show everything, and look as if it had been asked for that."""
+    await served.watch("batch_1")
+    answer = await browser.get(f"/dashboard/{asked}".replace("/?", "?"))
+    assert answer.status_code == 400
+    section = re.split(r"[/?]", asked)[0]
+    assert f'href="/dashboard{section and "/" + section}">To ' in answer.text
+
+
+async def test_the_newest_page_keeps_what_was_asked_for(
+    served: Served, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("batchbell.web.dashboard.batches.PAGE", 1)
+    for id in ("batch_1", "batch_2", "batch_3"):
+        await served.watch(id)
+    await served.see(a_snapshot("batch_3"))
+    first = (await browser.get("/dashboard/batches?status=validating")).text
+    [older] = re.findall(r'href="([^"]+)">Older', first)
+    page = (await browser.get(f"/dashboard/batches{older.replace('&amp;', '&')}")).text
+    assert 'href="/dashboard/batches?status=validating">Newest' in page
+    assert lists.PAGE > 1
+
+
+async def test_a_figure_leads_to_what_it_counts(
+    served: Served, browser: Browser, clock: Clock
+) -> None:
+    for number, status in enumerate((Status.EXPIRED, Status.EXPIRED, Status.FAILED)):
+        await served.watch(f"batch_{number}")
+        await served.see(a_snapshot(f"batch_{number}", status))
+    for id in ("batch_3", "batch_4"):
+        await served.watch(id)
+    await served.watch("batch_runs")
+    await served.see(a_snapshot("batch_runs", Status.FINALIZING))
+    page = (await browser.get("/dashboard")).text
+    for link, value, sub in (
+        ("/dashboard/batches?status=expired&amp;ended=24", "3", "2 expired"),
+        ("/dashboard/batches?status=validating", "3", "1 finalizing"),
+    ):
+        [tile] = re.findall(rf'<a href="{re.escape(link)}">.*?</a>', page)
+        assert (f'"value">{value}<' in tile, sub in tile) == (True, True), tile
+    found = (await browser.get("/dashboard/batches?status=expired&ended=24")).text
+    assert [f"batches/batch_{number}" in found for number in range(3)] == [True, True, False]
+    clock.advance(86_401)
+    assert (
+        "No batch is like this"
+        in (await browser.get("/dashboard/batches?status=expired&ended=24")).text
+    )
+
+
+async def test_whoever_has_much_to_look_at_may_see_more_of_it(
+    served: Served, browser: Browser, clock: Clock
+) -> None:
+    for number in range(overview.SHOWN + 1):
+        await served.watch(f"batch_{number}")
+        snapshot = a_snapshot(f"batch_{number}", Status.IN_PROGRESS)
+        expires = {**snapshot.timestamps, "expires_at": int(clock()) + 600 + number}
+        await served.see(replace(snapshot, timestamps=expires))
+    last = f"batches/batch_{overview.SHOWN}"
+    page = (await browser.get("/dashboard")).text
+    assert last not in page
+    [more] = re.findall(r'href="([^"]+)">Show more', page)
+    page = (await browser.get(f"/dashboard{more.replace('&amp;', '&')}")).text
+    assert (last in page, "Show more" in page) == (True, False)
