@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import pytest
+from sqlalchemy import Connection, func, select
 from tests.conftest import SECRET, Clock
 from tests.storage.scene import Scene, snapshot
 from tests.workers.calling import Calling
@@ -16,8 +18,9 @@ from batchbell.core.outcome import Fault, Outcome
 from batchbell.observability import Metrics
 from batchbell.storage import accounts, batches, projects, watches
 from batchbell.storage.engine import Store
+from batchbell.storage.schema import deliveries
 from batchbell.storage.watches import Registration
-from batchbell.workers.dispatcher import CLAIM_MOST, Dispatcher
+from batchbell.workers.dispatcher import CLAIM_MOST, CLAIM_STEP, Dispatcher
 from batchbell.workers.ring import calls_most
 
 BAD = 2_000
@@ -120,3 +123,36 @@ async def test_a_claim_takes_of_the_projects_by_turns(
     assert owners.count("zz") >= 4
     assert claim.more
     assert CLAIM_MOST > 10
+
+
+def leased(connection: Connection) -> int:
+    """How many deliveries a worker holds."""
+    query = select(func.count()).where(deliveries.c.lease_token.isnot(None))
+    number: int = connection.execute(query).scalar_one()
+    return number
+
+
+async def test_the_first_claim_takes_a_few_of_many_so_that_all_calls_begin_soon(
+    store: Store, dispatcher: Dispatcher, sender: Sender, clock: Clock, mint: Mint
+) -> None:
+    account = await project(store, "many", mint, clock)
+    urls = [f"https://bad.example/{n}" for n in range(60) for _ in range(20)]
+    await due(store, account, urls, mint, clock)
+    assert await dispatcher.step()
+    assert await store.read(leased) == 2 * CALLS
+    await asyncio.sleep(0)
+    assert sender.hanging == CALLS, "no endpoint holds the calls up that others can have"
+
+
+async def test_a_claim_leaves_what_others_can_send_meanwhile(
+    store: Store, dispatcher: Dispatcher, clock: Clock, mint: Mint
+) -> None:
+    account = await project(store, "many", mint, clock)
+    urls = [f"https://bad.example/{n}" for n in range(60) for _ in range(20)]
+    await due(store, account, urls, mint, clock)
+    await dispatcher.step()
+    claimed = [0, await store.read(leased)]
+    while await dispatcher.step():
+        claimed.append(await store.read(leased))
+    assert max(b - a for a, b in pairwise(claimed)) <= CLAIM_STEP
+    assert claimed[-1] >= CLAIM_MOST // 2

@@ -19,6 +19,7 @@ from batchbell.core.errors import StoreUnavailable
 from batchbell.core.health import Change
 from batchbell.core.model import Claimed, DeliveryState, Endpoint, Mint
 from batchbell.core.outcome import Fault, Outcome
+from batchbell.core.slots import MOST
 from batchbell.group_commit import Gathering, GroupCommit
 from batchbell.net.client import Caller
 from batchbell.observability import Metrics, log_health
@@ -34,6 +35,9 @@ CLAIM_MOST = 2000
 
 Projects share them. New ones are claimed for a project that holds less than half of its share.
 """
+CLAIM_STEP = 500
+"""Deliveries that one claim takes at most: while it runs, what came before is sent, and other
+processes take their part of what waits."""
 SETTLE_MOST = 500
 MARGIN_SECONDS = 10.0
 """A delivery is not sent unless its lease outlives the whole call by this."""
@@ -101,6 +105,9 @@ class Dispatcher:
         self._timeout_seconds = timeout_seconds
         self._longest_seconds = timeout_seconds
         self._ring = Ring(max_in_flight)
+        self._first = (MOST, min(CLAIM_STEP, 2 * max_in_flight))
+        """What a claim takes while nothing is sent, of one endpoint and in all: soon at hand, and
+        of many endpoints, so that all calls can begin."""
         self._place = START
         self._writing: Counter[str] = Counter()
         self._closed: frozenset[str] = frozenset()
@@ -124,14 +131,15 @@ class Dispatcher:
         """Take what is due into the ring; whether the ring of endpoints has more to show."""
         projects, another = self._shares()
         self._closed = frozenset(id for id, room in projects.items() if not room)
+        room, step = (ROOM, CLAIM_STEP) if self._open or self._ring.waiting else self._first
         claim = await self._store.write(
             queue.claim_due,
             after=self._place,
             projects=projects,
             project=another,
             rooms=self._ring.rooms(),
-            room=ROOM,
-            limit=max([another, *projects.values()]),
+            room=room,
+            limit=min(step, max([another, *projects.values()])),
             now=self._clock(),
             lease_seconds=2 * self._longest_seconds + MARGIN_SECONDS,
             token=self._mint("lease"),
