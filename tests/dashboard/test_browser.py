@@ -313,3 +313,17 @@ def test_a_new_key_stays_in_sight_when_the_session_is_over(browser: Browser, sta
     expect(page.locator(".live-says")).to_have_text("Not live", timeout=LIVE_MS)
     expect(page.locator(".secret code")).to_contain_text("bb_")
     context.close()
+
+
+def test_a_page_that_hears_nothing_connects_again(page: Page) -> None:
+    page.clock.install()
+    page.goto("/dashboard")
+    state = page.locator(".live-says")
+    expect(state).to_have_text("Live", timeout=LIVE_MS)
+    opened: list[str] = []
+    page.on("request", lambda one: opened.append(one.resource_type))
+    page.clock.fast_forward(40_000)
+    assert "eventsource" not in opened
+    with page.expect_request(lambda one: one.resource_type == "eventsource", timeout=LIVE_MS):
+        page.clock.fast_forward(60_000)
+    expect(state).to_have_text("Live", timeout=LIVE_MS)

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from batchbell.web.auth import SESSION_COOKIE
+from batchbell.web.dashboard import live
 
 from .making import HOOK, Served
 from .test_dashboard import OPEN, Browser, browser, made_key, page_in, routes, token_of
@@ -79,3 +80,15 @@ async def test_a_search_that_finds_its_batch_at_last_leads_there(
         await served.watch("batch_1")
         assert "event: over" in [line async for line in lines]
     assert (await browser.get(page)).headers["location"] == "/dashboard/batches/batch_1"
+
+
+async def test_a_page_on_which_nothing_happens_hears_that_its_stream_lives(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "HEARTBEAT_SECONDS", 0.01)
+    async with served.http.stream("GET", "/dashboard/keys", headers=FOLLOWS) as answer:
+        lines = answer.aiter_lines()
+        await page_in(lines)
+        async for line in lines:
+            if line == "event: heartbeat":
+                break

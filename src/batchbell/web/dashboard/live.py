@@ -35,6 +35,7 @@ REST_SHARE = 30
 thirtieth of the time, however many there are."""
 REST_MOST_SECONDS = 30.0
 HEARTBEAT_SECONDS = 15.0
+"""A page that hears nothing for three times as long takes its connection for dead."""
 RETRY_MS = 1_000
 
 Handle = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -198,7 +199,7 @@ class Stream(Response):
                 yield frame
                 sent, wrote_at = frame, time.monotonic()
             elif time.monotonic() - wrote_at >= HEARTBEAT_SECONDS:
-                yield b": heartbeat\n\n"
+                yield _frame("heartbeat", "")
                 wrote_at = time.monotonic()
             await place.signal.wait(HEARTBEAT_SECONDS)
 

@@ -3,8 +3,10 @@
 
 const live = document.getElementById("live");
 const AGAIN_MS = 5000;
+const SILENCE_MS = 45000; // three heartbeats
 let stream = null;
 let timer = null;
+let heardAt = 0;
 
 document.documentElement.classList.add("has-script");
 
@@ -90,10 +92,14 @@ function follow() {
   clearTimeout(timer);
   if (stream || !live || document.hidden) return;
   stream = new EventSource(location.href);
+  heardAt = Date.now();
+  stream.addEventListener("heartbeat", heard);
   stream.addEventListener("version", (event) => {
+    heard();
     if (JSON.parse(event.data) !== document.body.dataset.version) loadAgain();
   });
   stream.addEventListener("page", (event) => {
+    heard();
     const young = document.createElement("div");
     young.append(...new DOMParser().parseFromString(JSON.parse(event.data), "text/html").body.childNodes);
     morphChildren(live, young);
@@ -115,6 +121,18 @@ function loadAgain() {
   leave();
   if (document.querySelector(".secret")) say("off", "Not live");
   else location.reload();
+}
+
+function heard() {
+  heardAt = Date.now();
+}
+
+// A network may lose a connection without a word, and a server may hang.
+function checkSilence() {
+  if (!stream || Date.now() - heardAt < SILENCE_MS) return;
+  say("away", "Reconnecting");
+  leave();
+  follow();
 }
 
 function leave() {
@@ -194,4 +212,5 @@ document.addEventListener("keydown", (event) => {
 
 tellTimes(document);
 setInterval(() => tellTimes(document), 15000);
+setInterval(checkSilence, AGAIN_MS);
 follow();
