@@ -71,6 +71,14 @@ def test_a_batch_that_is_lost_and_found_remembers_both() -> None:
     assert reopen(batch, 9001.0).history == batch.history
 
 
+def test_a_lost_batch_that_is_registered_again_remembers_that() -> None:
+    batch = observe(a_batch(), Missing("b"), 100.0).batch
+    batch = reopen(observe(batch, Missing("b"), 3700.0).batch, 9000.0)
+    assert changes(batch) == [(3700.0, "lost", None), (9000.0, "validating", None)]
+    said = [says for _, kind, says in of(batch) if kind is Kind.SEEN]
+    assert said == ["Now lost.", "Now validating."]
+
+
 def test_a_word_that_changes_for_ever_is_kept_fifty_times() -> None:
     words = [(f"word{n}", None) for n in range(HISTORY_MOST + 9)]
     batch = after(a_batch(), *words)

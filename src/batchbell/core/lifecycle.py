@@ -240,6 +240,7 @@ def begin_anew(batch: Batch, now: float) -> Batch:
         merged_outcome=None,
         updated_at=now,
         generation=batch.generation + 1,
+        **_remembered(batch, Status.VALIDATING, None, now),
     )
 
 
