@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -327,3 +328,19 @@ def test_a_page_that_hears_nothing_connects_again(page: Page) -> None:
     with page.expect_request(lambda one: one.resource_type == "eventsource", timeout=LIVE_MS):
         page.clock.fast_forward(60_000)
     expect(state).to_have_text("Live", timeout=LIVE_MS)
+
+
+def test_an_attempt_is_copied_as_the_curl_that_repeats_it(
+    stage: Stage, opened: Callable[..., BrowserContext]
+) -> None:
+    context = opened(permissions=["clipboard-read", "clipboard-write"])
+    page = context.new_page()
+    [delivery] = stage.ask("GET", "/v1/deliveries?state=delivered&limit=1")["data"]
+    page.goto(f"/dashboard/deliveries/{delivery['id']}")
+    page.get_by_role("button", name="Copy as curl").first.click()
+    expect(page.locator("#said")).to_have_text("Copied")
+    words = shlex.split(page.evaluate("navigator.clipboard.readText()"))
+    assert words[:2] == ["curl", delivery["url"]]
+    assert words[-2] == "--data-binary"
+    assert json.loads(words[-1])["id"] == delivery["event_id"]
+    context.close()

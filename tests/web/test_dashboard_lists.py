@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from batchbell.core.model import Status
-from batchbell.web.dashboard import lists, overview
+from batchbell.core.model import Outcome, Status
+from batchbell.web.dashboard import deliveries, lists, overview
 
 from ..conftest import Clock
 from .making import Served, a_snapshot
@@ -102,3 +102,20 @@ async def test_whoever_has_much_to_look_at_may_see_more_of_it(
     [more] = re.findall(r'href="([^"]+)">Show more', page)
     page = (await browser.get(f"/dashboard{more.replace('&amp;', '&')}")).text
     assert (last in page, "Show more" in page) == (True, False)
+
+
+async def test_a_delivery_with_many_attempts_has_its_body_once_and_the_last_attempts(
+    served: Served, browser: Browser, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deliveries, "ATTEMPTS_MOST", 2)
+    await served.watch("batch_1", metadata={"note": "in-the-body"})
+    await served.see(a_snapshot("batch_1"))
+    [id] = await served.try_all(Outcome(status=500))
+    one = (await browser.get(f"/dashboard/deliveries/{id}")).text
+    for _ in range(2):
+        clock.advance(86_400)
+        await served.try_all(Outcome(status=500))
+    three = (await browser.get(f"/dashboard/deliveries/{id}")).text
+    assert ("Attempt 3<" in three, "Attempt 1<" in three) == (True, False)
+    assert "1 more that came before" in three
+    assert one.count("in-the-body") == three.count("in-the-body")

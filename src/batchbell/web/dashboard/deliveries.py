@@ -53,9 +53,13 @@ async def list_page(visitor: Visit, asked: Annotated[Which, Query()]) -> Respons
     return show_list(visitor, "deliveries", page, asked, rows=rows, **choices)
 
 
+ATTEMPTS_MOST = 50
+"""Shown of one delivery, the last ones."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """One attempt, and what repeats it by hand."""
+    """One attempt, and what repeats it by hand once the quoted body stands behind it."""
 
     attempt: Attempt
     curl: str
@@ -66,6 +70,7 @@ async def delivery_page(visitor: Visit, delivery_id: str) -> Response:
     store = visitor.call.context.store
     found = await store.read(deliveries.get_delivery, visitor.project.id, delivery_id)
     body = await body_of(visitor, found)
+    attempts = await attempts_of(visitor, found)
     return show(
         visitor,
         "delivery.html",
@@ -74,7 +79,9 @@ async def delivery_page(visitor: Visit, delivery_id: str) -> Response:
         one=found,
         reason=rules.reason(found, visitor.now),
         body=body,
-        sent=[Sent(one, _curl(found, one, body)) for one in await attempts_of(visitor, found)],
+        quoted=shlex.quote(body),
+        sent=[Sent(one, _curl(found, one)) for one in attempts[:ATTEMPTS_MOST]],
+        left_out=len(attempts[ATTEMPTS_MOST:]),
         unknown=UNKNOWN_OUTCOME,
     )
 
@@ -108,11 +115,11 @@ async def body_of(visitor: Visitor, found: Delivery) -> str:
     return body.decode()
 
 
-def _curl(found: Delivery, attempt: Attempt, body: str) -> str:
+def _curl(found: Delivery, attempt: Attempt) -> str:
     headers = attempt.outcome.request_headers if attempt.outcome else {}
     lines = [f"curl {shlex.quote(found.url)}"]
     lines += [f"-H {shlex.quote(f'{name}: {value}')}" for name, value in headers.items()]
-    lines.append(f"--data-binary {shlex.quote(body)}")
+    lines.append("--data-binary ")
     return " \\\n  ".join(lines)
 
 

@@ -161,7 +161,8 @@ window.addEventListener("pageshow", follow);
 // --- small things ----------------------------------------------------------------------------
 
 async function copy(button) {
-  const text = button.dataset.copy;
+  const then = document.getElementById(button.dataset.then);
+  const text = button.dataset.copy + (then ? then.textContent : "");
   try {
     await navigator.clipboard.writeText(text);
   } catch {
