@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -344,3 +345,12 @@ def test_an_attempt_is_copied_as_the_curl_that_repeats_it(
     assert words[-2] == "--data-binary"
     assert json.loads(words[-1])["id"] == delivery["event_id"]
     context.close()
+
+
+def test_times_are_right_where_the_clock_is_not(stage: Stage, page: Page) -> None:
+    stage.watch("batch_timed")
+    page.clock.install(time=time.time() - 3 * 3600)
+    page.goto("/dashboard/batches/batch_timed")
+    expect(page.locator(".live-says")).to_have_text("Live", timeout=LIVE_MS)
+    page.clock.fast_forward(20_000)
+    expect(page.locator("aside time").first).to_have_text(re.compile("^(just now|[0-9]+ s ago)$"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+import httpx2
 import pytest
 
 from batchbell.core.model import Outcome, Status
@@ -119,3 +120,13 @@ async def test_a_delivery_with_many_attempts_has_its_body_once_and_the_last_atte
     assert ("Attempt 3<" in three, "Attempt 1<" in three) == (True, False)
     assert "1 more that came before" in three
     assert one.count("in-the-body") == three.count("in-the-body")
+
+
+async def test_a_command_is_made_of_nothing_but_an_id(served: Served, browser: Browser) -> None:
+    """Else a link to a search could bring along who is to be called."""
+    page = (await browser.get("/dashboard/batches?q=batch_1")).text
+    assert "https://example.com/hook" in page
+    for odd in ('batch_1", "url": "https://evil.example', "batch\n1", "'; reboot; '", "a b"):
+        query = str(httpx2.QueryParams({"q": f"x{odd}"}))
+        answer = await browser.get(f"/dashboard/batches?{query}")
+        assert ("curl" in answer.text, "Show all" in answer.text) == (False, True), odd

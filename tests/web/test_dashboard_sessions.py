@@ -90,5 +90,6 @@ async def test_a_page_on_which_nothing_happens_hears_that_its_stream_lives(
         lines = answer.aiter_lines()
         await page_in(lines)
         async for line in lines:
-            if line == "event: heartbeat":
+            if line == "event: clock":
                 break
+        assert await anext(lines) == f"data: {served.context.clock()}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -11,6 +12,7 @@ from starlette.responses import RedirectResponse, Response
 
 from batchbell.api.batches import Batch as Answer
 from batchbell.core.errors import AmbiguousBatch, InvalidRequest, NotFound
+from batchbell.core.ids import ID_PATTERN
 from batchbell.core.model import Batch, BatchKind, BatchOutcome, Status
 from batchbell.core.results import Results, ResultsState
 from batchbell.core.timeline import Timeline
@@ -78,7 +80,8 @@ async def list_page(visitor: Visit, asked: Annotated[Which, Query()]) -> Respons
     )
     found = await visitor.call.context.store.read(submissions.standing, page.items)
     rows = [shown(visitor, one) for one in found]
-    return show_list(visitor, "batches", page, asked, rows=rows, **await choices(visitor))
+    more = {"may_be_id": re.fullmatch(ID_PATTERN, word) is not None, **await choices(visitor)}
+    return show_list(visitor, "batches", page, asked, rows=rows, **more)
 
 
 async def choices(visitor: Visitor) -> dict[str, Sequence[str]]:

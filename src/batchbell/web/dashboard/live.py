@@ -35,7 +35,7 @@ REST_SHARE = 30
 thirtieth of the time, however many there are."""
 REST_MOST_SECONDS = 30.0
 HEARTBEAT_SECONDS = 15.0
-"""A page that hears nothing for three times as long takes its connection for dead."""
+"""Then the clock is sent. A page that hears nothing for three times as long connects again."""
 RETRY_MS = 1_000
 
 Handle = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -183,7 +183,7 @@ class Stream(Response):
                     await response(scope, receive, send)
 
     async def _frames(self, viewer: Viewer, look: Look) -> AsyncGenerator[bytes]:
-        yield b"retry: %d\n\n" % RETRY_MS + _frame("version", __version__)
+        yield b"retry: %d\n\n" % RETRY_MS + self._clock() + _frame("version", __version__)
         place, wrote_at, sent = viewer.place, time.monotonic(), b""
         while not place.ended:
             try:
@@ -199,9 +199,13 @@ class Stream(Response):
                 yield frame
                 sent, wrote_at = frame, time.monotonic()
             elif time.monotonic() - wrote_at >= HEARTBEAT_SECONDS:
-                yield _frame("heartbeat", "")
+                yield self._clock()
                 wrote_at = time.monotonic()
             await place.signal.wait(HEARTBEAT_SECONDS)
+
+    def _clock(self) -> bytes:
+        """What time it is here, by which pages say how long ago something was."""
+        return _frame("clock", self._surface.context.clock())
 
     async def _page(self) -> bytes:
         """What is shown at this moment. Raises NotFound where it is no page, or one elsewhere."""
@@ -218,5 +222,5 @@ class Stream(Response):
             raise AccessDenied("The key is of another project now.", code="invalid_api_key")
 
 
-def _frame(event: str, text: str) -> bytes:
-    return b"event: %b\ndata: %b\n\n" % (event.encode(), json.dumps(text).encode())
+def _frame(event: str, data: str | float) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (event.encode(), json.dumps(data).encode())

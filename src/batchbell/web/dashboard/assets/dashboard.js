@@ -16,6 +16,8 @@ if (page) history.replaceState(null, "", page);
 
 // --- times -----------------------------------------------------------------------------------
 
+let aheadMs = 0; // the clock here of the server's
+
 function apart(seconds) {
   const away = Math.abs(seconds);
   if (away < 5) return "just now";
@@ -27,7 +29,7 @@ function apart(seconds) {
 
 function tellTimes(within) {
   for (const one of within.querySelectorAll("time[datetime]")) {
-    const says = apart((Date.now() - Date.parse(one.dateTime)) / 1000);
+    const says = apart((Date.now() - aheadMs - Date.parse(one.dateTime)) / 1000);
     if (one.textContent !== says) one.textContent = says;
   }
 }
@@ -93,7 +95,10 @@ function follow() {
   if (stream || !live || document.hidden) return;
   stream = new EventSource(location.href);
   heardAt = Date.now();
-  stream.addEventListener("heartbeat", heard);
+  stream.addEventListener("clock", (event) => {
+    heard();
+    aheadMs = Date.now() - 1000 * JSON.parse(event.data);
+  });
   stream.addEventListener("version", (event) => {
     heard();
     if (JSON.parse(event.data) !== document.body.dataset.version) loadAgain();
@@ -211,7 +216,6 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
-tellTimes(document);
 setInterval(() => tellTimes(document), 15000);
 setInterval(checkSilence, AGAIN_MS);
 follow();
