@@ -277,10 +277,12 @@ async def test_only_the_default_project_may_look_at_another(
     refused = await browser.send("/dashboard", "/dashboard/project", project=theirs)
     assert refused.status_code == 404
     browser.cookies[PROJECT_COOKIE] = theirs
-    assert (await browser.get("/dashboard/batches/batch_1")).status_code == 404
+    gone = await browser.get("/dashboard/batches/batch_1")
+    assert (gone.status_code, "another project" in gone.text) == (404, False)
     browser.cookies.clear()
     await browser.sign_in(two["operator"])
-    assert (await browser.get("/dashboard/batches/batch_1")).status_code == 404
+    gone = await browser.get("/dashboard/batches/batch_1")
+    assert (gone.status_code, "another project" in gone.text) == (404, True)
     old = token_of((await browser.get("/dashboard")).text)
     await browser.send("/dashboard", "/dashboard/project", project=theirs)
     assert (await browser.get("/dashboard/batches/batch_1")).status_code == 200

@@ -93,3 +93,14 @@ async def test_a_page_on_which_nothing_happens_hears_that_its_stream_lives(
             if line == "event: clock":
                 break
         assert await anext(lines) == f"data: {served.context.clock()}"
+
+
+async def test_an_empty_project_says_how_it_gets_an_account(
+    served: Served, browser: Browser
+) -> None:
+    await browser.send("/dashboard/projects", name="search")
+    [_, made] = (await served.http.get("/v1/projects")).json()["data"]
+    await browser.send("/dashboard", "/dashboard/project", project=made["id"])
+    page = (await browser.get("/dashboard")).text
+    assert '<a href="/dashboard/accounts">add an account</a>' in page
+    assert "environment" not in page, "what is declared there is of default"

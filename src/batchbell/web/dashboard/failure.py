@@ -9,7 +9,9 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import Scope
 
 from batchbell.core.errors import AccessDenied
-from batchbell.web.auth import DASHBOARD, SIGN_IN, is_page
+from batchbell.core.model import DEFAULT_PROJECT
+from batchbell.storage.keys import Key
+from batchbell.web.auth import DASHBOARD, SIGN_IN, is_open, is_page
 from batchbell.web.dashboard.page import MENU, bare
 from batchbell.web.errors import response_to
 
@@ -46,7 +48,16 @@ def page_in_place_of(answer: Response, scope: Scope) -> Response:
         title=title,
         message=message,
         back=_section(scope),
+        elsewhere=answer.status_code == 404 and _may_choose(scope),
     )
+
+
+def _may_choose(scope: Scope) -> bool:
+    """Whether somebody who was let in may look at other projects."""
+    state = scope.get("state", {})
+    key: Key | None = state.get("key")
+    is_in = "project_id" in state and not is_open(scope["path"])
+    return is_in and (key is None or key.project_id == DEFAULT_PROJECT)
 
 
 def _section(scope: Scope) -> tuple[str, str]:
