@@ -354,3 +354,20 @@ def test_times_are_right_where_the_clock_is_not(stage: Stage, page: Page) -> Non
     expect(page.locator(".live-says")).to_have_text("Live", timeout=LIVE_MS)
     page.clock.fast_forward(20_000)
     expect(page.locator("aside time").first).to_have_text(re.compile("^(just now|[0-9]+ s ago)$"))
+
+
+def test_many_pages_in_sight_leave_connections_to_each_other(
+    stage: Stage, opened: Callable[..., BrowserContext]
+) -> None:
+    stage.watch("batch_many")
+    context = opened()
+    pages = [context.new_page() for _ in range(9)]
+    for page in pages:
+        page.goto("/dashboard/batches/batch_many")
+        expect(page.locator(".live-says")).to_have_text("Live", timeout=LIVE_MS)
+    stage.see(a_snapshot("batch_many", Status.IN_PROGRESS, 10))
+    for page in pages:
+        expect(page.get_by_role("img", name="10 of 100 completed")).to_be_visible(timeout=LIVE_MS)
+    pages[0].get_by_role("link", name="Deliveries", exact=True).click()
+    expect(pages[0].get_by_role("heading", name="Deliveries")).to_be_visible()
+    context.close()

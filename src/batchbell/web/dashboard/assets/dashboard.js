@@ -4,7 +4,12 @@
 const live = document.getElementById("live");
 const AGAIN_MS = 5000;
 const SILENCE_MS = 45000; // three heartbeats
+// A browser has six connections to a server. Pages in sight keep so many; the others look at times.
+const KEPT = 4;
+const LOOK_MS = 10000;
 let stream = null;
+let giveBack = null; // the place among those that keep a connection
+let isAsking = false;
 let timer = null;
 let heardAt = 0;
 
@@ -110,6 +115,7 @@ function follow() {
     morphChildren(live, young);
     tellTimes(live);
     say("on", "Live");
+    keepOrLeave();
   });
   stream.addEventListener("over", loadAgain);
   stream.addEventListener("error", () => {
@@ -128,6 +134,25 @@ function loadAgain() {
   else location.reload();
 }
 
+async function keepOrLeave() {
+  if (giveBack || isAsking || !navigator.locks) return;
+  isAsking = true;
+  for (let at = 0; at < KEPT && !giveBack; at++) await ask(at);
+  isAsking = false;
+  if (giveBack && stream) return;
+  leave();
+  timer = setTimeout(follow, LOOK_MS);
+}
+
+function ask(at) {
+  return new Promise((answered) => {
+    navigator.locks.request(`batchbell-stream-${at}`, { ifAvailable: true }, (place) => {
+      answered();
+      return place && new Promise((resolve) => (giveBack = resolve));
+    });
+  });
+}
+
 function heard() {
   heardAt = Date.now();
 }
@@ -142,7 +167,8 @@ function checkSilence() {
 
 function leave() {
   if (stream) stream.close();
-  stream = null;
+  if (giveBack) giveBack();
+  stream = giveBack = null;
 }
 
 // The stream was refused: the server is away, or wants to know again who looks.
@@ -161,6 +187,12 @@ document.addEventListener("visibilitychange", () => {
   else follow();
 });
 window.addEventListener("pagehide", leave);
+// What is asked for next needs a connection, before this page is gone.
+window.addEventListener("beforeunload", () => {
+  leave();
+  clearTimeout(timer);
+  timer = setTimeout(follow, AGAIN_MS); // it was a download
+});
 window.addEventListener("pageshow", follow);
 
 // --- small things ----------------------------------------------------------------------------
