@@ -136,7 +136,7 @@ class Town:
             self.write(
                 "UPDATE endpoints SET probe_at = 0 WHERE probe_at IS NOT NULL",
                 "UPDATE accounts SET lease_until = 0, due_at = 0 WHERE lease_token IS NOT NULL",
-                "UPDATE deliveries SET due_at = 0 WHERE lease_token IS NOT NULL",
+                "UPDATE deliveries SET due_at = 0, lease_until = 0 WHERE lease_token IS NOT NULL",
                 "UPDATE replays SET lease_until = 0 WHERE lease_token IS NOT NULL",
                 "UPDATE results SET lease_until = 0 WHERE lease_token IS NOT NULL",
                 "UPDATE deletions SET lease_until = 0 WHERE lease_token IS NOT NULL",

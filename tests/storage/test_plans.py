@@ -397,10 +397,13 @@ async def test_the_dashboard_counts_deliveries_from_an_index(crowded: Scene) -> 
             lambda c: overview.made(c, "default", within, endpoint_id=id),
             "ix_deliveries_",
         ),
-        "lag": (lambda c: overview.lag(c, "default", since=now - 3600.0), "ix_deliveries_listed"),
+        "lag": (
+            lambda c: overview.lag(c, "default", since=now - 3600.0),
+            "ix_deliveries_listed|pk_deliveries",
+        ),
     }
     for name, (work, index) in looks.items():
-        assert index in await plan(crowded, work, as_large=True), name
+        assert re.search(index, await plan(crowded, work, as_large=True)), name
 
 
 async def test_a_replay_is_counted_by_the_indexes_of_what_it_takes(crowded: Scene) -> None:

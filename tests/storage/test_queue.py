@@ -6,7 +6,8 @@ import asyncio
 from collections import Counter
 from typing import Any
 
-from sqlalchemy import Connection, update
+import pytest
+from sqlalchemy import Connection, text, update
 
 from batchbell.core.model import Claimed, EndpointState
 from batchbell.storage import endpoints, health, queue, schema
@@ -224,6 +225,41 @@ async def test_what_a_dead_worker_was_sending_to_a_disabled_endpoint_is_set_asid
     assert await scene.store.write(health.hold_back_disabled, now=scene.clock()) == 1
     assert await scene.settle([sent], OK) == set()
     assert await scene.store.read(queue.count_by_state) == {"held": 2}
+
+
+@pytest.mark.databases("postgresql")
+async def test_a_claim_writes_to_no_index(scene: Scene) -> None:
+    """An entry in each of ten indexes would cost the server more than all else of a claim."""
+    await fill(scene, dict.fromkeys(RECEIVERS, 10))
+
+    def written(connection: Connection) -> tuple[int, int]:
+        counts = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_xact_user_tables"
+        row = connection.execute(text(f"{counts} WHERE relname = 'deliveries'")).one()
+        return row.n_tup_upd, row.n_tup_hot_upd
+
+    def claim(connection: Connection) -> tuple[int, int]:
+        before = written(connection)
+        lease = {"now": scene.clock(), "lease_seconds": 60.0, "token": "lease_1"}
+        queue.claim_due(connection, rooms={}, room=10, limit=200, **lease)
+        after = written(connection)
+        return after[0] - before[0], after[1] - before[1]
+
+    rows, beside = await scene.store.write(claim)
+    assert rows == 200
+    assert beside > 0.9 * rows, "the page of a row has room for what it becomes"
+
+
+async def test_an_endpoint_that_becomes_ordered_waits_for_the_first_that_is_under_way(
+    scene: Scene,
+) -> None:
+    await fill(scene, {RECEIVERS[0]: 3})
+    (first,) = (await scene.claim(limit=1)).deliveries
+    ordered = update(schema.endpoints).values(ordered=True)
+    await scene.store.write(lambda connection: connection.execute(ordered).rowcount)
+    assert (await scene.claim()).deliveries == []
+    await scene.settle([first])
+    (second,) = (await scene.claim()).deliveries
+    assert second.id > first.id
 
 
 async def test_the_oldest_past_due_counts_neither_leases_nor_pauses(scene: Scene) -> None:

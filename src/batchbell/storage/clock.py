@@ -16,6 +16,7 @@ from sqlalchemy import (
     Connection,
     Table,
     func,
+    literal_column,
     select,
     text,
     tuple_,
@@ -34,6 +35,7 @@ from batchbell.storage.engine import (
     dialect_of,
     wake,
 )
+from batchbell.storage.leases import due_next
 from batchbell.storage.schema import (
     batches,
     deletions,
@@ -125,7 +127,7 @@ def bring_deliveries_back(
     step = (
         select(
             *where,
-            deliveries.c.due_at,
+            literal_column(due_next("deliveries")).label("due_at"),
             deliveries.c.lease_token,
             (deliveries.c.attempts - deliveries.c.attempts_before).label("attempts"),
             endpoints.c.schedule,
@@ -140,7 +142,8 @@ def bring_deliveries_back(
     changed = 0
     if late:
         chosen = (among(connection, deliveries.c.id, late), text("state = 'pending'"))
-        made_due = update(deliveries).where(*chosen, deliveries.c.due_at > now).values(due_at=now)
+        ahead = literal_column(due_next("deliveries")) > now
+        made_due = update(deliveries).where(*chosen, ahead).values(due_at=now, lease_until=None)
         changed = connection.execute(made_due).rowcount
         wake(connection, DELIVERIES)
     return Brought(changed, tuple(rows[-1][:2]) if len(rows) == STEP else START)

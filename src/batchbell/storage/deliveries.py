@@ -286,7 +286,7 @@ def _delivery(row: Row[Any]) -> Delivery:
         url=row.url,
         state=DeliveryState(row.state),
         attempts=row.attempts,
-        due_at=row.due_at,
+        due_at=_due_at(row),
         created_at=row.created_at,
         finished_at=row.finished_at,
         last_status=row.last_status,
@@ -297,6 +297,13 @@ def _delivery(row: Row[Any]) -> Delivery:
         results=ResultsMode(row.results),
         gate=_gate(row),
     )
+
+
+def _due_at(row: Row[Any]) -> float | None:
+    """While somebody has it, the end of the lease."""
+    leased = row.lease_token is not None and row.lease_until is not None
+    due_at: float | None = max(row.due_at, row.lease_until) if leased else row.due_at
+    return due_at
 
 
 def _outcome(delivery: Delivery, row: Row[Any]) -> Outcome:

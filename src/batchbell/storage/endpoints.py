@@ -33,6 +33,7 @@ from batchbell.core.errors import InvalidRequest, NotFound
 from batchbell.core.model import DeliveryState, Endpoint, EndpointState, EventType, Mint
 from batchbell.storage.bulk import among, among_listed, in_one_step, insert_missing, listed
 from batchbell.storage.engine import dialect_of
+from batchbell.storage.leases import claimable
 from batchbell.storage.outbox import MANAGED
 from batchbell.storage.paging import Page, page_of
 from batchbell.storage.schema import deliveries, endpoints, projects, watches
@@ -554,7 +555,8 @@ def _tuple(kept: str | None) -> tuple[Any, ...] | None:
 
 def unsent(endpoint_id: str, state: DeliveryState, now: float) -> Select[Any]:
     """Up to STEP that nobody sends at this moment: whoever holds a lease that ran out is dead."""
-    free = deliveries.c.lease_token.is_(None) | (deliveries.c.due_at <= now)
+    run_out = text(claimable("deliveries")).bindparams(now=now)
+    free = deliveries.c.lease_token.is_(None) | run_out
     return (
         select(deliveries.c.id)
         .where(deliveries.c.endpoint_id == endpoint_id, text(f"deliveries.state = '{state}'"), free)

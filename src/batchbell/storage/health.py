@@ -37,6 +37,7 @@ from batchbell.storage.endpoints import (
     unsent,
 )
 from batchbell.storage.engine import DELIVERIES, OUTAGES, dialect_of, wake
+from batchbell.storage.leases import claimable
 from batchbell.storage.outbox import announce
 from batchbell.storage.schema import deliveries, endpoints
 
@@ -213,7 +214,7 @@ def count_parked(connection: Connection, *, now: float) -> int:
         .where(
             deliveries.c.endpoint_id.in_(open_),
             text("deliveries.state = 'pending'"),
-            deliveries.c.due_at <= now,
+            text(claimable("deliveries")).bindparams(now=now),
         )
     )
     count: int = connection.execute(parked).scalar_one()

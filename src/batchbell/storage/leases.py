@@ -2,6 +2,10 @@
 
 Such a table has `account_id`, `due_at`, `lease_until`, and an index of its `open` rows by account
 and time.
+
+Deliveries have a rule of their own, as there are so many of them: what stands in an index is costly
+to change. A lease moves `due_at` to its end; or it leaves `due_at` alone and writes its end to
+`lease_until`, which means nothing once the token is gone.
 """
 
 from __future__ import annotations
@@ -9,6 +13,21 @@ from __future__ import annotations
 from sqlalchemy import Connection, Table, func, select, text
 
 from batchbell.core.turns import Waiting
+
+
+def claimable(name: str) -> str:
+    """That a pending delivery is due by `:now` and nobody has a lease of it, in SQL."""
+    return f"{name}.due_at <= :now AND ({name}.lease_token IS NULL OR {_run_out(name)})"
+
+
+def _run_out(name: str) -> str:
+    return f"coalesce({name}.lease_until, 0) <= :now"
+
+
+def due_next(name: str) -> str:
+    """When a pending delivery may be claimed, in SQL: when it is due, or its lease has run out."""
+    later = f"{name}.lease_token IS NOT NULL AND {name}.lease_until > {name}.due_at"
+    return f"CASE WHEN {later} THEN {name}.lease_until ELSE {name}.due_at END"
 
 
 class Leased:

@@ -30,6 +30,7 @@ from batchbell.storage.bulk import among, by_index, in_one_step, update_all
 from batchbell.storage.endpoints import endpoints_by_id
 from batchbell.storage.engine import dialect_of
 from batchbell.storage.health import fold, hold_back_disabled, take_probes
+from batchbell.storage.leases import claimable, due_next
 from batchbell.storage.outbox import announce_exhausted
 from batchbell.storage.results import attachments
 from batchbell.storage.schema import deliveries, endpoints
@@ -184,9 +185,16 @@ _NEXT_POSTGRESQL = """
   WHERE d.state = 'pending' AND (d.project_id, d.endpoint_id) > (:project, {after})
   AND d.project_id <= :project ORDER BY d.project_id, d.endpoint_id LIMIT 1"""
 """Asked so that only the index of the ring has this order."""
+_READY_SQLITE = """
+  (SELECT min(d.due_at) FROM deliveries d
+   WHERE d.endpoint_id = ring.id AND d.state = 'pending') <= :now"""
+_READY_POSTGRESQL = f"""
+  (SELECT d.due_at FROM deliveries d
+   WHERE d.endpoint_id = ring.id AND d.state = 'pending' AND {claimable("d")}
+   ORDER BY d.due_at LIMIT 1) IS NOT NULL"""  # noqa: S608 - our own names
 
 
-def _ring(next_: str) -> str:
+def _ring(next_: str, ready: str) -> str:
     return f"""
 WITH RECURSIVE ring(id, n) AS (
   SELECT ({next_.format(after=":after")}), 1
@@ -194,13 +202,12 @@ WITH RECURSIVE ring(id, n) AS (
   SELECT ({next_.format(after="ring.id")}), ring.n + 1
   FROM ring WHERE ring.id IS NOT NULL AND ring.n < :step)
 SELECT ring.id,
-  CASE WHEN (SELECT min(d.due_at) FROM deliveries d
-             WHERE d.endpoint_id = ring.id AND d.state = 'pending') <= :now
+  CASE WHEN {ready}
   THEN (SELECT
           CASE WHEN e.state = 'disabled' OR e.paused_until > :now THEN 0
                WHEN e.rate_at > :now AND e.rate_at <= :soon + 1 / e.rate_limit THEN 4
                WHEN e.ordered AND (
-                 SELECT h.due_at FROM deliveries h
+                 SELECT {due_next("h")} FROM deliveries h
                  WHERE h.project_id = :project AND h.endpoint_id >= e.id AND h.state = 'pending'
                  ORDER BY h.project_id, h.endpoint_id, h.id LIMIT 1) > :now
                THEN 0
@@ -214,8 +221,8 @@ FROM ring WHERE ring.id IS NOT NULL ORDER BY ring.n
 """  # noqa: S608 - no value is put in
 
 
-RING_SQLITE = f"SELECT json_group_object(id, ready) FROM ({_ring(_NEXT_SQLITE)})"  # noqa: S608 - our own
-RING = text(_ring(_NEXT_POSTGRESQL))
+RING_SQLITE = f"SELECT json_group_object(id, ready) FROM ({_ring(_NEXT_SQLITE, _READY_SQLITE)})"  # noqa: S608 - our own
+RING = text(_ring(_NEXT_POSTGRESQL, _READY_POSTGRESQL))
 """Asked for the least and for the first in the order of an index: where one endpoint has nearly all
 rows, PostgreSQL expects them at every other too, and looks for any row by reading the table."""
 
@@ -338,7 +345,7 @@ def oldest_past_due(connection: Connection, *, now: float) -> float | None:
     return since
 
 
-OLDEST = text("""
+OLDEST = text(f"""
 WITH RECURSIVE ring(id) AS (
   SELECT (SELECT min(endpoint_id) FROM deliveries WHERE state = 'pending')
   UNION ALL
@@ -347,17 +354,18 @@ WITH RECURSIVE ring(id) AS (
   FROM ring WHERE ring.id IS NOT NULL)
 SELECT min(first.due_at) FROM (
   SELECT CASE WHEN e.ordered
-    THEN (SELECT h.due_at FROM deliveries h
+    THEN (SELECT {due_next("h")} FROM deliveries h
           WHERE h.project_id = e.project_id AND h.endpoint_id >= e.id AND h.state = 'pending'
           ORDER BY h.project_id, h.endpoint_id, h.id LIMIT 1)
-    ELSE (SELECT min(d.due_at) FROM deliveries d
-          WHERE d.endpoint_id = e.id AND d.state = 'pending')
+    ELSE (SELECT {due_next("d")} FROM deliveries d
+          WHERE d.endpoint_id = e.id AND d.state = 'pending' AND {claimable("d")}
+          ORDER BY d.due_at LIMIT 1)
     END AS due_at
   FROM ring JOIN endpoints e ON e.id = ring.id
   WHERE (e.rate_limit IS NULL OR coalesce(e.rate_at, 0) <= :served)
     AND e.state <> 'disabled' AND coalesce(e.paused_until, 0) <= :now AND e.opened_at IS NULL
 ) AS first WHERE first.due_at <= :now
-""")
+""")  # noqa: S608 - no value is put in
 
 
 def count_by_state(connection: Connection) -> dict[str, int]:
@@ -507,21 +515,25 @@ def _take_postgresql(
     return taken
 
 
-_TAKE_POSTGRESQL = f"""
-UPDATE deliveries SET due_at = :lease, lease_token = :token, attempts = deliveries.attempts + 1
+def _taking(leased: str) -> str:
+    return f"""
+UPDATE deliveries SET {leased} = :lease, lease_token = :token, attempts = deliveries.attempts + 1
 FROM events
 WHERE deliveries.id = ANY(ARRAY(SELECT id FROM due)) AND events.id = deliveries.event_id
 RETURNING {_TAKEN}, events.body
 """  # noqa: S608 - no value is put in
+
+
 TAKE_POSTGRESQL = text(f"""
 WITH due AS MATERIALIZED (
   SELECT d.id FROM unnest(CAST(:ids AS text[]), CAST(:takes AS int[])) AS room(id, k)
   CROSS JOIN LATERAL (
     SELECT id FROM deliveries
-    WHERE endpoint_id = room.id AND state = 'pending' AND due_at <= :now
+    WHERE endpoint_id = room.id AND state = 'pending' AND {claimable("deliveries")}
     ORDER BY due_at LIMIT room.k FOR UPDATE SKIP LOCKED) d
   LIMIT :limit)
-{_TAKE_POSTGRESQL}""")  # noqa: S608 - no value is put in
+{_taking("lease_until")}""")  # noqa: S608 - no value is put in
+"""`due_at`, which is in an index, stays: the row is written beside the old one, and no index is."""
 TAKE_HEADS_POSTGRESQL = text(f"""
 WITH due AS MATERIALIZED (
   SELECT d.id FROM unnest(CAST(:ids AS text[])) AS room(id)
@@ -532,14 +544,15 @@ WITH due AS MATERIALIZED (
     ORDER BY project_id, endpoint_id, id LIMIT 1) head
   CROSS JOIN LATERAL (
     SELECT id FROM deliveries
-    WHERE id = head.id AND endpoint_id = room.id AND state = 'pending' AND due_at <= :now
+    WHERE id = head.id AND endpoint_id = room.id AND state = 'pending' AND {claimable("deliveries")}
     AND NOT EXISTS (
       SELECT 1 FROM deliveries other WHERE other.endpoint_id = room.id
       AND other.state = 'pending' AND other.due_at > :now AND other.due_at <= :longest
       AND other.lease_token IS NOT NULL)
     FOR UPDATE SKIP LOCKED) d
   LIMIT :limit)
-{_TAKE_POSTGRESQL}""")  # noqa: S608 - no value is put in
+{_taking("due_at")}""")  # noqa: S608 - no value is put in
+"""`due_at` moves: by its index the next claim finds that one is under way."""
 
 
 @dataclass(frozen=True, slots=True)

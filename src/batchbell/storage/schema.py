@@ -1,8 +1,9 @@
 """The tables. What must be true of a row is stated here, as a constraint.
 
-Times are seconds since the epoch. Deliveries have one time only: a claim moves `due_at` to the
-end of the lease, so that an expired lease is simply due again. A column with a `key` has another
-name in the database than here: the name that it had before the first release.
+Times are seconds since the epoch. A delivery has one time: a claim moves `due_at` to the end of the
+lease, so that an expired lease is simply due again. On PostgreSQL most claims write that end to
+`lease_until` instead, which is in no index, and `due_at` stays: see `leases`. A column with a `key`
+has another name in the database than here: the name that it had before the first release.
 """
 
 from __future__ import annotations
@@ -310,6 +311,8 @@ deliveries = Table(
     Column("attempts_before", Integer, nullable=False),
     Column("due_at", Double),
     Column("lease_token", Text),
+    # Of a lease that did not move `due_at`. It counts while there is a token.
+    Column("lease_until", Double),
     Column("created_at", Double, nullable=False),
     Column("finished_at", Double),
     Column("last_status", Integer),
@@ -328,7 +331,8 @@ deliveries = Table(
     ),
     CheckConstraint("lease_token IS NULL OR state = 'pending'", name="lease"),
     Index("ix_deliveries_listed", "project_id", "id"),
-    postgresql_with={"fillfactor": "70"},
+    # So that a claim finds room on the page of its row, and writes to no index.
+    postgresql_with={"fillfactor": "50"},
 )
 _pending = text("state = 'pending'")
 partial("ix_deliveries_due", deliveries.c.endpoint_id, deliveries.c.due_at, where=_pending)
