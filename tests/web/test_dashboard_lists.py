@@ -130,3 +130,19 @@ async def test_a_command_is_made_of_nothing_but_an_id(served: Served, browser: B
         query = str(httpx2.QueryParams({"q": f"x{odd}"}))
         answer = await browser.get(f"/dashboard/batches?{query}")
         assert ("curl" in answer.text, "Show all" in answer.text) == (False, True), odd
+
+
+async def test_an_endpoint_behind_an_open_breaker_is_tried_when_somebody_says_so(
+    served: Served, browser: Browser, clock: Clock
+) -> None:
+    made = await served.watch("batch_0")
+    page = f"/dashboard/endpoints/{made['endpoint_id']}"
+    for number in range(6):
+        await served.watch(f"batch_{number}")
+        await served.see(a_snapshot(f"batch_{number}"))
+        await served.try_all(Outcome(status=500))
+        assert ("Try it now" in (await browser.get(page)).text) == (number >= 3)
+        clock.advance(20)
+    await browser.send(page, action="probe")
+    shown = (await served.http.get(f"/v1/webhook_endpoints/{made['endpoint_id']}")).json()
+    assert shown["breaker"]["next_probe_at"] == int(clock())

@@ -252,7 +252,7 @@ def disable(
 def enable(
     endpoint_id: EndpointId, json: Json = False, server: Server = None, api_key: ApiKey = None
 ) -> None:
-    """Let a disabled endpoint be called again."""
+    """Let a disabled endpoint be called again, or try one behind an open breaker now."""
     with connected(server, api_key) as client:
         _print(client.enable_endpoint(endpoint_id), json=json)
 

@@ -331,7 +331,7 @@ class AsyncBatchbell:
         return await self._send(calls.disable_endpoint(endpoint_id))
 
     async def enable_endpoint(self, endpoint_id: str) -> Endpoint:
-        """Let a disabled endpoint be called again."""
+        """Let a disabled endpoint be called again, or try one behind an open breaker now."""
         return await self._send(calls.enable_endpoint(endpoint_id))
 
     async def replay(

@@ -326,7 +326,7 @@ class Batchbell:
         return self._send(calls.disable_endpoint(endpoint_id))
 
     def enable_endpoint(self, endpoint_id: str) -> Endpoint:
-        """Let a disabled endpoint be called again."""
+        """Let a disabled endpoint be called again, or try one behind an open breaker now."""
         return self._send(calls.enable_endpoint(endpoint_id))
 
     def replay(

@@ -293,7 +293,7 @@ async def rotate(call: Call, endpoint_id: str, body: Any) -> tuple[Known, str]:
 
 @router.post(
     "/v1/webhook_endpoints/{webhook_endpoint_id}/enable",
-    summary="Let a disabled endpoint be called again",
+    summary="Let a disabled endpoint be called again, or try one behind an open breaker now",
     **answers(api.Endpoint, 404),
 )
 async def enable_endpoint(call: Caller, webhook_endpoint_id: str) -> Response:

@@ -21,6 +21,10 @@ from batchbell.web.dashboard.replays import TAKES, begin
 
 router = page_router()
 
+CALLED_AGAIN = {
+    "enable": "It is called again. What was held stays held.",
+    "probe": "The delivery that has waited longest is sent now.",
+}
 REAL_EVENTS = tuple(one for one in EventType if one is not EventType.PING)
 
 
@@ -99,9 +103,9 @@ async def act(visitor: Visit, form: Posted, endpoint_id: str) -> Response:
         case "disable":
             await store.write(health.disable, visitor.project.id, endpoint_id, now=now)
             return done(url_of(endpoint_id), "It is called no more; what waits for it is held.")
-        case "enable":
+        case "enable" | "probe" as action:
             await store.write(endpoints.enable_again, visitor.project.id, endpoint_id, now=now)
-            return done(url_of(endpoint_id), "It is called again. What was held stays held.")
+            return done(url_of(endpoint_id), CALLED_AGAIN[action])
         case "delete":
             await store.write(endpoints.remove, visitor.project.id, endpoint_id, now=now)
             return done("/dashboard/endpoints", "The endpoint is deleted.")
