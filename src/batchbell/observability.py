@@ -6,11 +6,14 @@ import contextlib
 import json
 import logging
 import sys
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from structlog.processors import add_log_level, format_exc_info
+from structlog.typing import EventDict
 
 from batchbell.core.errors import SettingsError
 from batchbell.core.health import Change
@@ -22,31 +25,34 @@ LAG_SECONDS = (1, 2.5, 5, 10, 15, 20, 30, 60, 120, 300, 900, 3600, 4 * 3600, 24 
 def configure_logging(*, level: str, format: str) -> None:
     """Log to standard error: JSON for machines, text on a terminal, unless `format` decides."""
     people = format == "text" or (format == "auto" and sys.stderr.isatty())
-    renderer: Any = (
-        structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
-        )
-        if people
-        else structlog.processors.JSONRenderer(serializer=_line)
-    )
+    lines = structlog.WriteLogger(sys.stderr)
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
+        processors=_for_people() if people else [_for_machines],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=lambda *_: lines,
         cache_logger_on_first_use=False,
     )
+
+
+def _for_people() -> list[Any]:
+    renderer = structlog.dev.ConsoleRenderer(
+        colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+    )
+    stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
+    return [add_log_level, stamp, format_exc_info, renderer]
+
+
+def _for_machines(logger: Any, name: str, said: EventDict) -> str:
+    """The same in one step: every request has its line."""
+    add_log_level(logger, name, said)
+    said["timestamp"] = f"{datetime.now(UTC).replace(tzinfo=None).isoformat()}Z"
+    return _line(format_exc_info(logger, name, said) if "exc_info" in said else said)
 
 
 _encode = msgspec.json.Encoder(enc_hook=repr).encode
 
 
-def _line(said: Any, **_: Any) -> str:
+def _line(said: Any) -> str:
     """One line of the log, in ASCII whatever is in it."""
     with contextlib.suppress(ValueError, TypeError, OverflowError, RecursionError):
         line = _encode(said)

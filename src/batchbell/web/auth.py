@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
+from operator import itemgetter
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -294,13 +295,38 @@ def check_local(scope: Scope) -> None:
     A name that was rebound to 127.0.0.1 shows in `Host`, a page of another site in `Origin` or
     `Sec-Fetch-Site`, and a proxy on this machine that serves others in what it says of them.
     """
-    given = _given(scope)
     client = scope.get("client")
-    if (client and not _is_loopback(client[0])) or not _is_direct(given):
-        _deny(
-            "Without an API key only this machine is served; `batchbell keys create` makes one.",
-            Code.REMOTE_NOT_ALLOWED,
-        )
+    if client and not _is_loopback(client[0]):
+        _deny_remote()
+    origin = tuple([one for one in scope["headers"] if one[0] in LOCAL_HEADERS])
+    if sum(map(len, map(itemgetter(1), origin))) <= KEPT_CHARACTERS_MAX:
+        _check_origin_again(origin)
+    else:
+        _check_origin(origin)
+
+
+def _deny_remote() -> None:
+    _deny(
+        "Without an API key only this machine is served; `batchbell keys create` makes one.",
+        Code.REMOTE_NOT_ALLOWED,
+    )
+
+
+Origin = tuple[tuple[bytes, bytes], ...]
+"""Those of LOCAL_HEADERS that came, and their values."""
+
+
+@lru_cache(HEADERS_KEPT_MAX)
+def _check_origin_again(origin: Origin) -> None:
+    """The same, kept: most callers send the same again. What is refused is not kept."""
+    _check_origin(origin)
+
+
+def _check_origin(origin: Origin) -> None:
+    """What the headers of a call say of where it comes from. Raises AccessDenied."""
+    given = _given(origin)
+    if not _is_direct(given):
+        _deny_remote()
     hosts = given.get(b"host", ())
     if not hosts or any(_host_name(f"//{host}") not in OWN_NAMES for host in hosts):
         _deny(
@@ -309,9 +335,9 @@ def check_local(scope: Scope) -> None:
             " key, and lifts this.",
             Code.HOST_NOT_ALLOWED,
         )
-    origins = [_host_name(origin) for origin in given.get(b"origin", ())]
+    pages = [_host_name(page) for page in given.get(b"origin", ())]
     sites = {site.strip().lower() for site in given.get(b"sec-fetch-site", ())}
-    if any(origin not in OWN_NAMES for origin in origins) or not sites <= OWN_SITES:
+    if any(page not in OWN_NAMES for page in pages) or not sites <= OWN_SITES:
         _deny(
             "Without an API key a web page of another site may not call this server, nor lead"
             " to it.",
@@ -324,12 +350,10 @@ Given = Mapping[bytes, Sequence[str]]
 """Some headers, by name."""
 
 
-def _given(scope: Scope) -> Given:
-    """Those of LOCAL_HEADERS that came."""
+def _given(origin: Origin) -> Given:
     given: dict[bytes, list[str]] = {}
-    for name, value in scope["headers"]:
-        if name in LOCAL_HEADERS:
-            given.setdefault(name, []).append(value.decode("latin-1"))
+    for name, value in origin:
+        given.setdefault(name, []).append(value.decode("latin-1"))
     return given
 
 

@@ -133,16 +133,15 @@ _TWINS = json.JSONDecoder(object_pairs_hook=_pairs, parse_int=float)
 
 def check_plain(headers: Headers) -> None:
     """Raise InvalidRequest for a body that is packed, or that is text of another encoding."""
-    packed = _header(headers, b"content-encoding").strip().lower()
-    if packed not in ("", "identity"):
-        raise InvalidRequest(
-            f"This server reads no bodies packed as {shown(packed)}: send it without"
-            " Content-Encoding.",
-            code=Code.UNSUPPORTED_BODY,
-            status=415,
-        )
-    charset = _charset(_header(headers, b"content-type"))
-    if charset not in UTF_8:
+    packed = content_type = None
+    for name, value in headers:
+        if name == b"content-type" and content_type is None:
+            content_type = value
+        elif name == b"content-encoding" and packed is None:
+            packed = value
+    if packed is not None:
+        _refuse_packed(packed.decode("latin-1").strip().lower())
+    if content_type is not None and (charset := _charset(content_type)) not in UTF_8:
         raise InvalidRequest(
             f"The body is text in {shown(charset)}: send UTF-8.",
             code=Code.UNSUPPORTED_BODY,
@@ -150,9 +149,19 @@ def check_plain(headers: Headers) -> None:
         )
 
 
+def _refuse_packed(packed: str) -> None:
+    if packed not in ("", "identity"):
+        raise InvalidRequest(
+            f"This server reads no bodies packed as {shown(packed)}: send it without"
+            " Content-Encoding.",
+            code=Code.UNSUPPORTED_BODY,
+            status=415,
+        )
+
+
 @functools.lru_cache(TYPES_KEPT_MAX)
-def _charset(content_type: str) -> str:
-    _, options = parse_options_header(content_type)
+def _charset(content_type: bytes) -> str:
+    _, options = parse_options_header(content_type.decode("latin-1"))
     return options.get(b"charset", b"utf-8").decode("latin-1").strip().lower()
 
 
