@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, event, text
 
 from batchbell.core.errors import StoreUnavailable
 from batchbell.core.model import DEFAULT_PROJECT, EventType, Mint
@@ -27,6 +28,7 @@ from batchbell.storage import (
     watches,
 )
 from batchbell.storage.accounts import ensure_account
+from batchbell.storage.bulk import KEEP_PLANS, PLAN_ANEW
 from batchbell.storage.engine import ACCOUNTS, DELIVERIES, Store
 from batchbell.storage.health import locked
 from batchbell.storage.opening import open_store
@@ -81,6 +83,29 @@ async def test_a_watch_made_while_the_end_is_being_recorded_is_told(scene: Scene
         await commit()
     await late
     assert len(await scene.deliveries()) == 2
+
+
+async def test_only_what_is_inserted_goes_by_plans_that_are_kept(scene: Scene) -> None:
+    await scene.register("batch_old", "batch_ended")
+    await scene.end("batch_ended")
+    said: list[str] = []
+
+    def register(connection: Connection) -> None:
+        event.listen(connection, "before_cursor_execute", lambda *about: said.append(about[2]))
+        wanted = scene.wanted("batch_new", "batch_old", "batch_ended", url=OTHER_URL)
+        watches.register(connection, DEFAULT_PROJECT, wanted, mint=scene.mint, now=scene.clock())
+
+    await scene.store.write(register)
+    kept: list[str] = []
+    keeps = False
+    for statement in said:
+        if statement in (KEEP_PLANS, PLAN_ANEW):
+            keeps = statement == KEEP_PLANS
+        elif keeps:
+            kept.append(statement)
+    tables = [re.sub(r"\s+", " ", one).split(" FROM ")[0].split(" (")[0] for one in kept]
+    assert tables == ["INSERT INTO batches", "SELECT accounts.name", "INSERT INTO watches"]
+    assert sum("INSERT INTO deliveries" in one for one in said) == 1
 
 
 async def test_an_end_recorded_while_a_watch_is_being_made_tells_it(scene: Scene) -> None:

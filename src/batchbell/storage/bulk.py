@@ -121,9 +121,32 @@ PLANS = dict.fromkeys(
     ),
     "off",
 ) | {"plan_cache_mode": "auto"}
-BY_INDEX = "SELECT " + ", ".join(
-    f"set_config('{name}', '{to}', true)" for name, to in PLANS.items()
-)
+
+
+def keep_plans(connection: Connection) -> None:
+    """Have PostgreSQL plan once how it checks foreign keys, and not for each row that is inserted.
+
+    Before rows are inserted, until `plan_anew` or the end of the transaction. Not for a read that
+    may go by several indexes: it would be kept as it was planned when the table was small.
+    """
+    if dialect_of(connection) == "postgresql":
+        connection.exec_driver_sql(KEEP_PLANS)
+
+
+def plan_anew(connection: Connection) -> None:
+    """Have PostgreSQL plan each statement for what it is given, and for its tables as they are."""
+    if dialect_of(connection) == "postgresql":
+        connection.exec_driver_sql(PLAN_ANEW)
+
+
+def _set_locally(settings: Mapping[str, str]) -> str:
+    calls = (f"set_config('{name}', '{to}', true)" for name, to in settings.items())
+    return f"SELECT {', '.join(calls)}"
+
+
+KEEP_PLANS = _set_locally({"enable_seqscan": "off", "plan_cache_mode": "auto"})
+PLAN_ANEW = _set_locally({"enable_seqscan": "on", "plan_cache_mode": "force_custom_plan"})
+BY_INDEX = _set_locally(PLANS)
 
 
 def in_one_step(connection: Connection, statement: str, given: Any) -> Any:

@@ -33,6 +33,8 @@ from batchbell.storage.bulk import (
     in_one_step,
     insert_missing_values,
     inserted,
+    keep_plans,
+    plan_anew,
 )
 from batchbell.storage.endpoints import ensure_endpoints, named_urls
 from batchbell.storage.engine import dialect_of
@@ -130,6 +132,8 @@ def register(
     """
     targets = _targets(connection, project_id, wanted, mint=mint, now=now)
     found, added = _ensure_batches(connection, project_id, wanted, now=now)
+    if len(added) < len(found):
+        plan_anew(connection)
     over = _whole(connection, [one.key for one in found.values() if one.status.ended])
     reopen_lost(connection, over, now=now)
     pairs = [
@@ -142,10 +146,13 @@ def register(
     if strict:
         _refuse_differences(wanted, [new.get(pair) or known[pair] for pair in pairs])
     rows = [_values(new[pair]) for pair in sorted(new)]
+    keep_plans(connection)
     insert_missing_values(connection, watches, COLUMNS, rows)
     made = {watch.id for watch in new.values()}
     keys = {watch.batch_key for watch in new.values()}
     ended = [batch for batch in over if _is_over(batch.status) and batch.key in keys]
+    if ended:
+        plan_anew(connection)
     outbox.announce_late(connection, ended, sorted(made), mint=mint, now=now)
     return [_answer(new.get(pair) or known[pair], made) for pair in pairs]
 
@@ -215,7 +222,9 @@ def _ensure_batches(
     )
     refuse_removed(connection, sorted({name[0] for name in names}))
     found |= added
-    found |= _locked(connection, [name for name in names if name not in found])
+    if late := [name for name in names if name not in found]:
+        plan_anew(connection)
+        found |= _locked(connection, late)
     return found, {one.key for one in added.values()}
 
 
@@ -223,6 +232,9 @@ def _add_batches(
     connection: Connection, project_id: str, names: Sequence[Name], *, now: float
 ) -> dict[Name, Locked]:
     """Those that were not there; another process may have added the others meanwhile."""
+    if not names:
+        return {}
+    keep_plans(connection)
     blank = new_batch(project_id, *BLANK, now=now)
     others = [value for name, value in blank.items() if name not in NAME]
     rows = [(*name, *others) for name in names]
