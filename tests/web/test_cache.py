@@ -48,6 +48,25 @@ async def test_it_is_asked_once_for_the_time(remembered: Remembered[int], clock:
     assert await remembered.get() == 2
 
 
+async def test_what_is_at_hand_is_loaded_anew_before_its_time_is_over(
+    remembered: Remembered[int], source: Source, clock: Clock
+) -> None:
+    assert remembered.at_hand() is None
+    await remembered.get()
+    clock.advance(2.5)
+    assert (remembered.at_hand(), source.asked) == (1, 1)
+    source.gate.clear()
+    source.started.clear()
+    clock.advance(0.1)
+    assert [remembered.at_hand(), remembered.at_hand()] == [1, 1]
+    await source.started.wait()
+    clock.advance(2.5)
+    assert remembered.at_hand() is None
+    source.gate.set()
+    assert await remembered.get() == 2
+    assert (remembered.at_hand(), source.asked) == (2, 2)
+
+
 async def test_a_clock_set_back_makes_nothing_last(
     remembered: Remembered[int], clock: Clock
 ) -> None:

@@ -33,19 +33,28 @@ class Remembered(Generic[T]):
         self._changes += 1
 
     def at_hand(self) -> T | None:
-        """The answer, if it is known at this moment and nothing has to be loaded; else None."""
+        """The answer, if it is known at this moment; else None.
+
+        Halfway through its time it is loaded anew, so that those who ask often never wait for it.
+        """
         kept = self._fresh()
-        return None if kept is None else kept[1]
+        if kept is None:
+            return None
+        if self._loading is None and self._clock() - kept[0] > self._seconds / 2:
+            self._begin()
+        return kept[1]
 
     async def get(self) -> T:
         """The answer; raises what `load` raises, and keeps no failure."""
         kept = self._fresh()
         if kept is not None:
             return kept[1]
-        if self._loading is None:
-            self._loading = asyncio.create_task(self._load_once())
-            self._loading.add_done_callback(_retrieve)
-        return await asyncio.shield(self._loading)
+        return await asyncio.shield(self._loading or self._begin())
+
+    def _begin(self) -> asyncio.Task[T]:
+        self._loading = asyncio.create_task(self._load_once())
+        self._loading.add_done_callback(_retrieve)
+        return self._loading
 
     async def _load_once(self) -> T:
         changes, asked_at = self._changes, self._clock()
