@@ -17,7 +17,7 @@ from batchbell.core.model import Status
 from batchbell.web.dashboard.live import REST_MOST_SECONDS
 
 from .conftest import DESKTOP, PHONE
-from .stage import Stage, a_snapshot
+from .stage import API_KEY, Stage, a_snapshot
 
 AXE = Path(__file__).parent / "axe" / "axe.min.js"
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
@@ -371,3 +371,21 @@ def test_many_pages_in_sight_leave_connections_to_each_other(
     pages[0].get_by_role("link", name="Deliveries", exact=True).click()
     expect(pages[0].get_by_role("heading", name="Deliveries")).to_be_visible()
     context.close()
+
+
+def test_what_a_button_asks_first_is_in_sight_on_a_phone(
+    stage: Stage, opened: Callable[..., BrowserContext]
+) -> None:
+    added = {"name": "beside", "base_url": stage.sandbox.base_url, "api_key": API_KEY}
+    stage.ask("POST", "/v1/accounts", json=added)
+    context = opened("dark", PHONE)
+    page = context.new_page()
+    page.goto("/dashboard/accounts")
+    for words in ("Replace the key", "Remove"):
+        page.locator("summary", has_text=words).click()
+        box = page.locator("details.sure[open] .sheet").bounding_box()
+        assert box is not None
+        assert (box["x"] >= 0, box["x"] + box["width"] <= PHONE["width"]) == (True, True)
+        assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+    context.close()
+    stage.ask("DELETE", "/v1/accounts/beside?force=true")

@@ -684,7 +684,10 @@ async def test_accounts_are_added_paused_and_removed(served: Served, browser: Br
     await browser.send(page, action="resume", account=found["id"])
     assert (await served.http.get("/v1/accounts/second")).json()["state"] == "active"
     tested = await browser.send(page, action="test", account=found["id"])
-    assert "unavailable" in tested.text
+    assert ("unavailable" in tested.text, "Test of second" in tested.text) == (True, True)
+    await browser.send(page, action="replace", account=found["id"], api_key="sk-another-9876543210")
+    hint = (await served.http.get("/v1/accounts/second")).json()["api_key_hint"]
+    assert hint != found["api_key_hint"]
     await browser.send(page, action="remove", account=found["id"], force="1")
     assert (await served.http.get("/v1/accounts/second")).status_code == 404
 

@@ -304,15 +304,20 @@ async def get_account(call: Caller, account_id: str) -> Response:
     **answers(api.Account, 404, 409, 413),
 )
 async def change_account(call: Caller, account_id: str, request: Request) -> Response:
+    return answer(await shown(call, await update(call, account_id, await read_json(request))))
+
+
+async def update(call: Call, account_id: str, body: Any) -> Account:
+    """Change an account as a body says; returns it. Raises NotFound, InvalidRequest."""
     context = call.context
-    changes = read_changes(await read_json(request), context.rules())
+    changes = read_changes(body, context.rules())
     if "credentials" in changes or changes.get("hook_secrets"):
         check_sealed(context.store)
     if "base_url" in changes:
         found = await _find(call, account_id)
         if profile := PROFILES.get(found.provider):
             changes["base_url"] = profile.address(changes["base_url"])
-    return answer(await shown(call, await change(call, account_id, **changes)))
+    return await change(call, account_id, **changes)
 
 
 @router.delete(

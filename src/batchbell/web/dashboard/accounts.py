@@ -33,6 +33,7 @@ async def _show(visitor: Visitor, test: AccountTest | None = None) -> Response:
         rows=[await api.shown(visitor.call, one) for one in found],
         providers=sorted(PROFILES),
         test=test,
+        tested=[one.name for one in found if test and one.id == test.account_id],
     )
 
 
@@ -45,6 +46,9 @@ async def act(visitor: Visit, form: Posted) -> Response:
             return done(PAGE, f"Account {added.name} is watched from now on.")
         case "test":
             return await _show(visitor, await api.test(call, form.need("account")))
+        case "replace":
+            await api.update(call, form.need("account"), {"api_key": form.need("api_key")})
+            return done(PAGE, "It is swept with the new API key from now on.")
         case "pause":
             await api.change(call, form.need("account"), paused=True)
             return done(PAGE, "It is swept no more until it is resumed.")
