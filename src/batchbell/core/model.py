@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from functools import cache
+from operator import attrgetter
 from typing import Any
 
 from batchbell.core.account import DEFAULT_PROJECT as DEFAULT_PROJECT  # noqa: PLC0414
@@ -190,8 +191,9 @@ class Snapshot:
 
 def _values(value: Any) -> Any:
     """A dataclass as the list of its values; whatever else JSON does not know as text."""
-    if is_dataclass(value):
-        return [getattr(value, name) for name in _names(value.__class__)]
+    read = _reader(value.__class__)
+    if read is not None:
+        return read(value)
     return dict(value) if isinstance(value, Mapping) else str(value)
 
 
@@ -199,8 +201,9 @@ _encoded = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_valu
 
 
 @cache
-def _names(type_: Any) -> tuple[str, ...]:
-    return tuple(one.name for one in fields(type_))
+def _reader(type_: Any) -> Callable[[Any], tuple[Any, ...]] | None:
+    """What reads all values of a dataclass at once. Each of ours has more than one."""
+    return attrgetter(*(one.name for one in fields(type_))) if is_dataclass(type_) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,12 +186,13 @@ def _short(text: str) -> str:
 def describe(batch: Batch) -> dict[str, Any]:
     """What a webhook says of a batch, under `data`."""
     seen = batch.snapshot or Snapshot(id=batch.id, provider_status="", status=None)
+    outcome = batch.outcome
     data: dict[str, Any] = {
         "id": batch.id,
         "provider": batch.provider,
         "account": batch.account,
         "status": batch.status.value,
-        "outcome": batch.outcome.value if batch.outcome else None,
+        "outcome": outcome.value if outcome else None,
         "request_counts": counts_object(seen.counts),
         "endpoint": seen.endpoint,
         "model": seen.model,

@@ -327,7 +327,7 @@ def insert_deliveries(connection: Connection, rows: Sequence[Mapping[str, Any]])
             id = id_after(before, id)
         if row["endpoint_id"] in last:
             last[row["endpoint_id"]] = id
-        placed.append({**row, "id": id})
+        placed.append(row if id == row["id"] else {**row, "id": id})
     insert_missing(connection, deliveries, placed)
 
 

@@ -263,11 +263,11 @@ class Watcher:
         self._log_unknown(account, found)
         for status, number in Counter(change.batch.status for change in changes).items():
             self._metrics.changes.labels(status).inc(number)
+        say = log.bind(account=account.label)
         for change in changes:
-            log.info(
+            say.info(
                 "batch moved",
                 batch=change.batch.id,
-                account=account.label,
                 before=change.before,
                 status=change.batch.status,
                 outcome=change.batch.outcome,
