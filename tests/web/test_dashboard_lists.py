@@ -146,3 +146,18 @@ async def test_an_endpoint_behind_an_open_breaker_is_tried_when_somebody_says_so
     await browser.send(page, action="probe")
     shown = (await served.http.get(f"/v1/webhook_endpoints/{made['endpoint_id']}")).json()
     assert shown["breaker"]["next_probe_at"] == int(clock())
+
+
+async def test_a_batch_whose_id_ends_like_another_page_has_its_own(
+    served: Served, browser: Browser
+) -> None:
+    for id in ("batches/a", "batches/a/results", "a/cancel"):
+        await served.watch(id)
+        await served.see(a_snapshot(id))
+        await served.try_all(Outcome(status=200))
+        page = f"/dashboard/batches/{id.replace('/', '%2F')}"
+        text = (await browser.get(page)).text
+        assert set(re.findall(r'action="(/dashboard/batches[^"]*)"', text)) == {page}
+        await browser.send(page, action="expunge")
+        path = f"/v1/batches/{id.replace('/', '%2F')}"
+        assert (await served.http.get(path)).json()["batchbell"]["expunged_at"], id

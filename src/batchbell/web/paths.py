@@ -29,13 +29,17 @@ class IdConvertor(Convertor[str]):
         return quote(value, safe="")
 
 
+def path_sent(scope: Scope) -> str:
+    """The path as it was sent: where it is decoded, an id may look like another path."""
+    raw: bytes | None = scope.get("raw_path")
+    return quote(scope["path"]) if raw is None else raw.partition(b"?")[0].decode("latin-1")
+
+
 class IdRoute(APIRoute):
     """Matches the path as it was sent: decoded, `%2F` could not be distinguished from `/`."""
 
     def matches(self, scope: Scope) -> tuple[Match, dict[str, Any]]:
-        raw: bytes | None = scope.get("raw_path")
-        path = quote(scope["path"]) if raw is None else raw.partition(b"?")[0].decode("latin-1")
-        match, child = super().matches({**scope, "path": path})
+        match, child = super().matches({**scope, "path": path_sent(scope)})
         return match, dict(child)
 
 

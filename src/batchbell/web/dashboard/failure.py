@@ -14,6 +14,7 @@ from batchbell.storage.keys import Key
 from batchbell.web.auth import DASHBOARD, SIGN_IN, is_open, is_page
 from batchbell.web.dashboard.page import MENU, bare
 from batchbell.web.errors import response_to
+from batchbell.web.paths import path_sent
 
 TITLES = {
     403: "Not from here",
@@ -72,5 +73,5 @@ def _wanted(scope: Scope) -> str:
     if scope["method"] != "GET":
         return DASHBOARD
     query = scope["query_string"].decode("latin-1")
-    path = scope.get("raw_path", b"").partition(b"?")[0].decode("latin-1") or quote(scope["path"])
+    path = path_sent(scope)
     return f"{path}?{query}" if query else path

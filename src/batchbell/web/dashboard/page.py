@@ -26,7 +26,7 @@ from batchbell.web.bodies import read_body
 from batchbell.web.call import Call, Surface, call_of
 from batchbell.web.dashboard import formats, live
 from batchbell.web.errors import Code
-from batchbell.web.paths import IdRoute
+from batchbell.web.paths import IdRoute, path_sent
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
@@ -246,7 +246,7 @@ def show(
         "is_live": is_live,
         "frame": "live.html" if is_live else "base.html",
         "address": _address(visitor.request),
-        "url": url or str(visitor.request.url.path),
+        "url": url or path_sent(visitor.request.scope),
         "is_answer": visitor.request.method == "POST",
         **more,
     }
