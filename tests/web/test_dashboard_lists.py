@@ -143,6 +143,8 @@ async def test_an_endpoint_behind_an_open_breaker_is_tried_when_somebody_says_so
         await served.try_all(Outcome(status=500))
         assert ("Try it now" in (await browser.get(page)).text) == (number >= 3)
         clock.advance(20)
+    story = (await browser.get("/dashboard/batches/batch_5")).text
+    assert "The breaker is open since" in story, "so it is pending"
     await browser.send(page, action="probe")
     shown = (await served.http.get(f"/v1/webhook_endpoints/{made['endpoint_id']}")).json()
     assert shown["breaker"]["next_probe_at"] == int(clock())

@@ -11,6 +11,7 @@ from fastapi import Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from batchbell.api.batches import Batch as Answer
+from batchbell.core import delivery
 from batchbell.core.errors import AmbiguousBatch, InvalidRequest, NotFound
 from batchbell.core.ids import ID_PATTERN
 from batchbell.core.model import Batch, BatchKind, BatchOutcome, Status
@@ -158,6 +159,9 @@ async def batch_page(
         merged=merged,
         watches=timeline.watches,
         story=steps_of(timeline),
+        reasons={
+            sent.delivery.id: delivery.reason(sent.delivery, visitor.now) for sent in timeline.sent
+        },
         left_out=timeline.left_out,
         preview=await _preview(visitor, found, merged, fate),
         can_fetch=await _can_fetch(visitor, found, merged),
