@@ -163,3 +163,14 @@ async def test_a_batch_whose_id_ends_like_another_page_has_its_own(
         await browser.send(page, action="expunge")
         path = f"/v1/batches/{id.replace('/', '%2F')}"
         assert (await served.http.get(path)).json()["batchbell"]["expunged_at"], id
+
+
+async def test_an_id_of_several_accounts_says_what_an_expunge_means(
+    served: Served, browser: Browser
+) -> None:
+    await served.watch("batch_1")
+    await served.see(a_snapshot("batch_1"))
+    words = "of this id of all accounts"
+    page = "/dashboard/batches/batch_1"
+    assert words not in (await browser.get(page)).text
+    assert words in (await browser.get(f"{page}?account=openai")).text
