@@ -140,6 +140,19 @@ OTHERS = {
 }
 
 
+async def test_a_connection_is_kept_for_its_time_after_an_answer(server: Server) -> None:
+    reader, writer = await server.open()
+    head, body = post(b"hello")
+    for _ in range(2):
+        writer.write(head + body)
+        assert (await reader.readuntil(b"\r\n\r\n5")).startswith(b"HTTP/1.1 200 ")
+        (connection,) = server.connections
+        assert connection._idle_since is not None
+        connection.look(connection._idle_since + 0.9, 0.05)
+    assert await reader.read() == b""  # nobody says anything more
+    writer.close()
+
+
 @pytest.mark.parametrize("offer", OTHERS.values(), ids=OTHERS.keys())
 async def test_an_offer_of_another_protocol_is_ignored(
     server: Server, offer: tuple[bytes, ...]

@@ -60,6 +60,8 @@ class Connection(HttpToolsProtocol):
         self._reader: _Movement | None = None
         self._unread_bytes = 0
         self._refused = False
+        self._idle_since: float | None = None
+        """Since the last answer, where nothing has come after it."""
         self._direct: Mapping[bytes, Direct] = getattr(self.app, "direct", {})
         self._held: list[bytes] | None = None
         """The body of a request that has not begun yet: when it is whole, it may go directly."""
@@ -70,9 +72,9 @@ class Connection(HttpToolsProtocol):
             _make_room(self.connections)
 
     def data_received(self, data: bytes) -> None:
-        self._unset_keepalive_if_required()
         if self._refused:
             return
+        self._idle_since = None
         try:
             self._feed(data)
         except httptools.HttpParserError:
@@ -177,10 +179,23 @@ class Connection(HttpToolsProtocol):
                 self.transport.close()
         self.on_response_complete()
 
+    def on_response_complete(self) -> None:
+        """As uvicorn does, without a timer that nearly every next request would stop again."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self._idle_since = self.loop.time()
+
     def look(self, now: float, seconds: float) -> None:
         """End what takes too long; `seconds` have passed since the last look."""
         if self.transport is None:
             return
+        if self._idle_since is not None and now - self._idle_since > self.timeout_keep_alive:
+            self.timeout_keep_alive_handler()
         if self._head_since is not None and now - self._head_since > self.limits.head_seconds:
             if self._head_bytes:
                 message = f"The headers did not come within {self.limits.head_seconds:g} s."
