@@ -25,6 +25,7 @@ pytestmark = pytest.mark.databases("sqlite")
     [
         "batches?status=faild",
         "batches?state=failed",
+        "batches?status=failed&status=completed",
         "batches?hours=NaN",
         "batches?ended=-1",
         "submissions?outcome=good",

@@ -104,3 +104,8 @@ async def test_an_empty_project_says_how_it_gets_an_account(
     page = (await browser.get("/dashboard")).text
     assert '<a href="/dashboard/accounts">add an account</a>' in page
     assert "environment" not in page, "what is declared there is of default"
+
+
+async def test_a_form_that_is_too_large_is_refused_by_its_size(browser: Browser) -> None:
+    answer = await browser.post("/dashboard/keys", {"name": "x" * 70_000})
+    assert (answer.status_code, "larger than 64 KiB" in answer.text) == (413, True)

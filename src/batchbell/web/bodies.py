@@ -193,9 +193,8 @@ async def read_body(request: HttpRequest, *, most: int) -> bytes:
 
 
 def _too_large(most: int) -> None:
-    raise InvalidRequest(
-        f"The body is larger than {most // 2**20} MiB.", code=Code.BODY_TOO_LARGE, status=413
-    )
+    size = f"{most // 2**20} MiB" if most >= 2**20 else f"{most // 2**10} KiB"
+    raise InvalidRequest(f"The body is larger than {size}.", code=Code.BODY_TOO_LARGE, status=413)
 
 
 Model = TypeVar("Model", bound=Request)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -18,6 +19,7 @@ from batchbell import __version__
 from batchbell.core import session
 from batchbell.core.errors import AccessDenied, InvalidRequest
 from batchbell.core.model import DEFAULT_PROJECT
+from batchbell.core.nearest import shown
 from batchbell.storage import projects
 from batchbell.storage.keys import Key
 from batchbell.storage.projects import Project
@@ -120,7 +122,11 @@ class Visitor:
 
 
 async def visitor_of(request: Request) -> Visitor:
-    """A dependency of every page but the way in."""
+    """A dependency of every page but the way in. Raises InvalidRequest."""
+    names = Counter(name for name, _ in request.query_params.multi_items())
+    for name, times in names.most_common(1):
+        if times > 1:
+            raise InvalidRequest(f"The address names {shown(name)} more than once.")
     own = await call_of(request)
     key: Key | None = request.scope["state"].get("key")
     store = own.context.store
