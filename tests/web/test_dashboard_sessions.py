@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from batchbell.core.errors import StoreUnavailable
 from batchbell.web.auth import SESSION_COOKIE
 from batchbell.web.dashboard import live
 
@@ -109,3 +110,22 @@ async def test_an_empty_project_says_how_it_gets_an_account(
 async def test_a_form_that_is_too_large_is_refused_by_its_size(browser: Browser) -> None:
     answer = await browser.post("/dashboard/keys", {"name": "x" * 70_000})
     assert (answer.status_code, "larger than 64 KiB" in answer.text) == (413, True)
+
+
+async def test_a_stream_says_that_the_database_is_away_and_shows_the_page_when_it_is_back(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "REST_SECONDS", 0.01)
+    async with served.http.stream("GET", "/dashboard/keys", headers=FOLLOWS) as answer:
+        lines = answer.aiter_lines()
+        first = await page_in(lines)
+        with monkeypatch.context() as patch:
+            patch.setattr(served.app.state.surface.keyring, "is_local_mode", gone)
+            async for line in lines:
+                if line == "event: away":
+                    break
+        assert await page_in(lines) == first
+
+
+async def gone() -> bool:
+    raise StoreUnavailable("gone")

@@ -103,14 +103,15 @@ async def test_a_page_goes_on_when_the_first_who_looked_has_gone() -> None:
     assert made == [people[0].token, people[1].token]
 
 
-async def test_a_page_stays_as_it_was_while_the_database_does_not_answer() -> None:
+async def test_whoever_looks_hears_that_the_database_does_not_answer_until_it_does() -> None:
     one = Somebody(Looks(), "a" * 64)
     with one.looking() as look:
-        first = await one.sees(look)
+        await one.sees(look)
         one.fails.append(StoreUnavailable("gone"))
-        with Somebody(one.looks, "b" * 64).looking():
-            assert await one.sees(look) == first
-            assert not one.fails
+        with Somebody(one.looks, "b" * 64).looking(), pytest.raises(StoreUnavailable):
+            await one.sees(look)
+        with Somebody(one.looks, "c" * 64).looking():
+            assert await one.sees(look) == f"2 for {one.token}"
 
 
 async def test_a_page_that_is_gone_ends_for_all_who_look() -> None:

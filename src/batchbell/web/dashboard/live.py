@@ -82,6 +82,7 @@ class Look:
         self.viewers: list[Viewer] = []
         self._looks = looks
         self._shown: Shown | None = None
+        self._failure: StoreUnavailable | None = None
         self._wanted = asyncio.Event()
         self._making = asyncio.create_task(self._make(), name="batchbell-look")
         self._making.add_done_callback(self._ended)
@@ -102,9 +103,14 @@ class Look:
             self._making.cancel()
 
     def shown_to(self, viewer: Viewer) -> Shown | None:
-        """The latest page if it is not from before they looked. Raises what ended the look."""
+        """The latest page if it is not from before they looked.
+
+        Raises what ended the look, and StoreUnavailable while it cannot be made.
+        """
         if self.is_over:
             self._making.result()
+        if self._failure is not None:
+            raise self._failure
         found = self._shown
         return found if found is not None and found.began_at >= viewer.looks_since else None
 
@@ -112,9 +118,12 @@ class Look:
         while True:
             self._wanted.clear()
             began_at, viewer = time.monotonic(), self.viewers[0]
-            with contextlib.suppress(StoreUnavailable):  # it is shown as it was until then
+            try:
                 page = await viewer.make()
                 self._shown = Shown(_frame("page", page.decode()), viewer.token, began_at)
+                self._failure = None
+            except StoreUnavailable as error:
+                self._failure = error
             self._wake()
             rest = self._looks.rest_seconds(time.monotonic() - began_at)
             with contextlib.suppress(TimeoutError):
@@ -185,16 +194,17 @@ class Stream(Response):
     async def _frames(self, viewer: Viewer, look: Look) -> AsyncGenerator[bytes]:
         yield b"retry: %d\n\n" % RETRY_MS + self._clock() + _frame("version", __version__)
         place, wrote_at, sent = viewer.place, time.monotonic(), b""
+        away = _frame("away", "")
         while not place.ended:
             try:
                 shown = look.shown_to(viewer)
                 await self._check_access()
-            except StoreUnavailable:
-                shown = None  # whoever was let in stays in while nobody can be asked
+                frame = sent if shown is None else shown.to(self._sight.token)
+            except StoreUnavailable:  # whoever was let in stays in while nobody can be asked
+                frame = away
             except BatchbellError:
                 yield _frame("over", "")
                 return
-            frame = sent if shown is None else shown.to(self._sight.token)
             if frame != sent:
                 yield frame
                 sent, wrote_at = frame, time.monotonic()

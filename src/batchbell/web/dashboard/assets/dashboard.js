@@ -117,6 +117,10 @@ function follow() {
     say("on", "Live");
     keepOrLeave();
   });
+  stream.addEventListener("away", () => {
+    heard();
+    say("away", "The database does not answer");
+  });
   stream.addEventListener("over", loadAgain);
   stream.addEventListener("error", () => {
     say("away", "Reconnecting");
