@@ -141,10 +141,12 @@ def test_a_page_follows_the_database_over_a_restart(stage: Stage, page: Page) ->
     expect(page.get_by_role("img", name="55 of 100 completed")).to_be_visible(timeout=LIVE_MS)
     stage.call(stage.stop())
     expect(state).to_have_text("Reconnecting")
+    expect(page.get_by_text("What is shown may be old")).to_be_visible()
     stage.call(stage.start())
     stage.see(a_snapshot("batch_live", Status.FAILED, 60, 40))
     expect(page.locator("h1 ~ .badge").first).to_have_text("failed", timeout=LIVE_MS)
     expect(state).to_have_text("Live", timeout=LIVE_MS)
+    expect(page.get_by_text("What is shown may be old")).to_be_hidden()
     assert page.evaluate("window.same"), "it was never loaded again"
 
 

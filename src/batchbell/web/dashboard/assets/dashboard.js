@@ -90,9 +90,11 @@ function morphChildren(old, young) {
 
 function say(state, words) {
   const shown = document.querySelector(".live");
-  if (!shown || shown.dataset.state === state) return;
+  if (!shown || (shown.dataset.state === state && shown.textContent === words)) return;
   shown.dataset.state = state;
   shown.querySelector(".live-says").textContent = words;
+  const stale = state === "away" ? `${words}. What is shown may be old.` : "";
+  document.getElementById("stale").textContent = stale;
 }
 
 function follow() {
