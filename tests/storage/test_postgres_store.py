@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, event, text
+from sqlalchemy.exc import DBAPIError
 
 from batchbell.core.errors import StoreUnavailable
 from batchbell.core.model import DEFAULT_PROJECT, EventType, Mint
@@ -32,7 +33,7 @@ from batchbell.storage.bulk import KEEP_PLANS, PLAN_ANEW
 from batchbell.storage.engine import ACCOUNTS, DELIVERIES, Store
 from batchbell.storage.health import locked
 from batchbell.storage.opening import open_store
-from batchbell.storage.postgresql import CONFLICT_TRIES, PostgresStore
+from batchbell.storage.postgresql import CONFLICT_TRIES, PostgresStore, set_locally
 from tests.conftest import SECRET, Clock
 from tests.storage.scene import Scene, snapshot
 
@@ -359,3 +360,19 @@ async def test_the_words_of_libpq_are_understood(postgres_url: str) -> None:
     name = text("SHOW application_name")
     assert await store.read(lambda c: c.execute(name).scalar()) == "batchbell"
     await store.close()
+
+
+async def test_a_transaction_that_cannot_be_set_up_leaves_no_other_in_it(store: Store) -> None:
+    """Its begin and its settings go in one message, of which the second half may be refused."""
+
+    def write(connection: Connection, setting: str) -> str:
+        set_locally(connection, setting)
+        return str(connection.execute(text("SHOW statement_timeout")).scalar())
+
+    for _ in range(3):
+        with pytest.raises(DBAPIError, match="soon"):
+            await store.write(write, "SELECT set_config('statement_timeout', 'soon', true)")
+        assert await store.write(write, "SET LOCAL statement_timeout = '5s'") == "5s"
+        assert (
+            await store.read(lambda c: c.execute(text("SHOW statement_timeout")).scalar()) == "30s"
+        )

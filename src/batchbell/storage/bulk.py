@@ -38,6 +38,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from batchbell.storage.engine import dialect_of
+from batchbell.storage.postgresql import set_locally, setting
 
 Rows = Sequence[Mapping[str, Any]]
 """All with the same keys of columns; what a row leaves out is NULL."""
@@ -107,7 +108,7 @@ def by_index(connection: Connection) -> None:
     foreign keys are checked: else one is made for each row.
     """
     if dialect_of(connection) == "postgresql":
-        connection.exec_driver_sql(BY_INDEX)
+        set_locally(connection, BY_INDEX)
 
 
 PLANS = dict.fromkeys(
@@ -130,23 +131,18 @@ def keep_plans(connection: Connection) -> None:
     may go by several indexes: it would be kept as it was planned when the table was small.
     """
     if dialect_of(connection) == "postgresql":
-        connection.exec_driver_sql(KEEP_PLANS)
+        set_locally(connection, KEEP_PLANS)
 
 
 def plan_anew(connection: Connection) -> None:
     """Have PostgreSQL plan each statement for what it is given, and for its tables as they are."""
     if dialect_of(connection) == "postgresql":
-        connection.exec_driver_sql(PLAN_ANEW)
+        set_locally(connection, PLAN_ANEW)
 
 
-def _set_locally(settings: Mapping[str, str]) -> str:
-    calls = (f"set_config('{name}', '{to}', true)" for name, to in settings.items())
-    return f"SELECT {', '.join(calls)}"
-
-
-KEEP_PLANS = _set_locally({"enable_seqscan": "off", "plan_cache_mode": "auto"})
-PLAN_ANEW = _set_locally({"enable_seqscan": "on", "plan_cache_mode": "force_custom_plan"})
-BY_INDEX = _set_locally(PLANS)
+KEEP_PLANS = setting({"enable_seqscan": "off", "plan_cache_mode": "auto"})
+PLAN_ANEW = setting({"enable_seqscan": "on", "plan_cache_mode": "force_custom_plan"})
+BY_INDEX = setting(PLANS)
 
 
 def in_one_step(connection: Connection, statement: str, given: Any) -> Any:

@@ -248,12 +248,10 @@ def failing_among(connection: Connection, ids: Sequence[str]) -> set[str]:
     if dialect_of(connection) == "sqlite":
         packed = (json.dumps(list(ids)),)
         return set(in_one_step(connection, FAILING_SQLITE, packed))
-    query = select(endpoints.c.id).where(
-        among(connection, endpoints.c.id, ids), endpoints.c.failures > 0
-    )
-    return set(connection.execute(query).scalars())
+    return set(connection.execute(FAILING_POSTGRESQL, {"ids": list(ids)}).scalars())
 
 
+FAILING_POSTGRESQL = text("SELECT id FROM endpoints WHERE id = ANY(:ids) AND failures > 0")
 FAILING_SQLITE = """
 SELECT json_group_array(id) FROM endpoints
 WHERE id IN (SELECT value FROM json_each(?)) AND failures > 0

@@ -15,8 +15,8 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Awaitable, Iterable
-from typing import Any
+from collections.abc import Awaitable, Iterable, Mapping
+from typing import Any, cast
 
 import asyncpg
 import structlog
@@ -75,8 +75,37 @@ class _Connection(asyncpg.Connection):
     each of them to another server connection.
     """
 
+    settings: tuple[str, ...] = ()
+    """What is set with the begin of the next transaction, until its end."""
+
     async def set_type_codec(self, *_args: Any, **_how: Any) -> None:
         """Set nothing up."""
+
+    def transaction(self, **_how: Any) -> _Transaction:  # type: ignore[override]
+        """A transaction as it comes: SQLAlchemy asks for no other."""
+        return _Transaction(self)
+
+
+class _Transaction:
+    """What SQLAlchemy uses of asyncpg's own, but begun and set up by one message."""
+
+    def __init__(self, connection: _Connection) -> None:
+        self._connection = connection
+
+    async def start(self) -> None:
+        begin = ("BEGIN", *self._connection.settings)
+        try:
+            await self._connection.execute("; ".join(begin))
+        except asyncpg.PostgresError:
+            if self._connection.is_in_transaction():
+                await self.rollback()
+            raise
+
+    async def commit(self) -> None:
+        await self._connection.execute("COMMIT")
+
+    async def rollback(self) -> None:
+        await self._connection.execute("ROLLBACK")
 
 
 class PostgresStore(Store):
@@ -125,8 +154,7 @@ class PostgresStore(Store):
             connection.close()
 
     def _on_begin(self, connection: Connection) -> None:
-        if self.pooled:
-            connection.exec_driver_sql(SET_LOCALLY)
+        _driver(connection).settings = (SET_LOCALLY,) if self.pooled else ()
 
     def _dialects(self) -> Iterable[Dialect]:
         return (self._engine.sync_engine.dialect,)
@@ -175,7 +203,7 @@ class PostgresStore(Store):
         engine = self._make_engine(patient=True, poolclass=NullPool)
 
         def run(connection: Connection) -> T:
-            connection.exec_driver_sql(SET_PATIENTLY)
+            set_locally(connection, SET_PATIENTLY)
             return query(connection, *args, **kwargs)
 
         async def migrated() -> T:
@@ -316,14 +344,27 @@ NOTHING_HEARD = "nothing is heard on it; a pooler in transaction mode does not p
 NOTIFY = text("SELECT pg_notify(:channel, :payload)")
 
 
-def _setting(values: dict[str, str]) -> str:
+def _driver(connection: Connection) -> _Connection:
+    return cast("_Connection", connection.connection.driver_connection)
+
+
+def set_locally(connection: Connection, settings: str) -> None:
+    """Set this until the transaction ends: with its begin, where it has not begun."""
+    driver = _driver(connection)
+    if driver.is_in_transaction():
+        connection.exec_driver_sql(settings)
+    else:
+        driver.settings += (settings,)
+
+
+def setting(values: Mapping[str, str]) -> str:
     """One statement that makes these settings until the transaction ends."""
     calls = (f"set_config('{name}', '{value}', true)" for name, value in values.items())
     return f"SELECT {', '.join(calls)}"
 
 
-SET_LOCALLY = _setting({name: CONNECTION_SETTINGS[name] for name in TRANSACTION_SETTINGS})
-SET_PATIENTLY = _setting(dict.fromkeys(TRANSACTION_SETTINGS[1:], "0"))
+SET_LOCALLY = setting({name: CONNECTION_SETTINGS[name] for name in TRANSACTION_SETTINGS})
+SET_PATIENTLY = setting(dict.fromkeys(TRANSACTION_SETTINGS[1:], "0"))
 
 
 async def _is_pooled(connection: Any) -> bool:
@@ -331,9 +372,12 @@ async def _is_pooled(connection: Any) -> bool:
 
     Asked without a name and in one transaction, as a pooler needs it.
     """
-    async with connection.transaction():
-        statement = await connection.prepare("SELECT pg_backend_pid()", name="")
-        return bool(await statement.fetchval() != connection.get_server_pid())
+    transaction = connection.transaction()
+    await transaction.start()
+    statement = await connection.prepare("SELECT pg_backend_pid()", name="")
+    met = await statement.fetchval() == connection.get_server_pid()
+    await transaction.commit()
+    return not met
 
 
 async def _run(connection: AsyncConnection, query: Query[[], T]) -> T:
