@@ -49,6 +49,10 @@ async def test_each_row_is_written_once(store: Store, account: Account, number: 
     kept = [{**row, **change} for row, change in zip(there[1:], changed[1:], strict=True)]
     assert await store.read(found) == [there[0], *kept]
 
+    none = [{"key": row["key"], "updated_at": 0.5, "look_error": None} for row in there]
+    await store.write(update_all, schema.batches, "key", none)
+    assert [row["look_error"] for row in await store.read(found)] == [None] * number
+
 
 async def test_no_rows_and_no_columns_are_nothing_to_write(store: Store, account: Account) -> None:
     assert await store.write(insert_missing, schema.batches, []) == 0

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 from batchbell.core import sent_headers
 from batchbell.core.lifecycle import Settlement
 from batchbell.core.model import Claimed, DeliveryState, Outcome
-from batchbell.storage.bulk import in_one_step, in_steps, values_sqlite
+from batchbell.storage.bulk import in_one_step, in_steps, unnested, values_sqlite
 from batchbell.storage.engine import dialect_of, storable
 
 
@@ -34,8 +34,9 @@ def write(connection: Connection, tried: Sequence[Tried], *, now: float) -> set[
     if dialect_of(connection) == "sqlite":
         return _write_sqlite(connection, tried, now)
     rows = [(one.delivery.lease_token, *_attempt(one), *_change(one, now)) for one in tried]
-    columns = zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True)
-    return set(connection.execute(WRITE, dict(columns)).scalars())
+    columns = (unnested(list(column)) for column in zip(*rows, strict=True))
+    given = dict(zip(COLUMNS, columns, strict=True))
+    return set(connection.execute(WRITE, given).scalars())
 
 
 def _write_sqlite(connection: Connection, tried: Sequence[Tried], now: float) -> set[str]:

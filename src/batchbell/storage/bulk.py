@@ -274,9 +274,18 @@ def _bound(column: Column[Any], dialect: Dialect) -> Callable[[Any], Any] | None
     return column.type.bind_processor(dialect)
 
 
-def columns_of(names: Sequence[str], rows: Rows) -> dict[str, list[Any]]:
-    """The same values, by column."""
-    return {name: [row[name] for row in rows] for name in names}
+def columns_of(names: Sequence[str], rows: Rows) -> dict[str, list[Any] | None]:
+    """The same values, by column, as `unnest` takes them."""
+    return {name: unnested([row[name] for row in rows]) for name in names}
+
+
+def unnested(column: list[Any]) -> list[Any] | None:
+    """The values of a column as `unnest` takes them beside one that has all its values.
+
+    None where all are NULL: `unnest` fills up. asyncpg takes longer for a value of an array than
+    for anything else of a row.
+    """
+    return None if column.count(None) == len(column) else column
 
 
 @cache

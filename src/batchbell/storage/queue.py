@@ -163,14 +163,17 @@ def _places(
 
 _PROJECTS = """
 WITH RECURSIVE ring(id, n) AS (
-  SELECT (SELECT min(project_id) FROM deliveries
-          WHERE state = 'pending' AND project_id > :after), 1
+  SELECT (SELECT d.project_id FROM deliveries d
+          WHERE d.state = 'pending' AND d.project_id > :after
+          ORDER BY d.project_id, d.endpoint_id, d.id LIMIT 1), 1
   UNION ALL
-  SELECT (SELECT min(d.project_id) FROM deliveries d
-          WHERE d.state = 'pending' AND d.project_id > ring.id), ring.n + 1
+  SELECT (SELECT d.project_id FROM deliveries d
+          WHERE d.state = 'pending' AND d.project_id > ring.id
+          ORDER BY d.project_id, d.endpoint_id, d.id LIMIT 1), ring.n + 1
   FROM ring WHERE ring.id IS NOT NULL AND ring.n < :step)
 SELECT ring.id FROM ring WHERE ring.id IS NOT NULL ORDER BY ring.n
 """
+"""As the ring of endpoints: asked so that only its index has this order."""
 PROJECTS = text(_PROJECTS)
 PROJECTS_SQLITE = f"SELECT json_group_array(id) FROM ({_PROJECTS})"  # noqa: S608 - our own
 
@@ -515,12 +518,19 @@ def _take_postgresql(
     return taken
 
 
+_KEPT = """id, endpoint_id, event_id, attempts, attempts_before, dialect, watch_id, watch_metadata,
+  resent_at, created_at, message_id, results, ends"""
+
+
 def _taking(leased: str) -> str:
-    return f"""
-UPDATE deliveries SET {leased} = :lease, lease_token = :token, attempts = deliveries.attempts + 1
-FROM events
-WHERE deliveries.id = ANY(ARRAY(SELECT id FROM due)) AND events.id = deliveries.event_id
-RETURNING {_TAKEN}, events.body
+    """Each event is read for what was taken: where none was counted, all might be read for it."""
+    return f""",
+taken AS (
+  UPDATE deliveries SET {leased} = :lease, lease_token = :token, attempts = attempts + 1
+  WHERE id = ANY(ARRAY(SELECT id FROM due)) RETURNING {_KEPT})
+SELECT {_TAKEN}, events.body FROM taken AS deliveries
+CROSS JOIN LATERAL (
+  SELECT created_at, results_id, body FROM events WHERE id = deliveries.event_id OFFSET 0) events
 """  # noqa: S608 - no value is put in
 
 
