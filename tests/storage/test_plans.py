@@ -150,7 +150,7 @@ async def test_no_step_of_delivering_reads_the_table(crowded: Scene) -> None:
         ),
         "pulled forward": (
             lambda c: health.pull_forward(c, id, now=now - 1),
-            {"ix_deliveries_due": 1},
+            {"ix_deliveries_": 1},
         ),
         "set aside": (lambda c: health.hold_back(c, id, now=now), {"ix_deliveries_": 1}),
         "oldest": (lambda c: queue.oldest_past_due(c, now=now), {"ix_deliveries_due": 1}),
