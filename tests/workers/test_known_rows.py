@@ -52,6 +52,15 @@ async def test_only_rows_that_differ_are_read(house: House, pages: list[Page]) -
     assert [event.batch_id for event in page.items] == [ids[1]]
 
 
+async def test_a_row_that_was_written_is_not_read_again(house: House, pages: list[Page]) -> None:
+    ids = house.provider.add_batches(3)
+    await house.register(*ids)
+    await house.sweep()
+    assert {batch.id for batch in pages[0].batches} == set(ids)
+    await house.sweep()
+    assert (pages[1].batches, set(pages[1].unchanged)) == ((), set(ids))
+
+
 async def test_a_row_is_read_where_more_is_known_than_it_said(
     house: House, pages: list[Page]
 ) -> None:

@@ -28,7 +28,7 @@ from batchbell.core.errors import (
     ProviderUnavailable,
 )
 from batchbell.core.lifecycle import BATCH_MOVES
-from batchbell.core.model import Doubtful, Missing, Sighting, Snapshot
+from batchbell.core.model import ENDED, Doubtful, Missing, Sighting, Snapshot
 from batchbell.core.results import lacks_files
 from batchbell.providers.paging import Walk
 from batchbell.providers.protocol import Page, Provider
@@ -430,12 +430,21 @@ class Sweep:
         self._unseen.discard(doubt.id)
 
     def _note(self, found: Found, seen: Snapshot, row_hash: int | None = None) -> None:
-        """Have it written where it is not as it is known; else remember its row, if it was one."""
+        """Have it written where it is not as it is known, and remember its row, if it was one.
+
+        What is written is what the row said, or the row is read at the next look. What has another
+        status needs no fingerprint to be written, and none of what has ended is looked at again.
+        """
         known = self._known[seen.id]
-        if known.fingerprint is None or _differs(known, seen):
+        moved = seen.status not in (None, known.status)
+        if moved and (row_hash is None or seen.status in ENDED):
             found.sightings.append(seen)
-        elif row_hash is not None:
-            self._memory.rows[known.fingerprint] = row_hash
+            return
+        fingerprint = seen.fingerprint()
+        if moved or fingerprint != known.fingerprint:
+            found.sightings.append(seen)
+        if row_hash is not None:
+            self._memory.rows[fingerprint] = row_hash
 
     # What it comes to ------------------------------------------------------------------------
 
@@ -482,13 +491,6 @@ class Sweep:
         for id in self._found_bare & set(self._bare):
             self._accept(found, self._bare.pop(id))
         return found
-
-
-def _differs(known: OpenBatch, seen: Snapshot) -> bool:
-    """Whether the batch is not as it is known. What has another status needs no fingerprint."""
-    if seen.status not in (None, known.status):
-        return True
-    return seen.fingerprint() != known.fingerprint
 
 
 def _oldest(open_batches: Sequence[OpenBatch]) -> float | None:
