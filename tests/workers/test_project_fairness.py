@@ -156,3 +156,18 @@ async def test_a_claim_leaves_what_others_can_send_meanwhile(
         claimed.append(await store.read(leased))
     assert max(b - a for a, b in pairwise(claimed)) <= CLAIM_STEP
     assert claimed[-1] >= CLAIM_MOST // 2
+
+
+async def test_a_ring_that_was_left_in_the_middle_is_walked_from_its_beginning_at_once(
+    store: Store, sender: Sender, clock: Clock, mint: Mint
+) -> None:
+    """Else what waits there would wait until the dispatcher looks again by itself."""
+    account = await project(store, "many", mint, clock)
+    urls = ["https://bad.example/1"] * 30 + ["https://bad.example/2"] * 2
+    await due(store, account, urls, mint, clock)
+    chance = {"clock": clock, "mint": mint, "rand": lambda: 0.5, "metrics": Metrics()}
+    dispatcher = Dispatcher(store, sender, max_in_flight=5, **chance)  # type: ignore[arg-type]
+    await step_until_idle(dispatcher)
+    assert await store.read(leased) == len(urls)
+    sender.released.set()
+    await dispatcher.close()

@@ -147,10 +147,12 @@ class Dispatcher:
         if claim.deliveries:
             failpoints.reach(failpoints.AFTER_CLAIM)
             self._rush.note(len(claim.deliveries))
+        went_on = claim.place != self._place
         self._place, self._token_at = claim.place, claim.token_at
         self._stretch(claim.endpoints.values())
         self._ring.add(claim.deliveries, claim.endpoints)
-        return bool(claim.deliveries or claim.more)
+        # Nothing from the middle of a ring to its end: there may be some from its beginning.
+        return bool(claim.deliveries or claim.more or went_on)
 
     def _shares(self) -> tuple[dict[str, int], int]:
         """How many more deliveries each project may have here, and one that has none."""
