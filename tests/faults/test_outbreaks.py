@@ -82,7 +82,9 @@ async def test_killed_between_two_steps_of_setting_aside(town: Town, place: str)
     process = await town.start(failpoint=place)
     ids = await ended(town, MANY, GONE)
     await process.killed()
-    assert STEP <= town.count("state = 'held'") < MANY, "the first step was kept"
+    held = town.count("state = 'held'")
+    # Both steps may have shared one commit: that of the calls, and that of the janitor.
+    assert held == 0 or STEP <= held < MANY, "no step was kept in part"
     await again(town)
     await all_are_held_and_then_delivered(town, ids)
 
