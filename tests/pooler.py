@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import URL, make_url
 
+from tests.ports import free_port
+
 SESSION, TRANSACTION = "session", "transaction"
 START_SECONDS = 30.0
 CONFIGURATION = """
@@ -50,12 +52,6 @@ def host_of(url: URL) -> str:
     """A directory of a socket, or a name."""
     named = url.query.get("host", url.host) or "127.0.0.1"
     return named if isinstance(named, str) else named[0]
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @contextlib.contextmanager

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import json
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ import pytest
 
 from batchbell.sandbox import OPEN, Receiver, Sandbox
 from tests import starting
+from tests.ports import free_port
 
 COMMAND = (sys.executable, "-m", "batchbell")
 PROGRAM = "from batchbell.cli import main; main()"
@@ -177,12 +177,6 @@ def heeds_ctrl_c() -> None:
     """A shell lets its background jobs ignore Ctrl-C, and their children inherit that."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @pytest.fixture

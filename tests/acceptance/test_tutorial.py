@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from tests import starting
-from tests.acceptance.conftest import START_SECONDS, free_port
+from tests.acceptance.conftest import START_SECONDS
+from tests.ports import free_port
 
 PAGE = Path(__file__).parents[2] / "docs" / "tutorial" / "from-prompts-to-results.md"
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import signal
-import socket
 import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -18,6 +17,7 @@ import httpx2
 import pytest
 from tests import starting
 from tests.conftest import SECRET, beside_the_loop, execute, fetch_rows
+from tests.ports import free_port
 
 from batchbell.sandbox import OPEN, Received, Receiver, Sandbox
 
@@ -197,12 +197,6 @@ class Town:
 
 def told_of(hook: Received) -> str:
     return str(json.loads(hook.body)["data"]["id"])
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @pytest.fixture
