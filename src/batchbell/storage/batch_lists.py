@@ -149,11 +149,10 @@ def find(
     few = None if filter.begins is None else _few(connection, filter.begins)
     of = batches if few is None else few
     asked = [*_asked(connection, of, filter), *_of_accounts(connection, of, project_id, filter)]
-    stretches = _stretches(of, project_id, filter, after)
-    if few is None:
-        walks = [Walk(stretch, asked) for stretch in stretches]
-    else:
-        walks = [Walk(stretch.where(*asked)) for stretch in stretches]
+    walks = [
+        Walk(stretch, asked) if few is None else Walk(stretch.where(*asked))
+        for stretch in _stretches(of, project_id, filter, after)
+    ]
     rows, end = first_of(connection, walks, ORDER, limit, looked_at_most=LOOKED_AT_MOST)
     looked_to = None if end is None else _place_id(connection, end.key)
     return Found([row.key for row in rows], looked_to)
