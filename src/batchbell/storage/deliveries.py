@@ -7,7 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, case, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Label,
+    Row,
+    Select,
+    case,
+    literal_column,
+    select,
+    text,
+    update,
+)
 
 from batchbell.core import sent_headers
 from batchbell.core.attachment import Attachment, ResultsMode
@@ -28,6 +39,7 @@ from batchbell.storage.bulk import among
 from batchbell.storage.endpoints import enable
 from batchbell.storage.engine import DELIVERIES, wake
 from batchbell.storage.events import LOOKED_AT_MOST, get_event, ids_of, walks_of
+from batchbell.storage.leases import due_next
 from batchbell.storage.paging import Page, Walk, apart, first_of, made_within, page_of
 from batchbell.storage.results import attachments
 from batchbell.storage.schema import attempts, batches, deliveries, endpoints, events
@@ -259,9 +271,9 @@ def _joined() -> Select[Any]:
         .scalar_subquery()
     )
     ordered = case((endpoints.c.ordered & (deliveries.c.state == DeliveryState.PENDING), first))
-    return select(deliveries, endpoints.c.url, *of_endpoint, ordered.label("first_id")).join(
-        endpoints, endpoints.c.id == deliveries.c.endpoint_id
-    )
+    due: Label[float | None] = literal_column(due_next("deliveries")).label("due_next")
+    columns = (endpoints.c.url, *of_endpoint, ordered.label("first_id"), due)
+    return select(deliveries, *columns).join(endpoints, endpoints.c.id == deliveries.c.endpoint_id)
 
 
 GATE = ("state", "reason", "paused_until", "opened_at", "probe_at", "rate_limit", "rate_at")
@@ -286,7 +298,7 @@ def _delivery(row: Row[Any]) -> Delivery:
         url=row.url,
         state=DeliveryState(row.state),
         attempts=row.attempts,
-        due_at=_due_at(row),
+        due_at=row.due_next,
         created_at=row.created_at,
         finished_at=row.finished_at,
         last_status=row.last_status,
@@ -297,13 +309,6 @@ def _delivery(row: Row[Any]) -> Delivery:
         results=ResultsMode(row.results),
         gate=_gate(row),
     )
-
-
-def _due_at(row: Row[Any]) -> float | None:
-    """While somebody has it, the end of the lease."""
-    leased = row.lease_token is not None and row.lease_until is not None
-    due_at: float | None = max(row.due_at, row.lease_until) if leased else row.due_at
-    return due_at
 
 
 def _outcome(delivery: Delivery, row: Row[Any]) -> Outcome:

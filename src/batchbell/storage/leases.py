@@ -17,11 +17,8 @@ from batchbell.core.turns import Waiting
 
 def claimable(name: str) -> str:
     """That a pending delivery is due by `:now` and nobody has a lease of it, in SQL."""
-    return f"{name}.due_at <= :now AND ({name}.lease_token IS NULL OR {_run_out(name)})"
-
-
-def _run_out(name: str) -> str:
-    return f"coalesce({name}.lease_until, 0) <= :now"
+    run_out = f"coalesce({name}.lease_until, 0) <= :now"
+    return f"{name}.due_at <= :now AND ({name}.lease_token IS NULL OR {run_out})"
 
 
 def due_next(name: str) -> str:
