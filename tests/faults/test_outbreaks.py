@@ -26,8 +26,11 @@ WAITS = "state = 'pending'"
 
 @pytest.fixture
 def town(town: Town) -> Town:
-    town.first = "from batchbell.storage import endpoints, health; "
-    town.first += f"endpoints.STEP = health.STEP = {STEP}"
+    town.first = "from batchbell.storage import endpoints, health, sqlite; "
+    town.first += f"endpoints.STEP = health.STEP = {STEP}; "
+    # Each step has a commit of its own. The dispatcher's and the janitor's may share one on SQLite,
+    # and a kill in the second would undo both.
+    town.first += "sqlite.GROUP_MAX = 1"
     return town
 
 
@@ -82,9 +85,7 @@ async def test_killed_between_two_steps_of_setting_aside(town: Town, place: str)
     process = await town.start(failpoint=place)
     ids = await ended(town, MANY, GONE)
     await process.killed()
-    held = town.count("state = 'held'")
-    # Both steps may have shared one commit: that of the calls, and that of the janitor.
-    assert held == 0 or STEP <= held < MANY, "no step was kept in part"
+    assert STEP <= town.count("state = 'held'") < MANY, "the first step was kept"
     await again(town)
     await all_are_held_and_then_delivered(town, ids)
 
