@@ -324,6 +324,41 @@ async def test_closing_gives_back_what_waits_and_ends_what_is_under_way(house: H
     assert {(d.attempts, d.lease_token) for d in back} == {(0, None)}
 
 
+async def test_what_a_claim_brings_for_an_endpoint_that_shut_meanwhile_is_not_sent(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The claim saw the endpoint as it was before it answered 410."""
+    house.receiver.behave("/hook", Hold(Respond(410)))
+    ids = house.provider.add_batches(20)
+    await house.register(*ids)
+    for id in ids:
+        house.provider.finish(id, "completed")
+    await house.sweep()
+    await house.dispatcher.step()
+    await house.receiver.wait_for(8)
+    write, claimed, told = house.store.write, asyncio.Event(), asyncio.Event()
+
+    async def tell_late(query: object, *args: object, **kwargs: object) -> object:
+        result = await write(query, *args, **kwargs)  # type: ignore[arg-type]
+        if query is queue.claim_due:
+            claimed.set()
+            await told.wait()
+        return result
+
+    monkeypatch.setattr(house.store, "write", tell_late)
+    claiming = asyncio.create_task(house.dispatcher.step())
+    await claimed.wait()
+    house.receiver.release()
+    await house.dispatcher.calls_ended()
+    told.set()
+    await claiming
+    await house.dispatcher.calls_ended()
+    assert len(house.receiver.received) == 8
+    page = await house.read(deliveries.list_deliveries, DEFAULT_PROJECT, limit=99)
+    assert {d.state for d in page.items} == {DeliveryState.HELD}
+    assert sum(d.attempts for d in page.items) == 8
+
+
 async def test_the_ends_of_a_page_are_a_rush_for_a_moment_and_a_few_webhooks_are_none(
     house: House,
 ) -> None:

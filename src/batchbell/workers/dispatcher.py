@@ -25,7 +25,7 @@ from batchbell.net.client import Caller
 from batchbell.observability import Metrics, log_health
 from batchbell.storage import queue
 from batchbell.storage.engine import DELIVERIES, Store
-from batchbell.storage.queue import START, Tried
+from batchbell.storage.queue import START, Claim, Tried
 from batchbell.workers.ring import ROOM, Lane, Ring
 
 log = structlog.get_logger("batchbell.dispatcher")
@@ -111,6 +111,8 @@ class Dispatcher:
         self._place = START
         self._writing: Counter[str] = Counter()
         self._closed: frozenset[str] = frozenset()
+        self._shut: set[str] = set()
+        """Endpoints that wanted no more calls since the latest claim began."""
         self._token_at: float | None = None
         self._rush = Rush(clock)
         self._open = 0
@@ -131,6 +133,7 @@ class Dispatcher:
         """Take what is due into the ring; whether the ring of endpoints has more to show."""
         projects, another = self._shares()
         self._closed = frozenset(id for id, room in projects.items() if not room)
+        self._shut.clear()
         room, step = (ROOM, CLAIM_STEP) if self._open or self._ring.waiting else self._first
         claim = await self._store.write(
             queue.claim_due,
@@ -150,9 +153,19 @@ class Dispatcher:
         went_on = claim.place != self._place
         self._place, self._token_at = claim.place, claim.token_at
         self._stretch(claim.endpoints.values())
-        self._ring.add(claim.deliveries, claim.endpoints)
+        self._take_in(claim)
         # Nothing from the middle of a ring to its end: there may be some from its beginning.
         return bool(claim.deliveries or claim.more or went_on)
+
+    def _take_in(self, claim: Claim) -> None:
+        """Into the ring; but what is for endpoints that have shut meanwhile goes back."""
+        shut = self._shut
+        taken = [one for one in claim.deliveries if one.endpoint_id not in shut]
+        met = {id: endpoint for id, endpoint in claim.endpoints.items() if id not in shut}
+        self._ring.add(taken, met)
+        if len(taken) < len(claim.deliveries):
+            late = [one for one in claim.deliveries if one.endpoint_id in shut]
+            self._begin(self._give_back(late))
 
     def _shares(self) -> tuple[dict[str, int], int]:
         """How many more deliveries each project may have here, and one that has none."""
@@ -266,6 +279,7 @@ class Dispatcher:
         """A call has ended: what it brought is written, together with all else that ends."""
         if _shuts(outcome):
             self._ring.shut(endpoint.id)
+            self._shut.add(endpoint.id)
         self._free(delivery, endpoint, outcome)
         now = self._clock()
         settlement = lifecycle.settle(
