@@ -17,6 +17,7 @@ from batchbell.core.model import DEFAULT_PROJECT, Account
 from batchbell.core.polling import Pace
 from batchbell.net.api import ApiClient
 from batchbell.observability import Metrics, configure_logging
+from batchbell.process import calm_collector, share_interpreter
 from batchbell.providers import open_provider
 from batchbell.storage import accounts, watches
 from batchbell.storage.engine import Store
@@ -45,6 +46,8 @@ class Clock:
 async def main(talk: Talk, *, database_url: str, base_url: str) -> None:
     """Orders: `register` these ids, or `sweep` once; both are answered with what it cost."""
     configure_logging(level="info", format="json")
+    calm_collector()
+    share_interpreter()
     clock, clients, metrics = Clock(), [], Metrics()
 
     def connect(base_url: str, headers: Mapping[str, str]) -> ApiClient:
