@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from batchbell.core.errors import ProviderAuthError, ProviderError, ProviderUnavailable
 from batchbell.core.health import Change, endpoint_after

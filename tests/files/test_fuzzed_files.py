@@ -193,7 +193,7 @@ def test_any_files_at_all_are_merged(input: bytes, outputs: list[bytes]) -> None
 
 
 def _numbers(used: Any) -> list[int]:
-    return [getattr(used, name) for name in used.__dataclass_fields__]
+    return [getattr(used, name) for name in used.__struct_fields__]
 
 
 @given(st.lists(Files, min_size=1, max_size=2))

@@ -16,11 +16,11 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from batchbell.core.errors import (
     MalformedBatch,

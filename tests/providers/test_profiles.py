@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from batchbell.core.errors import ProviderRateLimited, SettingsError
 from batchbell.core.model import Snapshot, Status
@@ -191,8 +192,8 @@ def test_a_host_says_until_when_it_keeps_results() -> None:
     for name, number in days.items():
         assert PROFILES[name].results_expire_at(seen) == since[name] + number * 86_400
     gemini = PROFILES["gemini"]
-    assert gemini.results_expire_at(replace(seen, results_ref=None)) is None
-    assert gemini.results_expire_at(replace(seen, timestamps={})) is None
+    assert gemini.results_expire_at(structs.replace(seen, results_ref=None)) is None
+    assert gemini.results_expire_at(structs.replace(seen, timestamps={})) is None
     assert replace(gemini, retention_seconds=None).results_expire_at(seen) is None
 
 

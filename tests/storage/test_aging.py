@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from batchbell.core.backoff import SCHEDULE_SECONDS
 from batchbell.core.ids import first_id, new_id
@@ -21,7 +22,7 @@ async def forget(scene: Scene, *, after: Cursor = START, limit: int = 100) -> Ag
 
 
 async def try_all(scene: Scene, outcome=OK) -> None:
-    made = outcome._replace(started_at=scene.clock())
+    made = replace(outcome, started_at=scene.clock())
     await scene.settle((await scene.claim()).deliveries, made)
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from batchbell.core.model import (
     DEFAULT_EVENTS,
@@ -117,8 +118,10 @@ async def test_a_delivery_that_was_given_up_is_told_and_the_telling_is_not(scene
     await listen(scene, url=OTHER)
     await scene.due("batch_1")
     [claimed] = (await scene.claim()).deliveries
-    last = replace(scene.tried(claimed, BROKEN).settlement, state=DeliveryState.EXHAUSTED)
-    tried = replace(scene.tried(claimed, BROKEN), settlement=replace(last, due_at=None))
+    last = structs.replace(scene.tried(claimed, BROKEN).settlement, state=DeliveryState.EXHAUSTED)
+    tried = structs.replace(
+        scene.tried(claimed, BROKEN), settlement=structs.replace(last, due_at=None)
+    )
     settle = queue.settle
     await scene.store.write(settle, [tried], mint=scene.mint, now=scene.clock())
     [event] = await told(scene)

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 from sqlalchemy import text
 
 from batchbell.core import payload
@@ -25,7 +26,7 @@ ANSWER = Outcome(
     response_body=WORD,
     started_at=1.0,
 )
-OK = ANSWER._replace(status=200)
+OK = structs.replace(ANSWER, status=200)
 TABLES = ("batches", "watches", "events", "deliveries", "attempts")
 
 
@@ -107,7 +108,7 @@ async def test_a_batch_that_runs_is_a_conflict(scene: Scene) -> None:
 
 
 async def test_a_delivery_that_waits_is_a_conflict(scene: Scene) -> None:
-    await told(scene, outcome=ANSWER._replace(status=500))
+    await told(scene, outcome=structs.replace(ANSWER, status=500))
     with pytest.raises(InvalidRequest, match="1 deliveries of batch batch_1 wait"):
         await expunge(scene)
     assert WORD in await everything(scene)

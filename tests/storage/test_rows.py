@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import pytest
+from msgspec import Struct
+from msgspec.structs import fields, replace
 from sqlalchemy import (
     Column,
     Connection,
@@ -39,8 +40,7 @@ JOINED = {"account", "provider", "account_reason"}
 """What is read of a batch's account."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
+class Kind(Struct, frozen=True, kw_only=True):
     """As the next field of a batch might be."""
 
     id: str

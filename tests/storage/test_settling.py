@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from batchbell.core import backoff
 from batchbell.core.errors import InvalidRequest, NotFound
@@ -79,7 +78,7 @@ async def test_the_headers_of_an_attempt_are_told_as_they_were_sent(
         "webhook-attempt": "1",
         "X-Key": "***",
     }
-    sent = OK._replace(started_at=scene.clock() + late, request_headers=headers)
+    sent = replace(OK, started_at=scene.clock() + late, request_headers=headers)
     await scene.settle([claimed], sent)
     (attempt,) = await scene.store.read(deliveries.list_attempts, await only(scene))
     assert attempt.outcome is not None
@@ -182,7 +181,7 @@ async def test_of_many_that_are_settled_together_each_becomes_what_was_decided(
     claimed = (await scene.claim()).deliveries
     tried = []
     for n, one in enumerate(claimed):
-        made = scene.tried(one, (BROKEN if n % 2 else OK)._replace(duration_ms=float(n)))
+        made = scene.tried(one, replace(BROKEN if n % 2 else OK, duration_ms=float(n)))
         if n % 4 == 1:  # two by two
             later = replace(made.settlement, due_at=scene.clock() + n // 8)
             made = replace(made, settlement=later)

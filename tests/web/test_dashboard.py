@@ -6,11 +6,12 @@ import contextlib
 import json
 import re
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import update
 
 from batchbell.core.model import BatchProblem, Outcome, Status

@@ -6,13 +6,13 @@ import asyncio
 import gzip
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from batchbell.client import AsyncBatchbell, Batchbell, downloads
 from batchbell.core import links

@@ -7,11 +7,11 @@ import json
 from collections import Counter as Tally
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import text
 from tests.failing_work import die
 from tests.storage.test_postgres_store import one_waits

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 from tests.workers.conftest import House
 from tests.workers.submitting import Counter, counting, states
 
@@ -93,7 +94,7 @@ class WithoutFiles:
 def shown(seen: Snapshot) -> Snapshot:
     ref = seen.output_file_id and f"{HOST}/{seen.output_file_id}"
     without = {"input_file_id": None, "output_file_id": None, "error_file_id": None}
-    return replace(seen, **without, results_ref=ref)  # type: ignore[arg-type]
+    return structs.replace(seen, **without, results_ref=ref)
 
 
 @pytest.fixture

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 DEFAULT_PROJECT = "default"
 """The project that is always there."""
@@ -17,8 +18,7 @@ class AccountState(StrEnum):
     PAUSED = "paused"
 
 
-@dataclass(frozen=True, slots=True)
-class Verbs:
+class Verbs(Struct, frozen=True):
     """Which ways of looking at an account's batches fail. Sweeps go on by the others."""
 
     list_error: str | None = None
@@ -29,8 +29,7 @@ class Verbs:
     """The list shows batches as they were; they are read one by one until it agrees again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Arrivals:
+class Arrivals(Struct, frozen=True):
     """How webhooks of the provider itself about the account's batches arrive."""
 
     last_at: float | None = None
@@ -41,8 +40,7 @@ class Arrivals:
     """When the end of a batch was last found that none had announced in time."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Account:
+class Account(Struct, frozen=True, kw_only=True):
     """A provider, a base URL and credentials: one rate budget, swept as one.
 
     Credentials are not here, so that no log line can show them.

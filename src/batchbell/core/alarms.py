@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, assert_never
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from batchbell.core.model import Alarm, Batch, BatchKind, EventType, Snapshot, Status
 
@@ -45,8 +47,7 @@ STALLS = frozenset({Alarm.UNKNOWN_STATUS, Alarm.OVERDUE, Alarm.NO_PROGRESS})
 EVENT_OF = dict.fromkeys(STALLS, EventType.STALLED) | {Alarm.EXPIRING_SOON: EventType.EXPIRING_SOON}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
+class Patience(Struct, frozen=True, kw_only=True):
     """What the operator allows, in seconds. `stalled_after` is None for what is usual."""
 
     stalled_after: float | None = None
@@ -62,8 +63,7 @@ class Patience:
         return min(max(long, STALLED_LEAST_SECONDS), STALLED_MOST_SECONDS)
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """What a look at a batch came to: the batch to write, and the alarms that ring now."""
 
     batch: Batch

@@ -6,8 +6,9 @@ What is in doubt stays: the provider's files are then the only proof of what it 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from batchbell.core import backoff
 from batchbell.core.errors import ProviderError, ProviderRejected
@@ -40,24 +41,21 @@ class DeletionState(StrEnum):
     """Given up: the provider did not let us."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProviderFile:
+class ProviderFile(Struct, frozen=True):
     """What a reference names at the provider, mostly a file. Others may use an input, too."""
 
     id: str
     is_input: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class Decision(Struct, frozen=True, kw_only=True):
     """Which files are to be deleted; none, for a `reason`."""
 
     files: tuple[ProviderFile, ...] = ()
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Deletion:
+class Deletion(Struct, frozen=True, kw_only=True):
     """How far it is. `due_at` and `ended_at` are seconds since the epoch."""
 
     state: DeletionState
@@ -67,8 +65,7 @@ class Deletion:
     ended_at: float | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Deleting:
+class Deleting(Struct, frozen=True, kw_only=True):
     """A deletion in a worker's hands."""
 
     results: Results

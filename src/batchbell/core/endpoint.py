@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+from msgspec import Struct, field
 
 from batchbell.core import sent_headers, signing
 from batchbell.core.outcome import Fault, Outcome
@@ -43,8 +44,7 @@ class EndpointState(StrEnum):
     DISABLED = "disabled"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
+class Endpoint(Struct, frozen=True, kw_only=True):
     """A webhook destination, and how it has been doing."""
 
     id: str

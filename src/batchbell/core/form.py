@@ -7,8 +7,9 @@ preflight` reads a form into it, and the dialect's `Lines.own` writes it back.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 
 class ModelPlace(StrEnum):
@@ -22,8 +23,7 @@ class ModelPlace(StrEnum):
     """Beside the requests, which have one."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Form:
+class Form(Struct, frozen=True, kw_only=True):
     """A line of requests."""
 
     identity: str = "custom_id"

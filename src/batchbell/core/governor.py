@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 BYTES_PER_TOKEN = 4.0
 """Of JSON text, as a first guess."""
@@ -38,8 +40,7 @@ NO_ROOM = re.compile(
 LIMIT = re.compile(r"limit:?\s*([\d,_]+)\s*enqueued tokens", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Learnt:
+class Learnt(Struct, frozen=True, kw_only=True):
     """What is known of one account and model."""
 
     bytes: float = 0.0

@@ -7,7 +7,9 @@ deliveries wait without spending attempts, but for one probe at a time.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from batchbell.core.endpoint import Endpoint, EndpointState
 from batchbell.core.lifecycle import pause_seconds
@@ -39,8 +41,7 @@ SILENT = "no success in 5 days"
 ON_REQUEST = "disabled on request"
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """An endpoint before and after something was heard of it, and when that was."""
 
     before: Endpoint

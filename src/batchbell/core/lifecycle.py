@@ -8,8 +8,10 @@ endpoint, is in `health`.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, assert_never
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from batchbell.core import alarms, backoff
 from batchbell.core.model import (
@@ -91,8 +93,7 @@ END_TIMESTAMP: Mapping[Status, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
+class Observation(Struct, frozen=True):
     """What a sighting makes of a batch: the batch to store, and the event it caused, if any."""
 
     batch: Batch
@@ -252,8 +253,7 @@ def type_for(event: EventType, wanted: Collection[EventType]) -> EventType | Non
     return stand_in if stand_in in wanted else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settlement:
+class Settlement(Struct, frozen=True, kw_only=True):
     """What one attempt makes of its delivery."""
 
     state: DeliveryState

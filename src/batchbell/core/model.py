@@ -1,15 +1,15 @@
-"""The words of the house, as types. Frozen: a change is a new value."""
+"""The words of the house, as types. Frozen: a change is a new value, made by `structs.replace`."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
-from functools import cache
-from operator import attrgetter
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import astuple
 
 from batchbell.core.account import DEFAULT_PROJECT as DEFAULT_PROJECT  # noqa: PLC0414
 from batchbell.core.account import Account as Account  # noqa: PLC0414
@@ -98,8 +98,7 @@ DEFAULT_EVENTS = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counts:
+class Counts(Struct, frozen=True, kw_only=True):
     """Requests of a batch: how many there are, and how many ended which way."""
 
     total: int
@@ -121,8 +120,7 @@ class Counts:
         return done <= self.total and not late
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchProblem:
+class BatchProblem(Struct, frozen=True, kw_only=True):
     """One of the provider's own errors about a batch; `line` counts the input file from 1."""
 
     code: str | None
@@ -135,8 +133,7 @@ BETWEEN = ","
 """Between the ids in a reference to several files. No dialect that writes such has it in an id."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
+class Snapshot(Struct, frozen=True, kw_only=True):
     """A batch as its provider describes it at one moment, in one shape for all providers.
 
     `status` is None when the provider's word is unknown: the batch is watched on and the raw
@@ -190,32 +187,23 @@ class Snapshot:
 
 
 def _values(value: Any) -> Any:
-    """A dataclass as the list of its values; whatever else JSON does not know as text."""
-    read = _reader(value.__class__)
-    if read is not None:
-        return read(value)
+    """A struct as the list of its values; whatever else JSON does not know as text."""
+    if isinstance(value, Struct):
+        return astuple(value)
     return dict(value) if isinstance(value, Mapping) else str(value)
 
 
 _encoded = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_values).encode
 
 
-@cache
-def _reader(type_: Any) -> Callable[[Any], tuple[Any, ...]] | None:
-    """What reads all values of a dataclass at once. Each of ours has more than one."""
-    return attrgetter(*(one.name for one in fields(type_))) if is_dataclass(type_) else None
-
-
-@dataclass(frozen=True, slots=True)
-class Missing:
+class Missing(Struct, frozen=True):
     """The API itself says that it has nothing of this id; `reason` are its words."""
 
     id: str
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Doubtful:
+class Doubtful(Struct, frozen=True):
     """An answer about this id that proves nothing.
 
     `there` where it shows at least that there is such a batch: a row that makes no sense.
@@ -229,8 +217,7 @@ class Doubtful:
 Sighting = Snapshot | Missing | Doubtful
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StatusChange:
+class StatusChange(Struct, frozen=True, kw_only=True):
     """When we first saw a batch in a status."""
 
     at: float
@@ -243,8 +230,7 @@ HISTORY_MOST = 50
 """Changes that are kept of a batch: the last ones."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
+class Batch(Struct, frozen=True, kw_only=True):
     """A provider's batch job that we know of. `key` is ours, `id` is the provider's."""
 
     key: int
@@ -322,8 +308,7 @@ class Dialect(StrEnum):
     """Made through `/batch-awaiter`: `batchId` and `status` stand at the top of the body."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Watch:
+class Watch(Struct, frozen=True, kw_only=True):
     """Who wants to hear of a batch, of what, and with which words of their own."""
 
     id: str
@@ -339,8 +324,7 @@ class Watch:
     results: ResultsMode = ResultsMode.LINK
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+class Event(Struct, frozen=True, kw_only=True):
     """Something that happened: to a batch, or said by a notice. `body` is its canonical JSON."""
 
     id: str
@@ -360,8 +344,7 @@ class DeliveryState(StrEnum):
     HELD = "held"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gate:
+class Gate(Struct, frozen=True, kw_only=True):
     """What of an endpoint may keep its deliveries waiting."""
 
     state: EndpointState
@@ -376,8 +359,7 @@ class Gate:
     """Of one that wants order: the delivery that comes first."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
+class Delivery(Struct, frozen=True, kw_only=True):
     """One event for one endpoint. While a worker holds it, `lease_token` is set."""
 
     id: str
@@ -405,8 +387,7 @@ class Delivery:
     """How its endpoint stands, where that was read with it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claimed:
+class Claimed(Struct, frozen=True, kw_only=True):
     """A delivery in a worker's hands: all that is needed to sign and send it once."""
 
     id: str
@@ -444,8 +425,7 @@ class Claimed:
         return self.life_attempt > 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
+class Attempt(Struct, frozen=True, kw_only=True):
     """One recorded try of a delivery. `outcome` is None where a crash hid it."""
 
     delivery_id: str

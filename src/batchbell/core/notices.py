@@ -7,8 +7,10 @@ of its own hearing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from batchbell.core.endpoint import Endpoint
 from batchbell.core.errors import ProviderAuthError, ProviderBillingError, ProviderError
@@ -19,8 +21,7 @@ UNREACHABLE_FAILURES = 3
 """So many failed sweeps in a row make an account unreachable; one that no waiting mends does."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Notice:
+class Notice(Struct, frozen=True, kw_only=True):
     """Something that is to be announced. `data` is JSON, and names whom it is about."""
 
     type: EventType

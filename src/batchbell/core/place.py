@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 SEEN_SECONDS = 300.0
 """A place counts as in use for so long after a process has last said so."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Place(Struct, frozen=True, kw_only=True):
     """A folder or a bucket, as one process sees it.
 
     `marker` is an id that is kept in the place itself. Two processes share a place where they read

@@ -6,7 +6,9 @@ A sweep may list pages or retrieve batches one by one; it takes whichever costs 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from batchbell.core import backoff
 from batchbell.core.account import Account, AccountState, Arrivals
@@ -40,8 +42,7 @@ HINT_LOOKS_SECONDS = (2.0, 5.0, 10.0, 20.0, 40.0)
 what a provider announces, it may show a little later."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
+class Pace(Struct, frozen=True, kw_only=True):
     """What the operator allows: seconds between sweeps, and calls a minute for one account.
 
     And the fewest seconds between two sweeps that the provider asks for.

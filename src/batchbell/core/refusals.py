@@ -6,7 +6,8 @@ There are no codes that hosts agree on, so their sentences are read as well.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from batchbell.core.submission import Expiry
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from batchbell.core.model import EventType
 
@@ -33,8 +34,7 @@ class ReplayStatus(StrEnum):
     """Failed, held and delivered."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReplayFilter:
+class ReplayFilter(Struct, frozen=True, kw_only=True):
     """Which deliveries. What is None or empty leaves nothing out.
 
     `since` and `until` bound the time of the event, `created_at`: from the one, and before the
@@ -49,8 +49,7 @@ class ReplayFilter:
     types: tuple[EventType, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Replay:
+class Replay(Struct, frozen=True, kw_only=True):
     """A replay that somebody asked for. While a worker steps it, `lease_token` is set."""
 
     id: str

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from batchbell.core import backoff
 from batchbell.core.attachment import ResultsMode as ResultsMode  # noqa: PLC0414 - one word list
@@ -41,8 +43,7 @@ NOT_RUN: Mapping[Status, tuple[str, str]] = {
 NEVER_RUN = ("not_run", "The provider gave no answer to this request.")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arrived:
+class Arrived(Struct, frozen=True, kw_only=True):
     """What a provider said of a file that it sent."""
 
     encoding: str | None = None
@@ -51,8 +52,7 @@ class Arrived:
     """The file is one JSON document: its lines are the elements of the first array of this name."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tokens:
+class Tokens(Struct, frozen=True, kw_only=True):
     """What the answers of one model used, in tokens; `cached` ones are among the input's."""
 
     requests: int = 0
@@ -62,8 +62,7 @@ class Tokens:
     reasoning_tokens: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tally:
+class Tally(Struct, frozen=True, kw_only=True):
     """What was written: one line for every request."""
 
     lines: int
@@ -88,8 +87,7 @@ class Tally:
     """Of the surplus, the lines that are no answers: a file that is still written may end so."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Results:
+class Results(Struct, frozen=True, kw_only=True):
     """The merged results of one batch."""
 
     id: str
@@ -116,8 +114,7 @@ class Results:
         return self.ended_at is not None and self.ended_at < now - keep_seconds
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Collecting:
+class Collecting(Struct, frozen=True, kw_only=True):
     """Results in a worker's hands, and the batch that they are of."""
 
     results: Results

@@ -11,15 +11,15 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 SESSION_SECONDS = 12 * 3600
 PROOF_SECONDS = 24 * 3600
 WRITTEN = re.compile(r"(key_[0-9a-z]{1,60})\.([1-9][0-9]{0,11})\.([0-9a-f]{64})", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(Struct, frozen=True):
     """What a session text says. It proves nothing before `is_genuine` has looked at it."""
 
     key_id: str

@@ -13,9 +13,10 @@ import hmac
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
+
+from msgspec import Struct
 
 from batchbell.core.errors import InvalidRequest
 
@@ -123,8 +124,7 @@ class Fault(StrEnum):
     NO_MATCH = "no_match"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """One thing that is wrong, in words that never show the secret."""
 
     fault: Fault

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from batchbell.core import backoff, governor, lifecycle
 from batchbell.core.line_numbers import Runs, number_at
@@ -36,8 +38,7 @@ BEGUN_STAMPS = frozenset({"created_at", "in_progress_at", "expires_at"})
 PROBLEMS_MAX = 10
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Expiry:
+class Expiry(Struct, frozen=True, kw_only=True):
     """When the provider is to forget what we upload, and what it makes of it: seconds, or None
     for its own time."""
 
@@ -55,8 +56,7 @@ class PartState(StrEnum):
     """Whatever came of it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class Part(Struct, frozen=True, kw_only=True):
     """Some of the requests, handed in as one batch. `round` 2 and on hold what is tried again."""
 
     id: str
@@ -107,8 +107,7 @@ class Part:
         return self.settled and not self.looked_through
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Submission:
+class Submission(Struct, frozen=True, kw_only=True):
     """Requests, and what became of them so far."""
 
     batch: Batch

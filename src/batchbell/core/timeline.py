@@ -7,8 +7,9 @@ an end may stand before the moment in which it was seen.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from batchbell.core.attachment import ResultsState
 from batchbell.core.model import Attempt, Batch, Delivery, Event, Watch
@@ -34,8 +35,7 @@ class Kind(StrEnum):
     EXPUNGED = "expunged"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(Struct, frozen=True, kw_only=True):
     """Something that happened `at` a time, in seconds since the epoch, and `says` what."""
 
     at: float
@@ -58,16 +58,14 @@ class Entry:
     timings: Timings | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sent:
+class Sent(Struct, frozen=True, kw_only=True):
     """A delivery, and its attempts that are kept."""
 
     delivery: Delivery
     attempts: Sequence[Attempt]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timeline:
+class Timeline(Struct, frozen=True, kw_only=True):
     """All that is kept of a batch; `left_out` names what there is more of than was read."""
 
     batch: Batch

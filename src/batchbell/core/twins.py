@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from batchbell.core.model import Snapshot
 
@@ -75,8 +76,7 @@ def look_for_seconds(found: Doubt) -> float:
             return LOST_LOOK_FOR_SECONDS
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Marks:
+class Marks(Struct, frozen=True, kw_only=True):
     """By what a batch is recognized that one call may have made."""
 
     asked_at: float

@@ -114,5 +114,5 @@ def _sum(one: Tally, other: Tally) -> Tally:
 
 
 def _sum_tokens(one: Tokens, other: Tokens) -> Tokens:
-    names = Tokens.__dataclass_fields__
+    names = Tokens.__struct_fields__
     return Tokens(**{name: getattr(one, name) + getattr(other, name) for name in names})

@@ -11,13 +11,13 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, unquote, urlencode
 from uuid import UUID
 
 import msgspec
+from msgspec.structs import replace
 
 from batchbell import threads
 from batchbell.core.errors import (

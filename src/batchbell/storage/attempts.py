@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 from sqlalchemy import Connection, text
 
 from batchbell.core import sent_headers
@@ -18,8 +18,7 @@ from batchbell.storage.bulk import in_one_step, in_steps, unnested, values_sqlit
 from batchbell.storage.engine import dialect_of, storable
 
 
-@dataclass(frozen=True, slots=True)
-class Tried:
+class Tried(Struct, frozen=True):
     """One attempt that was made: what came of it, and what was decided."""
 
     delivery: Claimed

@@ -6,12 +6,12 @@ import contextlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import chain
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 from sqlalchemy import Connection, Row, Select, and_, func, select, text
 
 from batchbell.core import alarms, lifecycle, payload
@@ -73,8 +73,7 @@ def record(connection: Connection, happened: Sequence[Happened], *, mint: Mint, 
     _insert(connection, event_rows, delivery_rows)
 
 
-@dataclass(frozen=True, slots=True)
-class Rung:
+class Rung(Struct, frozen=True):
     """An alarm of a batch that has just rung. `about` is the part where it rings for a whole."""
 
     batch: Batch
@@ -356,8 +355,7 @@ def _last_waiting(connection: Connection, project_id: str, endpoint_id: str) -> 
 MANAGED = and_(endpoints.c.managed, endpoints.c.deleted_at.is_(None))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listener:
+class Listener(Struct, frozen=True, kw_only=True):
     """An endpoint that is to hear, and on whose behalf."""
 
     endpoint_id: str

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 from sqlalchemy import (
     Connection,
     Row,
@@ -31,8 +31,7 @@ from batchbell.storage.schema import batches, results
 TALLY = msgspec.json.Decoder(Tally)
 
 
-@dataclass(frozen=True, slots=True)
-class Requested:
+class Requested(Struct, frozen=True):
     """Results that somebody wants, and whether they have to be waited for."""
 
     id: str

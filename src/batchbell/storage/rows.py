@@ -6,7 +6,6 @@ So a column that has a field needs no line of code here or where its table is.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import fields
 from enum import StrEnum
 from operator import attrgetter, itemgetter
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -32,10 +31,10 @@ def reader(
     `conversions` has those whose types do not say what a value becomes. Words become members of
     their enums. Columns are read by their place: by its name each costs half a microsecond.
     """
-    names = tuple(one.name for one in fields(kind))  # type: ignore[arg-type]
+    hints = get_type_hints(kind)
+    names = tuple(hints)
     at = places(query)
     read = itemgetter(*(at[name] for name in names), 0)  # one more: of one alone it makes no tuple
-    hints = get_type_hints(kind)
     converted = {name: _by_type(hints[name]) for name in names} | dict(conversions or {})
     left = [(name, convert) for name, convert in converted.items() if convert is not None]
 

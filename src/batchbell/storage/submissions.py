@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
+from msgspec import structs
 from sqlalchemy import Connection, Row, Select, delete, select, update
 
 from batchbell.core import submission as rules
@@ -150,7 +151,7 @@ def _make_batch(connection: Connection, project_id: str, asked: Asked, *, now: f
         timestamps={"created_at": int(now)},
         metadata=asked.metadata,
     )
-    save(connection, [replace(made, snapshot=seen)])
+    save(connection, [structs.replace(made, snapshot=seen)])
     return made.key
 
 

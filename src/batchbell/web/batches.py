@@ -5,11 +5,10 @@ What the provider must do is passed on to it; what it answers is written down he
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import Depends, Query, Request
-from msgspec.structs import fields
+from msgspec.structs import asdict, fields
 from starlette.responses import Response
 
 from batchbell.api import batches as api

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
+from msgspec.structs import asdict
 from starlette.responses import Response
 
 from batchbell.api import timeline as api
@@ -23,7 +22,7 @@ router = strict_router("batches", route_class=IdRoute)
 
 def shown(entry: Entry, *, since: float) -> api.TimelineEntry:
     """What it is about, and when that was."""
-    values = {one.name: getattr(entry, one.name) for one in fields(Entry)}
+    values = asdict(entry)
     if entry.timings is not None:
         values["timings"] = made_of(Timings, entry.timings)
     return api.TimelineEntry(after_seconds=round(entry.at - since, 3), **values)

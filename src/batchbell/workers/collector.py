@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import errno
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
 import structlog
+from msgspec.structs import replace
 
 from batchbell import failpoints
 from batchbell.core import payload, submission
