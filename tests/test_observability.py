@@ -1,4 +1,4 @@
-"""The log: one line of JSON each, whatever is in it."""
+"""The log: one line each, whatever is in it."""
 
 from __future__ import annotations
 
@@ -50,3 +50,19 @@ def test_each_line_is_json_in_ascii(
     assert line.count("\n") == 1
     found = json.loads(line)
     assert (found["event"], found["level"], found["what"]) == ("happened", "info", read)
+
+
+@pytest.mark.parametrize("format", ["json", "text"])
+def test_a_call_about_several_things_has_a_line_for_each(
+    format: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_logging(level="info", format=format)
+    facts = [{"batch": f"batch_{n}", "odd": Odd()} for n in range(3)]
+    structlog.get_logger("any").info("batch moved", account="openai", each=facts)
+    *lines, last = capsys.readouterr().err.split("\n")
+    assert (len(lines), last) == (3, "")
+    for n, line in enumerate(lines):
+        assert all(word in line for word in ("batch moved", "openai", f"batch_{n}", "info"))
+        assert "each" not in line
+    if format == "json":
+        assert [json.loads(line)["batch"] for line in lines] == [one["batch"] for one in facts]

@@ -23,7 +23,10 @@ LAG_SECONDS = (1, 2.5, 5, 10, 15, 20, 30, 60, 120, 300, 900, 3600, 4 * 3600, 24 
 
 
 def configure_logging(*, level: str, format: str) -> None:
-    """Log to standard error: JSON for machines, text on a terminal, unless `format` decides."""
+    """Log to standard error: JSON for machines, text on a terminal, unless `format` decides.
+
+    A call with `each`, a list of further facts, writes a line for each of them, all at once.
+    """
     people = format == "text" or (format == "auto" and sys.stderr.isatty())
     lines = structlog.WriteLogger(sys.stderr)
     structlog.configure(
@@ -39,14 +42,25 @@ def _for_people() -> list[Any]:
         colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
     )
     stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
-    return [add_log_level, stamp, format_exc_info, renderer]
+
+    def lines(logger: Any, name: str, said: EventDict) -> str:
+        return "\n".join(renderer(logger, name, one) for one in _each(said))
+
+    return [add_log_level, stamp, format_exc_info, lines]
 
 
 def _for_machines(logger: Any, name: str, said: EventDict) -> str:
     """The same in one step: every request has its line."""
     add_log_level(logger, name, said)
     said["timestamp"] = f"{datetime.now(UTC).replace(tzinfo=None).isoformat()}Z"
-    return _line(format_exc_info(logger, name, said) if "exc_info" in said else said)
+    said = format_exc_info(logger, name, said) if "exc_info" in said else said
+    return "\n".join(map(_line, _each(said)))
+
+
+def _each(said: EventDict) -> list[EventDict]:
+    """What one call says: a line, or many."""
+    each = said.pop("each", None)
+    return [said] if each is None else [{**said, **one} for one in each]
 
 
 _encode = msgspec.json.Encoder(enc_hook=repr).encode

@@ -124,23 +124,23 @@ def test_a_fingerprint_ignores_the_order_in_which_a_provider_lists_its_fields() 
         usage={"input_tokens": 4, "total_tokens": 9},
         metadata={"c": "d", "a": "b"},
     )
-    assert shuffled.fingerprint() == FULL.fingerprint()
+    assert shuffled.fingerprint == FULL.fingerprint
 
 
 def test_every_change_that_we_keep_changes_the_fingerprint() -> None:
-    prints = {replace(FULL, **change).fingerprint() for change in CHANGES}
-    assert len(prints | {FULL.fingerprint()}) == len(CHANGES) + 1
+    prints = {FULL.fingerprint} | {replace(FULL, **change).fingerprint for change in CHANGES}
+    assert len(prints) == len(CHANGES) + 1
 
 
 def test_a_fingerprint_is_the_same_for_ever() -> None:
     """Another one would have every open batch written anew after an upgrade."""
-    assert FULL.fingerprint() == "5df37c86492caaa1"
+    assert FULL.fingerprint == "5df37c86492caaa1"
     odd = {"big": 1e16, "small": 0.00001, "list": [1, None, True, {"z": 1, "y": 2}]}
-    assert a_snapshot(model="\u00e9\x7f", usage=odd).fingerprint() == "aa84d618091d3d66"
+    assert a_snapshot(model="\u00e9\x7f", usage=odd).fingerprint == "aa84d618091d3d66"
 
 
 def test_a_fingerprint_survives_half_an_emoji() -> None:
-    assert a_snapshot(model="\ud83d").fingerprint() != a_snapshot(model="\ud83e").fingerprint()
+    assert a_snapshot(model="\ud83d").fingerprint != a_snapshot(model="\ud83e").fingerprint
 
 
 @pytest.mark.parametrize(

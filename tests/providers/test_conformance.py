@@ -91,7 +91,7 @@ async def test_a_listed_batch_is_the_same_as_a_retrieved_one(bench: Bench) -> No
     (listed,) = (await bench.provider.list_page()).batches
     retrieved = await bench.provider.retrieve(identity)
     assert listed == retrieved
-    assert listed.fingerprint() == retrieved.fingerprint()
+    assert listed.fingerprint == retrieved.fingerprint
 
 
 async def test_rows_that_the_caller_knows_are_not_read_again(bench: Bench) -> None:

@@ -130,7 +130,7 @@ async def test_what_two_404s_far_apart_said_is_forgotten_by_a_sighting_between(
     await scene.register("batch_1")
     await scene.see(snapshot("batch_1", Status.IN_PROGRESS))
     (known,) = await _open(scene)
-    assert known.fingerprint == snapshot("batch_1", Status.IN_PROGRESS).fingerprint()
+    assert known.fingerprint == snapshot("batch_1", Status.IN_PROGRESS).fingerprint
     await scene.see(Missing("batch_1"))
     scene.clock.advance(lifecycle.LOST_AFTER_SECONDS)
     (known,) = await _open(scene)
@@ -205,7 +205,7 @@ async def test_a_fingerprint_of_another_version_is_written_anew(scene: Scene) ->
     await scene.store.write(lambda c: c.execute(rows))
     await scene.see(seen)
     (known,) = await _open(scene)
-    assert known.fingerprint == seen.fingerprint()
+    assert known.fingerprint == seen.fingerprint
 
 
 async def test_progress_is_told_only_to_who_asks(scene: Scene) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 from msgspec import Struct, field
@@ -133,7 +134,7 @@ BETWEEN = ","
 """Between the ids in a reference to several files. No dialect that writes such has it in an id."""
 
 
-class Snapshot(Struct, frozen=True, kw_only=True):
+class Snapshot(Struct, frozen=True, kw_only=True, dict=True):
     """A batch as its provider describes it at one moment, in one shape for all providers.
 
     `status` is None when the provider's word is unknown: the batch is watched on and the raw
@@ -177,8 +178,9 @@ class Snapshot(Struct, frozen=True, kw_only=True):
         """Whether it says where good answers are."""
         return self.output_file_id is not None or self.results_ref is not None
 
+    @cached_property
     def fingerprint(self) -> str:
-        """Equal for two snapshots exactly when nothing that we keep has changed.
+        """Equal for two snapshots exactly when nothing that we keep has changed. Made once.
 
         Our reading of the status counts too: a new version may understand the same raw word.
         """

@@ -243,7 +243,7 @@ def _outdated(
         for was, seen in pairs
         if seen.batch == was
         and was.snapshot is not None
-        and found[was.id][1].fingerprint != was.snapshot.fingerprint()
+        and found[was.id][1].fingerprint != was.snapshot.fingerprint
     ]
 
 
@@ -311,7 +311,7 @@ def _values(batch: Batch) -> dict[str, Any]:
         "outcome": outcome and outcome.value,
         "model": _named(seen.model[:MODEL_MAX] if seen and seen.model else None),
         "marks": " ".join(marks(seen.metadata or {})) if seen else "",
-        "fingerprint": seen.fingerprint() if seen else None,
+        "fingerprint": seen.fingerprint if seen else None,
         "snapshot": _encoded(seen) if seen else None,
         "history": _encoded(batch.history),
         "provider_created_at": seen.created_at if seen else None,

@@ -426,7 +426,17 @@ def watching(connection: Connection, keys: Sequence[int]) -> dict[int, list[List
     query = _watching(dialect_of(connection))
     found: dict[int, list[Listener]] = defaultdict(list)
     for row in connection.execute(query, {"keys": listed(connection, keys)}).all():
-        found[row.batch_key].append(_watcher(row))
+        id, key, endpoint_id, dialect, types, metadata, results, state = row
+        watcher = Listener(
+            endpoint_id=endpoint_id,
+            endpoint_state=state,
+            events=_types(types),
+            watch_id=id,
+            watch_metadata=metadata,
+            dialect=dialect,
+            results=results,
+        )
+        found[key].append(watcher)
     return found
 
 
@@ -447,18 +457,6 @@ def _watching(dialect: str) -> Select[Any]:
         .join(endpoints, endpoints.c.id == watches.c.endpoint_id)
         .where(among_listed(dialect, watches.c.batch_key, "keys"), endpoints.c.deleted_at.is_(None))
         .order_by(watches.c.id)
-    )
-
-
-def _watcher(row: Any) -> Listener:
-    return Listener(
-        endpoint_id=row.endpoint_id,
-        endpoint_state=row.state,
-        events=_types(row.events),
-        watch_id=row.id,
-        watch_metadata=row.metadata,
-        dialect=row.dialect,
-        results=row.results,
     )
 
 

@@ -58,10 +58,10 @@ def _by_type(hint: Any) -> Convert | None:
     words = [one for one in (hint, *get_args(hint)) if _is_enum(one)]
     if not words:
         return None
-    word = words[0]
+    member_of = {member.value: member for member in words[0]}.__getitem__
     if getattr(hint, "__origin__", None) is frozenset:
-        return lambda text: frozenset(map(word, text.split()))
-    return word  # type: ignore[no-any-return]
+        return lambda text: frozenset(map(member_of, text.split()))
+    return member_of
 
 
 def _is_enum(hint: Any) -> bool:

@@ -440,7 +440,7 @@ class Sweep:
         if moved and (row_hash is None or seen.status in ENDED):
             found.sightings.append(seen)
             return
-        fingerprint = seen.fingerprint()
+        fingerprint = seen.fingerprint
         if moved or fingerprint != known.fingerprint:
             found.sightings.append(seen)
         if row_hash is not None:

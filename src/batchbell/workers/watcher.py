@@ -264,15 +264,8 @@ class Watcher:
         self._log_unknown(account, found)
         for status, number in Counter(change.batch.status for change in changes).items():
             self._metrics.changes.labels(status).inc(number)
-        say = log.bind(account=account.label)
-        for change in changes:
-            say.info(
-                "batch moved",
-                batch=change.batch.id,
-                before=change.before,
-                status=change.batch.status,
-                outcome=change.batch.outcome,
-            )
+        if changes:
+            log.info("batch moved", account=account.label, each=list(map(_move, changes)))
         return changes
 
     def _log_finds(self, account: Account, finds: Sequence[Find]) -> None:
@@ -395,6 +388,16 @@ class Watcher:
             seconds=round(seconds, 3),
             error=error.message if error else None,
         )
+
+
+def _move(change: Change) -> dict[str, str | None]:
+    batch = change.batch
+    return {
+        "batch": batch.id,
+        "before": change.before,
+        "status": batch.status,
+        "outcome": batch.outcome,
+    }
 
 
 async def _end(task: asyncio.Task[list[Change]]) -> None:
