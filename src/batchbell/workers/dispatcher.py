@@ -35,10 +35,10 @@ CLAIM_MOST = 2000
 
 Projects share them. New ones are claimed for a project that holds less than half of its share.
 """
-CLAIM_STEP = 500
+CLAIM_STEP = 1000
 """Deliveries that one claim takes at most: while it runs, what came before is sent, and other
 processes take their part of what waits."""
-SETTLE_MOST = 500
+SETTLE_MOST = 1000
 MARGIN_SECONDS = 10.0
 """A delivery is not sent unless its lease outlives the whole call by this."""
 IDLE_SECONDS = 1.0
