@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from batchbell.core.replay import ReplayFilter, ReplayStatus
 from batchbell.storage import (
     accounts,
     batches,
+    deletions,
     deliveries,
     events,
     health,
@@ -298,6 +300,7 @@ async def test_whatever_a_list_is_asked_for_is_read_by_an_index(crowded: Scene) 
     by_project, by_endpoint = "ix_deliveries_of_project", "ix_deliveries_of_endpoint"
     # A name on SQLite and on PostgreSQL, which walks all ids where few are of another project.
     by_event = "deliveries_2 [(]event_id|uq_deliveries_event_id"
+    by_id = "batches_1 [(]account_id=. AND id|uq_batches_id"
     by_watch = "watches_2 [(]batch_key|uq_watches_batch_key"
     lists: list[tuple[str, str, Work]] = [
         ("ix_deliveries_listed|pk_deliveries", "deliveries", of_deliveries()),
@@ -346,7 +349,7 @@ async def test_whatever_a_list_is_asked_for_is_read_by_an_index(crowded: Scene) 
             "batches",
             of_batches(model="m", metadata={"a": "b"}, account="openai", **when),
         ),
-        ("ix_batches_id", "batches", of_batches(begins="batch_x", model="m", **when)),
+        (by_id, "batches", of_batches(begins="batch_x", model="m", **when)),
         ("ix_batches_found", "batches", of_batches(outcome=BatchOutcome.NONE)),
         ("ix_batches_joined", "batches", listed(submissions.list_submissions)),
         (
@@ -372,6 +375,7 @@ def results_of_none(connection: Connection) -> None:
 async def test_a_batch_of_a_project_is_found_by_its_id(scene: Scene) -> None:
     """Also where the database never counted what it holds, as SQLite never does by itself."""
     await scene.register(*(f"batch_{n}" for n in range(100)))
+    by_id = "batches_1 [(]account_id=. AND id|uq_batches_id"
     finds: list[Work] = [
         lambda c: events.keys_of(c, "default", "batch_7"),
         listed(events.list_events, batch_id="batch_7"),
@@ -383,8 +387,35 @@ async def test_a_batch_of_a_project_is_found_by_its_id(scene: Scene) -> None:
     ]
     for find in finds:
         found = await plan(scene, find, of="FROM batches", as_large=True)
-        assert "ix_batches_id" in found, found
+        assert re.search(by_id, found), found
         assert "ix_batches_found" not in found, found
+
+
+async def test_the_batches_of_an_account_are_found_by_what_a_sweep_asks(scene: Scene) -> None:
+    """A thousand have ended, one of 20 is open, and nobody knows the input of the newest ones."""
+    await scene.register(*(f"batch_{n:04}" for n in range(2000)))
+    id, now = scene.account.id, scene.clock()
+
+    def end_most(connection: Connection) -> None:
+        ended = "status = 'completed', ended_at = 1, input_file_id = 'file-' || id"
+        connection.execute(text(f"UPDATE batches SET {ended} WHERE id LIKE '%1' OR id < 'batch_1'"))
+        connection.execute(text("ANALYZE"))
+
+    await scene.store.write(end_most)
+    results = SimpleNamespace(project_id=DEFAULT_PROJECT, ended_at=now)
+    held: Any = SimpleNamespace(account_id=id, results=results)
+    by_id = "batches_1 [(]account_id=. AND id|uq_batches_id"
+    steps: dict[str, tuple[Work, str]] = {
+        "a sweep": (lambda c: batches.known(c, id, now=now), "ix_batches_open"),
+        "a look at some": (lambda c: batches.known_of(c, id, ["batch_7"], now=now), by_id),
+        "which are open": (lambda c: batches.unended_ids(c, id, ["batch_7"]), by_id),
+        "who needs an input": (lambda c: deletions.user_of(c, id, "file-1"), "ix_batches_input "),
+        "what was not seen": (lambda c: deletions.any_unseen(c, held), "ix_batches_found"),
+    }
+    for name, (work, index) in steps.items():
+        found = await plan(scene, work, of="FROM batches", as_large=True)
+        assert re.search(index, f"{found} "), (name, found)
+        assert not re.search(r"Seq Scan on batches|SCAN batches(?! USING)", found), (name, found)
 
 
 async def test_the_dashboard_counts_deliveries_from_an_index(crowded: Scene) -> None:

@@ -27,6 +27,7 @@ from batchbell.storage.batches import joined_batches, marks, to_batch
 from batchbell.storage.bulk import among
 from batchbell.storage.engine import dialect_of
 from batchbell.storage.paging import Page, Walk, apart, first_of, page_of, within
+from batchbell.storage.projects import has_batch
 from batchbell.storage.schema import BATCHES_FOUND, accounts, batches
 
 
@@ -87,11 +88,12 @@ def list_batches(
 
 def _place_id(connection: Connection, key: int) -> str:
     """What names a batch in `after`: its id, and its account where several have that id."""
-    other = batches.alias("other")
+    beside, other = accounts.alias("beside"), batches.alias("other")
     query = (
         select(batches.c.id, accounts.c.name, func.count(other.c.key))
         .join(accounts, accounts.c.id == batches.c.account_id)
-        .join(other, and_(other.c.id == batches.c.id, other.c.project_id == batches.c.project_id))
+        .join(beside, beside.c.project_id == accounts.c.project_id)
+        .join(other, and_(other.c.account_id == beside.c.id, other.c.id == batches.c.id))
         .where(batches.c.key == key)
         .group_by(batches.c.id, accounts.c.name)
     )
@@ -103,7 +105,7 @@ def _place(connection: Connection, project_id: str, after: str, account: str | N
     """The batch that `_place_id` named. Raises NotFound, AmbiguousBatch."""
     id, _, name = after.rpartition("@")
     for batch_id, of in ((after, account), (id, name)):
-        these = (batches.c.project_id == project_id, batches.c.id == batch_id)
+        these = (has_batch(project_id), batches.c.id == batch_id)
         rows = connection.execute(joined_batches().where(*these)).all()
         found = rows if len(rows) < 2 else [row for row in rows if row.account == of]
         if len(found) == 1:
@@ -144,9 +146,9 @@ def find(
     `ix_batches_found` serves every filter, and `ix_batches_joined` those of submissions. Both are
     in order for each status, so a list by status, time or neither costs a page. Whatever else is
     asked is in their entries, of which LOOKED_AT_MOST are looked at: some 50 ms. A whole id, or
-    nearly one, is found in `ix_batches_id`, and nothing is passed over.
+    nearly one, is found in the index of each account's ids, and nothing is passed over.
     """
-    few = None if filter.begins is None else _few(connection, filter.begins)
+    few = None if filter.begins is None else _few(connection, project_id, filter.begins)
     of = batches if few is None else few
     asked = [*_asked(connection, of, filter), *_of_accounts(connection, of, project_id, filter)]
     walks = [
@@ -158,13 +160,14 @@ def find(
     return Found([row.key for row in rows], looked_to)
 
 
-def _few(connection: Connection, begins: str) -> FromClause | None:
-    """The batches of all projects whose ids begin so; None where they are more than FEW."""
+def _few(connection: Connection, project_id: str, begins: str) -> FromClause | None:
+    """The project's batches whose ids begin so; None where they are more than FEW."""
     id = batches.c.id
     if dialect_of(connection) == "sqlite":
-        alike = (id >= begins, id < begins + LAST_CHARACTER)
+        range = (id >= begins, id < begins + LAST_CHARACTER)
     else:
-        alike = (id.op("~>=~")(begins), id.op("~<~")(begins + LAST_CHARACTER))
+        range = (id.op("~>=~")(begins), id.op("~<~")(begins + LAST_CHARACTER))
+    alike = (has_batch(project_id), *range)
     if connection.execute(select(batches.c.key).where(*alike).offset(FEW).limit(1)).first():
         return None
     columns = (batches.c[name] for name in BATCHES_FOUND)

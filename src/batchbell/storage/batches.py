@@ -50,6 +50,7 @@ from batchbell.storage.engine import (
     storable,
     wake,
 )
+from batchbell.storage.projects import has_batch
 from batchbell.storage.rows import joined, places, reader, writer
 from batchbell.storage.schema import accounts, batches, parts, results, submissions
 
@@ -362,7 +363,7 @@ def get_batch(
 
     Raises NotFound, and AmbiguousBatch where several accounts have one.
     """
-    query = joined_batches().where(batches.c.project_id == project_id, batches.c.id == batch_id)
+    query = joined_batches().where(has_batch(project_id), batches.c.id == batch_id)
     if account_id is not None:
         query = query.where(batches.c.account_id == account_id)
     rows = connection.execute(query.order_by(batches.c.key)).all()

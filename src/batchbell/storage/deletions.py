@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, Update, and_, exists, func, or_, select,
 from batchbell.core import deletion as rules
 from batchbell.core.deletion import Deletes, Deleting, Deletion, DeletionState, ProviderFile
 from batchbell.core.errors import LeaseLost
-from batchbell.core.model import BETWEEN, Batch, BatchKind
+from batchbell.core.model import BETWEEN, Batch, BatchKind, Status
 from batchbell.core.results import Collecting, Results, Tally
 from batchbell.storage import submissions
 from batchbell.storage.batches import joined_batches, to_batch
@@ -143,11 +143,13 @@ def any_unseen(connection: Connection, held: Deleting) -> bool:
     Who registers one later has to know that its input may be gone.
     """
     unseen = (
-        batches.c.account_id == held.account_id,
-        batches.c.input_file_id.is_(None),
-        batches.c.ended_at.is_(None),
-        batches.c.kind != BatchKind.JOINED,
+        batches.c.project_id == held.results.project_id,
+        batches.c.status == Status.VALIDATING,
         batches.c.registered_at <= held.results.ended_at,
+        batches.c.account_id == held.account_id,
+        batches.c.model.is_(None),  # in the index, too: most that were seen have one
+        batches.c.input_file_id.is_(None),
+        batches.c.kind != BatchKind.JOINED,
     )
     return bool(connection.execute(select(exists().where(*unseen))).scalar())
 

@@ -29,6 +29,7 @@ from batchbell.core.samples import sample_body
 from batchbell.storage.bulk import among
 from batchbell.storage.engine import EVENTS, wake
 from batchbell.storage.paging import Page, Said, Walk, apart, first_of, made_within, page_of
+from batchbell.storage.projects import has_batch
 from batchbell.storage.results import attachments
 from batchbell.storage.schema import batches, deliveries, endpoints, events
 
@@ -112,9 +113,7 @@ def _walk(connection: Connection, project_id: str, batch_id: str | None) -> Sele
 
 def keys_of(connection: Connection, project_id: str, batch_id: str) -> Sequence[int]:
     """The keys of the project's batches of this id: one for each account that has one."""
-    query = select(batches.c.key).where(
-        batches.c.project_id == project_id, batches.c.id == batch_id
-    )
+    query = select(batches.c.key).where(has_batch(project_id), batches.c.id == batch_id)
     return connection.execute(query).scalars().all()
 
 

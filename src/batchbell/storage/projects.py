@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Select, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, or_, select, update
 
 from batchbell.core.errors import InvalidRequest, NotFound
 from batchbell.core.model import Mint
 from batchbell.storage.bulk import insert_missing
-from batchbell.storage.schema import projects
+from batchbell.storage.schema import accounts, batches, projects
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +20,15 @@ class Project:
     id: str
     name: str
     created_at: float
+
+
+def has_batch(project_id: str) -> ColumnElement[bool]:
+    """That a batch is the project's, for finding it by its id.
+
+    Ids have an index for each account, and a project has few accounts: each of them is asked.
+    """
+    theirs = select(accounts.c.id).where(accounts.c.project_id == project_id)
+    return batches.c.account_id.in_(theirs)
 
 
 def ensure_project(connection: Connection, *, id: str, secret: str, now: float) -> None:

@@ -26,6 +26,7 @@ from batchbell.core.model import Batch, Mint
 from batchbell.core.results import Results, Tally
 from batchbell.storage.bulk import among, insert_missing
 from batchbell.storage.engine import RESULTS, wake
+from batchbell.storage.projects import has_batch
 from batchbell.storage.schema import batches, results
 
 TALLY = msgspec.json.Decoder(Tally)
@@ -187,7 +188,7 @@ def of_batch(connection: Connection, project_id: str, batch_id: str) -> Results:
     """The results of a batch of the project, the newest. Raises NotFound."""
     query = (
         select(batches.c.key)
-        .where(batches.c.project_id == project_id, batches.c.id == batch_id)
+        .where(has_batch(project_id), batches.c.id == batch_id)
         .order_by(batches.c.key)
         .limit(1)
     )

@@ -28,6 +28,7 @@ from batchbell.core.model import (
 from batchbell.storage.batches import joined_batches, save, to_batch
 from batchbell.storage.bulk import among, among_pairs, update_all
 from batchbell.storage.engine import RESULTS, wake
+from batchbell.storage.events import keys_of
 from batchbell.storage.schema import (
     attempts,
     batches,
@@ -194,11 +195,10 @@ def _locked(connection: Connection, project_id: str, batch_id: str) -> list[Batc
         select(parts.c.batch_key)
         .join(submissions, submissions.c.id == parts.c.submission_id)
         .where(submissions.c.project_id == project_id, submissions.c.id == batch_id)
+        .where(parts.c.batch_key.isnot(None))
     )
-    query = joined_batches().where(
-        batches.c.project_id == project_id,
-        or_(batches.c.id == batch_id, batches.c.key.in_(of_parts)),
-    )
+    keys = {*keys_of(connection, project_id, batch_id), *connection.execute(of_parts).scalars()}
+    query = joined_batches().where(among(connection, batches.c.key, sorted(keys)))
     rows = connection.execute(query.order_by(batches.c.key).with_for_update(of=batches)).all()
     if not rows:
         raise NotFound("batch", batch_id)

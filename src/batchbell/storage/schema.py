@@ -145,7 +145,7 @@ batches = Table(
     Column("model", Text),
     Column("marks", Text, nullable=False, server_default=""),
     Column("history", Text, nullable=False, server_default="[]"),
-    UniqueConstraint("account_id", "id"),
+    UniqueConstraint("account_id", "id").ddl_if(dialect="sqlite"),
     CheckConstraint(
         "status IN ('validating', 'in_progress', 'finalizing', 'cancelling',"
         " 'completed', 'failed', 'expired', 'cancelled', 'lost')",
@@ -160,7 +160,7 @@ batches = Table(
     sqlite_autoincrement=True,
 )
 _open = batches.c.ended_at.is_(None)
-partial("ix_batches_open", batches.c.account_id, batches.c.id, where=_open)
+partial("ix_batches_open", batches.c.account_id, where=_open)
 partial("ix_batches_alarm", batches.c.alarm_at, where=_open)
 _lost = text("status = 'lost'")
 partial("ix_batches_lost", batches.c.account_id, batches.c.ended_at, where=_lost)
@@ -174,11 +174,17 @@ Index("ix_batches_found", *(batches.c[name] for name in BATCHES_FOUND))
 # of each nevertheless.
 _joined = text("kind = 'joined'")
 partial("ix_batches_joined", *(batches.c[name] for name in BATCHES_FOUND), where=_joined)
-# With the project: else SQLite would rather read all of its batches in `ix_batches_found`.
 # Byte by byte, whatever the locale of PostgreSQL: ids are found by how they begin, too.
-_bytewise = {"id": "text_pattern_ops"}
-Index("ix_batches_id", batches.c.id, batches.c.project_id, postgresql_ops=_bytewise)
-Index("ix_batches_input", batches.c.account_id, batches.c.input_file_id)
+_ids = Index(
+    "uq_batches_id",
+    batches.c.account_id,
+    batches.c.id,
+    unique=True,
+    postgresql_ops={"id": "text_pattern_ops"},
+)
+_ids.ddl_if(dialect="postgresql")
+_input = batches.c.input_file_id
+partial("ix_batches_input", batches.c.account_id, _input, where=_input.isnot(None))
 several_inputs = text("input_file_id LIKE '%,%'")
 partial("ix_batches_inputs", batches.c.account_id, where=several_inputs)
 _over = batches.c.ended_at.isnot(None)
