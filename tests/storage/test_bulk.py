@@ -66,10 +66,11 @@ async def test_no_rows_and_no_columns_are_nothing_to_write(store: Store, account
 @pytest.mark.parametrize("number", [1, 2, 3, 49, 99, 100, 101, 288])
 async def test_the_keys_of_new_rows_are_told(store: Store, account: Account, number: int) -> None:
     await store.write(insert_missing, schema.batches, [batch(account.id, 10_000)])
+    names = ("id", "account_id")
     rows = [batch(account.id, n) for n in reversed(range(number))]
-    names, name = tuple(rows[0]), ("account_id", "id")
-    values = [tuple(row.values()) for row in rows]
-    keys = await store.write(inserted, schema.batches, names, values, name)
-    there = {row["id"]: row["key"] for row in await store.read(found)}
-    assert keys == {(account.id, row["id"]): there[row["id"]] for row in rows}
-    assert await store.write(inserted, schema.batches, names, [], name) == {}
+    values = [tuple(row.pop(name) for name in names) for row in rows]
+    keys = await store.write(inserted, schema.batches, names, values, rows[0])
+    there = {row["id"]: row for row in await store.read(found)}
+    assert keys == {(id, account.id): there[id]["key"] for id, _ in values}
+    assert all(there[id].items() >= rows[0].items() for id, _ in values)
+    assert await store.write(inserted, schema.batches, names, [], rows[0]) == {}

@@ -153,6 +153,9 @@ def in_one_step(connection: Connection, statement: str, given: Any) -> Any:
     return msgspec.json.decode(connection.exec_driver_sql(statement, given).scalar_one())
 
 
+LEAVE = " ON CONFLICT DO NOTHING"
+
+
 def insert_missing(connection: Connection, table: Table, rows: Rows) -> int:
     """Insert the rows whose unique keys are not there yet; leave the others. Returns how many.
 
@@ -163,21 +166,32 @@ def insert_missing(connection: Connection, table: Table, rows: Rows) -> int:
         return 0
     names = tuple(rows[0])
     if dialect_of(connection) == "sqlite":
-        return _in_steps(connection, table, rows, partial(_insertion_sqlite, table, names))
+        return _in_steps(
+            connection, table, rows, partial(_insertion_sqlite, table, names, (), LEAVE)
+        )
     return connection.execute(_insertion(table, names), columns_of(names, rows)).rowcount
 
 
-def insert_missing_values(
-    connection: Connection, table: Table, names: tuple[str, ...], rows: Sequence[tuple[Any, ...]]
+def insert_values(
+    connection: Connection,
+    table: Table,
+    names: tuple[str, ...],
+    rows: Sequence[tuple[Any, ...]],
+    shared: Mapping[str, Any],
 ) -> None:
-    """As `insert_missing`, for rows that are values alone, in the order of these columns.
+    """Insert rows that are values alone, in the order of these columns, and what all of them share.
 
-    They are written as they are: of no column a value is changed on its way.
+    What is shared travels once. Values are written as they are: of no column one is changed on its
+    way. No row with one of their unique keys may be there.
     """
+    if not rows:
+        return
     if dialect_of(connection) == "sqlite":
-        in_steps(connection, rows, partial(_insertion_sqlite, table, names))
-    elif rows:
-        connection.execute(_insertion(table, names), _turned(names, rows))
+        statement = partial(_insertion_sqlite, table, names, tuple(shared), "")
+        in_steps(connection, rows, statement, shared=tuple(shared.values()))
+    else:
+        insertion = _insertion(table, names, tuple(shared), "")
+        connection.execute(insertion, {**_turned(names, rows), **shared})
 
 
 def inserted(
@@ -185,23 +199,22 @@ def inserted(
     table: Table,
     names: tuple[str, ...],
     rows: Sequence[tuple[Any, ...]],
-    unique: tuple[str, ...],
+    shared: Mapping[str, Any],
 ) -> dict[tuple[Any, ...], int]:
-    """As `insert_missing_values`; returns the keys of the rows that were not there yet.
+    """As `insert_values`, but leave what is there; returns the key of each new row by its values.
 
-    They are found by the `unique` columns. On SQLite, where nobody else writes meanwhile, give only
+    The columns must be unique together. On SQLite, where nobody else writes meanwhile, give only
     rows that are not there: their keys follow each other.
     """
     if not rows:
         return {}
     if dialect_of(connection) == "sqlite":
-        keys = _numbered(connection, rows, partial(_insertion_sqlite, table, names, or_leave=False))
-        places = [names.index(name) for name in unique]
-        return {
-            tuple(map(row.__getitem__, places)): key for row, key in zip(rows, keys, strict=True)
-        }
-    returning = f" RETURNING {', '.join(table.c[name].name for name in (*unique, 'key'))}"
-    new = connection.execute(_insertion(table, names, returning), _turned(names, rows))
+        statement = partial(_insertion_sqlite, table, names, tuple(shared), "")
+        keys = _numbered(connection, rows, statement, tuple(shared.values()))
+        return dict(zip(rows, keys, strict=True))
+    returning = f" RETURNING {', '.join(table.c[name].name for name in (*names, 'key'))}"
+    insertion = _insertion(table, names, tuple(shared), LEAVE + returning)
+    new = connection.execute(insertion, {**_turned(names, rows), **shared})
     return {tuple(row[:-1]): row[-1] for row in new}
 
 
@@ -211,14 +224,17 @@ def _turned(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> dict[str, 
 
 
 def _numbered(
-    connection: Connection, rows: Sequence[Sequence[Any]], insertion: Callable[[int], str]
+    connection: Connection,
+    rows: Sequence[Sequence[Any]],
+    insertion: Callable[[int], str],
+    shared: tuple[Any, ...],
 ) -> Iterator[int]:
     """Insert the rows; gives the key that SQLite has given each.
 
     Asked to return them, it would go a step for each row: its thread gives up the interpreter with
     every step.
     """
-    for step in _each_step(connection, rows, insertion):
+    for step in _each_step(connection, rows, insertion, shared):
         yield from range(step.lastrowid - step.rowcount + 1, step.lastrowid + 1)
 
 
@@ -250,19 +266,29 @@ def _values_of(connection: Connection, table: Table, rows: Rows) -> list[tuple[A
 
 
 def in_steps(
-    connection: Connection, rows: Sequence[Sequence[Any]], statement: Callable[[int], str]
+    connection: Connection,
+    rows: Sequence[Sequence[Any]],
+    statement: Callable[[int], str],
+    *,
+    shared: tuple[Any, ...] = (),
 ) -> int:
-    """The same for rows that are values alone, in the order of the statement. For SQLite."""
-    return sum(step.rowcount for step in _each_step(connection, rows, statement))
+    """The same for rows that are values alone, in the order of the statement. For SQLite.
+
+    The first parameters are what they share.
+    """
+    return sum(step.rowcount for step in _each_step(connection, rows, statement, shared))
 
 
 def _each_step(
-    connection: Connection, rows: Sequence[Sequence[Any]], statement: Callable[[int], str]
+    connection: Connection,
+    rows: Sequence[Sequence[Any]],
+    statement: Callable[[int], str],
+    shared: tuple[Any, ...],
 ) -> Iterator[CursorResult[Any]]:
     done = 0
     while left := len(rows) - done:
         step = next(size for size in STEPS if size <= left)
-        values = tuple(chain.from_iterable(rows[done : done + step]))
+        values = (*shared, *chain.from_iterable(rows[done : done + step]))
         yield connection.exec_driver_sql(statement(step), values)
         done += step
 
@@ -289,10 +315,16 @@ def unnested(column: list[Any]) -> list[Any] | None:
 
 
 @cache
-def _insertion(table: Table, names: tuple[str, ...], returning: str = "") -> TextClause:
+def _insertion(
+    table: Table,
+    names: tuple[str, ...],
+    shared: tuple[str, ...] = (),
+    how: str = LEAVE,
+) -> TextClause:
+    same = "".join(f"CAST(:{name} AS {_type(table, name)}), " for name in shared)
     insertion = text(
-        f"INSERT INTO {table.name} ({', '.join(table.c[name].name for name in names)})"  # noqa: S608 - our own names
-        f" SELECT * FROM {_unnested(table, names)} ON CONFLICT DO NOTHING{returning}"
+        f"{_into(table, (*shared, *names))}"  # noqa: S608 - our own names
+        f" SELECT {same}n.* FROM {_unnested(table, names)} AS n{how}"
     )
     return _typed(insertion, table, names)
 
@@ -310,12 +342,18 @@ def _update_of_all(table: Table, key: str, names: tuple[str, ...]) -> TextClause
 
 @cache
 def _insertion_sqlite(
-    table: Table, names: tuple[str, ...], number: int, *, or_leave: bool = True
+    table: Table,
+    names: tuple[str, ...],
+    shared: tuple[str, ...],
+    how: str,
+    number: int,
 ) -> str:
-    return (
-        f"INSERT INTO {table.name} ({', '.join(table.c[name].name for name in names)})"
-        f" {values_sqlite(names, number)}{' ON CONFLICT DO NOTHING' * or_leave}"
-    )
+    values = values_sqlite(names, number, shared)
+    return f"{_into(table, (*shared, *names))} {values}{how}"
+
+
+def _into(table: Table, names: Sequence[str]) -> str:
+    return f"INSERT INTO {table.name} ({', '.join(table.c[name].name for name in names)})"
 
 
 @cache
@@ -328,9 +366,10 @@ def _update_sqlite(table: Table, key: str, names: tuple[str, ...], number: int) 
     )
 
 
-def values_sqlite(names: Sequence[str], number: int) -> str:
-    """So many rows of parameters."""
-    row = f"({', '.join('?' * len(names))})"
+def values_sqlite(names: Sequence[str], number: int, shared: Sequence[str] = ()) -> str:
+    """So many rows of parameters; the first parameters are in each of them."""
+    same = (f"?{place + 1}" for place in range(len(shared)))
+    row = f"({', '.join((*same, *'?' * len(names)))})"
     return f"VALUES {', '.join([row] * number)}"
 
 
@@ -342,5 +381,9 @@ def _typed(statement: TextClause, table: Table, names: Sequence[str]) -> TextCla
 
 
 def _unnested(table: Table, names: Sequence[str]) -> str:
-    types = [(name, table.c[name].type.compile(_POSTGRESQL)) for name in names]
-    return f"unnest({', '.join(f'CAST(:{name} AS {type_}[])' for name, type_ in types)})"
+    arrays = (f"CAST(:{name} AS {_type(table, name)}[])" for name in names)
+    return f"unnest({', '.join(arrays)})"
+
+
+def _type(table: Table, name: str) -> str:
+    return table.c[name].type.compile(_POSTGRESQL)

@@ -32,7 +32,7 @@ from batchbell.storage.bulk import (
     among,
     among_pairs,
     in_one_step,
-    insert_missing_values,
+    insert_values,
     inserted,
     keep_plans,
     plan_anew,
@@ -147,9 +147,8 @@ def register(
     new = _new_watches(project_id, asked, known, mint=mint, now=now)
     if strict:
         _refuse_differences(wanted, [new.get(pair) or known[pair] for pair in pairs])
-    rows = [_values(new[pair]) for pair in sorted(new)]
     keep_plans(connection)
-    insert_missing_values(connection, watches, COLUMNS, rows)
+    _write(connection, [new[pair] for pair in sorted(new)])
     made = {watch.id for watch in new.values()}
     keys = {watch.batch_key for watch in new.values()}
     ended = [batch for batch in over if _is_over(batch.status) and batch.key in keys]
@@ -238,11 +237,9 @@ def _add_batches(
         return {}
     keep_plans(connection)
     blank = new_batch(project_id, *BLANK, now=now)
-    others = [value for name, value in blank.items() if name not in NAME]
-    rows = [(*name, *others) for name in names]
-    columns = (*NAME, *(name for name in blank if name not in NAME))
-    new = inserted(connection, batches, columns, rows, NAME)
-    return {(account_id, id): Locked(key, NEW_STATUS) for (account_id, id), key in new.items()}
+    shared = {name: value for name, value in blank.items() if name not in NAME}
+    new = inserted(connection, batches, NAME, names, shared)
+    return {name: Locked(key, NEW_STATUS) for name, key in new.items()}
 
 
 NAME = ("account_id", "id")
@@ -340,30 +337,33 @@ def _words(events: tuple[EventType, ...]) -> str:
     return json.dumps(events)
 
 
-COLUMNS = (
-    "id",
-    "project_id",
-    "batch_key",
-    "endpoint_id",
-    "dialect",
-    "events",
-    "metadata",
-    "created_at",
-    "results",
-)
+def _write(connection: Connection, made: Sequence[Watch]) -> None:
+    """Insert watches that were made at one time; what all of them want is sent once.
+
+    Their batches are locked, so that nobody else has made one since those that are there were read.
+    """
+    names: tuple[str, ...] = OWN
+    rows: list[tuple[Any, ...]] = [(one.id, one.batch_key, one.endpoint_id) for one in made]
+    wants = [_wanted(one) for one in made]
+    shared = {"project_id": made[0].project_id, "created_at": made[0].created_at} if made else {}
+    if len(set(wants)) == 1:
+        shared |= zip(WANTED, wants[0], strict=True)
+    else:
+        names += WANTED
+        rows = [one + wanted for one, wanted in zip(rows, wants, strict=True)]
+    insert_values(connection, watches, names, rows, shared)
 
 
-def _values(watch: Watch) -> tuple[Any, ...]:
-    """What is written of a watch, in the order of COLUMNS."""
+OWN = ("id", "batch_key", "endpoint_id")
+WANTED = ("dialect", *OPTIONS)
+
+
+def _wanted(watch: Watch) -> tuple[str, ...]:
+    """What is written of what somebody wants of a watch, in the order of WANTED."""
     return (
-        watch.id,
-        watch.project_id,
-        watch.batch_key,
-        watch.endpoint_id,
         watch.dialect.value,
         _words(watch.events),
         json.dumps(watch.metadata, separators=(",", ":")) if watch.metadata else "{}",
-        watch.created_at,
         watch.results.value,
     )
 
@@ -426,7 +426,7 @@ def change_watch(
     lock = select(batches.c.key).where(batches.c.key == watch.batch_key)
     connection.execute(lock.with_for_update())
     changed = replace(get_watch(connection, project_id, watch_id), **changes)
-    row = dict(zip(COLUMNS, _values(changed), strict=True))
+    row = dict(zip(WANTED, _wanted(changed), strict=True))
     values = {name: row[name] for name in changes}
     if values:
         connection.execute(update(watches).where(watches.c.id == watch_id).values(values))
