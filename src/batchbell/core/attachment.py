@@ -34,8 +34,10 @@ class Attachment(Struct, frozen=True, kw_only=True):
     lines: int | None
     size: int | None
     """In bytes."""
-    inline: str | None
-    """All lines as a JSON array, in ASCII."""
+    has_lines: bool = False
+    """Whether its lines are kept, to travel in a webhook."""
+    inline: str | None = None
+    """All lines as a JSON array, in ASCII; None until they are read, for they may be many."""
     outcome: str | None = None
     """What the files hold, once they are merged."""
     counts: tuple[int, int, int] | None = None

@@ -418,6 +418,12 @@ class Claimed(Struct, frozen=True, kw_only=True):
     """Its watch was deleted while somebody sent it: no further attempt is made."""
 
     @property
+    def carries_lines(self) -> bool:
+        """Whether lines of results are to be read and to travel with it."""
+        wanted = self.results is ResultsMode.INLINE
+        return wanted and self.attachment is not None and self.attachment.has_lines
+
+    @property
     def life_attempt(self) -> int:
         """Counts from 1 again after a resend."""
         return self.attempt - self.first_attempt_base

@@ -41,7 +41,7 @@ from batchbell.storage.engine import DELIVERIES, wake
 from batchbell.storage.events import LOOKED_AT_MOST, get_event, ids_of, walks_of
 from batchbell.storage.leases import due_next
 from batchbell.storage.paging import Page, Walk, apart, first_of, made_within, page_of
-from batchbell.storage.results import attachments
+from batchbell.storage.results import with_lines
 from batchbell.storage.schema import attempts, batches, deliveries, endpoints, events
 
 
@@ -148,13 +148,12 @@ def get_content(connection: Connection, delivery: Delivery) -> Content:
     row = connection.execute(query).one_or_none()
     if row is None:
         raise NotFound("delivery", delivery.id)
-    sent = attachments(connection, {row.results_id} if row.results_id else ())
     return Content(
         event_body=row.body,
         dialect=Dialect(row.dialect),
         watch_metadata=row.watch_metadata,
         first_due_at=delivery.created_at if row.resent_at is None else row.resent_at,
-        attachment=sent.get(row.results_id),
+        attachment=with_lines(connection, row.results_id) if row.results_id else None,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 from sqlalchemy import (
     Connection,
     Row,
@@ -150,7 +151,7 @@ def want_anew(
 
 
 def attachments(connection: Connection, ids: Collection[str]) -> dict[str, Attachment]:
-    """What may travel with webhooks, by the id of the results."""
+    """What may travel with webhooks, by the id of the results, but for its lines."""
     if not ids:
         return {}
     query = select(
@@ -159,7 +160,7 @@ def attachments(connection: Connection, ids: Collection[str]) -> dict[str, Attac
         results.c.state,
         results.c.lines,
         results.c.size,
-        results.c.inline,
+        results.c.inline.isnot(None).label("has_lines"),
         results.c.tally,
     ).where(among(connection, results.c.id, sorted(ids)))
     return {
@@ -169,11 +170,20 @@ def attachments(connection: Connection, ids: Collection[str]) -> dict[str, Attac
             state=ResultsState(row.state),
             lines=row.lines,
             size=row.size,
-            inline=row.inline,
+            has_lines=bool(row.has_lines),
             **_found(row.tally),
         )
         for row in connection.execute(query).all()
     }
+
+
+def with_lines(connection: Connection, id: str) -> Attachment | None:
+    """One of these with its lines; None where it is gone."""
+    found = attachments(connection, {id}).get(id)
+    if found is None or not found.has_lines:
+        return found
+    lines = select(results.c.inline).where(results.c.id == id)
+    return replace(found, inline=connection.execute(lines).scalar_one())
 
 
 def _found(tally: str | None) -> dict[str, Any]:

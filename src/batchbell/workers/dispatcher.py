@@ -12,7 +12,7 @@ import structlog
 
 from batchbell import __version__, failpoints
 from batchbell.core import health, lifecycle, payload
-from batchbell.core.attachment import wrapped
+from batchbell.core.attachment import Attachment, wrapped
 from batchbell.core.backoff import SCHEDULE_SECONDS
 from batchbell.core.endpoint import request_headers, unsendable
 from batchbell.core.errors import StoreUnavailable
@@ -26,6 +26,7 @@ from batchbell.observability import Metrics, log_health
 from batchbell.storage import queue
 from batchbell.storage.engine import DELIVERIES, Store
 from batchbell.storage.queue import START, Claim, Tried
+from batchbell.storage.results import with_lines
 from batchbell.workers.ring import ROOM, Lane, Ring
 
 log = structlog.get_logger("batchbell.dispatcher")
@@ -216,14 +217,40 @@ class Dispatcher:
         overdrawn = delivery.ends or delivery.life_attempt > len(
             endpoint.schedule or SCHEDULE_SECONDS
         )
-        needed = self._timeout(endpoint) + MARGIN_SECONDS
-        if overdrawn or self._clock() + needed > delivery.lease_until:
+        if overdrawn or self._is_late(delivery, endpoint):
             self._free(delivery, endpoint, None)
             self._begin(self._return(delivery, endpoint, overdrawn=overdrawn))
-        elif (outcome := self._try(delivery, endpoint)) is not None:
-            self._ended(delivery, endpoint, outcome)
+        elif delivery.carries_lines:
+            self._begin(self._try_with_lines(delivery, endpoint))
+        else:
+            self._try(delivery, endpoint, delivery.attachment)
 
-    def _try(self, delivery: Claimed, endpoint: Endpoint) -> Outcome | None:
+    def _is_late(self, delivery: Claimed, endpoint: Endpoint) -> bool:
+        """Whether its lease might end before the call does."""
+        needed = self._timeout(endpoint) + MARGIN_SECONDS
+        return self._clock() + needed > delivery.lease_until
+
+    async def _try_with_lines(self, delivery: Claimed, endpoint: Endpoint) -> None:
+        """Read its lines first: those of all that waits here might take up the memory."""
+        assert delivery.attachment is not None
+        try:
+            attachment = await self._store.read(with_lines, delivery.attachment.id)
+        except StoreUnavailable:
+            self._free(delivery, endpoint, None)
+            self._written([endpoint])
+            raise  # it is claimed again when its lease has run out
+        except Exception as error:
+            self._ended(delivery, endpoint, self._failed(delivery, error))
+        else:
+            if self._is_late(delivery, endpoint):
+                self._free(delivery, endpoint, None)
+                await self._return(delivery, endpoint, overdrawn=False)
+            else:
+                self._try(delivery, endpoint, attachment)
+        finally:
+            self.start_calls()
+
+    def _try(self, delivery: Claimed, endpoint: Endpoint, attachment: Attachment | None) -> None:
         """Send; the outcome comes later, but where nothing could go out.
 
         What goes wrong in our own code is a failed attempt too, seen and retried.
@@ -231,14 +258,20 @@ class Dispatcher:
         try:
             outcome = unsendable(endpoint, now=self._clock())
             if outcome is None:
-                self._send(delivery, endpoint)
+                self._send(delivery, endpoint, attachment)
         except Exception as error:
-            log.exception("not sent", delivery_id=delivery.id, endpoint_id=delivery.endpoint_id)
-            detail = f"Batchbell itself failed to send this: {type(error).__name__}."
-            return Outcome(fault=Fault.PROTOCOL, detail=detail, started_at=self._clock())
-        return outcome
+            outcome = self._failed(delivery, error)
+        if outcome is not None:
+            self._ended(delivery, endpoint, outcome)
 
-    def _send(self, delivery: Claimed, endpoint: Endpoint) -> None:
+    def _failed(self, delivery: Claimed, error: Exception) -> Outcome:
+        """What is written of a call that went wrong before it was begun."""
+        facts = {"delivery_id": delivery.id, "endpoint_id": delivery.endpoint_id}
+        log.error("not sent", **facts, exc_info=error)
+        detail = f"Batchbell itself failed to send this: {type(error).__name__}."
+        return Outcome(fault=Fault.PROTOCOL, detail=detail, started_at=self._clock())
+
+    def _send(self, delivery: Claimed, endpoint: Endpoint, attachment: Attachment | None) -> None:
         body = payload.dressed(
             delivery.event_body,
             dialect=delivery.dialect,
@@ -246,12 +279,12 @@ class Dispatcher:
             watch_metadata=delivery.watch_metadata,
             message_id=delivery.message_id,
             results=wrapped(
-                delivery.attachment,
+                attachment,
                 delivery.results,
                 base_url=self._public_url,
                 now=delivery.first_due_at,
             ),
-            attachment=delivery.attachment,
+            attachment=attachment,
         )
         headers = request_headers(
             endpoint,
