@@ -51,6 +51,15 @@ def partial(
     Index(name, *columns, unique=unique, sqlite_where=where, postgresql_where=where)
 
 
+def one_of(column: str, *words: str) -> str:
+    """That a column has one of these values.
+
+    Spelled out: of three values in IN SQLite makes a table for each statement that writes a row.
+    """
+    each = (f"{column} = '{word}'" for word in words)
+    return f"({' OR '.join(each)})"
+
+
 projects = Table(
     "projects",
     metadata,
@@ -109,11 +118,14 @@ accounts = Table(
     CheckConstraint("(state = 'failing') = (trouble IS NOT NULL)", name="trouble"),
 )
 
+_over = ("completed", "failed", "expired", "cancelled", "lost")
 batches = Table(
     "batches",
     metadata,
     Column("key", BigKey, primary_key=True, autoincrement=True),
-    Column("project_id", ForeignKey("projects.id"), nullable=False),
+    # That of the account. Here and below, where a project follows from another row that is checked,
+    # it is not checked itself: on PostgreSQL that costs as much as five indexes.
+    Column("project_id", Text, nullable=False),
     Column("account_id", ForeignKey("accounts.id"), nullable=False),
     Column("id", Text, nullable=False),
     Column("status", Text, nullable=False),
@@ -147,15 +159,10 @@ batches = Table(
     Column("history", Text, nullable=False, server_default="[]"),
     UniqueConstraint("account_id", "id").ddl_if(dialect="sqlite"),
     CheckConstraint(
-        "status IN ('validating', 'in_progress', 'finalizing', 'cancelling',"
-        " 'completed', 'failed', 'expired', 'cancelled', 'lost')",
+        one_of("status", "validating", "in_progress", "finalizing", "cancelling", *_over),
         name="status",
     ),
-    CheckConstraint(
-        "(ended_at IS NOT NULL) ="
-        " (status IN ('completed', 'failed', 'expired', 'cancelled', 'lost'))",
-        name="ended",
-    ),
+    CheckConstraint(f"(ended_at IS NOT NULL) = {one_of('status', *_over)}", name="ended"),
     CheckConstraint("(fingerprint IS NULL) = (snapshot IS NULL)", name="snapshot"),
     sqlite_autoincrement=True,
 )
@@ -187,8 +194,8 @@ _input = batches.c.input_file_id
 partial("ix_batches_input", batches.c.account_id, _input, where=_input.isnot(None))
 several_inputs = text("input_file_id LIKE '%,%'")
 partial("ix_batches_inputs", batches.c.account_id, where=several_inputs)
-_over = batches.c.ended_at.isnot(None)
-partial("ix_batches_ended", batches.c.ended_at, where=_over)
+_ended = batches.c.ended_at.isnot(None)
+partial("ix_batches_ended", batches.c.ended_at, where=_ended)
 for _file in (batches.c.output_file_id, batches.c.error_file_id):
     partial(f"ix_batches_{_file.name}", _file, where=_file.isnot(None))
 
@@ -264,7 +271,7 @@ watches = Table(
     "watches",
     metadata,
     Column("id", Text, primary_key=True),
-    Column("project_id", ForeignKey("projects.id"), nullable=False),
+    Column("project_id", Text, nullable=False),
     Column("batch_key", ForeignKey("batches.key", ondelete="CASCADE"), nullable=False),
     Column("endpoint_id", ForeignKey("endpoints.id"), nullable=False, index=True),
     Column("dialect", Text, nullable=False),
@@ -281,7 +288,7 @@ events = Table(
     "events",
     metadata,
     Column("id", Text, primary_key=True),
-    Column("project_id", ForeignKey("projects.id"), nullable=False),
+    Column("project_id", Text, nullable=False),
     Column("batch_key", ForeignKey("batches.key", ondelete="CASCADE")),
     Column("batch_id", Text),
     Column("type", Text, nullable=False),
@@ -303,7 +310,7 @@ deliveries = Table(
     "deliveries",
     metadata,
     Column("id", Text, primary_key=True),
-    Column("project_id", ForeignKey("projects.id"), nullable=False),
+    Column("project_id", Text, nullable=False),
     Column("event_id", ForeignKey("events.id", ondelete="CASCADE"), nullable=False),
     Column("event_type", Text, nullable=False),
     Column("batch_id", Text),
@@ -330,10 +337,10 @@ deliveries = Table(
     # Its watch was deleted while it was being sent: no further attempt is made.
     Column("ends", Boolean, nullable=False, server_default=false()),
     UniqueConstraint("event_id", "endpoint_id"),
-    CheckConstraint("state IN ('pending', 'delivered', 'exhausted', 'held')", name="state"),
+    CheckConstraint(one_of("state", "pending", "delivered", "exhausted", "held"), name="state"),
     CheckConstraint("(state = 'pending') = (due_at IS NOT NULL)", name="due"),
     CheckConstraint(
-        "(state IN ('delivered', 'exhausted')) = (finished_at IS NOT NULL)", name="end"
+        f"{one_of('state', 'delivered', 'exhausted')} = (finished_at IS NOT NULL)", name="end"
     ),
     CheckConstraint("lease_token IS NULL OR state = 'pending'", name="lease"),
     Index("ix_deliveries_listed", "project_id", "id"),
