@@ -49,6 +49,10 @@ class Found:
     sightings: list[Sighting] = field(default_factory=list)
     unknown: list[Snapshot] = field(default_factory=list)
 
+    def add(self, more: Found) -> None:
+        self.sightings += more.sightings
+        self.unknown += more.unknown
+
     def __len__(self) -> int:
         return len(self.sightings) + len(self.unknown)
 

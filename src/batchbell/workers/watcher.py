@@ -31,6 +31,8 @@ log = structlog.get_logger("batchbell.watcher")
 
 LEASE_SECONDS = 60.0
 """More than a third of itself and the longest call together: a sweep that goes on keeps it."""
+TOGETHER_MOST = 300
+"""So many sightings make a sweep wait until they are written: others write to the database, too."""
 DAY_SECONDS = 86_400.0
 UNKNOWN_WORDS_MAX = 10_000
 """So many are remembered, and logged, by one process."""
@@ -175,17 +177,21 @@ class Watcher:
     async def _run(self, account: Account, sweep: Sweep, started: float) -> _Run:
         """Make the calls of a sweep, and write what each brings while the next is under way.
 
+        What comes meanwhile is written together: a transaction costs as much as 20 batches of it.
         Not where batches are discovered: what the next page has that is not known depends on it.
         """
         before, moved = replace(sweep.calls), 0
         error: ProviderError | None = None
         writing: asyncio.Task[list[Change]] | None = None
+        waiting = Found()
         try:
             async for found in sweep.found():
                 self.progress_at = self._clock()
-                if writing is not None:
-                    moved += len(await writing)
-                writing = asyncio.create_task(self._write(account, found))
+                waiting.add(found)
+                if writing is None or writing.done() or len(waiting) >= TOGETHER_MOST:
+                    moved += await _moved_by(writing)
+                    writing = asyncio.create_task(self._write(account, waiting))
+                    waiting = Found()
                 if sweep.discover_since is not None:
                     await writing
                 await self._keep_pace(sweep.calls.since(before), started)
@@ -195,8 +201,9 @@ class Watcher:
             if writing is not None:
                 await _end(writing)
             raise
-        if writing is not None:
-            moved += len(await writing)
+        moved += await _moved_by(writing)
+        if len(waiting):
+            moved += len(await self._write(account, waiting))
         return _Run(sweep.calls.since(before), moved, error)
 
     async def _begin(self, account: Account, *, now: float) -> Sweep:
@@ -242,7 +249,7 @@ class Watcher:
             await self._sleep(behind)
 
     async def _write(self, account: Account, found: Found) -> list[Change]:
-        """Write what one answer brought, and with it keep the lease; nothing new writes nothing."""
+        """Write what answers brought, and with it keep the lease; nothing new writes nothing."""
         if not len(found):
             await self._keep_lease(account)
             return []
@@ -398,6 +405,11 @@ def _move(change: Change) -> dict[str, str | None]:
         "status": batch.status,
         "outcome": batch.outcome,
     }
+
+
+async def _moved_by(writing: asyncio.Task[list[Change]] | None) -> int:
+    """How many batches a write has moved, once it has ended."""
+    return 0 if writing is None else len(await writing)
 
 
 async def _end(task: asyncio.Task[list[Change]]) -> None:
