@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import sys
@@ -64,15 +63,16 @@ def _each(said: EventDict) -> list[EventDict]:
 
 
 _encode = msgspec.json.Encoder(enc_hook=repr).encode
+_in_ascii = json.JSONEncoder(default=repr, separators=(",", ":")).encode
 
 
 def _line(said: Any) -> str:
     """One line of the log, in ASCII whatever is in it."""
-    with contextlib.suppress(ValueError, TypeError, OverflowError, RecursionError):
+    try:
         line = _encode(said)
-        if line.isascii():
-            return line.decode()
-    return json.dumps(said, default=repr, separators=(",", ":"))
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        return _in_ascii(said)
+    return line.decode() if line.isascii() else _in_ascii(said)
 
 
 class Metrics:

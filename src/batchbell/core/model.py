@@ -184,7 +184,7 @@ class Snapshot(Struct, frozen=True, kw_only=True, dict=True):
 
         Our reading of the status counts too: a new version may understand the same raw word.
         """
-        text = _encoded(self)
+        text = _encoded(astuple(self))
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
@@ -195,7 +195,9 @@ def _values(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else str(value)
 
 
-_encoded = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_values).encode
+_encoded = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), default=_values, check_circular=False
+).encode
 
 
 class Missing(Struct, frozen=True):

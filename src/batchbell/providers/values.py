@@ -110,8 +110,11 @@ def epoch_seconds(value: Any) -> int | None:
 
 def stamps_of(named: Mapping[str, Any]) -> dict[str, int]:
     """The times that make sense, by name."""
-    read = {name: epoch_seconds(value) for name, value in named.items() if value is not None}
-    return {name: seconds for name, seconds in read.items() if seconds is not None}
+    return {
+        name: seconds
+        for name, value in named.items()
+        if value is not None and (seconds := epoch_seconds(value)) is not None
+    }
 
 
 def _iso_seconds(text: str) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -234,11 +233,11 @@ def _event_row(batch: Batch, type_: EventType, *, mint: Mint, now: float) -> dic
 
 def compact(value: Any) -> str:
     """As `payload.compact`, in a tenth of the time where all of it is ASCII."""
-    with contextlib.suppress(ValueError, TypeError, OverflowError, RecursionError):
+    try:
         text = msgspec.json.encode(value)
-        if text.isascii():
-            return text.decode()
-    return payload.compact(value)
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        return payload.compact(value)
+    return text.decode() if text.isascii() else payload.compact(value)
 
 
 def _occurred_at(batch: Batch, now: float) -> float:
