@@ -6,11 +6,13 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import replace
-from sqlalchemy import Connection, Row, Select, delete, select, text, update
+from sqlalchemy import Connection, Row, Select, bindparam, delete, select, update
 
 from batchbell.core.alarms import FIRST_LOOK_SECONDS
 from batchbell.core.attachment import ResultsMode
@@ -30,11 +32,13 @@ from batchbell.storage.accounts import make_due, refuse_removed
 from batchbell.storage.batches import joined_batches, reopen_lost, to_batch
 from batchbell.storage.bulk import (
     among,
+    among_listed,
     among_pairs,
     in_one_step,
     insert_values,
     inserted,
     keep_plans,
+    listed,
     plan_anew,
 )
 from batchbell.storage.endpoints import ensure_endpoints, named_urls
@@ -264,25 +268,30 @@ def new_batch(project_id: str, account_id: str, batch_id: str, *, now: float) ->
 
 
 def _statuses(connection: Connection, names: Sequence[Name]) -> dict[Name, Status]:
-    rows: Iterable[tuple[str, str, str]]
-    if dialect_of(connection) == "sqlite":
-        rows = in_one_step(connection, NAMED_SQLITE, (json.dumps(names),))
-    else:
-        listed = {"account_ids": [name[0] for name in names], "ids": [name[1] for name in names]}
-        rows = (
-            (account_id, id, word) for account_id, id, word in connection.execute(NAMED, listed)
+    """Of those that are there; the names are in order.
+
+    Each account is asked by itself: PostgreSQL would join pairs with all batches that there are.
+    """
+    is_sqlite = dialect_of(connection) == "sqlite"
+    found: dict[Name, Status] = {}
+    for account_id, of_account in groupby(names, key=itemgetter(0)):
+        ids = listed(connection, [id for _, id in of_account])
+        rows: Iterable[tuple[str, str]] = (
+            in_one_step(connection, STATUSES_SQLITE, (account_id, ids))
+            if is_sqlite
+            else connection.execute(STATUSES, {"account_id": account_id, "ids": ids})
         )
-    return {(account_id, id): Status(status) for account_id, id, status in rows}
+        found |= {(account_id, id): Status(word) for id, word in rows}
+    return found
 
 
-NAMED = text("""
-    SELECT account_id, id, status FROM batches WHERE (account_id, id)
-    IN (SELECT * FROM unnest(CAST(:account_ids AS TEXT[]), CAST(:ids AS TEXT[])))
-""")
-NAMED_SQLITE = """
-    SELECT json_group_array(json_array(account_id, id, status)) FROM batches
-    WHERE (account_id, id)
-    IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))
+STATUSES = select(batches.c.id, batches.c.status).where(
+    batches.c.account_id == bindparam("account_id"),
+    among_listed("postgresql", batches.c.id, "ids"),
+)
+STATUSES_SQLITE = """
+    SELECT json_group_array(json_array(id, status)) FROM batches
+    WHERE account_id = ? AND id IN (SELECT value FROM json_each(?))
 """
 
 
