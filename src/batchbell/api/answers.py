@@ -6,7 +6,7 @@ server: words are `str`, and the OpenAPI document lists those of this version.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Annotated, Any, TypeVar, get_type_hints
 
@@ -50,6 +50,14 @@ def made_of(kind: type[Made], *sources: object, **differing: Any) -> Made:
     """
     make: Callable[..., Made] = _maker(kind, tuple(map(type, sources)), tuple(differing))
     return make(differing, *sources)
+
+
+def each_of(kind: type[Made], sources: Sequence[object]) -> tuple[Made, ...]:
+    """The answers of this kind for sources of one type, as `made_of` makes each."""
+    if not sources:
+        return ()
+    make: Callable[..., Made] = _maker(kind, (type(sources[0]),), ())
+    return tuple([make({}, source) for source in sources])
 
 
 @cache

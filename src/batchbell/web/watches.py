@@ -15,7 +15,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from starlette.responses import Response
 
 from batchbell.api import watches as api
-from batchbell.api.answers import made_of
+from batchbell.api.answers import each_of, made_of
 from batchbell.api.fields import NAME_MAX, BatchId, WebhookUrl
 from batchbell.api.lists import Page
 from batchbell.api.watches import (
@@ -441,7 +441,7 @@ async def _create_all(call: Call, wanted: list[Registration], *, name: str) -> R
     except WatchDiffers as error:
         raise WatchesDiffer(error, name=name) from error
     created = sum(one.created for one in registered)
-    made = tuple(shown(one.watch) for one in registered)
+    made = each_of(api.Watch, [one.watch for one in registered])
     return answer(api.WatchList(data=made, created=created), 201)
 
 
@@ -450,7 +450,7 @@ async def list_watches(
     call: Caller, limit: Limit = LIMIT_DEFAULT, after: After = None, batch_id: str | None = None
 ) -> Response:
     page = await call.page(watches.list_watches, limit=limit, after=after, batch_id=batch_id)
-    return page_answer([shown(w) for w in page.items], page)
+    return page_answer(each_of(api.Watch, page.items), page)
 
 
 @router.get("/v1/watches/{watch_id}", summary="One watch", **answers(api.Watch, 404))
