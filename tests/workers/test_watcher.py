@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import itertools
 import json
 
 import pytest
@@ -113,40 +111,6 @@ async def test_a_sweep_of_many_costs_a_call_for_each_hundred_and_writes_nothing(
     await house.sweep()
     assert house.provider.calls == {"list": 5}
     assert {id: (await batch_of(house, id)).updated_at for id in ids[:3]} == stamps
-
-
-@pytest.mark.databases("sqlite")
-@pytest.mark.parametrize(("limited", "written"), [(False, [100, 300, 50]), (True, [100, 200])])
-async def test_what_comes_while_a_page_is_written_is_written_together(
-    house: House, monkeypatch: pytest.MonkeyPatch, limited: bool, written: list[int]
-) -> None:
-    """The first write takes until the fourth page is asked for; that call may be refused."""
-    ids = house.provider.add_batches(450)
-    await house.register(*ids)
-    if limited:
-        house.provider.faults.add("rate_limited", route="list", skip_calls=3)
-    fourth = asyncio.Event()
-    list_page, write = house.watcher.provider.list_page, house.store.write
-    pages, sizes = itertools.count(1), []
-
-    async def listing(*args, **kwargs):
-        if next(pages) == 4:
-            fourth.set()
-        return await list_page(*args, **kwargs)
-
-    async def writing(query, *args, **kwargs):
-        if query is sweeps.write_found:
-            sizes.append(len(kwargs["sightings"]))
-            async with asyncio.timeout(5):
-                await fourth.wait()
-        return await write(query, *args, **kwargs)
-
-    monkeypatch.setattr(house.watcher.provider, "list_page", listing)
-    monkeypatch.setattr(house.store, "write", writing)
-    await house.sweep()
-    assert sizes == written
-    seen = [id for id in ids if (await batch_of(house, id)).status is Status.IN_PROGRESS]
-    assert len(seen) == sum(written)
 
 
 @pytest.mark.databases("sqlite")

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import structlog
 from msgspec.structs import asdict
@@ -26,13 +27,12 @@ from batchbell.storage.sweeps import Find
 from batchbell.workers.discovery import Discovery, find_of
 from batchbell.workers.loop import rest_seconds
 from batchbell.workers.sweep import Calls, Found, Memory, Plan, Sweep
+from batchbell.workers.writing import Writing
 
 log = structlog.get_logger("batchbell.watcher")
 
 LEASE_SECONDS = 60.0
 """More than a third of itself and the longest call together: a sweep that goes on keeps it."""
-TOGETHER_MOST = 300
-"""So many sightings make a sweep wait until they are written: others write to the database, too."""
 DAY_SECONDS = 86_400.0
 UNKNOWN_WORDS_MAX = 10_000
 """So many are remembered, and logged, by one process."""
@@ -177,34 +177,24 @@ class Watcher:
     async def _run(self, account: Account, sweep: Sweep, started: float) -> _Run:
         """Make the calls of a sweep, and write what each brings while the next is under way.
 
-        What comes meanwhile is written together: a transaction costs as much as 20 batches of it.
         Not where batches are discovered: what the next page has that is not known depends on it.
         """
-        before, moved = replace(sweep.calls), 0
+        before, writing = replace(sweep.calls), Writing(partial(self._write, account))
         error: ProviderError | None = None
-        writing: asyncio.Task[list[Change]] | None = None
-        waiting = Found()
         try:
             async for found in sweep.found():
                 self.progress_at = self._clock()
-                waiting.add(found)
-                if writing is None or writing.done() or len(waiting) >= TOGETHER_MOST:
-                    moved += await _moved_by(writing)
-                    writing = asyncio.create_task(self._write(account, waiting))
-                    waiting = Found()
+                await writing.add(found)
                 if sweep.discover_since is not None:
-                    await writing
+                    await writing.end()
                 await self._keep_pace(sweep.calls.since(before), started)
         except ProviderError as caught:
             error = caught
         except BaseException:
-            if writing is not None:
-                await _end(writing)
+            await writing.cut_off()
             raise
-        moved += await _moved_by(writing)
-        if len(waiting):
-            moved += len(await self._write(account, waiting))
-        return _Run(sweep.calls.since(before), moved, error)
+        await writing.end()
+        return _Run(sweep.calls.since(before), writing.moved, error)
 
     async def _begin(self, account: Account, *, now: float) -> Sweep:
         known = await self._store.read(batches.known, account.id, now=now)
@@ -248,11 +238,14 @@ class Watcher:
         if behind > 0:
             await self._sleep(behind)
 
-    async def _write(self, account: Account, found: Found) -> list[Change]:
-        """Write what answers brought, and with it keep the lease; nothing new writes nothing."""
+    async def _write(self, account: Account, found: Found) -> int:
+        """Write what answers brought, and with it keep the lease; nothing new writes nothing.
+
+        Returns how many batches it has moved.
+        """
         if not len(found):
             await self._keep_lease(account)
-            return []
+            return 0
         failpoints.reach(failpoints.BEFORE_WRITE)
         finds = [find_of(seen, account.id, self._rules()) for seen in found.unknown]
         changes = await self._store.write(
@@ -273,7 +266,7 @@ class Watcher:
             self._metrics.changes.labels(status).inc(number)
         if changes:
             log.info("batch moved", account=account.label, each=list(map(_move, changes)))
-        return changes
+        return len(changes)
 
     def _log_finds(self, account: Account, finds: Sequence[Find]) -> None:
         for find in finds:
@@ -405,17 +398,6 @@ def _move(change: Change) -> dict[str, str | None]:
         "status": batch.status,
         "outcome": batch.outcome,
     }
-
-
-async def _moved_by(writing: asyncio.Task[list[Change]] | None) -> int:
-    """How many batches a write has moved, once it has ended."""
-    return 0 if writing is None else len(await writing)
-
-
-async def _end(task: asyncio.Task[list[Change]]) -> None:
-    """Cut off what nobody waits for any more."""
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
 
 
 def _token(account: Account) -> str:
