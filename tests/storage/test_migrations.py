@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -110,6 +111,43 @@ async def test_sqlite_checks_what_the_schema_says(store: Store) -> None:
     assert await store.read(found) == said
     whole = await store.read(lambda c: c.execute(text("PRAGMA integrity_check")).scalars().all())
     assert whole == ["ok"]
+
+
+@pytest.mark.databases("sqlite")
+async def test_a_library_that_lets_nobody_change_a_table_in_its_text_is_served(
+    database_url: str,
+) -> None:
+    """As a SQLite that is built to be defensive. The checks stay as they were made, and hold."""
+
+    def deny(action: int, table: str | None, *_: object) -> int:
+        kept = action == sqlite3.SQLITE_UPDATE and table == "sqlite_master"
+        return sqlite3.SQLITE_DENY if kept and writable else sqlite3.SQLITE_OK
+
+    def note(_: Any, __: Any, statement: str, *rest: Any) -> None:
+        nonlocal writable
+        if statement.startswith("PRAGMA writable_schema"):
+            writable = statement.endswith("ON")
+
+    def upgrade(connection: Connection) -> str:
+        driver: Any = connection.connection.driver_connection
+        driver.set_authorizer(deny)
+        event.listen(connection, "before_cursor_execute", note)
+        try:
+            return opening.upgrade(connection)
+        finally:
+            driver.set_authorizer(None)
+
+    writable = False
+    store = bare(database_url)
+    try:
+        assert await store.write(upgrade) == opening.head()
+        checks = await store.read(lambda c: inspect(c).get_check_constraints("deliveries"))
+        assert any(" IN (" in check["sqltext"] for check in checks)
+        assert (
+            await store.read(lambda c: c.execute(text("PRAGMA integrity_check")).scalar()) == "ok"
+        )
+    finally:
+        await store.close()
 
 
 async def test_to_upgrade_again_changes_nothing(store: Store) -> None:
