@@ -233,7 +233,7 @@ async def test_what_was_not_counted_yet_is_found_by_its_index(scene: Scene) -> N
 
 @pytest.mark.databases("postgresql")
 async def test_foreign_keys_of_what_is_recorded_are_checked_by_kept_plans(scene: Scene) -> None:
-    """Of an event and a delivery there are five: to plan each check costs more than the check."""
+    """Of an event and a delivery there are three: to plan each check costs more than the check."""
     await scene.register("batch_1")
 
     def mode(connection: Connection) -> str:
