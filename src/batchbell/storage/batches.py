@@ -264,20 +264,20 @@ def save(
     column that is written is written to its indexes, too.
     """
     rows = [_values(batch) for batch in changed]
-    if before is not None:
-        names = _different(rows, before)
-        rows = [{name: row[name] for name in names} for row in rows]
-    update_all(connection, batches, "key", rows)
+    names = None if before is None else _different(rows, before)
+    update_all(connection, batches, "key", rows, names=names)
 
 
-def _different(rows: Sequence[Mapping[str, Any]], before: Mapping[int, Row[Any]]) -> list[str]:
+def _different(
+    rows: Sequence[Mapping[str, Any]], before: Mapping[int, Row[Any]]
+) -> tuple[str, ...]:
     """The key, and the columns in which one of the rows differs from what is there."""
     same = {name: _places[name] for name in (rows[0] if rows else ()) if name != "key"}
     for row in rows:
         there = before[row["key"]]
         for name in [name for name, place in same.items() if row[name] != there[place]]:
             del same[name]
-    return [name for name in (rows[0] if rows else ()) if name not in same]
+    return tuple(name for name in (rows[0] if rows else ()) if name not in same)
 
 
 def _by_id(
@@ -291,15 +291,16 @@ def _by_id(
 
 @cache
 def _of_ids(dialect: str) -> Select[Any]:
-    """Made once: to make it takes longer than to find a batch."""
+    """Made once: to make it takes longer than to find a batch.
+
+    In one order everywhere, lest two wait for each other's rows; SQLite has one writer.
+    """
+    query = joined_batches().where(
+        batches.c.account_id == bindparam("account"),
+        among_listed(dialect, batches.c.id, "ids"),
+    )
     return (
-        joined_batches()
-        .where(
-            batches.c.account_id == bindparam("account"),
-            among_listed(dialect, batches.c.id, "ids"),
-        )
-        .order_by(batches.c.key)
-        .with_for_update(of=batches)
+        query if dialect == "sqlite" else query.order_by(batches.c.key).with_for_update(of=batches)
     )
 
 

@@ -166,9 +166,8 @@ def insert_missing(connection: Connection, table: Table, rows: Rows) -> int:
         return 0
     names = tuple(rows[0])
     if dialect_of(connection) == "sqlite":
-        return _in_steps(
-            connection, table, rows, partial(_insertion_sqlite, table, names, (), LEAVE)
-        )
+        values = _values_of(connection, table, names, rows)
+        return in_steps(connection, values, partial(_insertion_sqlite, table, names, (), LEAVE))
     return connection.execute(_insertion(table, names), columns_of(names, rows)).rowcount
 
 
@@ -238,26 +237,29 @@ def _numbered(
         yield from range(step.lastrowid - step.rowcount + 1, step.lastrowid + 1)
 
 
-def update_all(connection: Connection, table: Table, key: str, rows: Rows) -> None:
-    """Write each row over the one of the same `key`."""
-    names = tuple(rows[0]) if rows else ()
+def update_all(
+    connection: Connection,
+    table: Table,
+    key: str,
+    rows: Rows,
+    *,
+    names: tuple[str, ...] | None = None,
+) -> None:
+    """Write each row over the one of the same `key`; of their columns these, or all."""
+    if names is None:
+        names = tuple(rows[0]) if rows else ()
     if len(names) < 2:
         return
     if dialect_of(connection) == "sqlite":
-        _in_steps(connection, table, rows, partial(_update_sqlite, table, key, names))
+        values = _values_of(connection, table, names, rows)
+        in_steps(connection, values, partial(_update_sqlite, table, key, names))
     else:
         connection.execute(_update_of_all(table, key, names), columns_of(names, rows))
 
 
-def _in_steps(
-    connection: Connection, table: Table, rows: Rows, statement: Callable[[int], str]
-) -> int:
-    """Run a statement that carries so many rows until all are written; returns how many were."""
-    return in_steps(connection, _values_of(connection, table, rows), statement)
-
-
-def _values_of(connection: Connection, table: Table, rows: Rows) -> list[tuple[Any, ...]]:
-    names = tuple(rows[0])
+def _values_of(
+    connection: Connection, table: Table, names: tuple[str, ...], rows: Rows
+) -> list[tuple[Any, ...]]:
     own = {name: to for name in names if (to := _bound(table.c[name], connection.dialect))}
     if own:
         rows = [{**row, **{name: to(row[name]) for name, to in own.items()}} for row in rows]
@@ -272,9 +274,10 @@ def in_steps(
     *,
     shared: tuple[Any, ...] = (),
 ) -> int:
-    """The same for rows that are values alone, in the order of the statement. For SQLite.
+    """Run a statement that carries so many rows until all are written; returns how many were.
 
-    The first parameters are what they share.
+    The rows are values alone, in the order of the statement; its first parameters are what they
+    share. For SQLite.
     """
     return sum(step.rowcount for step in _each_step(connection, rows, statement, shared))
 
