@@ -53,7 +53,7 @@ async def test_what_waits_for_a_write_does_not_wait_for_a_slow_page(
 async def test_what_comes_while_a_page_is_written_is_written_together(
     house: House, monkeypatch: pytest.MonkeyPatch, limited: bool, written: list[int]
 ) -> None:
-    """The first write takes until the fourth page is asked for; that call may be refused."""
+    """The first write takes until the fourth page is there; that call may be refused."""
     ids = house.provider.add_batches(450)
     await house.register(*ids)
     if limited:
@@ -63,9 +63,12 @@ async def test_what_comes_while_a_page_is_written_is_written_together(
     pages, sizes = itertools.count(1), []
 
     async def listing(*args, **kwargs):
-        if next(pages) == 4:
-            fourth.set()
-        return await list_page(*args, **kwargs)
+        number = next(pages)
+        try:
+            return await list_page(*args, **kwargs)
+        finally:
+            if number == 4:  # what it brings is added before anybody else has a turn
+                fourth.set()
 
     async def writing(query, *args, **kwargs):
         if query is sweeps.write_found:
