@@ -43,8 +43,8 @@ from batchbell.storage.bulk import (
 )
 from batchbell.storage.endpoints import ensure_endpoints, named_urls
 from batchbell.storage.engine import dialect_of
+from batchbell.storage.events import keys_of
 from batchbell.storage.paging import Page, Walk, apart, first_of, page_of
-from batchbell.storage.projects import has_batch
 from batchbell.storage.schema import batches, deliveries, endpoints, watches
 
 Name = tuple[str, str]
@@ -408,8 +408,7 @@ def list_watches(
     if batch_id is None:
         query = query.where(watches.c.project_id == project_id)
     else:
-        this = (has_batch(project_id), batches.c.id == batch_id)
-        keys = connection.execute(select(batches.c.key).where(*this)).scalars().all()
+        keys = keys_of(connection, project_id, batch_id)
         # Not by the project too: SQLite would read all its watches in order.
         query = query.where(among(connection, watches.c.batch_key, keys))
     if after is not None:
