@@ -25,9 +25,9 @@ from batchbell.storage.batches import Change
 from batchbell.storage.engine import ACCOUNTS, Store
 from batchbell.storage.sweeps import Find
 from batchbell.workers.discovery import Discovery, find_of
+from batchbell.workers.findings import Findings
 from batchbell.workers.loop import rest_seconds
 from batchbell.workers.sweep import Calls, Found, Memory, Plan, Sweep
-from batchbell.workers.writing import Writing
 
 log = structlog.get_logger("batchbell.watcher")
 
@@ -179,22 +179,22 @@ class Watcher:
 
         Not where batches are discovered: what the next page has that is not known depends on it.
         """
-        before, writing = replace(sweep.calls), Writing(partial(self._write, account))
+        before, findings = replace(sweep.calls), Findings(partial(self._write, account))
         error: ProviderError | None = None
         try:
             async for found in sweep.found():
                 self.progress_at = self._clock()
-                await writing.add(found)
+                await findings.add(found)
                 if sweep.discover_since is not None:
-                    await writing.end()
+                    await findings.end()
                 await self._keep_pace(sweep.calls.since(before), started)
         except ProviderError as caught:
             error = caught
         except BaseException:
-            await writing.cut_off()
+            await findings.cut_off()
             raise
-        await writing.end()
-        return _Run(sweep.calls.since(before), writing.moved, error)
+        await findings.end()
+        return _Run(sweep.calls.since(before), findings.moved, error)
 
     async def _begin(self, account: Account, *, now: float) -> Sweep:
         known = await self._store.read(batches.known, account.id, now=now)

@@ -1,4 +1,4 @@
-"""Writing what the answers of a sweep bring, while the next ones are read."""
+"""What a sweep has found: written while its next answers are read."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Write = Callable[[Found], Awaitable[int]]
 """Writes it, and says how many batches it has moved."""
 
 
-class Writing:
-    """One sweep's writes, one after the other.
+class Findings:
+    """Those of one sweep, written one after the other.
 
     What comes is written at once; what comes while something is written, together and right after
     it, whenever the next answer comes: a transaction costs as much as 20 batches of it.
